@@ -1,5 +1,7 @@
 """Draws all tables and figures of a results folder, each sweep in a process of its own."""
 
+import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import forkserver, get_context
@@ -32,8 +34,10 @@ from analysis.style import styled
 from analysis.table import Table, to_plain
 from mm1_lab.config import RateSearch
 from mm1_lab.files import machine_cpus
+from mm1_lab.formatting import counted
 from mm1_lab.processes import allow_interrupts, interrupts_blocked
-from mm1_lab.results.reading import list_variants, read_variant
+from mm1_lab.results.manifest import read_manifest, read_trials
+from mm1_lab.results.reading import DRAWN, list_variants, read_variant
 from mm1_lab.results.schema import DRAWING
 
 
@@ -43,23 +47,36 @@ def draw(results: Path, out: Path | None = None, latex: bool = False, report: bo
     Writes the files of `draw_sweep` to each sweep's folder; `lessons.*`, `axes.*`, `measures.md` and, if there are
     cheaper runs of a sweep, `decision_accuracy.*` to each scale's folder; `summary.md` for reading on a code host; and
     with `report` last `report.html`. `latex`: tables also as LaTeX and figures as PDF. Raises RequestError if there are
-    no results, or results of another schema. A sweep without any finished trial is skipped if another one has results.
+    no results, or results of another schema. A sweep without any finished trial is left out, which is told, if another
+    one has results, and what was drawn of it before is deleted.
     """
     out = out or results
-    drawn = draw_sweeps(results, out, latex)
+    folders = list_variants(results)
+    finished = [folder for folder in folders if len(read_variant(folder).done)] or folders
+    left_out = [_leave_out(folder, out / folder.relative_to(results)) for folder in folders if folder not in finished]
+    drawn = _draw_all(finished, [out / folder.relative_to(results) for folder in finished], latex)
     groups = group_sweeps(results, drawn)
     files = [path for one in drawn for path in one.files]
-    files += write_overview(out, groups, latex)
+    files += write_overview(out, groups, latex, left_out)
     if report:
-        files.append(write_report(out, groups))
+        files.append(write_report(out, groups, left_out))
     return files
 
 
-def draw_sweeps(results: Path, out: Path, latex: bool) -> list[Drawn]:
-    """Draws every sweep of a results folder into `out`, on all cores."""
-    folders = list_variants(results)
-    finished = [folder for folder in folders if len(read_variant(folder).done)] or folders
-    targets = [out / folder.relative_to(results) for folder in finished]
+def _leave_out(folder: Path, target: Path) -> str:
+    """Deletes what was drawn into `target` of a sweep whose trials have gone; tells so, and returns it."""
+    manifest = read_manifest(folder)
+    trials = counted(len(read_trials(folder)), "trial")
+    text = f"{manifest.variant} at {manifest.scale}: 0 of {trials} have scores, so it is left out"
+    if (target / "table.md").exists():
+        text += "; what was drawn of it before is deleted"
+    Output(target).remove(*DRAWN)
+    print(text, file=sys.stderr)
+    return text
+
+
+def _draw_all(finished: Sequence[Path], targets: Sequence[Path], latex: bool) -> list[Drawn]:
+    """Draws each of the sweeps' folders into its target, on all cores."""
     draw_one = partial(_draw, latex=latex)
     workers = min(len(finished), machine_cpus())
     if workers < 2:

@@ -358,6 +358,11 @@ class Study(Variant):
         """The unit of the intervals of arms' means: seeds if they leave a degree of freedom, otherwise questions."""
         return "seeds" if self.arm_means(self.measures[0]) else "questions"
 
+    @cached_property
+    def shows_intervals(self) -> bool:
+        """Whether tables and figures show those of arms' means: over two seeds they may be ± 0.0 by luck."""
+        return self.uncertainty == "questions" or len(self.seeds) > 2
+
     @kept
     def arm_means(self, measure: Measure) -> dict[str, Interval]:
         """The mean of each arm but controls, whose variance is another; empty if seeds leave no degree of freedom."""

@@ -55,9 +55,16 @@ def annotate(axis: Axes, text: str, place: tuple[float, float], **style: Any) ->
     axis.annotate(text, place, xycoords=("axes fraction", "data"), annotation_clip=False, **style)
 
 
-def row_name(text: str) -> str:
-    """Two lines at most; a word longer than a line, as arms named by their settings are, is cut where the line ends."""
-    return textwrap.fill(text, 56, max_lines=2, placeholder=" …", break_on_hyphens=False)
+def row_name(text: str, width: int = 56) -> str:
+    """A line of `width` characters at most, or two alike; a longer text is cut, and a word longer than a line where the
+    line ends, as those of arms named by their settings are."""
+    if len(text) <= width:
+        return text
+    for narrower in range(len(text) // 2, width):
+        lines = textwrap.wrap(text, narrower, break_long_words=False, break_on_hyphens=False)
+        if len(lines) == 2 and max(map(len, lines)) <= narrower:
+            return "\n".join(lines)
+    return textwrap.fill(text, width, max_lines=2, placeholder=" …", break_on_hyphens=False)
 
 
 def label_rows(axis: Axes) -> None:

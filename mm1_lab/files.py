@@ -1,5 +1,5 @@
 """File writing that is atomic and durable across kills and power failures, digests, locks, users' Python files, and the
-number of cores."""
+machine's cores and memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -65,6 +66,15 @@ def here_or_shipped(folder: Path) -> Path:
 
 def machine_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory() -> float:
+    """Bytes that new processes can have: by Linux what is available, elsewhere all of the machine's."""
+    with suppress(OSError):
+        found = re.search(r"^MemAvailable: *(\d+) kB$", Path("/proc/meminfo").read_text(encoding="utf-8"), re.MULTILINE)
+        if found:
+            return 1024.0 * int(found[1])
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -65,7 +65,9 @@ def run(
     from mm1_lab.orchestrate.recipe_search import rounds_of, run_request
 
     sweep.ledger.check_writable()
-    with make_executor(inline, address, share, minutes, rounds=bool(sweep.sweep.search)) as executor:
+    with make_executor(
+        inline, address, share, minutes, rounds=bool(sweep.sweep.search), settings=sweep.overrides
+    ) as executor:
         try:
             code = run_request(sweep, executor, draw_sweep, sweep_in_short)
         except Leaving as leaving:

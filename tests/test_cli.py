@@ -157,6 +157,8 @@ def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_a
         assert process.stdout.readline() == "MLflow starts …\n"
         assert process.stdout.readline().startswith(f"MLflow is at {address}; end it with Ctrl-C")
         assert process.stdout.readline().startswith("data_mix at smoke: nothing new for sqlite:///")
+        page = "#/experiments/1/runs?workflowType=machine_learning"
+        assert process.stdout.readline() == f"Runs of data_mix: {address}/{page}\n"
         with urlopen(f"{address}/ajax-api/3.0/mlflow/ui-telemetry", timeout=30) as answer:
             assert json.load(answer)["disable_ui_telemetry"] is True
         with urlopen(address, timeout=30) as answer:

@@ -274,6 +274,22 @@ def test_a_sweep_may_lie_anywhere_and_begin_from_the_package_s_recipes(capsys: O
     assert error == "mm1-lab: my_question.yaml: there is no recipe 'bse'; did you mean 'base'?\n"
 
 
+def test_a_run_in_a_folder_inside_a_project_says_where_its_results_go(
+    capsys: Output, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mm1_lab.orchestrate.recipe_search.run_request", lambda *_: 0)
+    (here / "sweeps").mkdir()
+    (here / "Makefile").touch()
+    for folder, told in (
+        ("sweeps", f"Results go to {here}/sweeps/results/local; to use those of {here}, stop"),
+        (".", ""),
+    ):
+        monkeypatch.chdir(here / folder)
+        assert main(["run", "data_mix", *SMOKE, "--inline"]) == 0
+        output = capsys.readouterr().out
+        assert output.startswith(told) and bool(output) == bool(told)
+
+
 def test_a_damaged_part_of_the_package_is_told(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     part = here / "package" / "results" / "parts" / "damaged"
     part.mkdir(parents=True)

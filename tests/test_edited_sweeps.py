@@ -24,11 +24,12 @@ def test_what_a_folder_shows_after_a_change_of_its_sweep_is_told(again: Place, t
     smoke, folder = ("--scale", "smoke"), again.results / "smoke" / "q"
     told("run", "q.yaml", *smoke, "--inline")
     assert "as it was run" not in told("compare", "q.yaml", "few", "base", *smoke)
-    assert (folder / "contrasts.md").exists()
+    assert (folder / "contrasts.md").exists() and "has changed" not in told("figures")
 
     write(path, sweep | {"arms": {"base": {}, "few": {"connector": "c-abstractor"}}, "contrasts": []})
     output = told("compare", "q.yaml", "few", "base", *smoke)
     assert "few is as it was run; the sweep, its data, settings or the version are others now; run it" in output
+    assert f"{folder.name}: is drawn as it was run, and the sweep's file has changed in few; run it" in told("figures")
     drawn = told("run", "q.yaml", *smoke, "--only", "base", "--inline")
     assert "contrasts" not in drawn and not list(folder.glob("contrasts.*")), "of claims that it no longer makes"
 

@@ -20,6 +20,8 @@ COLOURS = {"supported": BLUE, "contradicted": RED}
 """Colours by verdict; grey for all others."""
 ROW = 0.21
 """Inches of a row: the 25 lessons take a page of 1,400 pixels."""
+LETTERS = 62
+"""Characters on a line of a claim: most of the lessons take one."""
 NOTE = "Dots: the difference with its 95 % interval. Grey bands: what is claimed."
 
 
@@ -44,7 +46,7 @@ def draw_claims(claims: pd.DataFrame, head: str, caution: str = "", unit: str = 
     labels = []
     for place, row in enumerate(rows):
         _draw(axis, place, row)
-        labels.append(row_name(claim_text(row)))
+        labels.append(row_name(claim_text(row), LETTERS))
     axis.set_yticks(range(len(rows)), labels, linespacing=0.9)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlabel(unit)

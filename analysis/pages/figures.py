@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.pages.scores import CONTROLS, Shown, shown_measures, shown_rows
+from analysis.pages.scores import CONTROLS, Shown, as_shown, shown_measures, shown_rows
 from analysis.statistics import Interval, one_sample
 from analysis.study import Study
 from analysis.style import BASE, DARK, LEGEND_COLUMNS, MARKERS, SERIES, WIDTH, annotate_head, row_name
@@ -75,6 +75,8 @@ def draw_scores(study: Study) -> Figure:
             handles.append(Line2D([], [], linestyle="none", label=f"{name}-shot", color=colour, marker=marker))
         figure.legend(handles=handles, loc="outside upper right", ncols=min(len(handles), LEGEND_COLUMNS))
     notes = [f"Lines: 95 % intervals over {study.uncertainty}, to compare arms by eye (`table.md` says how)."]
+    if not study.shows_intervals:
+        notes = ["No intervals below three seeds (`table.md` says why)."]
     if any(number.bound == "above" for number in study.paper.values.values()):
         notes.append("MM1's triangles that point right: more than this.")
     annotate_head(figure, head(study), *notes, study.caution)
@@ -159,7 +161,7 @@ def _draw_row(axis: Axes, study: Study, column: Column, row: Shown, height: int,
             point = study.mean(row.arm, measure)
         if not np.isnan(point.estimate):
             axis.plot(point.estimate, at, marker=marker, color=colour, linestyle="none", zorder=2)
-            if point:  # over the marker, which is often wider
+            if as_shown(study, point):  # over the marker, which is often wider
                 axis.plot([point.low, point.high], [at, at], color=BASE, linewidth=0.9, zorder=3)
 
 

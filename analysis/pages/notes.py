@@ -13,6 +13,10 @@ UNCERTAINTY = {
     "questions": "95 % intervals over questions, conditional on these models",
 }
 
+TOO_FEW = (
+    "No ± and no bars below three seeds: two may agree by luck. Differences have intervals, as wide as two seeds leave "
+    "them, in `contrasts.md` and `mm1-lab compare`"
+)
 ADJUSTED = (
     "Means of arms that lack seeds are adjusted by what these seeds do to the other arms (score = arm + seed), so that "
     "luck with seeds moves no arm. Each seed's own scores are in `scores.csv`."
@@ -21,7 +25,8 @@ ADJUSTED = (
 
 def notes_of(study: Study) -> list[str]:
     """Below tables of means."""
-    notes = [f"Points; ± {UNCERTAINTY[study.uncertainty].format(seeds=len(study.seeds))}."]
+    intervals = f"± {UNCERTAINTY[study.uncertainty].format(seeds=len(study.seeds))}"
+    notes = [f"Points; {intervals}." if study.shows_intervals else f"Points. {TOO_FEW}."]
     if study.uncertainty == "seeds":
         adjusted = [arm for arm in study.scored if arm not in study.controls]  # controls keep the means of their seeds
         fewest = min(len(study.seed_values(arm, study.measures[0])) for arm in adjusted)

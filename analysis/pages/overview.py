@@ -19,9 +19,9 @@ from mm1_lab.files import write_text
 
 
 @styled()
-def write_overview(out: Path, groups: Sequence[Group], latex: bool) -> list[Path]:
+def write_overview(out: Path, groups: Sequence[Group], latex: bool, left_out: Sequence[str]) -> list[Path]:
     """Writes the files of each scale to its folder, and `summary.md`, to read on a code host: own sweeps, then lessons
-    and the sweeps they are about. Returns all files."""
+    and the sweeps they are about. `left_out`: a line for each sweep without scores. Returns all files."""
     written = []
     for group in groups:
         output = Output(out / group.scale, group.suffix, latex)
@@ -46,7 +46,7 @@ def write_overview(out: Path, groups: Sequence[Group], latex: bool) -> list[Path
         written += output.files
     templates = environment()
     templates.filters |= {"markdown": _markdown, "plain": plain_markdown}
-    text = templates.get_template("summary.md.jinja").render(groups=groups)
+    text = templates.get_template("summary.md.jinja").render(groups=groups, left_out=left_out)
     path = out / "summary.md"
     write_text(path, f"{text}\n")
     return [*written, path]
@@ -57,13 +57,13 @@ def _markdown(table: Table) -> str:
     return to_markdown(replace(table, title="")).rstrip()
 
 
-def write_report(out: Path, groups: Sequence[Group]) -> Path:
+def write_report(out: Path, groups: Sequence[Group], left_out: Sequence[str]) -> Path:
     """Writes `report.html` to `out`, from sweeps that have just been drawn there: one self-contained file."""
     drawn = [one for group in groups for one in group.drawn]
     templates = environment()
     templates.filters |= {"id": _id, "question": _question, "picture": _picture, "lesson_notes": lesson_notes}
     text = templates.get_template("report.html.jinja").render(
-        groups=groups, folder=out, commands=[one.command for one in drawn]
+        groups=groups, folder=out, commands=[one.command for one in drawn], left_out=left_out
     )
     path = out / "report.html"
     write_text(path, text)

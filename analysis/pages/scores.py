@@ -1,13 +1,15 @@
 """A sweep's scores, as data and as tables: means with the paper's numbers, CIDEr, losses."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from analysis.pages.cells import plus_minus, published_cell, references
 from analysis.pages.notes import benchmark_notes, notes_of
-from analysis.statistics import one_sample
+from analysis.statistics import Interval, one_sample
 from analysis.study import Study
 from analysis.table import MISSING, Table, as_text
 from mm1_lab.config import CHAT, TEXT_CORE, UNPARSED, Measure
@@ -147,7 +149,12 @@ def cider_table(study: Study) -> Table:
 
 def _cells(study: Study, arm: str, measures: Sequence[Measure]) -> dict[str, str]:
     """The means of an arm, by measure."""
-    return {str(measure): plus_minus(study.mean(arm, measure)) for measure in measures}
+    return {str(measure): plus_minus(as_shown(study, study.mean(arm, measure))) for measure in measures}
+
+
+def as_shown(study: Study, mean: Interval) -> Interval:
+    """The mean as tables and figures show it: without an interval if the study has too few seeds."""
+    return mean if study.shows_intervals else replace(mean, error=np.nan)
 
 
 def losses_table(study: Study) -> Table:
@@ -155,8 +162,8 @@ def losses_table(study: Study) -> Table:
     frame = pd.DataFrame({"arm": study.scored})
     for source in study.held_out["source"].unique():
         losses = [study.seed_values(arm, Measure(source, about="loss")) for arm in study.scored]
-        frame[source] = [plus_minus(one_sample(values), 3) for values in losses]
-    several = ", ± half the 95 % interval over seeds" if len(study.seeds) > 1 else ""
+        frame[source] = [plus_minus(as_shown(study, one_sample(values)), 3) for values in losses]
+    several = ", ± half the 95 % interval over seeds" if len(study.seeds) > 2 else ""
     views = {recipe.sft.views if recipe.sft else 1 for recipe in study.sweep.arms.values()}
     other = OTHER_DOCUMENTS if len(views) > 1 else ""
     return Table(f"Held-out loss, nats per text token{several}", frame, [other])

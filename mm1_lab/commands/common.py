@@ -155,7 +155,7 @@ def executor_of(options: argparse.Namespace, started: float, rounds: bool) -> Ex
         raise RequestError(
             "--share with --results needs --store, too: processes find each other's work there, so all name the same"
         )
-    return make_executor(options.inline, options.address, options.share, options.minutes, rounds, started)
+    return make_executor(options.inline, options.address, options.share, options.minutes, rounds, started, options.set)
 
 
 def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | None = None) -> Request:

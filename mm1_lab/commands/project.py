@@ -78,6 +78,8 @@ def verify(options: argparse.Namespace) -> int:
     for path, reason in shipped.items():
         print(f"mm1-lab: {path}: damaged ({reason}); restore it", file=sys.stderr)
     print(f"{count} finished trials and stages: every file was checked, {damaged + len(shipped)} damaged")
+    if lacking := upkeep.without_scores(ledger):
+        print(f"{counted(lacking, 'trial')} of sweeps here without scores: to run, or deleted (mm1-lab status)")
     return FAILED if damaged or shipped else DONE
 
 

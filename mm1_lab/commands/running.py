@@ -39,7 +39,7 @@ from mm1_lab.config import (
 )
 from mm1_lab.config.base import keys_at, open_table, parse_yaml
 from mm1_lab.config.recipe import PICTURES_ARE_OF_DATA
-from mm1_lab.files import PUBLISHED, here_or_shipped, write_text
+from mm1_lab.files import PUBLISHED, RESULTS, here_or_shipped, write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
 
 if TYPE_CHECKING:
@@ -115,6 +115,10 @@ def run(options: argparse.Namespace) -> int:
     if options.share and options.anew:
         raise RequestError("--anew deletes what other processes with --share have done; leave one of them out")
     executor = executor_of(options, started, rounds=bool(looks or request.sweep.search))
+    above = Path.cwd().parent
+    is_inside = (above / "sweeps").is_dir() and ((above / RESULTS).is_dir() or (above / "Makefile").is_file())
+    if options.results == RESULTS and is_inside and not (RESULTS.exists() or Path("sweeps").exists()):
+        print(f"Results go to {RESULTS.absolute()}; to use those of {above}, stop (Ctrl-C) and run there")
     request.ledger.check_writable()
     doubts = (
         *request.same_trials(),

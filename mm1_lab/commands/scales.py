@@ -54,7 +54,8 @@ def check_scale(options: argparse.Namespace) -> int:
     if measured := [gate for gate in gates if gate != "validity"]:
         request.ledger.check_writable()
         write = partial(write_gates, request.scale_name, request.seeds)
-        rows = measure_gates(request, measured, options.samples, make_executor(options.inline, None), write)
+        executor = make_executor(options.inline, None, settings=options.set)
+        rows = measure_gates(request, measured, options.samples, executor, write)
         print(f"\n{to_plain(gates_table(request.scale_name, request.seeds, rows))}")
         verdicts += [row.verdict for row in rows]
     if "validity" in gates:

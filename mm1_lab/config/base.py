@@ -70,7 +70,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    text = f"the key {key.value!r} appears twice; remove one"
+                    text = f"the key {key.value!r} appears twice; merge them into one"
                     raise yaml.MarkedYAMLError(problem=text, problem_mark=key.start_mark)
                 seen.add(key.value)
 

@@ -24,21 +24,19 @@ from mm1_lab.orchestrate.planning.cost import (
     stage_seconds,
 )
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan, make_tasks
+from mm1_lab.orchestrate.planning.plan_text import time_text
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_logger import MlflowLogger
 from mm1_lab.orchestrate.tracking.trackers import Tracker, TrialLogger
 from mm1_lab.results import Ledger, TrialRow, variant_name
 from mm1_lab.results.manifest import drawn_contents, read_trials
+from mm1_lab.results.reading import DRAWN
 from mm1_lab.results.schema import DRAWING
 
 Draw = Callable[[Path], Iterable[Path]]
 """Draws a sweep's tables and figures into its folder; returns the files."""
 Short = Callable[[Path], str]
 """Summarises a sweep's folder in a few lines: a row per arm, and the verdicts."""
-DRAWN = (
-    "table", "table_3", "table_4", "contrasts", "validity", "scores", "measures", "figure", "points", "optima", "law",
-)  # fmt: skip
-"""The names of what is drawn into a sweep's folder."""
 DIVERGED = "with the same code it would again; --anew retries"
 ENDINGS = ("md", "csv", "json", "png", "tex", "pdf")
 
@@ -178,7 +176,10 @@ def _prepare(plan: Plan, request: Request, executor: Executor) -> dict[str, dict
     names = (name for _, stage in plan.missing for name in stage.size_names(request.scale))
     if more and not executor.shares_stages and not more.isdisjoint(names):
         print("`workers` are ignored: without Ray (--inline, --share) a stage is one process", flush=True)
-    return check_runnable(plan, request, executor)
+    fitted = check_runnable(plan, request, executor)
+    if not request.scale.hardware:
+        print(time_text(plan, request, executor.slots), flush=True)
+    return fitted
 
 
 def check_runnable(plan: Plan, request: Request, executor: Executor) -> dict[str, dict[str, Any]]:
@@ -220,7 +221,8 @@ def work_through(
     seconds = partial(stage_seconds, slowness=measured_slowness(ledger))
     sweep = f"{request.variant} at {request.scale_name}"
     work_list = WorkList(plan.tasks, seconds, request.scale.retries, ledger, observers, sweep)
-    work_list.observers.insert(0, Display(work_list, sys.stdout))
+    states = [plan.stages[trial.fingerprint].state for trial in plan.trials]
+    work_list.observers.insert(0, Display(work_list, sys.stdout, states.count("done"), len(states)))
     executor.work(work_list, worker)
     return work_list
 

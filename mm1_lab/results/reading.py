@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TEXT = {"source": "string", "name": "string"}
+DRAWN = (
+    "table", "table_3", "table_4", "contrasts", "validity", "scores", "measures", "figure", "points", "optima", "law",
+)  # fmt: skip
+"""The names of what is drawn into a sweep's folder."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 from mm1_lab.config import MultimodalStage, RequestError, SftStage
 from mm1_lab.files import DONE, folder_size
 from mm1_lab.results.ledger import Ledger, is_intact
+from mm1_lab.results.manifest import read_trials
 from mm1_lab.results.schema import read_json
 
 MODELS = (MultimodalStage.KIND, SftStage.KIND)
@@ -18,6 +19,12 @@ def verify(ledger: Ledger) -> tuple[int, int]:
     these are reported and moved aside, so that the next run recomputes them."""
     folders = sorted(_finished(ledger.trials) + _finished(ledger.store))
     return len(folders), sum(not is_intact(folder) for folder in folders)
+
+
+def without_scores(ledger: Ledger) -> int:
+    """The number of trials that sweeps have in their `trials.csv` and that have no scores."""
+    rows = [row for path in ledger.results.glob("*/*/trials.csv") for row in read_trials(path.parent)]
+    return sum(not ledger.has_scores(fingerprint) for fingerprint in {row.fingerprint for row in rows})
 
 
 def _finished(place: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from analysis.judging.p_values import p_values
 from analysis.judging.verdicts import judge_contrasts
 from analysis.output import Output
 from analysis.pages.axes import draw_axes, drawn_levels, level_rows, what_mattered
-from analysis.pages.claims_figure import draw_claims, is_drawn
+from analysis.pages.claims_figure import LETTERS, draw_claims, is_drawn
 from analysis.pages.compare import compare_arms, compare_table
 from analysis.pages.figures import draw_scores
 from analysis.pages.scores import cider_table, means, means_table, scores_by_benchmark, short_table
@@ -29,10 +29,11 @@ from analysis.pages.verdicts import claims_notes, verdicts_table
 from analysis.redraw import _write_scores, draw, sweep_in_short
 from analysis.runs import mixes_machines
 from analysis.study import Study, read_study
-from analysis.style import styled
+from analysis.style import row_name, styled
 from mm1_lab.cli import main
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Contrast, Measure, Panel, SftRecipe, Sweep
 from mm1_lab.files import write_text
+from mm1_lab.results.manifest import read_trials
 from tests.analysis.results_folder import of_arms, of_own_data, score_rows, study_of, write_results
 from tests.conftest import run_python
 
@@ -139,6 +140,23 @@ def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(small_mix: 
     assert compare_table(study, *arms, (2,)).notes[0].startswith("Points, development seed 2;")
 
 
+def test_two_seeds_give_arms_no_interval_and_differences_one(data_mix: Sweep) -> None:
+    for seeds in ((0, 1), (0, 1, 2)):
+        study = study_of(of_arms(data_mix, ("base", "captions")), seeds)
+        table = means_table(study)
+        with styled():
+            axes = draw_scores(study).axes
+        bars = [line for axis in axes for line in axis.get_lines() if np.ptp(line.get_xdata()) > 0]
+        said = "No ± and no bars below three seeds" in table.notes[0]
+        assert (
+            table.frame.map(lambda cell: "±" in cell).any(axis=None)
+            == (len(bars) > 0)
+            == (not said)
+            == (len(seeds) > 2)
+        )
+        assert re.search(r"\[−?\d", str(compare_table(study, "captions", "base").frame["95 %"][0]))
+
+
 def test_arms_that_are_the_same_trials_share_their_seeds(small_mix: Sweep) -> None:
     """Asked for at different seeds: a trial stands for both, and the table has its seeds."""
     arms = {name: small_mix.arms[name] for name in ("captions", "interleaved")}
@@ -233,7 +251,7 @@ def test_own_benchmarks_have_columns_of_their_own(own_data: Study) -> None:
     assert set(names) <= set(short) and not any("MM1" in label for label in full[study.sweep.reproduces])
     signs = scores[(scores["benchmark"] == "signs") & (scores["shots"] == 4) & (scores["arm"] == "captions")]
     cell = short.set_index("arm").loc["captions", "signs 4-shot"]
-    assert cell.startswith(f"{signs['score'].mean():.1f} ±")
+    assert cell == f"{signs['score'].mean():.1f}"
     titles = {axis.get_title().replace("\n", "") for axis in draw_scores(study).axes}
     assert {"signs", "held-out-captions"} <= titles
 
@@ -393,6 +411,17 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
     assert re.search("### My question.*### Across sweeps.*captions lift zero-shot.*### Pre-training", summary, re.S)
     assert "run zeta --scale smoke --seeds 0,1`" in summary
 
+    for row in read_trials(zeta := local / "smoke" / "zeta"):
+        shutil.rmtree(local / "trials" / row.fingerprint)
+    capsys.readouterr()
+    assert main(["report"]) == 0
+    gone = "zeta at smoke: 0 of 6 trials have scores, so it is left out; what was drawn of it before is deleted"
+    assert f"{gone}\n" in capsys.readouterr().err and {path.name for path in zeta.glob("*")} == {
+        "sweep.json",
+        "trials.csv",
+    }
+    assert all(f"{gone}." in (local / name).read_text(encoding="utf-8") for name in ("summary.md", "report.html"))
+
     assert main(["figures", "--results", str(study), "--into", str(tmp_path / "mine")]) == 0
     assert (tmp_path / "mine" / "smoke" / "zeta" / "table.md").exists() and (tmp_path / "mine" / "summary.md").exists()
     assert {path: path.read_bytes() for path in study.rglob("*") if path.is_file()} == before
@@ -440,6 +469,13 @@ def test_a_loss_is_in_nats_and_in_no_figure_of_points(data_mix: Sweep) -> None:
 
 
 @styled()
+def test_a_claim_s_label_is_a_line_or_two_alike() -> None:
+    assert row_name("a contrastive encoder beats a reconstructive one of its size", LETTERS).count("\n") == 0
+    long = "of the encoder, resolution matters most: more than its size, its loss or its data"
+    first, second = row_name(long, LETTERS).split("\n")
+    assert f"{first} {second}" == long and abs(len(first) - len(second)) < 10
+
+
 def test_long_names_leave_room_for_what_is_drawn_at_twelve_numbers_of_shots(data_mix: Sweep) -> None:
     names = [f"{'a name that says all about the data, the connector and the rate ' * 2}{number}" for number in range(2)]
     arms = dict(zip(names, (data_mix.arms[arm] for arm in ("base", "captions")), strict=True))

@@ -104,7 +104,7 @@ def claims(*rest: str) -> str:
     [
         ("arms:\n  a: {data_mx: {captions: 1}}\n", "unknown key 'data_mx'; did you mean 'data_mix'?"),
         ("arms:\n  a: {data_mix: {captions: 0, interleaved: 0, text: 0}}\n", "the weights are all zero"),
-        ("arms:\n  a: {}\n  a: {image_tokens: 64}\n", "line 7: is no plain YAML (the key 'a' appears twice"),
+        ("arms:\n  a: {}\n  a: {}\n", "line 7: is no plain YAML (the key 'a' appears twice; merge them into one)"),
         ("arms: {a: {<<: {image_tokens: 64}}}\n", "line 5: is no plain YAML"),
         ("axis: a: b\n", "line 5: is no plain YAML (mapping values are not allowed here); see to its"),
         ("arms: {a: {learning_rate: fast}}\n", "should be a valid number or 'scale' or 'paper' (it is 'fast')"),

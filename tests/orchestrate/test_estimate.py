@@ -47,6 +47,7 @@ from mm1_lab.orchestrate.planning.cost import (
     gpu_share,
     machine_slots,
     measured_slowness,
+    memory_slots,
     stage_seconds,
     usual_seconds,
 )
@@ -322,3 +323,25 @@ def test_stages_that_take_a_gpu_share_this_machine_s(monkeypatch: pytest.MonkeyP
     for gpus, slots in ((0, 1), (2, 2), (99, 32)):
         monkeypatch.setattr("torch.cuda.device_count", lambda count=gpus: count)
         assert machine_slots(scale) == slots
+
+
+def test_no_more_processes_start_than_memory_holds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of eight cores with 4 GB free, unless somebody has named the cores."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # Ray reads it when it is loaded, and other tests start one
+    monkeypatch.setattr("mm1_lab.orchestrate.planning.cost.free_memory", lambda: 4e9)
+    monkeypatch.setattr("mm1_lab.orchestrate.planning.cost.machine_cpus", lambda: 8)
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 8}}])
+    monkeypatch.setattr(RayTune, "_start", lambda executor, scale: None)
+    monkeypatch.setattr(RayTune, "_join", lambda *_: None)
+    for address, settings, slots in ((None, (), 3), (None, ("resources.cpus=1",), 8), ("10.0.0.1:1", (), 8)):
+        executor = RayTune(address, settings)
+        executor.open(scale := load_scale("mini", SCALES))
+        told = (
+            "3 at a time, not 8: each takes about 1.1 GB of memory, and no more is free; --set resources.cpus=1 takes 8"
+        )
+        assert executor.slots == slots and capsys.readouterr().out == (f"{told}\n" if slots == 3 else "")
+        assert address or machine_slots(scale, settings) == slots
+    gpus = load_scale("mini", SCALES, settings=("resources.gpus=0.1",))
+    assert memory_slots(gpus) > memory_slots(load_scale("mini", SCALES, settings=("workers={85M: 5}",))) == 5

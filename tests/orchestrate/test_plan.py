@@ -12,7 +12,7 @@ from mm1_lab.formatting import short
 from mm1_lab.orchestrate.execution.executor import Inline, make_executor
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import make_plan
-from mm1_lab.orchestrate.planning.plan_text import plan_text, plan_values
+from mm1_lab.orchestrate.planning.plan_text import plan_text, plan_values, time_text
 from mm1_lab.orchestrate.sweeping import complete, forget_trials
 from mm1_lab.results import TrialRow
 from mm1_lab.results.manifest import row_check
@@ -56,6 +56,20 @@ def test_the_compute_of_arms_can_be_compared(told: Told) -> None:
     assert f"Training FLOPs of an arm at one seed, with what is reused: {' to '.join(ends)}." in told(*asked)
     alike = told("plan", "data_mix", "--scale", "smoke", "--only", "base,no-vecap")
     assert "Training FLOPs" not in alike
+
+
+def test_a_run_says_at_first_that_most_of_it_is_pre_training_and_which_seeds_need_none(ask: Ask) -> None:
+    """By what the repository ships."""
+    pre_trains = r", most of it pre-training, which later runs reuse: encoder \d+ min, decoder .+ \("
+    for seeds, slots, settings, told in (
+        (2, 3, (), r"About \d+ min with 3 at a time{}seed 1; for seeds 0 and 300 it is shipped\)\."),
+        (2, 1, ("encoder.synthetic_share=0.1", "decoder.learning_rate=0.001"), r".*{}seeds 0 and 1\)\."),
+        ("300,", 1, (), r"About \d+ s with 1 at a time\."),
+    ):
+        settings = ("train.steps=20", "evaluate.questions=16", *settings)
+        request = ask("base", scale="mini", seeds=seeds, settings=settings)
+        text = time_text(make_plan(request.trials, request.ledger), request, slots)
+        assert re.fullmatch(told.format(pre_trains), text), text
 
 
 def test_a_stage_that_several_missing_ones_need_is_a_unit_of_its_own(ask: Ask) -> None:

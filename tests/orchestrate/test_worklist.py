@@ -74,6 +74,8 @@ def test_time_left_follows_from_the_speed_so_far(work_list: WorkList, display: S
     start(work_list, third)
     end(work_list, third, "diverged")
     assert not display.seconds_left() and display.so_far() == "2 of 3 trials, 1 failed"
+    display.before, display.trials = 4, 7
+    assert display.so_far() == "6 of 7 trials, 1 failed", "as the first line of the run counts"
 
 
 def test_what_was_done_before_does_not_count_as_speed(work_list: WorkList, display: Shown) -> None:

@@ -85,6 +85,7 @@ def test_verify_reads_every_file(ledger: Ledger, capsys: pytest.CaptureFixture[s
     captured = capsys.readouterr()
     assert len(captured.err.splitlines()) == 2 and str(stage) in captured.err and str(trial) in captured.err
     assert "2 damaged" in captured.out and not stage.exists() and not trial.exists()
+    assert captured.out.splitlines()[-1].startswith("1 trial of sweeps here without scores")
     assert main(["verify"]) == 0
 
 

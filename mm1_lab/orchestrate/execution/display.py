@@ -22,9 +22,12 @@ class Display(Observer):
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
-    def __init__(self, work_list: WorkList, out: TextIO) -> None:
+    def __init__(self, work_list: WorkList, out: TextIO, before: int = 0, trials: int = 0) -> None:
+        """`before` of the `trials` that were asked for were done before; 0: the work list has all."""
         self.work_list = work_list
         self.out = out
+        self.before = before
+        self.trials = trials
         self.begun = self.clock()
         """Since when the speed is measured: the first step, so that it does not include the start."""
         self.since: dict[str, float] = {}
@@ -98,9 +101,10 @@ class Display(Observer):
         tasks = self.work_list.tasks.values()
         counts = {task.key: len(task.trials) for task in tasks if task.kind == "trial"}
         what = "trial" if counts else "stage"
+        before, total = (self.before, self.trials) if counts else (0, 0)
         counts = counts or dict.fromkeys(self.work_list.tasks, 1)
-        done = sum(counts.get(key, 0) for key in self.work_list.done)
-        text = f"{done} of {counted(sum(counts.values()), what)}"
+        done = before + sum(counts.get(key, 0) for key in self.work_list.done)
+        text = f"{done} of {counted(total or sum(counts.values()), what)}"
         if self.work_list.failed:
             text += f", {len(self.work_list.failed)} failed"
         left = self.seconds_left()

@@ -2,7 +2,7 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager
 from importlib import import_module
 
@@ -21,6 +21,9 @@ class Executor(AbstractContextManager["Executor"]):
 
     shares_stages = False
     """Whether several processes can share a stage, as the scale's `workers` say; otherwise these are ignored."""
+
+    slots = 1
+    """Number of tasks, or workers of tasks, that run at a time, once the executor is open."""
 
     def open(self, scale: Scale) -> None:
         """Prepares the executor, once. Raises RequestError if the machine lacks the resources of a stage."""
@@ -152,12 +155,13 @@ def make_executor(
     minutes: float | None = None,
     rounds: bool = False,
     started: float | None = None,
+    settings: Collection[str] = (),
 ) -> Executor:
     """The executor for these options. `address` is that of a running Ray cluster; None starts a local one.
 
     `rounds`: what one plan gives decides what the next one holds, so that a process that shares waits for the others.
-    `minutes` begin at `started`, in `time.monotonic`, by default now. Raises RequestError for options that exclude each
-    other.
+    `minutes` begin at `started`, in `time.monotonic`, by default now. `settings`: those of `--set`. Raises RequestError
+    for options that exclude each other.
     """
     if inline + share + bool(address) > 1:
         raise RequestError("--inline and --share run without Ray, --address on a Ray cluster; give one of the three")
@@ -167,4 +171,4 @@ def make_executor(
         return Inline(leaves=share and not rounds, minutes=minutes, started=started)
     from mm1_lab.orchestrate.execution.ray_tune import RayTune
 
-    return RayTune(address)
+    return RayTune(address, settings)

@@ -14,17 +14,18 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
 from mm1_lab.config import RequestError, Resources, Scale
 from mm1_lab.files import PACKAGE, machine_cpus
-from mm1_lab.formatting import first_line
+from mm1_lab.formatting import first_line, short
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.execution.worker import Worker, library_versions
 from mm1_lab.orchestrate.execution.worklist import WorkList
+from mm1_lab.orchestrate.planning.cost import STAGE_BYTES, memory_slots
 from mm1_lab.orchestrate.planning.plan import Task
 
 ANSWER_SECONDS = 300.0
@@ -115,10 +116,12 @@ class RayTune(Executor):
 
     shares_stages = True
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self, address: str | None = None, settings: Collection[str] = ()) -> None:
+        """`settings` as for `memory_slots`, which counts without an address."""
         self.address = address
+        self.settings = settings
         self.slots = 0
-        """Number of tasks, or workers of tasks, that fit at a time; 0 until `open`."""
+        """0 until `open`."""
         self.code: Path | None = None
         """The copy of the package that a local Ray's processes import."""
         self.closing = threading.Event()
@@ -127,7 +130,9 @@ class RayTune(Executor):
         if self.slots:
             return
         before = signal.getsignal(signal.SIGTERM)
+        held = sys.maxsize
         if self.address is None:
+            held = memory_slots(scale, self.settings)
             self._start(scale)
         else:
             self._join(self.address, scale.resources)
@@ -135,7 +140,14 @@ class RayTune(Executor):
         import ray
 
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        self.slots = _slots(scale.resources, nodes, self.address is not None)
+        fit = _slots(scale.resources, nodes, self.address is not None)
+        self.slots = min(fit, held)
+        if held < fit:
+            print(
+                f"{self.slots} at a time, not {fit}: each takes about {short(STAGE_BYTES, 'B')} of memory, and no more "
+                f"is free; --set resources.cpus={scale.resources.cpus:g} takes {fit}",
+                flush=True,
+            )
 
     def _start(self, scale: Scale) -> None:
         """Starts a Ray on this machine for this command. Raises RequestError if that fails."""

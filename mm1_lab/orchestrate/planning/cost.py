@@ -4,8 +4,9 @@ device (without memory), whether a GPU holds its share, the seconds that stages 
 
 import math
 import shutil
+import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from mm1_lab.config import (
     canonical_json,
 )
 from mm1_lab.config.cost import LOGIT_BYTES, keeps_whole_gradients, shard_group
-from mm1_lab.files import load_json, machine_cpus
+from mm1_lab.files import free_memory, load_json, machine_cpus
 from mm1_lab.formatting import counted, short
 from mm1_lab.orchestrate.planning.plan import Plan
 from mm1_lab.orchestrate.planning.request import Request
@@ -57,6 +58,8 @@ SHORTEST = 10.0
 """Seconds that a stage takes, and at `SPEEDS` would take, at least; less, as at `smoke`, is mostly overhead."""
 STARTING_SECONDS = 3.0
 """Seconds that any stage takes to start, load and write, however small."""
+STAGE_BYTES, RAY_BYTES = 1.1e9, 0.5e9
+"""Memory of a process that runs stages at `mini`, whose libraries take most of it, and of Ray's own processes."""
 
 
 @dataclass(frozen=True)
@@ -273,14 +276,23 @@ def fitted_resources(plan: Plan, request: Request) -> dict[str, dict[str, Any]]:
     return fitted
 
 
-def machine_slots(scale: Scale) -> int:
-    """The number of stages that fit on this machine's cores and GPUs at a time."""
+def machine_slots(scale: Scale, settings: Collection[str] = ()) -> int:
+    """The number of stages that run at a time on this machine: what fits its cores and GPUs, and its free memory."""
     slots = machine_cpus() / scale.resources.cpus
     if scale.resources.gpus:
         import torch
 
         slots = min(slots, torch.cuda.device_count() / scale.resources.gpus)
-    return max(1, int(slots))
+    return max(1, min(int(slots), memory_slots(scale, settings)))
+
+
+def memory_slots(scale: Scale, settings: Collection[str] = ()) -> int:
+    """The number of stages that the free memory holds, by what they take at `mini`; at least what the scale's `workers`
+    need. No limit for stages on GPUs, nor if one of the `settings` (`--set`) is of `resources.cpus`."""
+    named = {setting.partition("=")[0].strip() for setting in settings}
+    if scale.resources.gpus or not named.isdisjoint(("resources", "resources.cpus")):
+        return sys.maxsize
+    return max(1, *scale.workers.values(), int(min((free_memory() - RAY_BYTES) / STAGE_BYTES, 1e6)))
 
 
 def check_disk(plan: Plan, store: Path) -> None:

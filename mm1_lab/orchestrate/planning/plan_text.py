@@ -7,7 +7,7 @@ from operator import attrgetter, itemgetter
 from textwrap import wrap
 from typing import Any
 
-from mm1_lab.config import RequestError, Scale
+from mm1_lab.config import ModelStage, RequestError
 from mm1_lab.formatting import counted, duration, short, text_table
 from mm1_lab.orchestrate.planning.cost import (
     Estimate,
@@ -15,6 +15,8 @@ from mm1_lab.orchestrate.planning.cost import (
     check_feasible,
     estimate_stages,
     machine_slots,
+    measured_slowness,
+    stage_seconds,
     training_flops,
 )
 from mm1_lab.orchestrate.planning.plan import Plan, PlannedStage, make_plan, path_lengths
@@ -56,12 +58,15 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
             values = {"sweep": request.variant, "arm": trial.arm, "seed": trial.seed, "fingerprint": key}
             trials.append(values | {"state": state if state in ("done", "diverged") else "to run"})
     stages = sorted(plan.stages.values(), key=lambda planned: planned.stage.KIND)
+    seconds = {key: estimate.seconds for key, estimate in estimates.items()}
+    work = sum(one.seconds * (one.share.gpus if one.share else 1) for one in estimates.values())
+    slots = first.scale.hardware.count if first.scale.hardware else machine_slots(first.scale, first.overrides)
     return {
         "scale": first.scale_name,
         "trials": trials,
         "stages": [_stage(planned, estimates.get(planned.fingerprint)) for planned in stages],
         "arms": arms,
-        "seconds": _wall_seconds(plan, first.scale, estimates),
+        "seconds": _wall_seconds(plan, seconds, work, slots),
         "notes": list(dict.fromkeys(_notes(requests, plan, estimates))),
     }
 
@@ -127,14 +132,34 @@ def _notes(requests: Sequence[Request], plan: Plan, estimates: Mapping[str, Esti
             yield f"`run` refuses {stage.KIND}: {missing.refused}."
 
 
-def _wall_seconds(plan: Plan, scale: Scale, estimates: Mapping[str, Estimate]) -> float:
-    """Until all is done: the longest chain of stages, or all the work divided by what runs at a time."""
-    if not plan.tasks:
-        return 0.0
-    work = sum(one.seconds * (one.share.gpus if one.share else 1) for one in estimates.values())
-    slots = scale.hardware.count if scale.hardware else machine_slots(scale)
-    longest = path_lengths(plan.tasks, lambda stage: estimates[stage.fingerprint].seconds)
-    return max(work / slots, *longest.values())
+def _wall_seconds(plan: Plan, seconds: Mapping[str, float], work: float, slots: int) -> float:
+    """Until all is done: the longest chain of stages, or all the `work` divided by what runs at a time."""
+    return max([work / slots, *path_lengths(plan.tasks, lambda stage: seconds[stage.fingerprint]).values()])
+
+
+def time_text(plan: Plan, request: Request, slots: int) -> str:
+    """How long the plan's tasks take on this machine's cores with `slots` at a time, and if most of it is pre-training,
+    of what, and the seeds at which it is shipped."""
+    slowness = measured_slowness(request.ledger)
+    seconds = {stage.fingerprint: stage_seconds(stage, slowness) for _, stage in plan.missing}
+    work = sum(seconds.values())
+    text = f"About {duration(_wall_seconds(plan, seconds, work, slots))} with {slots} at a time"
+    parts = [stage for _, stage in plan.missing if stage.TRAINS and not isinstance(stage, ModelStage)]
+    of_kinds: dict[str, float] = defaultdict(float)
+    for stage in parts:
+        of_kinds[stage.KIND] += seconds[stage.fingerprint]
+    if 2 * sum(of_kinds.values()) <= work:
+        return f"{text}."
+    told = ", ".join(f"{kind} {duration(total)}" for kind, total in of_kinds.items())
+    text += f", most of it pre-training, which later runs reuse: {told} ({_seeds(stage.seed for stage in parts)}"
+    shipped = set.intersection(*(set(request.ledger.shipped_seeds(stage)) for stage in parts))
+    return f"{text}; for {_seeds(shipped)} it is shipped)." if shipped else f"{text})."
+
+
+def _seeds(seeds: Iterable[int]) -> str:
+    """`seed 1`, `seeds 0 and 300`, `seeds 1, 2 and 3`."""
+    *names, last = map(str, sorted(set(seeds)))
+    return f"seeds {', '.join(names)} and {last}" if names else f"seed {last}"
 
 
 def plan_text(requests: Sequence[Request], values: dict[str, Any]) -> str:
@@ -160,7 +185,8 @@ def plan_text(requests: Sequence[Request], values: dict[str, Any]) -> str:
                 f"{values['seconds'] / 86400:.3g} days on {hardware.count} (`hardware` in the scale)."
             )
         else:
-            lines.append(f"About {duration(values['seconds'])} with {machine_slots(scale)} at a time.")
+            slots = machine_slots(scale, requests[0].overrides)
+            lines.append(f"About {duration(values['seconds'])} with {slots} at a time.")
         least, most = (choose(values["arms"], key=itemgetter("training_flops")) for choose in (min, max))
         if most["training_flops"] > ALIKE * least["training_flops"]:
             ends = [f"{short(one['training_flops'])} ({one['arm']})" for one in (least, most)]

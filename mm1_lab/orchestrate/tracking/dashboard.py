@@ -10,14 +10,22 @@ from contextlib import suppress
 
 from mm1_lab.config import RequestError
 from mm1_lab.files import RESULTS
-from mm1_lab.orchestrate.tracking.mlflow_logger import ARTIFACTS, connect, no_access, tracking_uri, without_secrets
+from mm1_lab.orchestrate.tracking.mlflow_logger import (
+    ARTIFACTS,
+    HEADING,
+    connect,
+    no_access,
+    tracking_uri,
+    without_secrets,
+)
 
 HOST = "127.0.0.1"
 SERVER_LOG = RESULTS / "mlflow-server.log"
 
 
 def show_dashboard(port: int, log: Iterator[str]) -> None:
-    """Unless MLflow is a remote server, serves it on `port` until Ctrl-C, and prints its address as soon as it answers.
+    """Unless MLflow is a remote server, serves it on `port` until Ctrl-C, and prints its address as soon as it answers,
+    and those of the sweeps' runs.
 
     `log` logs a sweep with each step; the server does not wait for it, since the first time takes a minute or two.
     """
@@ -44,6 +52,10 @@ def show_dashboard(port: int, log: Iterator[str]) -> None:
                     print(line, flush=True)
             except RequestError as error:
                 print(f"mm1-lab: {error}", file=sys.stderr)
+            for sweep in connect().search_experiments(filter_string=f"tags.`{HEADING}` != ''"):
+                # without its last part, as MLflow's front page, it would show what MLflow has for agents
+                page = f"#/experiments/{sweep.experiment_id}/runs?workflowType=machine_learning"
+                print(f"Runs of {sweep.name}: http://{HOST}:{port}/{page}", flush=True)
             server.wait()
         finally:
             server.terminate()
