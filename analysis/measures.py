@@ -135,7 +135,7 @@ def measures_text(folder: Path, claimed: Collection[Measure]) -> str:
     if np.isfinite(best):
         times = f"about {best:.1f}"
     return (
-        f"By {folder}, core-minutes until {POINTS:g} points between two arms are decided, one claim at 80 % power: "
-        f"{', '.join(each)}. The choice of questions is {least:.0f} to {most:.0f} % of the noise's variance: "
-        f"core-minutes are fewest with {times} times as many questions as now."
+        f"According to {folder}, core-minutes that decide a difference of {POINTS:g} points between two arms (one "
+        f"claim, 80 % power): {', '.join(each)}. The choice of questions makes {least:.0f} to {most:.0f} % of the "
+        f"variance; {times} times as many questions as now would take the fewest core-minutes."
     )

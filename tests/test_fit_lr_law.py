@@ -22,7 +22,7 @@ def test_from_nothing_to_a_figure_and_again(place: Place, told: Told, monkeypatc
     output = told(*COMMAND)
     folder = place.results / "smoke" / "lr_law"
     names = {"points.csv", "optima.csv", "law.json", "figure.png", "table.md", "sweep.json", "trials.csv"}
-    assert {path.name for path in folder.iterdir()} == names
+    assert {path.name for path in folder.glob("[!.]*")} == names
     assert "# Learning-rate law: scale smoke" in output
     values = json.loads((folder / "law.json").read_text(encoding="utf-8"))
     assert {fit["objective"] for fit in values["fits"]} == {"0-shot average", "held-out loss"}

@@ -476,6 +476,7 @@ def test_a_claim_s_label_is_a_line_or_two_alike() -> None:
     assert f"{first} {second}" == long and abs(len(first) - len(second)) < 10
 
 
+@styled()
 def test_long_names_leave_room_for_what_is_drawn_at_twelve_numbers_of_shots(data_mix: Sweep) -> None:
     names = [f"{'a name that says all about the data, the connector and the rate ' * 2}{number}" for number in range(2)]
     arms = dict(zip(names, (data_mix.arms[arm] for arm in ("base", "captions")), strict=True))

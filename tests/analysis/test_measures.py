@@ -65,10 +65,10 @@ def test_a_plan_says_what_deciding_takes_by_results_that_exist(
     assert f"vqa 4-shot {known['core_minutes']:.0f} ({known['seeds_needed']:.0f} seeds)" in text
     assert "average" in text and "0-shot" not in text.replace("4-shot", "")
     write_csv(rows.assign(from_questions=100.0, best_questions=np.nan), tmp_path / "measures.csv")
-    assert "fewest with many times as many questions as now" in measures_text(tmp_path, [Measure()])
+    assert "; many times as many questions as now" in measures_text(tmp_path, [Measure()])
     assert main(["plan", "data_mix", "--only", "base", "--seeds", "3,"]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "core-minutes until 3 points between two arms are decided" in told and "times as many questions" in told
+    assert "core-minutes that decide a difference of 3 points" in told and "times as many questions" in told
 
 
 OTHER = {arm: tuple(-lift for lift in lifts) if arm == "interleaved" else lifts for arm, lifts in LIFT.items()}

@@ -81,7 +81,7 @@ def test_failures_are_typed_and_the_others_go_on(inline: bool, ask: Ask, monkeyp
         executor.work(result, worker)
 
     label = {task.key: task.label for task in plan.tasks.values()}
-    decoder = "decoder for base / seed 1 and 2 more"
+    decoder = "decoder for base / seed 1 (and 2 more trials)"
     ends = {label[key]: (outcome.kind, outcome.reason) for key, outcome in result.failed.items()}
     assert ends == {
         "captions / seed 0": ("diverged", "the loss of step 3 is nan"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mm1_lab.config import Stage, Trial
+from mm1_lab.formatting import counted
 from mm1_lab.results import Ledger
 
 State = Literal["done", "run", "wait", "not needed", "diverged"]
@@ -43,9 +44,9 @@ class Task:
 
     @property
     def label(self) -> str:
-        """Its name in output: `base / seed 0`, or `encoder for base / seed 0 and 11 more`."""
+        """Its name in output: `base / seed 0`, or `encoder for base / seed 0 (and 11 more trials)`."""
         name = self.trials[0].name if self.kind == "trial" else f"{self.kind} for {self.trials[0].name}"
-        return name if len(self.trials) == 1 else f"{name} and {len(self.trials) - 1} more"
+        return name if len(self.trials) == 1 else f"{name} (and {counted(len(self.trials) - 1, 'more trial')})"
 
 
 @dataclass

@@ -217,14 +217,14 @@ class Request:
     def unlike_before(self) -> list[str]:
         """What is to be told of models on users' data that were trained on another form: pictures of an exported one
         that were made square in another way, the chat template of a decoder to be tuned, its own end of texts."""
+        if not self.data_file:
+            return []
         from mm1_lab.data.tokenizers import folder_tokenizer
 
         digest = cache(lambda folder: folder_tokenizer(Path(folder)).digest)
         lines = []
         for trial in self.trials:
             stage = trial.evaluation.model
-            if not self.data_file:
-                continue
             model, now = stage.architecture, self.data_file.pictures
             if isinstance(model, PretrainedMM1):
                 if model.pictures not in (None, now):
