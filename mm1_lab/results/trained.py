@@ -84,22 +84,21 @@ def own_rows(config: Mapping[str, Any]) -> int:
     `config` as for `what_ran`."""
     model = config.get("model", {})
     read = model.get("model", model)
-    return read["connector"]["image_tokens"] if read.get("drop_overlong") else 0
+    return read["connector"]["image_tokens"] if read.get("drop_overlong") and _steps(read) else 0
 
 
 def own_rows_note(tokens: Mapping[str, int], known: Mapping[int, int] | None = None) -> list[str]:
     """What is to be told of arms, given the `own_rows` of each, unless all read the same rows; `known` are the scale's
-    numbers of image tokens."""
+    numbers of image tokens, if one more of them would let all arms read the same."""
     if len(set(tokens.values())) < 2:
         return []
-    known, most = known or {}, max(tokens.values())
     apart = ", ".join(f"{arm} ({number} image tokens)" for arm, number in tokens.items() if number)
-    largest = f", {max(known.values())}" if known else ""
+    text = f"Rows of their own, and so other numbers of epochs in as many steps: {apart}, more than the scale's largest"
+    if not known:
+        return [f"{text}."]
+    most = max(tokens.values())
     name = next(name for name in count(max(most, 576)) if name not in known)  # 576: the paper's patches at 336 px
-    return [
-        f"Rows of their own, and so other numbers of epochs in as many steps: {apart}, more than the scale's largest"
-        f"{largest}; with --set image_tokens.{name}={most} all arms read the same rows."
-    ]
+    return [f"{text}, {max(known.values())}; with --set image_tokens.{name}={most} all arms read the same rows."]
 
 
 def _steps(stage: Mapping[str, Any]) -> int:

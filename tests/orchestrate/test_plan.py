@@ -16,6 +16,7 @@ from mm1_lab.orchestrate.planning.plan_text import plan_text, plan_values, time_
 from mm1_lab.orchestrate.sweeping import complete, forget_trials
 from mm1_lab.results import TrialRow
 from mm1_lab.results.manifest import row_check
+from mm1_lab.results.trained import own_rows_note
 from tests.conftest import SCALES, Refused, Told
 from tests.orchestrate.conftest import Ask, mark_done
 
@@ -173,7 +174,9 @@ def test_sweeps_that_reckon_with_different_gpus_are_planned_one_at_a_time(here: 
 def test_arms_that_read_rows_of_their_own_are_named_where_others_do_not(here: Path, told: Told) -> None:
     write_text(here / "fine.yaml", "title: T\nrecipe: base\narms: {base: {}, fine: {image_tokens: patches}}\n")
     asked = ("plan", "fine.yaml", "--scale", "smoke", "--set", "sequence_length=512")
-    assert "fine (36 image tokens), more than the scale's largest, 9; with --set image_tokens.576=36" in told(*asked)
+    assert "fine (36 image tokens), more than the scale's largest.\n" in told(*asked)
+    (note,) = own_rows_note({"base": 0, "fine": 36}, {144: 9, 576: 16})  # of the user's data
+    assert note.endswith("largest, 16; with --set image_tokens.577=36 all arms read the same rows.")
     for same in (("--set", "image_tokens.576=36"), ("--only", "fine")):
         assert "Rows of their own" not in told(*asked, *same)
 

@@ -16,6 +16,7 @@ from mm1_lab.orchestrate.planning.cost import (
     estimate_stages,
     machine_slots,
     measured_slowness,
+    memory_slots,
     stage_seconds,
     training_flops,
 )
@@ -157,8 +158,10 @@ def time_text(plan: Plan, request: Request, slots: int) -> str:
 
 
 def _seeds(seeds: Iterable[int]) -> str:
-    """`seed 1`, `seeds 0 and 300`, `seeds 1, 2 and 3`."""
+    """`seed 1`, `seeds 0 and 300`, `9 seeds`."""
     *names, last = map(str, sorted(set(seeds)))
+    if len(names) > 4:
+        return f"{len(names) + 1} seeds"
     return f"seeds {', '.join(names)} and {last}" if names else f"seed {last}"
 
 
@@ -186,7 +189,8 @@ def plan_text(requests: Sequence[Request], values: dict[str, Any]) -> str:
             )
         else:
             slots = machine_slots(scale, requests[0].overrides)
-            lines.append(f"About {duration(values['seconds'])} with {slots} at a time.")
+            held = ", as free memory holds no more" if slots == memory_slots(scale, requests[0].overrides) else ""
+            lines.append(f"About {duration(values['seconds'])} with {slots} at a time{held}.")
         least, most = (choose(values["arms"], key=itemgetter("training_flops")) for choose in (min, max))
         if most["training_flops"] > ALIKE * least["training_flops"]:
             ends = [f"{short(one['training_flops'])} ({one['arm']})" for one in (least, most)]

@@ -210,9 +210,10 @@ class Request:
             if trial.arm not in tokens:  # alike at every seed
                 read = trial.evaluation.model.architecture
                 tokens[trial.arm] = 0
-                if not isinstance(read, PretrainedMM1) and read.drop_overlong:
+                if not isinstance(read, PretrainedMM1) and read.drop_overlong and read.steps():
                     tokens[trial.arm] = read.picture_tokens
-        return own_rows_note(tokens, self.scale.image_tokens)
+        in_world = self.data.kind == "world"  # whose documents would need longer rows, too
+        return own_rows_note(tokens, None if in_world else self.scale.image_tokens)
 
     def unlike_before(self) -> list[str]:
         """What is to be told of models on users' data that were trained on another form: pictures of an exported one
@@ -221,7 +222,12 @@ class Request:
             return []
         from mm1_lab.data.tokenizers import folder_tokenizer
 
-        digest = cache(lambda folder: folder_tokenizer(Path(folder)).digest)
+        @cache
+        def ends(folder: str) -> tuple[int, int]:
+            tokenizer = folder_tokenizer(Path(folder))
+            return tokenizer.begin, tokenizer.end
+
+        named = self.data_file.tokenizer_folder(self.data_path) if self.data_path else None
         lines = []
         for trial in self.trials:
             stage = trial.evaluation.model
@@ -232,7 +238,7 @@ class Request:
                     lines.append(f"{model.name} {before}, and the data file has `{now}`")
             elif isinstance(model.decoder, PretrainedDecoder):
                 name = model.decoder.name
-                if self.data_file.tokenizer != "bpe" and digest(model.decoder.folder) != self.data.tokenizer:
+                if named and ends(model.decoder.folder) != ends(str(named)):
                     lines.append(f"{name}: its texts begin and end as those of the data file's tokenizer")
                 if stage.tuned and has_chat_template(model.decoder):
                     form = "conversations are `User: …` and `Assistant: …` (docs/your-own-data.md)"
@@ -243,7 +249,6 @@ class Request:
         """What is to be told before a run of claims about its arms that it cannot decide."""
         arms = {trial.arm for trial in self.trials}
         claims = defaultdict(list)
-        means_cider = self._means_cider
         for contrast in self.sweep.contrasts:
             first, second = contrast.sides
             if arms.isdisjoint((*first, *second)):
@@ -251,7 +256,7 @@ class Request:
             measure = contrast.measure
             if reason := self.why_no_value(measure):
                 claims[f"will not be judged by {reason}"].append(repr(contrast.claim))
-            elif means_cider and measure.about == "benchmarks" and not measure.of:
+            elif measure.about == "benchmarks" and not measure.of and self._means_cider(measure.shots):
                 shots = self.scale.evaluate.shots[0] if measure.shots is None else measure.shots
                 by = f"compared by `{measure}`, a mean of CIDEr (not bounded by 100) and percentages"
                 claims[f"will be {by}; of percentages alone is `vqa {shots}-shot`"].append(repr(contrast.claim))
@@ -273,10 +278,13 @@ class Request:
         assert isinstance(data, Shards)
         return long_captions(missing, self.scale.evaluate, data)
 
-    @property
-    def _means_cider(self) -> bool:
-        """Whether the mean over the benchmarks with images is of CIDEr and of other metrics."""
-        metrics = {one.metric for one in self.scale.benchmarks if one.images_digest}
+    def _means_cider(self, shots: int | None) -> bool:
+        """Whether the mean over benchmarks with images, at so many shots or all, is of CIDEr and other metrics."""
+        usual = self.scale.evaluate.shots
+        metrics = set()
+        for one in self.scale.benchmarks:
+            if one.images_digest and (shots is None or shots in (one.shots or usual)):
+                metrics.add(one.metric)
         if self.data_path and {"captions", "synthetic"} & set(self.data.held_out):
             metrics.add("cider")
         return "cider" in metrics and len(metrics) > 1
