@@ -1,7 +1,6 @@
 """Where the tables and figures of a folder are written."""
 
 from dataclasses import dataclass, field
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from analysis.style import pdf, png
 from analysis.table import Table, to_latex, to_markdown, write_csv
 from mm1_lab.files import write_bytes, write_json, write_text
+from mm1_lab.results.reading import ENDINGS
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Output:
         """Deletes what an earlier drawing wrote under those of the names that this one had no use for."""
         used = {path.stem for path in self.files}
         for name in {f"{name}{self.end}" for name in names} - used:
-            for path in self.folder.glob(f"{escape(name)}.*"):
-                path.unlink(missing_ok=True)
+            for ending in ENDINGS:
+                (self.folder / f"{name}.{ending}").unlink(missing_ok=True)
 
     def _new(self, name: str, ending: str) -> Path:
         self.files.append(self.folder / f"{name}{self.end}.{ending}")

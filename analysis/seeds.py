@@ -31,8 +31,8 @@ def seed_columns(seeds: Sequence[int], in_world: bool, seen: int = 0) -> dict[st
     for seed in seeds if in_world else ():
         kind = "confirmatory" if seed >= CONFIRMATORY else "other"
         kinds.add("development" if seed in DEVELOPMENT else kind)
-    if seen:
-        kinds.discard("confirmatory")
+    if seen and kinds == {"confirmatory"}:  # what was seen confirms nothing
+        kinds.clear()
     words = ["mixed"] if len(kinds) > 1 else [*kinds]
     if seen:
         words.append(f"{seen} {SEEN}")

@@ -263,19 +263,23 @@ class Study(Variant):
         """Each of the `distinct` arms with the first one that has the same trained models and the same values at the
         seeds that both have, as arms have that differ in how other questions are asked: these are no repeats."""
         found: dict[str, str] = {}
-        groups: dict[str, dict[int, tuple[Any, float]]] = {}
+        cells: dict[str, dict[int, tuple[Any, float]]] = {}
+        by_cell: dict[tuple[Any, ...], str] = {}
         values = self.all_values(measure).loc[self.distinct].to_numpy()
         for arm, own in zip(self.distinct, values, strict=True):
             models = self._models_of(arm)
             there = zip(self.seeds, own.tolist(), strict=True)
             known = {seed: (models[seed], value) for seed, value in there if seed in models and not np.isnan(value)}
-            same = (
-                first
-                for first, cells in groups.items()
-                if cells.items() & known.items() and all(cells.get(at, one) == one for at, one in known.items())
-            )
-            found[arm] = next(same, arm)
-            groups.setdefault(found[arm], {}).update(known)
+            found[arm] = arm
+            for seed, cell in known.items():
+                first = by_cell.get((seed, cell), arm)
+                group = cells.get(first, {})
+                if first != arm and all(group.get(at, one) == one for at, one in known.items()):
+                    found[arm] = first
+                    break
+            cells[found[arm]] = cells.get(found[arm], {}) | known
+            for seed, cell in known.items():
+                by_cell.setdefault((seed, cell), found[arm])
         return found
 
     @kept
@@ -289,10 +293,15 @@ class Study(Variant):
                 models[seed] = frozenset(name for kind, name in stages.items() if kind != "evaluation")
         return models
 
-    def own_rows(self, arm: str) -> int:
-        """The image tokens of an arm that reads rows of its own, else 0."""
-        done = self.done["fingerprint"][self.done["arm"] == arm]
-        return max((own_rows(self.records[one].get("config", {})) for one in done if one in self.records), default=0)
+    @cached_property
+    def own_rows(self) -> dict[str, int]:
+        """The image tokens of each arm that reads rows of its own, else 0; of arms with records."""
+        done = self.done
+        found = {}
+        for arm, name in zip(done["arm"], done["fingerprint"], strict=True):
+            if arm not in found and name in self.records:  # alike at every seed
+                found[arm] = own_rows(self.records[name].get("config", {}))
+        return found
 
     def seed_values(self, arm: str, measure: Measure) -> list[float]:
         """The values of the arm's trials, ordered by seed."""

@@ -58,6 +58,7 @@ def annotate(axis: Axes, text: str, place: tuple[float, float], **style: Any) ->
 def row_name(text: str, width: int = 56) -> str:
     """A line of `width` characters at most, or two alike; a longer text is cut, and a word longer than a line where the
     line ends, as those of arms named by their settings are."""
+    text = " ".join(text.splitlines())
     if len(text) <= width:
         return text
     for narrower in range(len(text) // 2, width):

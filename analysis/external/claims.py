@@ -38,7 +38,7 @@ def read_claims(claims: Path | str | Sequence[Mapping[str, Any]]) -> list[Outsid
     if isinstance(claims, Path | str):
         if Path(claims).is_dir() or Path(claims).suffix.lower() in TABLES:
             raise RequestError(
-                f"{claims}: is a table, where a YAML file of claims may stand; to compare arms of several tables, put "
+                f"{claims}: is a table or logs, where a YAML file of claims may stand; to compare arms of several, put "
                 "them into one, each with a name of its own in the column `arm`"
             )
         where, values = str(claims), read_yaml(Path(claims)).get("contrasts", ())

@@ -179,7 +179,7 @@ def gather(
     looks = study.manifest.looks
     now = _tested(claim, difference.over_seeds)
     at_looks = [len(set(difference.seeds) & set(study.seeds[:look])) for look in finished_looks(study)]
-    p = p_over_looks(_tests(difference, claim, at_looks), looks) if looks else now
+    p = p_over_looks(_tests(difference, claim, at_looks, seen), looks) if looks else now
     reason = difference.lacking
     if reason != SAME_TRIALS:
         reason = study_not_judged(study) or unsolved(study, claim.weights) or reason
@@ -212,15 +212,17 @@ def _tested(claim: Claim, found: Interval) -> P:
     return p_values(claim.expect, claim.margin, found, claim.measure.less_is_better)
 
 
-def _tests(difference: Difference, claim: Claim, at_looks: Sequence[int]) -> list[P]:
+def _tests(difference: Difference, claim: Claim, at_looks: Sequence[int], seen: Collection[int]) -> list[P]:
     """The p of each possible statement at the looks that the study has finished, at which it has so many seeds.
 
-    A look at which the claim has no more seeds than at the last, as an arm got none or failed, is not tested again.
+    A look at which the claim has no more seeds than at the last, as an arm got none or failed, is not tested again;
+    nor is one whose seeds were all `seen` before the claim.
     """
     tests: list[P] = []
     before = 1
     for count in at_looks:
-        tests.append(_tested(claim, difference.over_first(count)) if count > before else {})
+        is_new = count > before and not set(difference.seeds[:count]) <= set(seen)
+        tests.append(_tested(claim, difference.over_first(count)) if is_new else {})
         before = max(before, count)
     return tests
 

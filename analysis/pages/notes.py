@@ -15,7 +15,7 @@ UNCERTAINTY = {
 
 TOO_FEW = (
     "No ± and no bars below three seeds: two may agree by luck. Differences have intervals, as wide as two seeds leave "
-    "them, in `contrasts.md` and `mm1-lab compare`"
+    "them: `mm1-lab compare`"
 )
 ADJUSTED = (
     "Means of arms that lack seeds are adjusted by what these seeds do to the other arms (score = arm + seed), so that "
@@ -47,7 +47,7 @@ def unlike_notes(study: Study, arms: Iterable[str]) -> list[str]:
     if len(fewer):
         some = ", ".join(fewer)
         notes.append(f"Means at different numbers of shots are not comparable, as only some of them ask {some}.")
-    return [*notes, *own_rows_note({arm: study.own_rows(arm) for arm in arms}), *_means_with_cider(study)]
+    return [*notes, *own_rows_note({arm: study.own_rows.get(arm, 0) for arm in arms}), *_means_with_cider(study)]
 
 
 def _means_with_cider(study: Study) -> list[str]:

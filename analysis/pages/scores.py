@@ -162,7 +162,8 @@ def losses_table(study: Study) -> Table:
     frame = pd.DataFrame({"arm": study.scored})
     for source in study.held_out["source"].unique():
         losses = [study.seed_values(arm, Measure(source, about="loss")) for arm in study.scored]
-        frame[source] = [plus_minus(as_shown(study, one_sample(values)), 3) for values in losses]
+        means = [replace(one_sample(values), **({} if len(values) > 2 else {"error": np.nan})) for values in losses]
+        frame[source] = [plus_minus(mean, 3) for mean in means]
     several = ", ± half the 95 % interval over seeds" if len(study.seeds) > 2 else ""
     views = {recipe.sft.views if recipe.sft else 1 for recipe in study.sweep.arms.values()}
     other = OTHER_DOCUMENTS if len(views) > 1 else ""

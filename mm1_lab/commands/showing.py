@@ -31,7 +31,7 @@ from mm1_lab.formatting import counted, trials_of
 from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep, split_settings
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import read_manifest, read_trials
-from mm1_lab.results.reading import list_variants
+from mm1_lab.results.reading import list_variants, read_variant
 
 if TYPE_CHECKING:
     from mm1_lab.orchestrate.planning.request import Request
@@ -215,7 +215,7 @@ def _edited_arms(folder: Path) -> list[str]:
         now = load_sweep(path, *SWEEPS, settings=split_settings(manifest.overrides)[0])
     except RequestError:
         return []
-    arms = dict.fromkeys(row.arm for row in read_trials(folder))
+    arms = dict.fromkeys(read_variant(folder).done["arm"])
     return [] if now.search else [arm for arm in arms if now.arms.get(arm) != manifest.sweep.arms.get(arm)]
 
 

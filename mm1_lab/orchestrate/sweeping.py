@@ -30,7 +30,7 @@ from mm1_lab.orchestrate.tracking.mlflow_logger import MlflowLogger
 from mm1_lab.orchestrate.tracking.trackers import Tracker, TrialLogger
 from mm1_lab.results import Ledger, TrialRow, variant_name
 from mm1_lab.results.manifest import drawn_contents, read_trials
-from mm1_lab.results.reading import DRAWN
+from mm1_lab.results.reading import DRAWN, ENDINGS
 from mm1_lab.results.schema import DRAWING
 
 Draw = Callable[[Path], Iterable[Path]]
@@ -38,7 +38,6 @@ Draw = Callable[[Path], Iterable[Path]]
 Short = Callable[[Path], str]
 """Summarises a sweep's folder in a few lines: a row per arm, and the verdicts."""
 DIVERGED = "with the same code it would again; --anew retries"
-ENDINGS = ("md", "csv", "json", "png", "tex", "pdf")
 
 
 @dataclass(frozen=True)

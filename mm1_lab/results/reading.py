@@ -22,6 +22,8 @@ DRAWN = (
     "table", "table_3", "table_4", "contrasts", "validity", "scores", "measures", "figure", "points", "optima", "law",
 )  # fmt: skip
 """The names of what is drawn into a sweep's folder."""
+ENDINGS = ("md", "csv", "json", "png", "tex", "pdf")
+"""How its files end; packs of trials beside them (`scores.parquet`) are not drawn."""
 
 
 @dataclass(frozen=True, eq=False)

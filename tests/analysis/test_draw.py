@@ -259,7 +259,7 @@ def test_own_benchmarks_have_columns_of_their_own(own_data: Study) -> None:
 def test_notes_tell_of_means_with_cider_and_of_rows_of_an_arm_s_own(own_data: Study) -> None:
     """Below tables and comparisons; not of percentages, nor where all arms read the same rows."""
     own = study_of(own_data.sweep, (0, 1)).scores
-    read = {"connector": {"image_tokens": 36}, "drop_overlong": True}
+    read = {"connector": {"image_tokens": 36}, "drop_overlong": True, "training": {"steps": 9}}
     record = {"config": {"model": {"model": read}}}  # of a tuned model
     study = replace(own_data, scores=own[own["benchmark"].isin(["captions", "vqa"])], records={"captions/0": record})
     for notes in (short_table(study).notes, compare_arms(study, "captions", "base", ()).notes):
@@ -413,12 +413,14 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
 
     for row in read_trials(zeta := local / "smoke" / "zeta"):
         shutil.rmtree(local / "trials" / row.fingerprint)
+    write_text(zeta / "scores.parquet", "a pack, which is not drawn")
     capsys.readouterr()
     assert main(["report"]) == 0
     gone = "zeta at smoke: 0 of 6 trials have scores, so it is left out; what was drawn of it before is deleted"
     assert f"{gone}\n" in capsys.readouterr().err and {path.name for path in zeta.glob("*")} == {
         "sweep.json",
         "trials.csv",
+        "scores.parquet",
     }
     assert all(f"{gone}." in (local / name).read_text(encoding="utf-8") for name in ("summary.md", "report.html"))
 

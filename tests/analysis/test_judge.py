@@ -604,7 +604,9 @@ def test_a_wrong_claim_or_option(claims: str, words: list[str], told: str, tmp_p
     (tmp_path / "claims.yaml").write_text(claims, encoding="utf-8")
     assert told in refused("judge", str(tmp_path / "scores.csv"), str(tmp_path / "claims.yaml"), *words)
     other = shutil.copy(tmp_path / "scores.csv", tmp_path / "other.csv")
-    assert "other.csv: is a table, where a YAML file" in refused("judge", str(tmp_path / "scores.csv"), str(other))
+    assert "other.csv: is a table or logs, where a YAML file" in refused(
+        "judge", str(tmp_path / "scores.csv"), str(other)
+    )
 
 
 def test_empty_rows_are_skipped_and_lines_of_json_may_hold_separators_of_unicode(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from analysis.judging.verdicts import judge_contrasts, judge_lessons, needed, ne
 from analysis.law.fit import Fit, Law
 from analysis.law.report import _last_targets
 from analysis.law.runs import Objective
+from analysis.seeds import seed_columns
 from analysis.statistics import Interval
 from analysis.study import Study
 from mm1_lab.config import AVERAGE, Contrast, Measure, Recipe, RequestError, Sweep, load_sweep
@@ -69,6 +70,8 @@ def test_a_lesson_does_not_rest_on_a_claim_that_was_changed_after_its_scores(dat
     all_seen = judge_contrasts(with_manifest(study, claims={key: (0, 1, 2)})).set_index("claim")
     assert all_seen["verdict"]["captions lift zero-shot"] == "not judged"
     assert "other seeds decide it" in all_seen["reason"]["captions lift zero-shot"]
+    for seeds, kind in (((300, 301), ""), ((0, 300), "mixed, ")):
+        assert seed_columns(seeds, True, seen=1)["seeds_are"] == f"{kind}1 seen before the claim"
     at_other_seeds = with_manifest(study, claims={key: (9,)})
     assert judged(at_other_seeds)[lesson.name]["verdict"] == judged(study)[lesson.name]["verdict"]
 

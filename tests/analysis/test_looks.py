@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.judging.claims import Lesson, claim_of
-from analysis.judging.evidence import of_lessons
+from analysis.judging.evidence import gather, of_lessons
 from analysis.judging.looks import open_arms, question_status, reached_text
 from analysis.judging.sequential import over_looks
 from analysis.study import Study, read_study
@@ -50,6 +50,8 @@ def test_p_is_over_the_looks_that_are_complete() -> None:
     for number, look in enumerate(LOOKS, 1):
         assert claim_row(growing(look), claim)["p_supported"] == pytest.approx(over_looks(p[:number], LOOKS))
     assert claim_row(growing(5), claim)["p_supported"] == claim_row(growing(4), claim)["p_supported"]
+    late = gather(growing(6), claim, claim.text, seen=range(4)).p["supported"]
+    assert late == pytest.approx(over_looks([1.0, p[1]], LOOKS)), "a look at seeds that were all seen is no test"
     dropped = growing(8, missing=("little/6", "little/7"))
     assert claim_row(dropped, claim)["p_supported"] == pytest.approx(over_looks(p[:2], LOOKS)), "no look without seeds"
     before = claim_row(growing(3), claim)
