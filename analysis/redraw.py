@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from functools import partial
 from multiprocessing import forkserver, get_context
 from pathlib import Path
@@ -33,10 +34,10 @@ from analysis.study import Study
 from analysis.style import styled
 from analysis.table import Table, to_plain
 from mm1_lab.config import RateSearch
-from mm1_lab.files import machine_cpus
+from mm1_lab.files import machine_cpus, write_json
 from mm1_lab.formatting import counted
 from mm1_lab.processes import allow_interrupts, interrupts_blocked
-from mm1_lab.results.manifest import read_manifest, read_trials
+from mm1_lab.results.manifest import contents_now, read_manifest, read_trials
 from mm1_lab.results.reading import DRAWN, list_variants, read_variant
 from mm1_lab.results.schema import DRAWING
 
@@ -118,8 +119,10 @@ def sweep_in_short(folder: Path) -> str:
 
 def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
     """Draws the sweep in `folder` into `target`."""
-    (target / DRAWING).unlink(missing_ok=True)  # which `run` writes when all is drawn
     study, rules = read_judged(folder)
+    manifest = study.manifest
+    marks = {name: study.ledger.mark(name) for name in study.trials["fingerprint"]}
+    contents = contents_now(folder, manifest.overrides, manifest.data_name, marks)
     lessons = known_lessons(folder.absolute().parents[1])
     output = Output(target, latex=latex)
     tables: dict[str, list[Table]] = {}
@@ -153,6 +156,9 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
             write_published(study, output)
             output.figure("figure", draw_scores(study))
             tables["All scores"] = _write_scores(study, output)
+    if target == folder:
+        with suppress(PermissionError):  # a colleague's, which has drawn the same
+            write_json(folder / DRAWING, {"drawn": sorted(path.name for path in output.files), **contents})
     return Drawn(
         folder=target,
         manifest=study.manifest,

@@ -4,6 +4,7 @@ machine's cores and memory."""
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import hashlib
 import io
@@ -35,6 +36,8 @@ STRETCHES, STRETCH = 64, 256 << 10
 RENEW_SECONDS = 5.0
 LEASE_SECONDS = 120.0
 """How often a lease is renewed, and when it lapses: network file systems may keep dates for a minute."""
+UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
+"""Errors that say nothing about a file's content."""
 LEASES: WeakSet[SoftFileLease] = WeakSet()
 """Those that this process has made, held or not."""
 UNNAMED_SECONDS = 5.0
@@ -201,7 +204,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 def damage(folder: Path, full: bool = True, only: str | None = None) -> str | None:
     """The first difference between a complete folder and what `commit` wrote; None if there is none. Unless `full`,
-    only the size and some samples of large files are checked; with `only`, just the file of this name."""
+    only the size and some samples of large files are checked; with `only`, just the file of this name. Raises OSError
+    for files that exist and that this process cannot read now."""
     try:
         done = load_json(folder / DONE)
         digests: dict[str, str] = done["files"]
@@ -214,6 +218,8 @@ def damage(folder: Path, full: bool = True, only: str | None = None) -> str | No
                 if not same:
                     return f"{name} does not match {DONE}"
     except OSError as error:
+        if error.errno in UNREADABLE:
+            raise
         return f"{error.filename}: {error.strerror}"
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return f"{DONE} cannot be read"

@@ -29,7 +29,7 @@ def status_values(sweeps: Iterable[Told], ledger: Ledger, stages: Collection[str
             others.pop(row.fingerprint, None)
             failure = failures.get(row.fingerprint)
             state, why = "missing", ""
-            if ledger.has_same_scores(row.fingerprint, marks):
+            if ledger.has_same_scores(row.fingerprint, marks) if marks else ledger.has_whole_scores(row.fingerprint):
                 state = "done"
             elif failure:
                 state = "failed"

@@ -29,7 +29,7 @@ from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_logger import MlflowLogger
 from mm1_lab.orchestrate.tracking.trackers import Tracker, TrialLogger
 from mm1_lab.results import Ledger, TrialRow, variant_name
-from mm1_lab.results.manifest import drawn_contents, read_trials
+from mm1_lab.results.manifest import contents_now, drawn_contents, read_trials
 from mm1_lab.results.reading import DRAWN, ENDINGS
 from mm1_lab.results.schema import DRAWING
 
@@ -111,6 +111,8 @@ def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor)
                 forgotten[stage.fingerprint] = trial
     tasks = make_tasks(((trial.evaluation, trial) for trial in trials), ledger, forgotten)
     check_runnable(Plan(tuple(trials), tasks=tasks), request, executor)
+    for name in (DRAWING, "table.md"):  # which are of these trials, and no table is, if none succeeds
+        (request.folder / name).unlink(missing_ok=True)
     for deletes in (False, True):  # all at once would be an open file and a thread for each
         for key, failure in ledger.failures().items() if deletes else ():
             if failure.get("cause") in forgotten:
@@ -129,16 +131,21 @@ def complete(request: Request, executor: Executor, draw: Draw) -> Round:
 
     Raises Leaving if this process leaves some of them to others, or to a later command.
     """
-    marks = drawn_contents(request.folder).get("trials", {})
-    for trial in request.trials:  # damaged scores are put aside, before the plan
-        request.ledger.has_same_scores(trial.fingerprint, marks)
+    known = drawn_contents(request.folder).get("trials", {})
+    marks: dict[str, str] = {}
+    for name in dict.fromkeys(trial.fingerprint for trial in request.trials):
+        # damaged scores are put aside before the plan; those that cannot be have no mark, so that this is told again
+        mark = request.ledger.mark(name)
+        if mark and mark != known.get(name):
+            mark = request.ledger.mark(name) if request.ledger.has_intact_scores(name) else ""
+        marks[name] = mark
     plan = make_plan(request.trials, request.ledger)
     fitted = _prepare(plan, request, executor) if plan.tasks else {}
     trials = request.write_manifest()
     _record_diverged(plan, request.ledger)
     work_list = None
     loggers: list[TrialLogger] = [Tracker(name, request.folder, request.ledger) for name in request.trackers]
-    changed = bool(plan.tasks) or _contents(request, trials) != drawn_contents(request.folder)
+    changed = bool(plan.tasks) or _contents(request, trials, marks) != drawn_contents(request.folder)
     if changed:
         loggers.append(MlflowLogger(request.folder, request.ledger))
     try:
@@ -146,7 +153,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> Round:
             work_list = work_through(plan, request, executor, fitted, loggers)
         if changed:
             with locked(request.folder / ".draw.lock"):  # processes that share the work end at the same time
-                draw_changed(request, draw)
+                draw_changed(request, draw, {} if plan.tasks else marks)
     except (Leaving, KeyboardInterrupt):  # there is no time: the next command logs what is missing
         loggers.clear()
         raise
@@ -226,10 +233,13 @@ def work_through(
     return work_list
 
 
-def draw_changed(request: Request, draw: Draw) -> None:
-    """Draws a sweep unless its files are there and were drawn from the same contents; without scores it has none."""
+def draw_changed(request: Request, draw: Draw, marks: Mapping[str, str]) -> None:
+    """Draws a sweep unless its files are there and were drawn from the same contents; without scores it has none.
+    `marks` are those of some trials that are known already."""
     folder = request.folder
-    contents = _contents(request, read_trials(folder))  # first: what comes while it is drawn makes other contents
+    contents = _contents(
+        request, read_trials(folder), marks
+    )  # first: what comes while it is drawn makes other contents
     if not contents:
         for path in (folder / DRAWING, *(folder / f"{name}.{ending}" for name in DRAWN for ending in ENDINGS)):
             with suppress(PermissionError):  # a colleague's
@@ -239,15 +249,12 @@ def draw_changed(request: Request, draw: Draw) -> None:
         write_json(folder / DRAWING, {"drawn": sorted(path.name for path in draw(folder)), **contents})
 
 
-def _contents(request: Request, trials: Iterable[TrialRow]) -> dict[str, Any]:
-    """What a sweep with these trials is drawn from; empty without scores."""
-    marks = {row.fingerprint: request.ledger.mark(row.fingerprint) for row in trials}
-    if not any(marks.values()):
-        return {}
-    folder = request.folder
-    checked = variant_name("check_scale", request.overrides, request.data_name)
-    paths = (folder / "sweep.json", folder / "trials.csv", folder.with_name(checked) / "gates.csv")
-    return {"files": {path.name: file_digest(path) for path in paths if path.exists()}, "trials": marks}
+def _contents(request: Request, trials: Iterable[TrialRow], known: Mapping[str, str]) -> dict[str, Any]:
+    marks = {}
+    for row in trials:
+        name = row.fingerprint
+        marks[name] = known[name] if name in known else request.ledger.mark(name)
+    return contents_now(request.folder, request.overrides, request.data_name, marks)
 
 
 Judge = Callable[[Path, Sequence[int]], tuple[list[str], list[str]]]
@@ -279,7 +286,7 @@ def run_until_decided(request: Request, executor: Executor, draw: Draw, judge: J
     if others:
         raise RequestError(
             f"{request.folder}: has results at seed {others[0]}, which is not of this study; give --results elsewhere, "
-            "or --seeds with all of them, or delete this folder (finished trials are kept elsewhere)"
+            "or --seeds with all of them, or delete this folder (trials are kept elsewhere, but claims then count as made after their scores)"
         )
     arms = {trial.arm for trial in request.trials}
     chosen: list[Trial] = []

@@ -167,13 +167,21 @@ class Ledger:
         return files.is_complete(f"{self.trials}/{fingerprint}")
 
     def has_intact_scores(self, fingerprint: str) -> bool:
-        """Whether there are scores and their files are unchanged; damaged ones are moved aside with a warning."""
-        return self.has_scores(fingerprint) and is_intact(self.trial_folder(fingerprint))
+        """Whether there are scores and their files are unchanged; damaged ones are moved aside with a warning, and taken
+        from a pack if one has them."""
+        folder = self.trial_folder(fingerprint)
+        if is_intact(folder):
+            return True
+        if files.is_complete(folder):  # it could not be moved
+            return False
+        self.__dict__.pop("trials", None)
+        return self.has_scores(fingerprint)
 
     def has_whole_scores(self, fingerprint: str) -> bool:
         """Whether there are scores and none of their main files is missing or empty, at the cost of three looks at the
         disk; what is not whole is treated as by `has_intact_scores`."""
-        return all(self._sizes(fingerprint, files.DONE, SCORES, "record.json")) or self.has_intact_scores(fingerprint)
+        done, *others = self._sizes(fingerprint, files.DONE, SCORES, "record.json")
+        return bool(done) and (all(others) or self.has_intact_scores(fingerprint))
 
     def has_same_scores(self, fingerprint: str, marks: Mapping[str, str]) -> bool:
         """Whether there are scores with the mark that they have in `marks`, or else intact ones (`has_intact_scores`),
@@ -182,23 +190,23 @@ class Ledger:
         return bool(mark) and (mark == marks.get(fingerprint) or self.has_intact_scores(fingerprint))
 
     def mark(self, fingerprint: str) -> str:
-        """A text that changes with a trial's scores, and if one of their files is cut or removed; empty without scores.
-        Reads no more than DONE, which has the digests."""
+        """A text that changes with a trial's scores, and if one of their files is cut or removed; empty without scores,
+        or if this user may not read them. Reads no more than DONE, which has the digests."""
         try:
             with open(f"{self.trials}/{fingerprint}/{files.DONE}", "rb", buffering=0) as file:
                 done = file.read()
-        except FileNotFoundError:
+        except OSError:
             return ""
         sizes = self._sizes(fingerprint, SCORES, "record.json", "held_out.csv", "training.csv")
         return hashlib.sha256(done + str(sizes).encode()).hexdigest()[:16]
 
     def _sizes(self, fingerprint: str, *names: str) -> list[int]:
-        """In bytes, of files of a trial; 0 for one that is missing."""
+        """In bytes, of files of a trial; 0 for one that is missing, or in a folder that this user may not read."""
         sizes = []
         for name in names:
             try:
                 sizes.append(os.stat(f"{self.trials}/{fingerprint}/{name}").st_size)
-            except FileNotFoundError:
+            except OSError:
                 sizes.append(0)
         return sizes
 

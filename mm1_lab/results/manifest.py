@@ -3,7 +3,7 @@
 import csv
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field
 
 from mm1_lab.config import WORLD_DATA, Config, DataIdentity, RateSearch, RequestError, Sweep, canonical_json, digest
-from mm1_lab.files import RESULTS, locked, write_csv, write_json
+from mm1_lab.files import RESULTS, file_digest, locked, write_csv, write_json
 from mm1_lab.formatting import command_line, counted
 from mm1_lab.results.schema import AGAIN, DRAWING, SCHEMA, TRIAL_COLUMNS, TrialRow, check_schema, read_json
 
@@ -98,6 +98,10 @@ def _spelt(value: str) -> str:
     return read if isinstance(read, str) else canonical_json(read)
 
 
+LATE = ", or restore a copy: without one, its claims count as made after their scores"
+"""What is added where a sweep's `sweep.json` must go."""
+
+
 def data_name(path: Path | None, data: DataIdentity) -> str:
     """`world`, or the stem of the data file with a hash of the data's identity: `books-1f9ac2`."""
     if path is None:
@@ -110,11 +114,14 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / "sweep.json"
     if not path.exists():
         raise RequestError(f"{folder}: holds no sweep's results; run the sweep first (mm1-lab run)")
-    values = read_json(path)
+    try:
+        values = read_json(path)
+    except RequestError as error:
+        raise RequestError(f"{error}{LATE}") from None
     rest = f"{folder.parents[1] / 'trials'}, and run the sweeps again (the store is kept: models are only evaluated)"
     check_schema(path, values, f"delete {folder.parent} and {rest}")
     if values.pop("digest", None) not in (None, digest(values)):
-        raise RequestError(f"{path}: is damaged (it differs from its digest); {AGAIN}")
+        raise RequestError(f"{path}: is damaged (it differs from its digest); {AGAIN}{LATE}")
     try:
         return Manifest.parse(values, str(path))
     except RequestError as error:
@@ -127,9 +134,21 @@ def drawn_contents(folder: Path) -> dict[str, Any]:
     fingerprint; empty if that is not known, or one of the drawn files is not there."""
     try:
         contents = read_json(folder / DRAWING)
-    except RequestError:
+        is_whole = isinstance(contents["trials"], dict) and all(
+            (folder / name).exists() for name in contents.pop("drawn")
+        )
+    except (RequestError, KeyError, TypeError):
         return {}
-    return contents if all((folder / name).exists() for name in contents.pop("drawn", ())) else {}
+    return contents if is_whole else {}
+
+
+def contents_now(folder: Path, overrides: Sequence[str], data_name: str, marks: Mapping[str, str]) -> dict[str, Any]:
+    """What a sweep is drawn from now, as in `drawn_contents`, given the marks of its trials; empty without scores."""
+    if not any(marks.values()):
+        return {}
+    gates = folder.with_name(variant_name("check_scale", overrides, data_name)) / "gates.csv"
+    paths = (folder / "sweep.json", folder / "trials.csv", gates)
+    return {"files": {path.name: file_digest(path) for path in paths if path.exists()}, "trials": dict(marks)}
 
 
 def read_trials(folder: Path) -> list[TrialRow]:

@@ -1,6 +1,7 @@
 """Maintenance of a results folder: verify digests, free weights."""
 
 import shutil
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,8 +24,13 @@ def verify(ledger: Ledger) -> tuple[int, int]:
 
 def without_scores(ledger: Ledger) -> int:
     """The number of trials that sweeps have in their `trials.csv` and that have no scores."""
-    rows = [row for path in ledger.results.glob("*/*/trials.csv") for row in read_trials(path.parent)]
-    return sum(not ledger.has_scores(fingerprint) for fingerprint in {row.fingerprint for row in rows})
+    found = set()
+    for path in ledger.results.glob("*/*/trials.csv"):
+        try:
+            found |= {row.fingerprint for row in read_trials(path.parent)}
+        except RequestError as error:
+            print(f"mm1-lab: {error}", file=sys.stderr)
+    return sum(not ledger.has_scores(fingerprint) for fingerprint in found)
 
 
 def _finished(place: Path) -> list[Path]:

@@ -241,12 +241,12 @@ def environment(scale: Scale, commit: str | None) -> dict[str, Any]:
 
 
 def repository_commit() -> str | None:
-    """The commit of the repository that the package runs from, with `-dirty` if its files were changed since; None
+    """The commit of the repository that the package runs from, with `-dirty` if the package was changed since; None
     without a repository or `git`."""
     repository = PACKAGE.parent
     if not ((repository / ".git").exists() and shutil.which("git")):
         return None
-    words = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")  # the commit even where there are tags
-    command = ["git", "-C", os.fspath(repository), *words]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.stdout.strip() or None
+    git = ["git", "-C", os.fspath(repository)]
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    changes = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", PACKAGE.name], capture_output=True, check=False)
+    return f"{commit}-dirty" if commit and changes.returncode == 1 else commit or None
