@@ -361,7 +361,9 @@ arms:
 """
 
 
-def test_an_exported_model_is_evaluated_as_it_is(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exported_model_is_evaluated_as_it_is(
+    place: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
     """A pre-trained one, and one tuned in a single stage: weights, scores and losses are those of what was exported."""
     monkeypatch.chdir(place)
     once = TUNED.replace("exported: {sft: {start: mm1}}", "single: {steps: 0}")
@@ -394,11 +396,10 @@ def test_an_exported_model_is_evaluated_as_it_is(place: Path, monkeypatch: pytes
     states = make_plan(request.trials, request.ledger).stages.values()
     assert {planned.state for planned in states} == {"done"} and len(states) == 4
 
-    question = {"question": "question : what color is the circle ? answer :", "answers": ["red"]}
-    Path("asked.jsonl").write_text(json.dumps(question) + "\n", encoding="utf-8")
-    benchmark = "{questions: asked.jsonl, metric: exact, shots: [0], prompt: '{question}'}"
-    Path("asked.yaml").write_text(f"benchmarks: {{asked: {benchmark}}}\n", encoding="utf-8")
-    assert main(["run", "as_is", "--scale", "smoke", "--data", "asked.yaml", "--inline"]) == 0, "without training data"
+    Path("asked.jsonl").write_text(json.dumps({"question": "what", "answers": ["red"]}) + "\n", encoding="utf-8")
+    Path("asked.yaml").write_text("benchmarks: {asked: {questions: asked.jsonl, metric: exact}}\n", encoding="utf-8")
+    told = refused("run", "as_is", "--scale", "smoke", "--data", "asked.yaml")
+    assert "mm1 reads the miniature world's words alone; leave out --data" in told
 
 
 def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -554,3 +555,19 @@ def test_the_whole_way_of_a_user(
     assert set(record["fingerprints"]) == {"sft", "evaluation"}
     assert record["config"]["model"]["model"]["family"] == "mm1"
     assert record["config"]["data"]["tokenizer"] == folder_tokenizer(Path("model")).digest
+
+    assert [HuggingFace().whole(f"./{name}").tuned for name in ("model", "tuned")] == [False, True]
+    for name in ("model", "tuned"):
+        template, said = Path(name, "chat_template.jinja"), Path(name, "processor_config.json")
+        exported = template.read_text(encoding="utf-8")
+        template.write_text("{{ messages }}{{ eos_token }}" if name == "model" else "", encoding="utf-8")
+        assert HuggingFace().whole(f"./{name}").tuned == (name == "tuned"), "whatever the template"
+        template.write_text(exported, encoding="utf-8")
+        kept = {key: value for key, value in json.loads(said.read_text(encoding="utf-8")).items() if key != "tuned"}
+        said.write_text(json.dumps(kept), encoding="utf-8")
+        assert HuggingFace().whole(f"./{name}").tuned == (name == "tuned"), "as exported before"
+    files.yaml(benchmarks={"own": own})
+    as_is = AS_IS.replace("start: mm1", "start: model").replace("start: single", "start: tuned")
+    Path("sweeps/as_is.yaml").write_text(as_is, encoding="utf-8")
+    asked = [word for word in (*tuned, *small) if word not in ("sweeps/tuned.yaml", "--only", "exported")]
+    assert main(["run", "sweeps/as_is.yaml", *asked, "--inline"]) == 0, "without training data"

@@ -114,12 +114,13 @@ class SftRecipe(Config):
     """Weights of instruction sets by name, as shares of conversations. Empty: as the data file says, or by size."""
     resolution: Annotated[int, IS_NUMBER] | Literal["native"] = 336
     """Side of the whole picture in the paper's pixels. With five views each view has half of it (1344 = 672 · 2).
-    `native`, and 336 with `steps: 0`: each view has the side of the images of pre-training."""
+    `native`: each view has the side of the images of pre-training."""
     views: Annotated[Literal[1, 5], IS_NUMBER] = 1
     """5: an overview and four quarters, each at the encoder's resolution and with its own image tokens."""
     steps: Steps = 10_000
     """Optimiser steps, in the paper's count; notes on it report 10,000. 0: the model of `start` is evaluated as it was
-    exported, with its own views, and as a tuned model only if it is one."""
+    exported, and as a tuned model only if it is one. The defaults of `resolution` and `views` then mean its own, and
+    other values are refused."""
     learning_rate: Rate | Literal["scale"] = "scale"
     """Peak learning rate: a number, or the scale's own (`sft.learning_rate`)."""
     lr_multipliers: dict[Part, Weight] = Field(default_factory=dict)

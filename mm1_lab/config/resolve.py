@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from mm1_lab.config.base import Config
 from mm1_lab.config.errors import RequestError, nearest
 from mm1_lab.config.law import PAPER_LAW
-from mm1_lab.config.recipe import SOURCES, EncoderRecipe, Recipe, SftRecipe
+from mm1_lab.config.recipe import SOURCES, EncoderRecipe, Part, Recipe, SftRecipe
 from mm1_lab.config.scale import MultimodalTraining, Optimiser, Scale
 from mm1_lab.config.size import (
     ConnectorConfig,
@@ -29,6 +29,7 @@ from mm1_lab.config.stage import (
     Stage,
 )
 from mm1_lab.config.sweep import Sweep
+from mm1_lab.formatting import counted
 
 PAPER_STEPS = 200_000
 SFT_PAPER_STEPS = 10_000
@@ -184,7 +185,7 @@ class _Resolver:
         multipliers = dict(scaled.lr_multipliers)
         if self.recipe.encoder.loss == "none":
             multipliers.pop("encoder", None)  # trained from scratch, it gets the full rate, as the connector does
-        multipliers |= self.recipe.lr_multipliers
+        multipliers |= _own_multipliers(self.recipe, multipliers)
         steps = steps_of(scaled, self.recipe.steps, PAPER_STEPS)
         return scaled.model_copy(update={"steps": steps, "learning_rate": rate, "lr_multipliers": multipliers})
 
@@ -200,16 +201,19 @@ class _Resolver:
             raise RequestError("the scale has no `sft` section; see the one in sweeps/scales/mini.yaml")
         steps = steps_of(scale.sft, sft.steps, SFT_PAPER_STEPS)
         rate = scale.sft.learning_rate if sft.learning_rate == "scale" else sft.learning_rate
-        multipliers = scale.sft.lr_multipliers | sft.lr_multipliers
+        multipliers = scale.sft.lr_multipliers | _own_multipliers(sft, scale.sft.lr_multipliers)
         training = scale.sft.model_copy(update={"steps": steps, "learning_rate": rate, "lr_multipliers": multipliers})
         resolution, views, shares = sft.resolution, sft.views, self.conversations(sft) if steps else {}
-        if not steps and isinstance(model, PretrainedMM1):  # evaluated as it was exported
+        as_exported = model if not steps and isinstance(model, PretrainedMM1) else None
+        rows_of = "sft."
+        if as_exported:
+            # a base's fields reach every arm, so whether a default was written cannot be known
             resolution = "native" if resolution == SftRecipe().resolution else resolution
-            views = views if views > 1 else model.views
-            if not model.tuned:  # in the rows of pre-training
+            views = as_exported.views if views == SftRecipe().views else views
+            if not as_exported.tuned:  # in the rows of pre-training
                 rows = {"sequence_length": scale.sequence_length, "max_images": scale.max_images}
-                training = training.model_copy(update=rows)
-        _check_length(model.decoder, training.sequence_length, "sft.sequence_length")
+                training, rows_of = training.model_copy(update=rows), ""
+        _check_length(model.decoder, training.sequence_length, f"{rows_of}sequence_length")
         if sft.after_steps is not None and isinstance(model, MultimodalStage):
             stop = steps_of(scale.train, sft.after_steps, PAPER_STEPS)
             if stop > model.training.steps:
@@ -223,6 +227,12 @@ class _Resolver:
             image_size = look_up("five-view resolution", resolution, doubled)
         else:
             image_size = look_up("resolution", resolution, scale.resolutions)
+        if as_exported and (views, image_size) != (as_exported.views, as_exported.image_size):
+            raise RequestError(
+                f"sft.steps is 0, so {as_exported.name} is evaluated as it was exported, with "
+                f"{counted(as_exported.views, 'view')} of {as_exported.image_size} px; set sft.views: 1 and "
+                "sft.resolution: native, which mean its own"
+            )
         _check_patches(image_size, model.encoder, f"sft.resolution {resolution}")
         stage = SftStage(
             **self.shared,
@@ -237,7 +247,7 @@ class _Resolver:
         if stage.picture_tokens + 2 > stage.sequence_length or stage.views > stage.max_images:
             raise RequestError(
                 f"a picture of {stage.views} views takes {stage.picture_tokens} positions; increase "
-                f"sft.sequence_length ({stage.sequence_length}) or sft.max_images ({stage.max_images})"
+                f"{rows_of}sequence_length ({stage.sequence_length}) or {rows_of}max_images ({stage.max_images})"
             )
         return stage
 
@@ -356,6 +366,12 @@ class _Resolver:
         image_size = look_up("resolution", resolution, scale.resolutions)
         training = stage.training.model_copy(update={"steps": steps_of(stage.training, LATER_SHARE)})
         return stage.model_copy(update={"image_size": image_size, "training": training, "start": stage})
+
+
+def _own_multipliers(recipe: Recipe | SftRecipe, scaled: Mapping[Part, float]) -> dict[Part, float]:
+    """The recipe's multipliers that change something: not of frozen parts, and not what the scale has anyway."""
+    own = recipe.lr_multipliers.items()
+    return {part: value for part, value in own if part not in recipe.frozen and value != scaled.get(part, 1)}
 
 
 def _check_length(decoder: DecoderStage | PretrainedDecoder, length: int, setting: str) -> None:

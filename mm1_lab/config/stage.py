@@ -325,6 +325,15 @@ class WholeModelStage(Stage):
     """Parts that are not trained, in alphabetical order."""
     training: MultimodalTraining
 
+    def canonical(self) -> dict[str, Any]:
+        """Without steps, without what only these depend on."""
+        found = super().canonical()
+        if self.steps():
+            return found
+        rows = {"steps", "sequence_length", "max_images"}  # of a tuned model, which evaluations read
+        found["training"] = {name: value for name, value in found["training"].items() if name in rows}
+        return {name: value for name, value in found.items() if name not in ("frozen", "shuffled", "data_order")}
+
     @property
     @abstractmethod
     def architecture(self) -> "MultimodalStage | PretrainedMM1":

@@ -33,12 +33,14 @@ class MM1Processor(ProcessorMixin):
         image_tokens: int = 0,
         shape: str = "squeeze",
         blind: bool = False,
+        tuned: bool | None = None,
         chat_template: str | None = None,
         **_: Any,
     ) -> None:
-        """`image_tokens`: tokens per view; `side`: its pixels; `shape`: how an image is made square."""
+        """`image_tokens`: tokens per view; `side`: its pixels; `shape`: how an image is made square; `tuned`:
+        whether the model was tuned on instructions, None if the folder does not say."""
         self.side, self.views, self.image_tokens = side, views, image_tokens
-        self.shape, self.blind = shape, blind
+        self.shape, self.blind, self.tuned = shape, blind, tuned
         super().__init__(tokenizer, chat_template=chat_template)
 
     @property

@@ -78,6 +78,7 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
         image_tokens=stage.architecture.connector.image_tokens,
         shape=request.image_decoder().shape,
         blind=stage.architecture.blind,
+        tuned=stage.tuned,
         chat_template=chat,
     )
     with quiet_library():

@@ -114,7 +114,8 @@ class RateGrids(Rounds):
     DIVERGED = (-math.inf, -math.inf)
 
     def __init__(self, request: Request) -> None:
-        """`request` has an arm per size. Raises RequestError if its trials leave one out, or one is tuned."""
+        """`request` has an arm per size. Raises RequestError if its trials leave one out, or one is tuned or takes no
+        step."""
         if {trial.arm for trial in request.trials} != set(request.sweep.arms):
             raise RequestError(
                 f"--only: {request.sweep.name} is a search and fits all its sizes; choose sizes with fit-lr-law --sizes"
@@ -124,6 +125,10 @@ class RateGrids(Rounds):
                 raise RequestError(
                     f"{request.asked}: arm {trial.arm!r} is tuned (sft), but a search of learning rates is for "
                     "pre-training; remove its sft"
+                )
+            if not trial.recipe.steps:
+                raise RequestError(
+                    f"{request.asked}: arm {trial.arm!r} takes no step at any learning rate (steps: 0); give it some"
                 )
         super().__init__(request)
         folder = request.folder

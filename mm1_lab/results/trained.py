@@ -40,10 +40,11 @@ def what_ran(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def frozen_parts(config: Mapping[str, Any]) -> dict[str, str]:
-    """The parts that the training, and that before a tuning, left as they were."""
+    """The parts that the training, and that before a tuning, left as they were; not of stages without steps."""
     model = config["model"]
     stages = {"frozen": model, "frozen before tuning": model.get("model", {})}
-    return {what: ", ".join(stage["frozen"]) or "nothing" for what, stage in stages.items() if "frozen" in stage}
+    trained = {what: stage for what, stage in stages.items() if "frozen" in stage and _steps(stage)}
+    return {what: ", ".join(stage["frozen"]) or "nothing" for what, stage in trained.items()}
 
 
 def learning_rates(stage: Mapping[str, Any]) -> str:

@@ -128,9 +128,9 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
         encoder = _exported_tower(name, folder, config["encoder_config"])
         processor = load_json(folder / "processor_config.json")
         blind, pictures, views = processor["blind"], processor.get("shape"), processor.get("views", 1)
-        template = folder / "chat_template.jinja"
-        # of a model before tuning it joins the parts of messages, and ends no answer (orchestrate/exporting.py)
-        tuned = template.exists() and "eos_token" in template.read_text(encoding="utf-8")
+        tuned, template = processor.get("tuned"), folder / "chat_template.jinja"
+        if tuned is None:  # an older export: before tuning, its template joins the parts of messages and ends no answer
+            tuned = template.exists() and "eos_token" in template.read_text(encoding="utf-8")
         tensors = tensor_names(folder)
     except Exception as error:  # JSON, the library and safetensors raise various errors for bad files
         reason = f"{type(error).__name__}: {first_line(error)}"

@@ -2,17 +2,20 @@
 
 import shutil
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
 from mm1_lab.config import (
     PAPER_LAW,
     WORLD_DATA,
+    ConnectorConfig,
     DataMix,
     MultimodalStage,
     Pretrained,
     PretrainedDecoder,
     PretrainedEncoder,
+    PretrainedMM1,
     PretrainedSize,
     Recipe,
     RequestError,
@@ -20,6 +23,7 @@ from mm1_lab.config import (
     SftStage,
     Size,
     TowerSize,
+    Trial,
     is_of_recipe,
     load_scale,
     load_sweep,
@@ -64,12 +68,31 @@ def test_a_mix_names_any_source_that_the_data_have(tmp_path: Path) -> None:
 
 def test_a_recipe_s_multipliers_precede_the_scale_s() -> None:
     own = {"encoder": 0.5, "connector": 2.0}
-    for changes in ({}, {"frozen": ("connector",), "lr_multipliers": {"encoder": 0.5, "connector": 1}}):
-        recipe = Recipe.model_validate({"lr_multipliers": own} | changes)
-        found = resolve("a", recipe, MINI, 0, WORLD).evaluation.model.training.lr_multipliers
-        assert found == MINI.train.lr_multipliers | recipe.lr_multipliers != MINI.train.lr_multipliers
+    recipe = Recipe.model_validate({"lr_multipliers": own})
+    found = resolve("a", recipe, MINI, 0, WORLD).evaluation.model.training.lr_multipliers
+    assert found == MINI.train.lr_multipliers | own != MINI.train.lr_multipliers
     scratch = Recipe.model_validate({"encoder": {"loss": "none"}, "lr_multipliers": {"encoder": 0.5}})
     assert resolve("a", scratch, MINI, 0, WORLD).evaluation.model.training.lr_multipliers["encoder"] == 0.5
+
+
+ONE, UNTRAINED = {"lr_multipliers": {"encoder": 1}}, {"steps": 0, "sft": {}}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({}, {"lr_multipliers": MINI.train.lr_multipliers | {"connector": 1}}),
+        ({"frozen": ["encoder"]}, {"frozen": ["encoder"]} | ONE),
+        ({"sft": {}}, {"sft": ONE}),
+        (UNTRAINED, UNTRAINED | {"frozen": ["decoder"], "learning_rate": 1, "images": "shuffled", "data_order": 2}),
+        (UNTRAINED, UNTRAINED | ONE | {"data_mix": {"text": 3}}),
+    ],
+)
+def test_fields_that_change_nothing_make_no_trial_of_their_own(one: dict[str, Any], other: dict[str, Any]) -> None:
+    scales = (MINI, mini_with("train.batch_size=9") if one is UNTRAINED else MINI)
+    recipes = map(Recipe.model_validate, (one, other))
+    trials = [resolve("a", recipe, scale, 0, WORLD) for recipe, scale in zip(recipes, scales, strict=True)]
+    assert trials[0].fingerprint == trials[1].fingerprint
 
 
 def test_what_moves_the_numbers_alone_changes_the_fingerprint() -> None:
@@ -261,6 +284,15 @@ class ModelsFromOutside:
             vocabulary=151936, longest=32768,
         )  # fmt: skip
 
+    def whole(self, folder: str) -> PretrainedMM1:
+        encoder, decoder = self.encoder(Pretrained(weights=folder)), self.decoder(Pretrained(weights=folder))
+        connector = ConnectorConfig(kind="mlp", image_tokens=9, width=64)
+        views: Literal[1, 5] = 5 if folder == "a/tuned" else 1
+        return PretrainedMM1(
+            **encoder.model_dump(include={"name", "folder", "digest", "size"}), family="mm1", encoder=encoder,
+            decoder=decoder, connector=connector, tuned=views == 5, views=views,
+        )  # fmt: skip
+
 
 READY = {"encoder": {"size": "a/siglip"}, "decoder": "a/qwen", "resolution": "native"}
 
@@ -286,6 +318,26 @@ def test_tuning_at_a_tower_s_own_resolution() -> None:
         assert isinstance(tuned, SftStage) and (tuned.image_size, tuned.views) == (384, views)
     with pytest.raises(RequestError, match=r"400 pixels \(sft\.resolution 336\) are not divisible by the patch of 14"):
         resolve_ready({"sft": {}}, ("resolutions.336=400",))
+
+
+def test_an_exported_model_without_steps_is_what_it_was() -> None:
+    def as_it_is(start: str, *settings: str, **fields: object) -> Trial:
+        recipe = Recipe.model_validate({"sft": {"start": start, "steps": 0} | fields})
+        scale = mini_with("resolutions.384=384", "resolutions.672=192", *settings)
+        return resolve("a", recipe, scale, 0, WORLD, ModelsFromOutside())
+
+    trials = [as_it_is("a/tuned"), as_it_is("a/tuned", "sft.batch_size=9", views=1, resolution=336)]
+    trials += [as_it_is("a/tuned", views=5, resolution=768), as_it_is("a/tuned", frozen=["decoder"], learning_rate=1)]
+    trials += [as_it_is("a/tuned", mixture={"text": 1}, lr_multipliers={"encoder": 0.1})]
+    assert len({trial.fingerprint for trial in trials}) == 1
+    assert (trials[1].evaluation.model.views, trials[1].evaluation.model.image_size) == (5, 384)
+    with pytest.raises(RequestError, match="a/tuned is evaluated as it was exported, with 5 views of 384 px; set"):
+        as_it_is("a/tuned", resolution=1344)
+    with pytest.raises(RequestError, match="exported, with 1 view of 384 px; set"):
+        as_it_is("a/mm1", views=5)
+    for start, name in (("a/mm1", "sequence_length"), ("a/tuned", "sft.sequence_length")):
+        with pytest.raises(RequestError, match=f"--set {name}=32768"):
+            as_it_is(start, f"{name}=40000")
 
 
 def test_an_encoder_from_scratch_needs_no_captions() -> None:

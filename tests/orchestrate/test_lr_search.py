@@ -202,9 +202,10 @@ def test_a_search_of_one_s_own_may_name_its_arms_as_it_likes(
 
 
 def test_tuned_arms_are_refused_before_anything_runs(own: Callable[..., Request], here: Path, refused: Refused) -> None:
-    own("learning_rate: 0.001}", "learning_rate: 0.001, sft: {}}")
-    for command in ("plan", "run", "status"):
-        assert "arm 'small' is tuned (sft)" in refused(command, "own.yaml", "--scale", "smoke")
+    for change, message in (("sft: {}", "is tuned (sft)"), ("steps: 0", "takes no step at any learning rate")):
+        own("learning_rate: 0.001}", f"learning_rate: 0.001, {change}}}")
+        for command in ("plan", "run", "status"):
+            assert f"arm 'small' {message}" in refused(command, "own.yaml", "--scale", "smoke")
 
 
 def test_a_size_of_which_every_run_diverged_is_named(

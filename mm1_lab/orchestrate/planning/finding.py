@@ -134,7 +134,8 @@ def decoders_tokenizer(
 
 
 def _common_tokenizer(folders: Mapping[str, Path], exported: bool, data: DataFile | None) -> Path | None:
-    """The first of the models' folders; None if all have the world's vocabulary. Raises RequestError if two differ."""
+    """The first of the models' folders; None if all have the world's vocabulary. Raises RequestError if two differ, or
+    if users' data are to be read in the world's vocabulary."""
     from mm1_lab.data.tokenizers import folder_tokenizer
     from mm1_lab.data.world.words import WorldTokenizer
 
@@ -148,6 +149,8 @@ def _common_tokenizer(folders: Mapping[str, Path], exported: bool, data: DataFil
             first = next(iter(folders.values()))
             remedy = f"begin or end texts differently; name one tokenizer in the data file: `tokenizer: {first}`"
         raise RequestError(f"the models {' and '.join(folders)} {remedy}")
-    if exported and not data and WorldTokenizer().backend.get_vocab() == tokenizers[0].backend.get_vocab():
+    if exported and WorldTokenizer().backend.get_vocab() == tokenizers[0].backend.get_vocab():
+        if data:
+            raise RequestError(f"{next(iter(folders))} reads the miniature world's words alone; leave out --data")
         return None
     return next(iter(folders.values()))
