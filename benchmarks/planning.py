@@ -77,5 +77,5 @@ def make_finished(folder: Path, amounts: Amounts, seeds: int) -> int:
         else:  # writing each would take minutes
             shutil.copytree(source, ledger.trial_folder(other), copy_function=os.link)
     request.write_manifest()
-    draw_changed(request, lambda folder: [])
+    draw_changed(request, lambda folder: [], {})
     return len(request.trials)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mm1_lab.config import EvaluationStage, ModelStage, RequestError, Trial
-from mm1_lab.files import file_digest, locked, write_json
+from mm1_lab.files import locked, write_json
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.display import Display
 from mm1_lab.orchestrate.execution.executor import Executor, Leaving
@@ -28,7 +28,7 @@ from mm1_lab.orchestrate.planning.plan_text import time_text
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_logger import MlflowLogger
 from mm1_lab.orchestrate.tracking.trackers import Tracker, TrialLogger
-from mm1_lab.results import Ledger, TrialRow, variant_name
+from mm1_lab.results import Ledger, TrialRow
 from mm1_lab.results.manifest import contents_now, drawn_contents, read_trials
 from mm1_lab.results.reading import DRAWN, ENDINGS
 from mm1_lab.results.schema import DRAWING
@@ -286,7 +286,8 @@ def run_until_decided(request: Request, executor: Executor, draw: Draw, judge: J
     if others:
         raise RequestError(
             f"{request.folder}: has results at seed {others[0]}, which is not of this study; give --results elsewhere, "
-            "or --seeds with all of them, or delete this folder (trials are kept elsewhere, but claims then count as made after their scores)"
+            "or --seeds with all of them, or delete this folder (trials are kept elsewhere; its claims then count as "
+            "made after their scores)"
         )
     arms = {trial.arm for trial in request.trials}
     chosen: list[Trial] = []

@@ -167,8 +167,8 @@ class Ledger:
         return files.is_complete(f"{self.trials}/{fingerprint}")
 
     def has_intact_scores(self, fingerprint: str) -> bool:
-        """Whether there are scores and their files are unchanged; damaged ones are moved aside with a warning, and taken
-        from a pack if one has them."""
+        """Whether there are scores and their files are unchanged; damaged ones are moved aside with a warning, or
+        taken from a pack if one has them."""
         folder = self.trial_folder(fingerprint)
         if is_intact(folder):
             return True

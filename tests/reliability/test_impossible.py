@@ -130,14 +130,18 @@ def test_memory_that_is_too_little_for_ray_is_told_before_ray_hangs(monkeypatch:
 def test_a_clone_has_its_commit_unless_changed_since_but_none_on_a_machine_without_git(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "code.py").write_text("1")
+    code = tmp_path / "mm1_lab" / "code.py"
+    for path in (code, tmp_path / "table.md"):
+        write_text(path, "1")
     git = ("git", "-C", str(tmp_path), "-c", "user.name=me", "-c", "user.email=me@here")
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"], ["tag", "-a", "v1", "-m", "v1"]):
         subprocess.run([*git, *words], check=True)
     monkeypatch.setattr(worker, "PACKAGE", tmp_path / "mm1_lab")
     commit = repository_commit() or ""
     assert re.fullmatch("[0-9a-f]{40}", commit)
-    (tmp_path / "code.py").write_text("2")
+    write_text(tmp_path / "table.md", "2")  # drawn anew, which is no change of the code
+    assert repository_commit() == commit
+    write_text(code, "2")
     assert repository_commit() == f"{commit}-dirty"
     monkeypatch.setenv("PATH", "")
     assert repository_commit() is None
