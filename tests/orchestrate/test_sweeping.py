@@ -215,9 +215,12 @@ def test_a_sweep_is_drawn_again_once_its_contents_or_its_files_are_others_whatev
     for count, change in enumerate((*changes, lambda: ledger.forget(rows[0].fingerprint)), 1):
         change()
         for _ in range(2):
-            sweeping.draw_changed(request_, draw)
+            sweeping.draw_changed(request_, draw, {})
             assert len(drawn) == min(count, len(changes))
     assert not table.exists(), "of no scores"
+    for text in ("3", '{"drawn": 3, "trials": {}}', '{"drawn": [], "trials": []}'):
+        (request_.folder / ".drawn.json").write_text(text)
+        assert sweeping.drawn_contents(request_.folder) == {}
 
 
 def test_a_growing_study_shares_its_folder_with_no_other_seeds(ask: Ask) -> None:

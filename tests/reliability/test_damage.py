@@ -1,10 +1,12 @@
 """Files that are not what was written: told in one line, put aside, made anew; never read as if all were well."""
 
+import errno
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -108,6 +110,8 @@ def test_a_damaged_score_enters_no_table_and_what_is_copied_back_does(
     shutil.copytree(tmp_path / "kept", folder)
     assert main(["run", "data_mix", *ARMS, "--inline"]) == 0
     assert "nothing ran" in capsys.readouterr().out and table.read_bytes() == drawn
+    assert main(["figures"]) == main(["run", "data_mix", *ARMS, "--inline"]) == 0
+    assert "Drawing tables and figures …\n" not in capsys.readouterr().out.partition("summary.md")[2]
 
 
 @pytest.mark.slow
@@ -147,6 +151,17 @@ def test_whatever_is_damaged_of_a_score_it_is_not_read(
     variant = read_variant(copy / "smoke" / "data_mix")
     assert dict(zip(variant.trials["arm"], variant.trials["done"], strict=True)) == {"base": True, "captions": False}
     assert f"damaged ({name if damage is not Path.unlink else folder / name}" in capsys.readouterr().err
+
+
+def test_what_cannot_be_read_now_is_no_damage(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user may read it, or a network disk later."""
+    folder = copy / "trials" / _fingerprint(copy, "captions")
+    ledger = Ledger(copy)
+    for number in (errno.EACCES, errno.EIO):
+        monkeypatch.setattr(files, "_digest", Mock(side_effect=OSError(number, "not now")))
+        with pytest.raises(OSError, match="not now"):
+            ledger.has_intact_scores(folder.name)
+    assert folder.exists() and ledger.has_whole_scores(folder.name)
 
 
 def test_of_large_files_stretches_are_looked_at_and_in_full_all_of_them(

@@ -12,6 +12,7 @@ import pytest
 
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError, load_scale, load_sweep, read_yaml
+from mm1_lab.files import write_text
 from mm1_lab.orchestrate.execution import worker
 from mm1_lab.orchestrate.execution.ray_tune import RayTune
 from mm1_lab.orchestrate.execution.worker import repository_commit

@@ -90,6 +90,8 @@ def test_what_was_packed_comes_back_when_it_is_first_read_or_was_damaged_since(
     pack(results)
     assert _read(results) == before
 
+    (results / "trials" / shared[0] / "scores.parquet").write_text("cut")
+    assert ledger.has_intact_scores(shared[0]), "from the pack, in the same command"
     ledger.forget(shared[0])
     assert not Ledger(results).has_scores(shared[0]), "what is to be trained again is not taken from the pack"
     assert main(["verify", "--results", str(results), "--store", str(results)]) == 0
