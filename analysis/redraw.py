@@ -72,6 +72,7 @@ def _leave_out(folder: Path, target: Path) -> str:
     if (target / "table.md").exists():
         text += "; what was drawn of it before is deleted"
     Output(target).remove(*DRAWN)
+    (target / DRAWING).unlink(missing_ok=True)
     print(text, file=sys.stderr)
     return text
 

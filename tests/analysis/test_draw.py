@@ -264,7 +264,7 @@ def test_notes_tell_of_means_with_cider_and_of_rows_of_an_arm_s_own(own_data: St
     study = replace(own_data, scores=own[own["benchmark"].isin(["captions", "vqa"])], records={"captions/0": record})
     for notes in (short_table(study).notes, compare_arms(study, "captions", "base", ()).notes):
         told = "\n".join(notes)
-        assert "epochs in as many steps: captions (36 image tokens), more than the scale's largest; with" in told
+        assert "epochs in as many steps: captions (36 image tokens), more than the scale's largest." in told
         assert "are of captions (CIDEr), vqa (vqa): CIDEr is not bounded by 100" in told
     alike = dict.fromkeys(study.done["fingerprint"], record)
     told = "".join(short_table(replace(study, scores=own[own["benchmark"] == "vqa"], records=alike)).notes)

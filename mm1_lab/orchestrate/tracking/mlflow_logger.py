@@ -116,7 +116,7 @@ class MlflowLogger(TrialLogger):
     def log(self) -> None:
         """Raises RequestError if MLflow cannot be written."""
         beside = self.ledger.results  # a server gets them from commands in any working folder
-        if not ((named_store() or "").startswith("http") and os.access(beside, os.W_OK)):
+        if not (named_store() and os.access(beside, os.W_OK)):
             beside = RESULTS
         try:
             with locked(beside / ".mlflow-sync.lock"):
