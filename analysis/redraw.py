@@ -37,6 +37,7 @@ from mm1_lab.config import RateSearch
 from mm1_lab.files import machine_cpus, write_json
 from mm1_lab.formatting import counted
 from mm1_lab.processes import allow_interrupts, interrupts_blocked
+from mm1_lab.results.ledger import Ledger
 from mm1_lab.results.manifest import contents_now, read_manifest, read_trials
 from mm1_lab.results.reading import DRAWN, list_variants, read_variant
 from mm1_lab.results.schema import DRAWING
@@ -120,10 +121,11 @@ def sweep_in_short(folder: Path) -> str:
 
 def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
     """Draws the sweep in `folder` into `target`."""
-    study, rules = read_judged(folder)
-    manifest = study.manifest
-    marks = {name: study.ledger.mark(name) for name in study.trials["fingerprint"]}
+    manifest, ledger = read_manifest(folder), Ledger(folder.parents[1])
+    marks = {row.fingerprint: ledger.mark(row.fingerprint) for row in read_trials(folder)}
+    # before anything is read: what comes meanwhile makes other contents
     contents = contents_now(folder, manifest.overrides, manifest.data_name, marks)
+    study, rules = read_judged(folder)
     lessons = known_lessons(folder.absolute().parents[1])
     output = Output(target, latex=latex)
     tables: dict[str, list[Table]] = {}

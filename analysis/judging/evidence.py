@@ -186,7 +186,8 @@ def gather(
     if not reason and not difference.over_seeds:
         reason = ONE_SEED
     elif not reason and not p:
-        reason = "before the first look" if looks and max(at_looks, default=0) < 2 else SAME
+        tested = [count for count in at_looks if not set(difference.seeds[:count]) <= set(seen)]
+        reason = "before the first look" if looks and max(tested, default=0) < 2 else SAME
     return Evidence(
         question=question,
         part=part,

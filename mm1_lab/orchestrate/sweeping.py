@@ -112,7 +112,8 @@ def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor)
     tasks = make_tasks(((trial.evaluation, trial) for trial in trials), ledger, forgotten)
     check_runnable(Plan(tuple(trials), tasks=tasks), request, executor)
     for name in (DRAWING, "table.md"):  # which are of these trials, and no table is, if none succeeds
-        (request.folder / name).unlink(missing_ok=True)
+        with suppress(PermissionError):  # a colleague's
+            (request.folder / name).unlink(missing_ok=True)
     for deletes in (False, True):  # all at once would be an open file and a thread for each
         for key, failure in ledger.failures().items() if deletes else ():
             if failure.get("cause") in forgotten:

@@ -26,6 +26,9 @@ from mm1_lab.rows import ScoreRow
 if TYPE_CHECKING:
     from mm1_lab.results.claims import Claim, Claims
 
+ABSENT = (FileNotFoundError, NotADirectoryError, PermissionError)
+"""Errors by which a file is not there for this user; others, as of a network disk, are raised."""
+
 
 class Ledger:
     """A results folder, a store of weights (by default inside it), and optionally the shipped parts."""
@@ -169,6 +172,8 @@ class Ledger:
     def has_intact_scores(self, fingerprint: str) -> bool:
         """Whether there are scores and their files are unchanged; damaged ones are moved aside with a warning, or
         taken from a pack if one has them."""
+        if not self.has_scores(fingerprint):
+            return False
         folder = self.trial_folder(fingerprint)
         if is_intact(folder):
             return True
@@ -180,8 +185,9 @@ class Ledger:
     def has_whole_scores(self, fingerprint: str) -> bool:
         """Whether there are scores and none of their main files is missing or empty, at the cost of three looks at the
         disk; what is not whole is treated as by `has_intact_scores`."""
-        done, *others = self._sizes(fingerprint, files.DONE, SCORES, "record.json")
-        return bool(done) and (all(others) or self.has_intact_scores(fingerprint))
+        if not self.has_scores(fingerprint):
+            return False
+        return all(self._sizes(fingerprint, files.DONE, SCORES, "record.json")) or self.has_intact_scores(fingerprint)
 
     def has_same_scores(self, fingerprint: str, marks: Mapping[str, str]) -> bool:
         """Whether there are scores with the mark that they have in `marks`, or else intact ones (`has_intact_scores`),
@@ -195,7 +201,7 @@ class Ledger:
         try:
             with open(f"{self.trials}/{fingerprint}/{files.DONE}", "rb", buffering=0) as file:
                 done = file.read()
-        except OSError:
+        except ABSENT:
             return ""
         sizes = self._sizes(fingerprint, SCORES, "record.json", "held_out.csv", "training.csv")
         return hashlib.sha256(done + str(sizes).encode()).hexdigest()[:16]
@@ -206,7 +212,7 @@ class Ledger:
         for name in names:
             try:
                 sizes.append(os.stat(f"{self.trials}/{fingerprint}/{name}").st_size)
-            except OSError:
+            except ABSENT:
                 sizes.append(0)
         return sizes
 

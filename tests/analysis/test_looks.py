@@ -50,6 +50,7 @@ def test_p_is_over_the_looks_that_are_complete() -> None:
     for number, look in enumerate(LOOKS, 1):
         assert claim_row(growing(look), claim)["p_supported"] == pytest.approx(over_looks(p[:number], LOOKS))
     assert claim_row(growing(5), claim)["p_supported"] == claim_row(growing(4), claim)["p_supported"]
+    assert gather(growing(5), claim, claim.text, seen=range(4)).reason == "before the first look"
     late = gather(growing(6), claim, claim.text, seen=range(4)).p["supported"]
     assert late == pytest.approx(over_looks([1.0, p[1]], LOOKS)), "a look at seeds that were all seen is no test"
     dropped = growing(8, missing=("little/6", "little/7"))

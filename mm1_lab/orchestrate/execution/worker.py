@@ -247,6 +247,7 @@ def repository_commit() -> str | None:
     if not ((repository / ".git").exists() and shutil.which("git")):
         return None
     git = ["git", "-C", os.fspath(repository)]
-    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    head = [*git, "rev-parse", "--verify", "--quiet", "HEAD"]
+    commit = subprocess.run(head, capture_output=True, text=True, check=False).stdout.strip()
     changes = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", PACKAGE.name], capture_output=True, check=False)
     return f"{commit}-dirty" if commit and changes.returncode == 1 else commit or None
