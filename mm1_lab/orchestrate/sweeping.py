@@ -238,9 +238,8 @@ def draw_changed(request: Request, draw: Draw, marks: Mapping[str, str]) -> None
     """Draws a sweep unless its files are there and were drawn from the same contents; without scores it has none.
     `marks` are those of some trials that are known already."""
     folder = request.folder
-    contents = _contents(
-        request, read_trials(folder), marks
-    )  # first: what comes while it is drawn makes other contents
+    # before it is drawn: what comes meanwhile makes other contents
+    contents = _contents(request, read_trials(folder), marks)
     if not contents:
         for path in (folder / DRAWING, *(folder / f"{name}.{ending}" for name in DRAWN for ending in ENDINGS)):
             with suppress(PermissionError):  # a colleague's

@@ -183,7 +183,7 @@ class Ledger:
         return self.has_scores(fingerprint)
 
     def has_whole_scores(self, fingerprint: str) -> bool:
-        """Whether there are scores and none of their main files is missing or empty, at the cost of three looks at the
+        """Whether there are scores and none of their main files is missing or empty, at the cost of four looks at the
         disk; what is not whole is treated as by `has_intact_scores`."""
         if not self.has_scores(fingerprint):
             return False
