@@ -31,6 +31,15 @@ def test_tasks_that_wait_for_each_other_are_not_done_side_by_side(told: Told) ->
 
 
 @pytest.mark.usefixtures("here")
+def test_memory_is_named_only_where_it_is_the_limit(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Free memory holds three stages; on three cores as many run anyway."""
+    monkeypatch.setattr("mm1_lab.orchestrate.planning.cost.free_memory", lambda: 4e9)
+    for cores, end in ((8, "3 at a time, as free memory holds no more."), (3, "3 at a time.")):
+        monkeypatch.setattr("mm1_lab.orchestrate.planning.cost.machine_cpus", lambda count=cores: count)
+        assert f" with {end}" in told("plan", "data_mix", "--scale", "smoke", "--only", "base", "--seeds", "300,")
+
+
+@pytest.mark.usefixtures("here")
 def test_sweeps_planned_together_share_stages(told: Told) -> None:
     """Every stage stands once."""
     plan = json.loads(told("plan", "data_mix", "connector", "--json", "--scale", "smoke"))

@@ -278,12 +278,17 @@ def fitted_resources(plan: Plan, request: Request) -> dict[str, dict[str, Any]]:
 
 def machine_slots(scale: Scale, settings: Collection[str] = ()) -> int:
     """The number of stages that run at a time on this machine: what fits its cores and GPUs, and its free memory."""
+    return max(1, min(core_slots(scale), memory_slots(scale, settings)))
+
+
+def core_slots(scale: Scale) -> int:
+    """The number of stages that fit this machine's cores and GPUs."""
     slots = machine_cpus() / scale.resources.cpus
     if scale.resources.gpus:
         import torch
 
         slots = min(slots, torch.cuda.device_count() / scale.resources.gpus)
-    return max(1, min(int(slots), memory_slots(scale, settings)))
+    return int(slots)
 
 
 def memory_slots(scale: Scale, settings: Collection[str] = ()) -> int:

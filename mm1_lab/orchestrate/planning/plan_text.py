@@ -13,10 +13,10 @@ from mm1_lab.orchestrate.planning.cost import (
     Estimate,
     Networks,
     check_feasible,
+    core_slots,
     estimate_stages,
     machine_slots,
     measured_slowness,
-    memory_slots,
     stage_seconds,
     training_flops,
 )
@@ -189,7 +189,7 @@ def plan_text(requests: Sequence[Request], values: dict[str, Any]) -> str:
             )
         else:
             slots = machine_slots(scale, requests[0].overrides)
-            held = ", as free memory holds no more" if slots == memory_slots(scale, requests[0].overrides) else ""
+            held = ", as free memory holds no more" if slots < core_slots(scale) else ""
             lines.append(f"About {duration(values['seconds'])} with {slots} at a time{held}.")
         least, most = (choose(values["arms"], key=itemgetter("training_flops")) for choose in (min, max))
         if most["training_flops"] > ALIKE * least["training_flops"]:
