@@ -30,7 +30,6 @@ def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.Da
     section 3.1, and those of families that these exclude; further metrics, with scales of their own, have none."""
     import pandas as pd
 
-    scores = benchmark_scores(scores, by)  # once: a row per benchmark is all that the measures need
     shown = []
     asked = scores[["family", "shots"]].drop_duplicates()
     for family, shots in asked.itertuples(index=False):
@@ -102,7 +101,7 @@ def _shots(scores: pd.DataFrame) -> list[int]:
 
 def headline(folder: Path) -> str:
     """A finished trial's main scores: `0-shot 41.2, 4-shot 44.0, 8-shot 45.1, text-core 60.3`."""
-    scores = benchmark_scores(read_score_table(folder).assign(trial=""), ["trial"])
+    scores = read_score_table(folder)
     words = []
     shown = [Measure(shots=count) for count in _shots(scores)]
     for measure in (*shown, TEXT_CORE):
