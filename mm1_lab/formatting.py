@@ -29,6 +29,11 @@ def counted(count: int, noun: str) -> str:
     return f"1 {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def sound(text: str) -> str:
+    """Replaces lone surrogates in `text`, which JSON and file names may contain but UTF-8 cannot encode."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def first_line(error: Exception) -> str:
     """The first line of the error's message, shortened."""
     return (str(error).strip().split("\n")[0] or type(error).__name__)[:200]

@@ -33,6 +33,8 @@ def test_help_and_a_finished_sweep_need_nothing_heavy(finished: Any) -> None:
     script = f"""
 import sys
 from mm1_lab.cli import command_parsers, main, make_parser
+from mm1_lab.orchestrate.planning.cost import check_networks
+from mm1_lab.orchestrate.planning.request import load_request
 try:
     main(["--help"])
 except SystemExit:
@@ -42,8 +44,10 @@ assert main({list(RUN)}) == 0
 heavy = {{"torch", "ray", "mlflow", "transformers", "lightning", "matplotlib", "pandas"}}
 heavy = (heavy | {{"numpy", "pyarrow", "tokenizers"}}) & set(sys.modules)
 assert not heavy, heavy
+check_networks([load_request({RUN[1]!r}, "smoke").trials[0].evaluation.model])  # as `run` does before it starts Ray
+assert "torch" in sys.modules and "transformers" not in sys.modules
 assert main({["plan", *RUN[1:], "--seeds", "2"]}) == 0  # which builds networks, and trains none
-assert "torch" in sys.modules and "lightning" not in sys.modules
+assert "transformers" in sys.modules and not {{"lightning", "pandas"}} & set(sys.modules)
 """
     before = finished.done()
     result = run_python(script, folder=finished.folder)

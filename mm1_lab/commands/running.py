@@ -181,11 +181,14 @@ def _request(options: argparse.Namespace, name: str, keep: bool) -> Request:
 
 def _what_deciding_takes(request: Request) -> str:
     """Core-minutes until 3 points are decided by the measures that a sweep claims, by its results here or published."""
+    published = here_or_shipped(PUBLISHED) / request.scale_name / request.variant
+    folders = [folder for folder in (request.folder, published) if (folder / "measures.csv").exists()]
+    if not folders:
+        return ""  # without importing pandas
     from analysis.measures import measures_text
 
     claimed = [contrast.measure for contrast in request.sweep.contrasts]
-    published = here_or_shipped(PUBLISHED) / request.scale_name / request.variant
-    return measures_text(request.folder, claimed) or measures_text(published, claimed)
+    return next(filter(None, (measures_text(folder, claimed) for folder in folders)), "")
 
 
 def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Sequence[str] = ()) -> tuple[Path, str]:

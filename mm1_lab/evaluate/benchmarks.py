@@ -4,19 +4,24 @@ Every arm answers the same questions after the same demonstrations. The world dr
 spread over seeds includes their variation. Of users' captioned images, the held-out ones are to be captioned.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mm1_lab.config import BenchmarkConfig, EvaluationSettings, RequestError
 from mm1_lab.data.pixels import decodes
-from mm1_lab.data.shards import Shards
 from mm1_lab.data.types import Data, Document, HeldOutPicture
 from mm1_lab.evaluate.metrics import further
 from mm1_lab.evaluate.named import build_benchmark
 from mm1_lab.evaluate.questions import LONGEST_CAPTION, Benchmark, Question, in_blocks
 from mm1_lab.evaluate.world import world_benchmarks
 from mm1_lab.evaluate.world_chat import chat_benchmarks
+
+if TYPE_CHECKING:
+    from mm1_lab.data.shards import Shards
 
 HELD_OUT = "held-out-captions"
 CAPTIONED = ("captions", "synthetic")

@@ -1,12 +1,14 @@
 """Whether prompts, with their demonstrations and answers, fit the rows on which models are trained."""
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mm1_lab.config import EvaluationSettings, EvaluationStage, ModelStage, PretrainedDecoder, RequestError
-from mm1_lab.data.shards import Shards
 from mm1_lab.data.types import Tokenizer
 from mm1_lab.evaluate.benchmarks import first_captions
 from mm1_lab.evaluate.generation import cut_answer
@@ -14,6 +16,9 @@ from mm1_lab.evaluate.metrics import METRICS, score
 from mm1_lab.evaluate.named import build_benchmark
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark
+
+if TYPE_CHECKING:
+    from mm1_lab.data.shards import Shards
 
 
 def context_length(model: ModelStage) -> int:

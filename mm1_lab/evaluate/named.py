@@ -18,13 +18,13 @@ from pydantic import TypeAdapter
 
 from mm1_lab.config import BenchmarkConfig, BenchmarkFiles, EvaluationSettings, RequestError, digest, nearest
 from mm1_lab.data.pixels import ImageDecoder, Shape, StoredPicture, files_apart, read_file
-from mm1_lab.data.shards.tables import sound
 from mm1_lab.data.types import BrokenPicture, Tokenizer
 from mm1_lab.evaluate.formats import FORMATS, Item, format_of, main_file, read_items
 from mm1_lab.evaluate.metrics import ANSWER_IS, METRICS, names_of
 from mm1_lab.evaluate.questions import SHORTEST_LIMIT, Benchmark, Question, in_blocks, with_rotations
 from mm1_lab.evaluate.vqa import AGREEING
 from mm1_lab.files import expanded, write_bytes
+from mm1_lab.formatting import sound
 from mm1_lab.rows import Family
 
 Files = TypeVar("Files", bound=BenchmarkFiles)

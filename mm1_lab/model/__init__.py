@@ -1,21 +1,14 @@
-"""The model: encoder, connector, decoder, and MM1, which joins them (section 3)."""
+"""The model: encoder, connector, decoder, and MM1, which joins them (section 3); what it offers is in `parts.py`."""
 
-from mm1_lab.model.connectors import CONNECTORS, build_connector
-from mm1_lab.model.decoder import build_decoder, load_decoder, load_in_team, upcycle
-from mm1_lab.model.encoder import Encoder
-from mm1_lab.model.export import library_tokenizer, write_code
-from mm1_lab.model.mm1 import (
-    MM1,
-    build_encoder,
-    build_mm1,
-    cast_matrices,
-    connector_activations,
-    connector_flops,
-    count_parameters,
-    load_mm1,
-)
-from mm1_lab.model.modeling_mm1 import MM1Config, MM1ForConditionalGeneration
-from mm1_lab.model.own_connectors import explaining
-from mm1_lab.model.packed import States, masks_of, read_by_document, read_rows
-from mm1_lab.model.processing_mm1 import MM1Processor
-from mm1_lab.weights.stored import load_weights, save_weights
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mm1_lab.model.parts import *
+
+
+def __getattr__(name: str) -> Any:
+    """Looks names up on first use: a connector is checked without transformers, whose import takes seconds."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return getattr(import_module("mm1_lab.model.parts"), name)

@@ -14,8 +14,6 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from mm1_lab.model.encoder import stretch_positions
-
 
 class ConnectorSettings(Protocol):
     """What a connector is told of the recipe; at run time a ConnectorConfig."""
@@ -138,6 +136,18 @@ class _Bottleneck(nn.Module):
         inner = self.spatial_norm(inner)
         inner = inner * self.excite(inner.mean(dim=(1, 2), keepdim=True))
         return self.activation(self.leave(inner) + self.shortcut(features))
+
+
+def stretch_positions(positions: torch.Tensor, leading: int, patches: int, antialias: bool = False) -> torch.Tensor:
+    """Position embeddings (leading + old patches, width) → (leading + `patches`, width), interpolated on their grid."""
+    grid = positions[leading:]
+    if len(grid) == patches:
+        return positions
+    old = round(len(grid) ** 0.5)
+    new = round(patches**0.5)
+    square = grid.T.reshape(1, -1, old, old)
+    stretched = nn.functional.interpolate(square, size=(new, new), mode="bicubic", antialias=antialias)
+    return torch.cat([positions[:leading], stretched.flatten(2)[0].T])
 
 
 def _interpolate_positions(module: nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:

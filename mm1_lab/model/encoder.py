@@ -12,6 +12,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
 
 from mm1_lab.data.preprocessing import MEAN_COLOUR
+from mm1_lab.model.connectors import stretch_positions
 from mm1_lab.weights.families import ENCODERS
 
 COLOUR_SPREAD = 64.0
@@ -103,15 +104,3 @@ def _interpolate_positions(module: nn.Module, weights: dict[str, Any], prefix: s
         found = weights[key]
         stretched = stretch_positions(found.flatten(0, -2), family.leading, module.patches, family.antialias)
         weights[key] = stretched.reshape(*found.shape[:-2], *stretched.shape)
-
-
-def stretch_positions(positions: torch.Tensor, leading: int, patches: int, antialias: bool = False) -> torch.Tensor:
-    """Position embeddings (leading + old patches, width) → (leading + `patches`, width), interpolated on their grid."""
-    grid = positions[leading:]
-    if len(grid) == patches:
-        return positions
-    old = round(len(grid) ** 0.5)
-    new = round(patches**0.5)
-    square = grid.T.reshape(1, -1, old, old)
-    stretched = nn.functional.interpolate(square, size=(new, new), mode="bicubic", antialias=antialias)
-    return torch.cat([positions[:leading], stretched.flatten(2)[0].T])

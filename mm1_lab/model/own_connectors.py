@@ -5,9 +5,9 @@ from functools import cache
 
 import torch
 
+import mm1_lab.model.connectors as connectors
 from mm1_lab.config import ALLOWED, RequestError, nearest
 from mm1_lab.files import run_file
-from mm1_lab.model import connectors
 from mm1_lab.model.connectors import CONNECTORS, Build
 
 

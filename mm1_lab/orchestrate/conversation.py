@@ -6,7 +6,6 @@ from pathlib import Path
 from mm1_lab.config import ModelStage, RequestError
 from mm1_lab.data.pixels import ImageDecoder, StoredPicture, read_file
 from mm1_lab.data.shards.readers import chat_prompt
-from mm1_lab.data.shards.tables import sound
 from mm1_lab.data.types import BrokenPicture, Data, Picture
 from mm1_lab.data.world.instructions import prompt_of
 from mm1_lab.evaluate.embedder import PromptEmbedder
@@ -14,6 +13,7 @@ from mm1_lab.evaluate.fitting import context_length
 from mm1_lab.evaluate.generation import PromptGroup, cut_answer, generate
 from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.evaluate.run import casting
+from mm1_lab.formatting import sound
 from mm1_lab.model import MM1
 
 NEW_TOKENS, NEW_WORLD_TOKENS = 512, 64

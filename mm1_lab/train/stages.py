@@ -4,16 +4,17 @@ A new kind is a configuration (a subclass of Stage, like those in mm1_lab/config
 the functions that build and train its network. Both may be in a file of your own, as in tests/test_adding.py.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from mm1_lab.config import (
     DecoderStage,
@@ -26,17 +27,15 @@ from mm1_lab.config import (
     Stage,
 )
 from mm1_lab.data.types import Data, Tokenizer
-from mm1_lab.model import (
-    CONNECTORS,
-    Encoder,
-    build_connector,
-    build_decoder,
-    build_encoder,
-    build_mm1,
-    explaining,
-)
+from mm1_lab.model.connectors import CONNECTORS, build_connector
+from mm1_lab.model.own_connectors import explaining
 from mm1_lab.team import Dismissed
 from mm1_lab.train.progress import Report
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from mm1_lab.model import MM1, Encoder
 
 ALONE = Resources()
 """The training process loads the batches itself, and computes all rows of a step at once."""
@@ -69,15 +68,27 @@ class StageKind:
     """Raises RequestError for a stage whose network cannot be built; called on the meta device before anything runs."""
 
 
+# These import late, too: a check needs connectors alone, and importing transformers takes more than a second.
 def new_encoder(stage: EncoderStage, tokenizer: Tokenizer) -> Encoder:
     """The newly initialised ViT, without the text tower or head that only its pre-training uses."""
+    from mm1_lab.model import build_encoder
+
     return build_encoder(stage.size, stage.patch, stage.image_size)
 
 
 def new_decoder(stage: DecoderStage, tokenizer: Tokenizer) -> PreTrainedModel:
     """The newly initialised decoder, for the longest rows of its pre-training."""
+    from mm1_lab.model import build_decoder
+
     longest = max(phase.sequence_length for phase in stage.training.phases)
     return build_decoder(stage.size, tokenizer.size, longest)
+
+
+def new_mm1(stage: ModelStage, tokenizer: Tokenizer) -> MM1:
+    """The newly initialised model, without the weights of its parts."""
+    from mm1_lab.model import build_mm1
+
+    return build_mm1(stage, tokenizer)
 
 
 def check_connector(stage: ModelStage) -> None:
@@ -140,8 +151,8 @@ def _imported_late(module: str, function: str) -> Callable[[StageRun[Any]], None
 KINDS: dict[type[Stage], StageKind] = {
     EncoderStage: StageKind(new_encoder, _imported_late("encoder_stage", "train_encoder")),
     DecoderStage: StageKind(new_decoder, _imported_late("decoder_stage", "train_decoder")),
-    MultimodalStage: StageKind(build_mm1, _imported_late("multimodal", "train_multimodal"), check_connector),
-    SftStage: StageKind(build_mm1, _imported_late("multimodal", "train_sft"), check_connector),
+    MultimodalStage: StageKind(new_mm1, _imported_late("multimodal", "train_multimodal"), check_connector),
+    SftStage: StageKind(new_mm1, _imported_late("multimodal", "train_sft"), check_connector),
 }
 """By configuration class, which defines the stage's inputs, parameters and positions."""
 

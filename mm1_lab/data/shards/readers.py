@@ -22,8 +22,9 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from mm1_lab.data.preprocessing import IMAGE
-from mm1_lab.data.shards.tables import PICTURES, Broken, Columns, Fields, sound
+from mm1_lab.data.shards.tables import PICTURES, Broken, Columns, Fields
 from mm1_lab.data.types import Answer
+from mm1_lab.formatting import sound
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 

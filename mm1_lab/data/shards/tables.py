@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mm1_lab.config import RequestError
-from mm1_lab.formatting import first_line
+from mm1_lab.formatting import first_line, sound
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 """Endings of pictures in a tar."""
@@ -220,8 +220,3 @@ ENDINGS: dict[str, Callable[[Path, Collection[str]], FileRows]] = {
     ".zst": _json_lines,
 }
 """Readers by the endings of files; `.gz` and `.zst` are compressed JSON Lines."""
-
-
-def sound(text: str) -> str:
-    """Replaces lone surrogates in `text`, which JSON and file names may contain but UTF-8 cannot encode."""
-    return text.encode("utf-8", "replace").decode("utf-8")

@@ -33,8 +33,8 @@ DATABASE = RESULTS / "mlflow.db"
 ARTIFACTS = RESULTS / "mlartifacts"
 """Files of the runs in the local database."""
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-BATCH = 1000
-"""Metrics in a request, which is MLflow's limit."""
+BATCH = 900
+"""Metrics in a request: MLflow's limit is 1,000 values, of which up to 100 are parameters."""
 MOST_RUNS = 50_000
 """Runs in an answer, which is MLflow's limit."""
 COMPLETE = "mm1.complete"
@@ -212,10 +212,11 @@ class MlflowLogger(TrialLogger):
         name = contents.run_name(self.manifest, names)
         run_id: str = client.create_run(experiment, int(1000 * start), tags, name).info.run_id
         parameters = contents.parameters(self.manifest, names, record)
-        client.log_batch(run_id, params=[Param(_allowed(name), value) for name, value in parameters.items()])
+        params = [Param(_allowed(name), value) for name, value in parameters.items()]
         points = contents.metrics(self.ledger, fingerprint, record)
         metrics = [Metric(_allowed(name), value, int(1000 * start), step) for name, value, step in points]
-        for first in range(0, len(metrics), BATCH):
+        client.log_batch(run_id, metrics[:BATCH], params)
+        for first in range(BATCH, len(metrics), BATCH):
             client.log_batch(run_id, metrics[first : first + BATCH])
         client.set_terminated(run_id, "FINISHED", int(1000 * end))
         return run_id
