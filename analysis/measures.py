@@ -80,9 +80,10 @@ def measure_rows(study: Study, minutes: float, evaluation: float) -> pd.DataFram
 def question_variance(study: Study, measure: Measure, arms: Collection[str]) -> float:
     """The variance of a trial's score, around what arm and seed explain, that is due to the choice of questions: how
     unequally blocks of questions set apart the arms, which at a seed are asked the same ones."""
-    rows = rows_of(study.scores, measure)
+    rows = rows_of(study.by_block, measure)
     rows = rows[rows["arm"].isin(arms)]
-    blocks = rows.groupby(["seed", "benchmark", "block", "arm"], observed=True)["score"].mean().unstack("arm")
+    of_shots = rows.groupby(["seed", "benchmark", "block", "arm"], observed=True)[["sum", "count"]].sum()
+    blocks = (of_shots["sum"] / of_shots["count"]).unstack("arm")
     count = blocks.count(axis=1)
     deviations = blocks.sub(blocks.mean(axis=1), axis=0)
     apart = deviations.mul(np.sqrt(count / (count - 1)), axis=0)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure, RequestError
-from mm1_lab.results.reading import read_table
-from mm1_lab.results.score_file import read_score_table
+from mm1_lab.results.reading import held_out_losses
+from mm1_lab.results.score_file import read_score_table, read_short_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,21 +127,15 @@ class SearchScores(NamedTuple):
 def search_scores(folder: Path, shares: Mapping[str, float]) -> SearchScores:
     """Reads them; `shares` are those of the sources. Raises RequestError if the trial has no benchmark with images, or
     none of its sources has held-out documents."""
-    scores = read_score_table(folder)
-    shots = _shots(scores)
+    scores = read_short_tables([folder], ["benchmark", "family", "shots", "score"])
+    plain = benchmark_scores(scores[scores["family"].isin(PLAIN)], [])
     losses = held_out_losses(folder)
     known = {name: share for name, share in shares.items() if name in losses}
-    if not shots or not known:
-        lacks = "held-out documents of its sources" if shots else "a benchmark with images"
+    if plain.empty or not known:
+        lacks = "a benchmark with images" if plain.empty else "held-out documents of its sources"
         raise RequestError(f"learning rates are searched by scores and held-out loss, and {folder} lacks {lacks}")
     weighted = sum(share * losses[name] for name, share in known.items())
-    most = scores[scores["shots"] == shots[-1]]
-    by_benchmark = most[most["family"] == "vqa"].groupby("benchmark", observed=True)["score"].mean()
-    questions = {str(name): float(score) for name, score in by_benchmark.items()}
-    average = _value(scores, Measure(shots=shots[-1]))
-    return SearchScores(shots[-1], average, weighted / sum(known.values()), questions)
-
-
-def held_out_losses(folder: Path) -> dict[str, float]:
-    table = read_table(folder / "held_out.csv")
-    return dict(zip(table["source"], table["loss"], strict=True))
+    shots = int(plain["shots"].max())
+    most = plain[plain["shots"] == shots]
+    questions = most[most["family"] == "vqa"].set_index("benchmark")["score"].to_dict()
+    return SearchScores(shots, float(most["score"].mean()), weighted / sum(known.values()), questions)
