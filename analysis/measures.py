@@ -84,9 +84,11 @@ def question_variance(study: Study, measure: Measure, arms: Collection[str]) -> 
     rows = rows[rows["arm"].isin(arms)]
     of_shots = rows.groupby(["seed", "benchmark", "block", "arm"], observed=True)[["sum", "count"]].sum()
     blocks = (of_shots["sum"] / of_shots["count"]).unstack("arm")
-    count = blocks.count(axis=1)
-    deviations = blocks.sub(blocks.mean(axis=1), axis=0)
-    apart = deviations.mul(np.sqrt(count / (count - 1)), axis=0)
+    scores = blocks.to_numpy(np.float64)
+    count = np.isfinite(scores).sum(axis=1, keepdims=True)
+    deviations = scores - np.nansum(scores, axis=1, keepdims=True) / count
+    with np.errstate(divide="ignore", invalid="ignore"):  # a single arm has nothing to lie apart from
+        apart = pd.DataFrame(deviations * np.sqrt(count / (count - 1)), blocks.index)
     of_benchmarks = apart.groupby(level=["seed", "benchmark"], observed=True)
     variances = of_benchmarks.var() / of_benchmarks.count()
     shots = rows.groupby("benchmark", observed=True)["shots"].nunique()

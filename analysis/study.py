@@ -240,8 +240,10 @@ class Study(Variant):
         else:
             values = rows_of(self._by_benchmark, measure).groupby(trial, sort=False, observed=True)["score"].mean()
         table = values.unstack("seed").reindex(index=list(self.sweep.arms), columns=self.seeds).astype(np.float64)
-        # arms that are the same trials may have been asked for at different seeds
-        return table.groupby(table.index.map(self.representative)).transform("first")
+        first = [self.representative(arm) for arm in table.index]
+        if len(set(first)) < len(first):  # arms that are the same trials may have been asked for at different seeds
+            table = table.groupby(first).transform("first")
+        return table
 
     @cached_property
     def seen_before_claims(self) -> dict[str, tuple[int, ...]]:
@@ -264,7 +266,9 @@ class Study(Variant):
     def trial_values(self, measure: Measure) -> pd.DataFrame:
         """`all_values` of the `distinct` arms; those that `first_alike` finds alike are one."""
         first = self.first_alike(measure)
-        return self.all_values(measure).loc[list(first)].groupby(list(first.values()), sort=False).first()
+        values = self.all_values(measure).loc[list(first)]
+        are_alike = len(set(first.values())) < len(first)
+        return values.groupby(list(first.values()), sort=False).first() if are_alike else values
 
     @kept
     def first_alike(self, measure: Measure) -> dict[str, str]:

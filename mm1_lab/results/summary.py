@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -124,18 +125,27 @@ class SearchScores(NamedTuple):
     """The mean score at these shots of each benchmark of questions about images."""
 
 
-def search_scores(folder: Path, shares: Mapping[str, float]) -> SearchScores:
-    """Reads them; `shares` are those of the sources. Raises RequestError if the trial has no benchmark with images, or
-    none of its sources has held-out documents."""
-    scores = read_short_tables([folder], ["benchmark", "family", "shots", "score"])
-    plain = benchmark_scores(scores[scores["family"].isin(PLAIN)], [])
-    losses = held_out_losses(folder)
-    known = {name: share for name, share in shares.items() if name in losses}
-    if plain.empty or not known:
-        lacks = "a benchmark with images" if plain.empty else "held-out documents of its sources"
-        raise RequestError(f"learning rates are searched by scores and held-out loss, and {folder} lacks {lacks}")
-    weighted = sum(share * losses[name] for name, share in known.items())
-    shots = int(plain["shots"].max())
-    most = plain[plain["shots"] == shots]
-    questions = most[most["family"] == "vqa"].set_index("benchmark")["score"].to_dict()
-    return SearchScores(shots, float(most["score"].mean()), weighted / sum(known.values()), questions)
+def search_scores(trials: Mapping[Path, Mapping[str, float]]) -> dict[Path, SearchScores]:
+    """Reads them of trials' folders, by each its sources' shares. Raises RequestError if a trial has no benchmark with
+    images, or none of its sources has held-out documents."""
+    if not trials:  # all may have diverged
+        return {}
+    scores = read_short_tables([*trials], ["benchmark", "family", "shots", "score"])
+    plain = benchmark_scores(scores[scores["family"].isin(PLAIN)], ["trial"])
+    most = plain[plain["shots"] == plain.groupby("trial")["shots"].transform("max")]
+    averages = most.groupby("trial")["score"].mean()
+    questions = defaultdict[int, dict[str, float]](dict)
+    for row in most[most["family"] == "vqa"].itertuples():
+        questions[row.trial][row.benchmark] = row.score
+    shots = most.groupby("trial")["shots"].first()
+    found = {}
+    for trial, (folder, shares) in enumerate(trials.items()):
+        losses = held_out_losses(folder)
+        known = {name: share for name, share in shares.items() if name in losses}
+        if trial not in averages.index or not known:
+            lacks = "a benchmark with images" if known else "held-out documents of its sources"
+            raise RequestError(f"learning rates are searched by scores and held-out loss, and {folder} lacks {lacks}")
+        weighted = sum(share * losses[name] for name, share in known.items())
+        loss = weighted / sum(known.values())
+        found[folder] = SearchScores(int(shots[trial]), float(averages[trial]), loss, questions[trial])
+    return found
