@@ -157,9 +157,9 @@ def _draw_column(axis: Axes, study: Study, column: Column, rows: Mapping[int, Sh
             if as_shown(study, point):
                 bars += [(point.low, at), (point.high, at), (np.nan, np.nan)]
         # one call for all rows, as each makes an object that is laid out and drawn by itself
+        fill = "white" if column.kind == "paper" else colour
         for marker, places in marks.items():
-            filled = {"mfc": "white"} if column.kind == "paper" else {}
-            axis.plot(*zip(*places, strict=True), marker=marker, color=colour, linestyle="none", zorder=2, **filled)
+            axis.plot(*zip(*places, strict=True), marker=marker, color=colour, mfc=fill, linestyle="none", zorder=2)
         if bars:  # over the markers, which are often wider
             axis.plot(*zip(*bars, strict=True), color=BASE, linewidth=0.9, zorder=3)
 

@@ -121,9 +121,9 @@ def read_held_out(variant: Variant) -> pd.DataFrame:
 
     ledger = variant.ledger
     rows = []
-    for trial in _finished(variant)[[*TRIAL_COLUMNS]].itertuples(index=False):
-        losses = held_out_losses(ledger.trial_folder(trial.fingerprint))
-        rows += [(*trial, source, loss) for source, loss in losses.items()]
+    for arm, seed, fingerprint in _finished(variant)[[*TRIAL_COLUMNS]].itertuples(index=False):
+        losses = held_out_losses(ledger.trial_folder(fingerprint))
+        rows += [(arm, seed, fingerprint, source, loss) for source, loss in losses.items()]
     return pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, "source", "loss"]).astype({"loss": float})
 
 

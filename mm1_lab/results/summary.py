@@ -134,16 +134,17 @@ def search_scores(trials: Mapping[Path, Mapping[str, float]]) -> dict[Path, Sear
     plain = benchmark_scores(scores[scores["family"].isin(PLAIN)], ["trial"])
     most = plain[plain["shots"] == plain.groupby("trial")["shots"].transform("max")]
     averages = most.groupby("trial")["score"].mean()
+    asked = most[most["family"] == "vqa"]
     questions = defaultdict[int, dict[str, float]](dict)
-    for row in most[most["family"] == "vqa"].itertuples():
-        questions[row.trial][row.benchmark] = row.score
+    for trial, benchmark, score in zip(asked["trial"], asked["benchmark"], asked["score"], strict=True):
+        questions[trial][benchmark] = score
     shots = most.groupby("trial")["shots"].first()
     found = {}
     for trial, (folder, shares) in enumerate(trials.items()):
         losses = held_out_losses(folder)
         known = {name: share for name, share in shares.items() if name in losses}
         if trial not in averages.index or not known:
-            lacks = "a benchmark with images" if known else "held-out documents of its sources"
+            lacks = "held-out documents of its sources" if trial in averages.index else "a benchmark with images"
             raise RequestError(f"learning rates are searched by scores and held-out loss, and {folder} lacks {lacks}")
         weighted = sum(share * losses[name] for name, share in known.items())
         loss = weighted / sum(known.values())
