@@ -161,7 +161,7 @@ def around_arms_and_seeds(scores: pd.DataFrame) -> tuple[float, float, Floats | 
     rest -= known * rest.sum(axis=1, keepdims=True) / counts
     rank = 0
     if len(values) > 1:  # of an arm alone, what seeds do is part of the rest
-        # the normal equations of the seeds' parts, once arms' means are taken away from them too; seeds that shared arms
+        # the normal equations of the seeds' parts, once arms' means are taken away from them too; seeds that arms
         # connect leave one eigenvalue of 0, which the rounding of thousands of arms keeps far below `rcond`
         equations = np.diag(known.sum(axis=0)) - (known / counts).T @ known
         parts, _, rank, _ = np.linalg.lstsq(equations, rest.sum(axis=0), rcond=1e-9)
