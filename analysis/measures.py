@@ -80,12 +80,15 @@ def measure_rows(study: Study, minutes: float, evaluation: float) -> pd.DataFram
 def question_variance(study: Study, measure: Measure, arms: Collection[str]) -> float:
     """The variance of a trial's score, around what arm and seed explain, that is due to the choice of questions: how
     unequally blocks of questions set apart the arms, which at a seed are asked the same ones."""
-    rows = rows_of(study.scores, measure)
+    rows = rows_of(study.by_block, measure)
     rows = rows[rows["arm"].isin(arms)]
-    blocks = rows.groupby(["seed", "benchmark", "block", "arm"], observed=True)["score"].mean().unstack("arm")
-    count = blocks.count(axis=1)
-    deviations = blocks.sub(blocks.mean(axis=1), axis=0)
-    apart = deviations.mul(np.sqrt(count / (count - 1)), axis=0)
+    of_shots = rows.groupby(["seed", "benchmark", "block", "arm"], observed=True)[["sum", "count"]].sum()
+    blocks = (of_shots["sum"] / of_shots["count"]).unstack("arm")
+    scores = blocks.to_numpy(np.float64)
+    count = np.isfinite(scores).sum(axis=1, keepdims=True)
+    deviations = scores - np.nansum(scores, axis=1, keepdims=True) / count
+    with np.errstate(divide="ignore", invalid="ignore"):  # a single arm has nothing to lie apart from
+        apart = pd.DataFrame(deviations * np.sqrt(count / (count - 1)), blocks.index)
     of_benchmarks = apart.groupby(level=["seed", "benchmark"], observed=True)
     variances = of_benchmarks.var() / of_benchmarks.count()
     shots = rows.groupby("benchmark", observed=True)["shots"].nunique()

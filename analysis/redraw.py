@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from functools import partial
 from multiprocessing import forkserver, get_context
 from pathlib import Path
@@ -34,11 +33,11 @@ from analysis.study import Study
 from analysis.style import styled
 from analysis.table import Table, to_plain
 from mm1_lab.config import RateSearch
-from mm1_lab.files import machine_cpus, write_json
+from mm1_lab.files import machine_cpus
 from mm1_lab.formatting import counted
 from mm1_lab.processes import allow_interrupts, interrupts_blocked
 from mm1_lab.results.ledger import Ledger
-from mm1_lab.results.manifest import contents_now, read_manifest, read_trials
+from mm1_lab.results.manifest import contents_now, note_drawing, read_manifest, read_trials
 from mm1_lab.results.reading import DRAWN, list_variants, read_variant
 from mm1_lab.results.schema import DRAWING
 
@@ -80,7 +79,7 @@ def _leave_out(folder: Path, target: Path) -> str:
 
 def _draw_all(finished: Sequence[Path], targets: Sequence[Path], latex: bool) -> list[Drawn]:
     """Draws each of the sweeps' folders into its target, on all cores."""
-    draw_one = partial(_draw, latex=latex)
+    draw_one = partial(_draw_and_note, latex=latex)
     workers = min(len(finished), machine_cpus())
     if workers < 2:
         return list(map(draw_one, finished, targets))
@@ -90,6 +89,18 @@ def _draw_all(finished: Sequence[Path], targets: Sequence[Path], latex: bool) ->
         forkserver.ensure_running()
     with ProcessPoolExecutor(workers, context, allow_interrupts) as pool:
         return list(pool.map(draw_one, finished, targets))
+
+
+def _draw_and_note(folder: Path, target: Path, latex: bool) -> Drawn:
+    """Draws the sweep in `folder` into `target`, and notes from what if that is its own folder, as `run` does."""
+    manifest, ledger = read_manifest(folder), Ledger(folder.parents[1])
+    marks = {row.fingerprint: ledger.mark(row.fingerprint) for row in read_trials(folder)}
+    # before anything is read: what comes meanwhile makes other contents
+    contents = contents_now(folder, manifest.overrides, manifest.data_name, marks)
+    drawn = _draw(folder, target, latex)
+    if target == folder:
+        note_drawing(folder, drawn.files, contents)
+    return drawn
 
 
 def draw_sweep(folder: Path) -> list[Path]:
@@ -121,10 +132,6 @@ def sweep_in_short(folder: Path) -> str:
 
 def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
     """Draws the sweep in `folder` into `target`."""
-    manifest, ledger = read_manifest(folder), Ledger(folder.parents[1])
-    marks = {row.fingerprint: ledger.mark(row.fingerprint) for row in read_trials(folder)}
-    # before anything is read: what comes meanwhile makes other contents
-    contents = contents_now(folder, manifest.overrides, manifest.data_name, marks)
     study, rules = read_judged(folder)
     lessons = known_lessons(folder.absolute().parents[1])
     output = Output(target, latex=latex)
@@ -159,9 +166,6 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
             write_published(study, output)
             output.figure("figure", draw_scores(study))
             tables["All scores"] = _write_scores(study, output)
-    if target == folder:
-        with suppress(PermissionError):  # a colleague's, which has drawn the same
-            write_json(folder / DRAWING, {"drawn": sorted(path.name for path in output.files), **contents})
     return Drawn(
         folder=target,
         manifest=study.manifest,

@@ -54,11 +54,12 @@ def mixes_machines(study: Study, arms: Iterable[str]) -> bool:
     processors, or the scores from different library versions. Stages that do not say where they ran do not count."""
     compared = set(arms)
     machines: dict[tuple[int, str], set[str]] = defaultdict(set)
-    for trial in study.done.to_dict("records"):
-        record = study.records.get(trial["fingerprint"])
-        if record is None or trial["arm"] not in compared:
+    done = study.done
+    done = done[done["arm"].isin(compared)]
+    for seed, fingerprint in zip(done["seed"], done["fingerprint"], strict=True):
+        record = study.records.get(fingerprint)
+        if record is None:
             continue
-        seed = trial["seed"]
         environment = record.get("environment", {})
         scored_on = [environment.get(key) for key in ("processor", "threads", "versions")]
         machines[seed, "scores"].add(str(scored_on))

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -148,26 +147,30 @@ def other_axes(weights: Floats, levels: Floats, scores: Floats) -> Floats:
     return along(levels - np.outer(direction, direction @ levels), scores)
 
 
-def around_arms_and_seeds(scores: pd.DataFrame) -> tuple[float, float, pd.Series[float] | None]:
+def around_arms_and_seeds(scores: pd.DataFrame) -> tuple[float, float, Floats | None]:
     """The variance of scores (arms, seeds; may have gaps) around a least-squares fit of score = arm + seed + rest, its
-    degrees of freedom, and each seed's part; None for the latter if shared seeds do not connect all arms."""
-    known = scores.stack().dropna()
-    arms, seeds = (known.index.get_level_values(level) for level in (0, 1))
-    of_seeds = pd.get_dummies(pd.Series(seeds, known.index), dtype=float)
-    if arms.nunique() < 2:
-        of_seeds = of_seeds.iloc[:, :0]
-
-    def around_arms(values: Any) -> Any:
-        return values - values.groupby(arms).transform("mean")
-
-    design, rest = around_arms(of_seeds), around_arms(known)
-    coefficients, _, rank, _ = np.linalg.lstsq(design, rest, rcond=None)
-    degrees = float(len(known) - arms.nunique() - rank)
-    variance = float(((rest - design @ coefficients) ** 2).sum()) / max(degrees, 1.0)
-    if rank < design.shape[1] - 1:
-        return variance, degrees, None
-    luck = pd.Series(coefficients, design.columns, dtype=float)
-    return variance, degrees, luck.sub(luck.mean()).reindex(scores.columns, fill_value=0.0)
+    degrees of freedom, and each seed's part, 0 for one without scores; None for the latter if shared seeds do not
+    connect all arms."""
+    values = scores.to_numpy(np.float64)
+    known = ~np.isnan(values)
+    arms, seeds = known.any(axis=1), known.any(axis=0)
+    luck = np.zeros(len(seeds))
+    values, known = values[arms][:, seeds], known[arms][:, seeds]
+    counts = known.sum(axis=1, keepdims=True)
+    rest = np.where(known, values, 0.0)
+    rest -= known * rest.sum(axis=1, keepdims=True) / counts
+    rank = 0
+    if len(values) > 1:  # of an arm alone, what seeds do is part of the rest
+        # the normal equations of the seeds' parts, once arms' means are taken away from them too; seeds that arms
+        # connect leave one eigenvalue of 0, which the rounding of thousands of arms keeps far below `rcond`
+        equations = np.diag(known.sum(axis=0)) - (known / counts).T @ known
+        parts, _, rank, _ = np.linalg.lstsq(equations, rest.sum(axis=0), rcond=1e-9)
+        rest -= known * (parts - known @ parts[:, None] / counts)
+        luck[seeds] = parts - parts.mean()
+    degrees = float(known.sum() - len(values) - rank)
+    variance = float((rest**2).sum()) / max(degrees, 1.0)
+    is_connected = len(values) < 2 or rank == len(equations) - 1
+    return variance, degrees, luck if is_connected else None
 
 
 def arm_means(scores: pd.DataFrame, fitted: pd.DataFrame | None = None) -> dict[str, Interval]:
@@ -183,8 +186,8 @@ def arm_means(scores: pd.DataFrame, fitted: pd.DataFrame | None = None) -> dict[
     if luck is None or degrees < 1:
         return {}
     means = {}
-    for arm, own in scores.iterrows():
-        values = (own - luck).dropna()
+    for arm, own in zip(scores.index, scores.to_numpy(np.float64) - luck, strict=True):
+        values = own[~np.isnan(own)]
         if len(values):
             error = np.sqrt(variance / len(values))
             means[str(arm)] = Interval(float(values.mean()), float(error), degrees)

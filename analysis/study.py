@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, wraps
@@ -17,7 +18,7 @@ from analysis.seeds import caution
 from analysis.statistics import UNKNOWN, Interval, arm_means, over_questions
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure, Panel, RequestError, Sweep, canonical_json
 from mm1_lab.results.manifest import claim_keys
-from mm1_lab.results.reading import Variant, read_held_out, read_records, read_scores, read_variant
+from mm1_lab.results.reading import Variant, read_held_out, read_records, read_short_scores, read_variant
 from mm1_lab.results.summary import benchmark_scores, rows_of, trial_value
 from mm1_lab.results.trained import own_rows
 
@@ -239,8 +240,10 @@ class Study(Variant):
         else:
             values = rows_of(self._by_benchmark, measure).groupby(trial, sort=False, observed=True)["score"].mean()
         table = values.unstack("seed").reindex(index=list(self.sweep.arms), columns=self.seeds).astype(np.float64)
-        # arms that are the same trials may have been asked for at different seeds
-        return table.groupby(table.index.map(self.representative)).transform("first")
+        first = [self.representative(arm) for arm in table.index]
+        if len(set(first)) < len(first):  # arms that are the same trials may have been asked for at different seeds
+            table = table.groupby(first).transform("first")
+        return table
 
     @cached_property
     def seen_before_claims(self) -> dict[str, tuple[int, ...]]:
@@ -252,11 +255,20 @@ class Study(Variant):
         """A row per trial, benchmark and number of shots, which most measures are means of."""
         return benchmark_scores(self.scores, ["arm", "seed"])
 
+    @cached_property
+    def by_block(self) -> pd.DataFrame:
+        """A row per trial, benchmark, number of shots and block of questions: the sum of its scores and their count."""
+        keys = ["arm", "seed", "benchmark", "family", "shots", "block"]
+        groups = self.scores.groupby(keys, sort=False, observed=True)
+        return groups["score"].agg(["sum", "count"]).reset_index()
+
     @kept
     def trial_values(self, measure: Measure) -> pd.DataFrame:
         """`all_values` of the `distinct` arms; those that `first_alike` finds alike are one."""
         first = self.first_alike(measure)
-        return self.all_values(measure).loc[list(first)].groupby(list(first.values()), sort=False).first()
+        values = self.all_values(measure).loc[list(first)]
+        are_alike = len(set(first.values())) < len(first)
+        return values.groupby(list(first.values()), sort=False).first() if are_alike else values
 
     @kept
     def first_alike(self, measure: Measure) -> dict[str, str]:
@@ -317,9 +329,13 @@ class Study(Variant):
     @kept
     def _asked_by_arm(self, measure: Measure) -> dict[str, set[frozenset[str]]]:
         """The sets of benchmarks that a measure averages in an arm's trials: one, if they are alike."""
-        found: dict[str, set[frozenset[str]]] = {}
-        for (arm, _), names in rows_of(self.asked, measure).groupby(["arm", "seed"], observed=True)["benchmark"]:
-            found.setdefault(str(arm), set()).add(frozenset(names))
+        asked = rows_of(self.asked, measure)
+        names = defaultdict[tuple[str, int], set[str]](set)
+        for arm, seed, name in zip(asked["arm"], asked["seed"], asked["benchmark"], strict=True):
+            names[arm, seed].add(name)
+        found = defaultdict[str, set[frozenset[str]]](set)
+        for (arm, _), own in names.items():
+            found[arm].add(frozenset(own))
         return found
 
     def majority(self, measure: Measure) -> float:
@@ -423,8 +439,9 @@ def _of_benchmarks(asked: pd.DataFrame) -> list[Measure]:
 def read_study(folder: Path) -> Study:
     """Reads a sweep's folder. Raises RequestError if it has no results, or results of another schema."""
     variant = read_variant(folder)
-    scores = read_scores(variant).drop(columns=["fingerprint", "prediction"])  # unused, slow
-    texts = ("arm", "benchmark", "family", "metric", "question", "kind")
-    # groups and filters are several times as fast; before pandas 3 a group without `observed=True` has all levels
-    scores = scores.astype(dict.fromkeys(texts, "category"))
-    return Study(**vars(variant), scores=scores, held_out=read_held_out(variant), records=read_records(variant))
+    return Study(
+        **vars(variant),
+        scores=read_short_scores(variant),
+        held_out=read_held_out(variant),
+        records=read_records(variant),
+    )

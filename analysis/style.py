@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.style
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -76,24 +78,26 @@ def label_rows(axis: Axes) -> None:
     axis.spines["left"].set_visible(False)
 
 
-def rendered(figure: Figure, form: str, **options: Any) -> BytesIO:
-    """The figure as a file. That the font lacks letters, as Chinese ones, is said in one line, not one each."""
-    drawn = BytesIO()
+@contextmanager
+def boxes_told() -> Iterator[None]:
+    """While a figure is drawn: that the font lacks letters, as Chinese ones, is said in one line, not one each."""
     with warnings.catch_warnings(record=True) as remarks:
         warnings.filterwarnings("always", "Glyph")
-        figure.savefig(drawn, format=form, **options)
+        yield
     if any(str(remark.message).startswith("Glyph") for remark in remarks):
         print("mm1-lab: some letters are boxes in the figure, as its font lacks them", file=sys.stderr)
-    return drawn
 
 
 def png(figure: Figure) -> bytes:
     """The figure as PNG, without dates or program names."""
-    drawn = rendered(figure, "png", pil_kwargs={"compress_level": 0})  # read again at once
-    with Image.open(drawn) as picture:
-        # a third of the bytes; median cut, the default, would merge the colours of small marks, and maximum coverage
-        # tints greys
-        small = picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    figure.set_dpi(matplotlib.rcParams["savefig.dpi"])
+    canvas = FigureCanvasAgg(figure)
+    with boxes_told():
+        canvas.draw()  # `savefig` would draw it twice, first without ink for the sake of the layout
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    # a third of the bytes; median cut, the default, would merge the colours of small marks, and maximum coverage tints
+    # greys
+    small = drawn.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     file = BytesIO()
     small.save(file, format="png", optimize=True)
     return file.getvalue()
@@ -102,4 +106,7 @@ def png(figure: Figure) -> bytes:
 def pdf(figure: Figure) -> bytes:
     """The figure as PDF, in the same way."""
     nothing = {"CreationDate": None, "Creator": None, "Producer": None}
-    return rendered(figure, "pdf", metadata=nothing).getvalue()
+    file = BytesIO()
+    with boxes_told():
+        figure.savefig(file, format="pdf", metadata=nothing)
+    return file.getvalue()

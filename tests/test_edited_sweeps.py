@@ -24,7 +24,11 @@ def test_what_a_folder_shows_after_a_change_of_its_sweep_is_told(again: Place, t
     smoke, folder = ("--scale", "smoke"), again.results / "smoke" / "q"
     told("run", "q.yaml", *smoke, "--inline")
     assert "as it was run" not in told("compare", "q.yaml", "few", "base", *smoke)
+    note = folder / ".drawn.json"
+    noted = note.read_bytes()
+    note.unlink()
     assert (folder / "contrasts.md").exists() and "has changed" not in told("figures")
+    assert note.read_bytes() == noted, "`figures` notes what it drew as `run` does, which need not draw it again"
 
     write(path, sweep | {"arms": {"base": {}, "few": {"connector": "c-abstractor"}}, "contrasts": []})
     output = told("compare", "q.yaml", "few", "base", *smoke)

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import combinations, permutations, product
 from pathlib import Path
 from typing import Literal, Self
@@ -108,13 +109,19 @@ def load_lessons(path: Path = PATH) -> tuple[Lesson, ...]:
     return tuple(Lesson.parse(value, f"{path}: lesson {number}") for number, value in enumerate(values, 1))
 
 
+@cache
+def _shipped_lessons() -> tuple[Lesson, ...]:
+    """A process draws several sweeps."""
+    return load_lessons()
+
+
 def known_lessons(results: Path) -> tuple[Lesson, ...]:
     """The paper's lessons, then those of a `lessons.yaml` of the user's own in the results folder, of the same form.
 
     All of them are one family. Raises RequestError for an invalid file, or a name that occurs twice.
     """
     own = results / PATH.name
-    lessons = load_lessons()
+    lessons = _shipped_lessons()
     if own.exists():
         lessons += load_lessons(own)
     name, count = Counter(lesson.name for lesson in lessons).most_common(1)[0]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
-from analysis.statistics import UNKNOWN, Interval, moderated, one_sample, other_arms, other_axes
+from analysis.statistics import UNKNOWN, Floats, Interval, moderated, one_sample, other_arms, other_axes
 from analysis.study import Study
 from mm1_lab.config import Measure
 
@@ -42,29 +42,34 @@ class Difference:
             arms = frozenset(arm for arm, other in self.terms if other == measure)
             if self.study.asked_unlike(arms, measure):
                 return f"different benchmarks in the arms' means of {measure}"
-        missing = self._scores.isna()
+        missing = np.isnan(self._scores)
         if missing.all(axis=1).any():
             return "no scores"
-        return "no seed in common" if missing.any().all() else ""
+        return "no seed in common" if missing.any(axis=0).all() else ""
 
     @cached_property
-    def _scores(self) -> pd.DataFrame:
+    def _scores(self) -> Floats:
         """A row per term, a column per seed."""
-        return pd.DataFrame([self.study.all_values(measure).loc[arm] for arm, measure in self.terms])
+        return np.array([self.study.all_values(measure).loc[arm] for arm, measure in self.terms], np.float64)
+
+    @cached_property
+    def _complete(self) -> NDArray[np.int64]:
+        """The places, among the study's seeds, of those that have all scores."""
+        missing = np.isnan(self._scores).any(axis=0)
+        return np.flatnonzero(~missing) if not self.lacking else np.array([], np.int64)
 
     @cached_property
     def seeds(self) -> list[int]:
         """The seeds that have all scores."""
-        complete = self._scores.notna().all()
-        return [] if self.lacking else [seed for seed in self.study.seeds if complete[seed]]
+        return [self.study.seeds[place] for place in self._complete]
 
     def over_first(self, count: int) -> Interval:
         """The interval over the first `count` seeds; none for fewer than two.
 
         A moderated t interval for arms at one measure, an ordinary t interval for several.
         """
-        study, seeds = self.study, self.seeds[:count]
-        values = np.array(list(self.terms.values())) @ self._scores[seeds].to_numpy()
+        study, seeds = self.study, self._complete[:count]
+        values = np.array(list(self.terms.values())) @ self._scores[:, seeds]
         values = values.round(12) + 0.0  # thirds of equal scores do not add up to 0 in their last bits
         measures = {measure for _, measure in self.terms}
         if len(measures) > 1:
@@ -73,16 +78,19 @@ class Difference:
         of_arms = defaultdict[str, float](float)
         for (arm, _), weight in self.terms.items():
             of_arms[alike.get(arm, arm)] += weight
-        known = study.trial_values(*measures)[seeds].dropna().drop(index=study.controls, errors="ignore")
+        each = study.trial_values(*measures)
+        scores = each.to_numpy()[:, seeds]
+        pool = ~np.isnan(scores).any(axis=1) & ~each.index.isin(study.controls)
         is_pair = sorted(self.weights.values()) == [-1.0, 1.0]
         if is_pair:
-            others = known.drop(index=list(of_arms), errors="ignore")
-            return moderated(values, other_arms(others.to_numpy()))
-        if not set(of_arms) <= set(known.index):
+            pool &= ~each.index.isin(list(of_arms))
+            return moderated(values, other_arms(scores[pool]))
+        arms = each.index[pool]
+        if not set(of_arms) <= set(arms):
             return one_sample(values)  # a control's variance is not that of the others
-        own = np.array([of_arms.get(arm, 0.0) for arm in known.index])
-        levels = study.levels.loc[known.index].to_numpy()
-        return moderated(values, other_axes(own, levels, known.to_numpy()), float(own @ own))
+        own = np.array([of_arms.get(arm, 0.0) for arm in arms])
+        levels = study.levels.loc[arms].to_numpy()
+        return moderated(values, other_axes(own, levels, scores[pool]), float(own @ own))
 
     @cached_property
     def over_seeds(self) -> Interval:

@@ -59,13 +59,16 @@ def search_runs(variant: Variant) -> Runs:
         params[record["recipe"]["decoder"]] = float(size.parameters().dense)
         # the scale's, so the same of every trial
         share = model.get("training", {}).get("lr_multipliers", {}).get("decoder", 1.0)
+    arms = manifest.sweep.arms
+    done = zip(variant.done["arm"], variant.done["fingerprint"], strict=True)
+    read = search_scores({ledger.trial_folder(name): arms[arm].data_mix.shares() for arm, name in done})
     rows = []
     without_runs = set()
     for trial in variant.trials.to_dict("records"):
-        recipe = manifest.sweep.arms[trial["arm"]]
+        recipe = arms[trial["arm"]]
         score = loss = skill = math.nan
         if trial["done"]:
-            found = search_scores(ledger.trial_folder(trial["fingerprint"]), recipe.data_mix.shares())
+            found = read[ledger.trial_folder(trial["fingerprint"])]
             shots = found.shots  # the same of every trial; one's own benchmarks may all have fewer than the scale
             score, loss = found.average, found.loss
             constant = records[trial["fingerprint"]].get("majority", {})

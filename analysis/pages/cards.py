@@ -2,13 +2,14 @@
 
 import textwrap
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from analysis.style import BASE, DARK, WIDTH, rendered, styled
+from analysis.style import BASE, DARK, WIDTH, boxes_told, styled
 from mm1_lab.files import write_bytes
 
 CARD, PICTURE, TITLE = 1.02, 0.9, 0.35
@@ -41,4 +42,7 @@ def write_data_sheet(path: Path, title: str, samples: Iterable[Sample]) -> None:
             style = {"va": "top", "fontsize": 6.3, "parse_math": False, "transform": axis.transAxes}
             axis.text(1.07, 0.98, source, style, color=BASE, fontweight="bold")
             axis.text(1.07, 0.86, "\n".join(lines), style, color=DARK)
-        write_bytes(path, rendered(figure, "png", dpi=150, metadata={"Software": None}).getvalue())
+        file = BytesIO()
+        with boxes_told():
+            figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
+        write_bytes(path, file.getvalue())

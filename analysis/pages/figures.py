@@ -1,6 +1,7 @@
 """The figure of a sweep: a row per arm under the heading of its panel, a column per mean, a mark per shot count."""
 
 import textwrap
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -64,10 +65,9 @@ def draw_scores(study: Study) -> Figure:
         axis.grid(axis="x")
         axis.margins(x=0.12)
         for height, (_, row) in enumerate(lines):
-            if row:
-                _draw_row(axis, study, column, row, height, looks)
-            else:
+            if not row:
                 axis.axhspan(height - 0.5, height + 0.5, color="#EFEFEF", linewidth=0, zorder=0)
+        _draw_column(axis, study, column, {height: row for height, (_, row) in enumerate(lines) if row}, looks)
     if len(shots) > 1:
         handles = []
         for name in shots:
@@ -142,27 +142,38 @@ def _remark(study: Study, row: Shown) -> str:
     return " (base)" if study.sweep.arms[row.arm] == study.sweep.base and row.label != "base" else ""
 
 
-def _draw_row(axis: Axes, study: Study, column: Column, row: Shown, height: int, looks: Looks) -> None:
-    """Draws a mark with its interval for each number of shots, beside each other."""
+def _draw_column(axis: Axes, study: Study, column: Column, rows: Mapping[int, Shown], looks: Looks) -> None:
+    """Draws in each row, by its height, a mark with its interval for each number of shots, beside each other."""
     for name, measure in column.measures.items():
-        colour, marker, shift = looks[name]
-        at = height + shift
-        if column.kind == "paper":
-            if number := study.paper.value(row.panel, row.label, measure):
-                marker = ">" if number.bound == "above" else marker
-                axis.plot(number.value, at, marker=marker, color=colour, mfc="white", linestyle="none")
-            continue
-        if not row.arm:
-            level = study.majority(measure) if column.kind == "points" else np.nan
-            marker, point = "|", Interval(level, np.nan, np.nan)
-        elif column.kind == "loss":
-            point = one_sample(study.seed_values(row.arm, measure))
-        else:
-            point = study.mean(row.arm, measure)
-        if not np.isnan(point.estimate):
-            axis.plot(point.estimate, at, marker=marker, color=colour, linestyle="none", zorder=2)
-            if as_shown(study, point):  # over the marker, which is often wider
-                axis.plot([point.low, point.high], [at, at], color=BASE, linewidth=0.9, zorder=3)
+        colour, usual, shift = looks[name]
+        marks = defaultdict[str, list[tuple[float, float]]](list)
+        bars: list[tuple[float, float]] = []
+        for height, row in rows.items():
+            at = height + shift
+            marker, point = _mark(study, column.kind, measure, row, usual)
+            if np.isnan(point.estimate):
+                continue
+            marks[marker].append((point.estimate, at))
+            if as_shown(study, point):
+                bars += [(point.low, at), (point.high, at), (np.nan, np.nan)]
+        # one call for all rows, as each makes an object that is laid out and drawn by itself
+        fill = "white" if column.kind == "paper" else colour
+        for marker, places in marks.items():
+            axis.plot(*zip(*places, strict=True), marker=marker, color=colour, mfc=fill, linestyle="none", zorder=2)
+        if bars:  # over the markers, which are often wider
+            axis.plot(*zip(*bars, strict=True), color=BASE, linewidth=0.9, zorder=3)
+
+
+def _mark(study: Study, kind: str, measure: Measure, row: Shown, marker: str) -> tuple[str, Interval]:
+    """The marker of a row, and its value; UNKNOWN if there is none."""
+    if kind == "paper":
+        number = study.paper.value(row.panel, row.label, measure)
+        return ">" if number.bound == "above" else marker, Interval(number.value, np.nan, np.nan)
+    if not row.arm:
+        return "|", Interval(study.majority(measure) if kind == "points" else np.nan, np.nan, np.nan)
+    if kind == "loss":
+        return marker, one_sample(study.seed_values(row.arm, measure))
+    return marker, study.mean(row.arm, measure)
 
 
 def _looks(shots: list[str]) -> Looks:

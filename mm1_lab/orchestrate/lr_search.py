@@ -159,7 +159,7 @@ class RateGrids(Rounds):
 
     def read(self, folder: Path, recipe: Recipe) -> tuple[float, ...]:
         """The mean score at the largest number of shots, and minus the held-out loss: higher is better."""
-        found = search_scores(folder, recipe.data_mix.shares())
+        found = search_scores({folder: recipe.data_mix.shares()})[folder]
         return found.average, -found.loss
 
     def _rates(self, start: Recipe, guess: float) -> list[float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mm1_lab.config import EvaluationStage, ModelStage, RequestError, Trial
-from mm1_lab.files import locked, write_json
+from mm1_lab.files import locked
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.display import Display
 from mm1_lab.orchestrate.execution.executor import Executor, Leaving
@@ -29,7 +29,7 @@ from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_logger import MlflowLogger
 from mm1_lab.orchestrate.tracking.trackers import Tracker, TrialLogger
 from mm1_lab.results import Ledger, TrialRow
-from mm1_lab.results.manifest import contents_now, drawn_contents, read_trials
+from mm1_lab.results.manifest import contents_now, drawn_contents, note_drawing, read_trials
 from mm1_lab.results.reading import DRAWN, ENDINGS
 from mm1_lab.results.schema import DRAWING
 
@@ -246,7 +246,7 @@ def draw_changed(request: Request, draw: Draw, marks: Mapping[str, str]) -> None
                 path.unlink(missing_ok=True)
     elif contents != drawn_contents(folder):
         print("Drawing tables and figures …", flush=True)
-        write_json(folder / DRAWING, {"drawn": sorted(path.name for path in draw(folder)), **contents})
+        note_drawing(folder, draw(folder), contents)
 
 
 def _contents(request: Request, trials: Iterable[TrialRow], known: Mapping[str, str]) -> dict[str, Any]:

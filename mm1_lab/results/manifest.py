@@ -151,6 +151,12 @@ def contents_now(folder: Path, overrides: Sequence[str], data_name: str, marks: 
     return {"files": {path.name: file_digest(path) for path in paths if path.exists()}, "trials": dict(marks)}
 
 
+def note_drawing(folder: Path, files: Iterable[Path], contents: Mapping[str, Any]) -> None:
+    """Writes for `drawn_contents` that these files of a sweep's folder were drawn from these contents."""
+    with suppress(PermissionError):  # a colleague's, which has drawn the same
+        write_json(folder / DRAWING, {"drawn": sorted(path.name for path in files), **contents})
+
+
 def read_trials(folder: Path) -> list[TrialRow]:
     """The trials of a sweep, in its order; empty if it never ran. Raises RequestError for a malformed file."""
     path = folder / "trials.csv"

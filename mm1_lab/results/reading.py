@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,11 @@ from mm1_lab.results.ledger import Ledger
 from mm1_lab.results.manifest import Manifest, read_manifest, read_trials
 from mm1_lab.results.packed import tell_once
 from mm1_lab.results.schema import FOLDER_AGAIN, TRIAL_COLUMNS, check_schema
-from mm1_lab.results.score_file import read_score_table
+from mm1_lab.results.score_file import read_score_table, read_short_tables
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TEXT = {"source": "string", "name": "string"}
 DRAWN = (
     "table", "table_3", "table_4", "contrasts", "validity", "scores", "measures", "figure", "points", "optima", "law",
 )  # fmt: skip
@@ -103,9 +103,38 @@ def read_scores(variant: Variant) -> pd.DataFrame:
     return _read(variant, read_score_table)
 
 
+def read_short_scores(variant: Variant) -> pd.DataFrame:
+    """As `read_scores`, but without fingerprints and the answers themselves, and with texts as categories: several
+    times as fast to read, filter and group; before pandas 3 a group without `observed=True` has all of them."""
+    done = _finished(variant)
+    ledger = variant.ledger
+    table = read_short_tables([ledger.trial_folder(fingerprint) for fingerprint in done["fingerprint"]])
+    trial = table.pop("trial").to_numpy()
+    table.insert(0, "arm", done["arm"].astype("category").array[trial])
+    table.insert(1, "seed", done["seed"].to_numpy()[trial])
+    return table
+
+
 def read_held_out(variant: Variant) -> pd.DataFrame:
     """The held-out loss per source of each finished trial: columns arm, seed, fingerprint, source, loss."""
-    return _read(variant, lambda trial: read_table(trial / "held_out.csv"))
+    import pandas as pd
+
+    ledger = variant.ledger
+    rows = []
+    for arm, seed, fingerprint in _finished(variant)[[*TRIAL_COLUMNS]].itertuples(index=False):
+        losses = held_out_losses(ledger.trial_folder(fingerprint))
+        rows += [(arm, seed, fingerprint, source, loss) for source, loss in losses.items()]
+    return pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, "source", "loss"]).astype({"loss": float})
+
+
+def held_out_losses(folder: Path) -> dict[str, float]:
+    """A finished trial's held-out loss by source. Raises RequestError if the file cannot be read."""
+    path = folder / "held_out.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return {row["source"]: float(row["loss"]) for row in csv.DictReader(file)}
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        raise RequestError(f"{path}: cannot be read ({error}); {FOLDER_AGAIN}") from None
 
 
 def read_records(variant: Variant) -> dict[str, dict[str, Any]]:
@@ -122,7 +151,7 @@ def read_table(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        return pd.read_csv(path, dtype=TEXT, keep_default_na=False)
+        return pd.read_csv(path, dtype={"name": "string"}, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); {FOLDER_AGAIN}") from None
 
@@ -133,11 +162,17 @@ def _read(variant: Variant, read: Callable[[Path], pd.DataFrame]) -> pd.DataFram
 
     ledger = variant.ledger
     tables = []
-    for arm, seed, fingerprint in variant.done[[*TRIAL_COLUMNS]].itertuples(index=False):
+    for arm, seed, fingerprint in _finished(variant)[[*TRIAL_COLUMNS]].itertuples(index=False):
         table = read(ledger.trial_folder(fingerprint))
         columns = [*TRIAL_COLUMNS, *table.columns]
         tables.append(table.assign(arm=arm, seed=seed, fingerprint=fingerprint)[columns])
-    if not tables:
+    return pd.concat(tables, ignore_index=True)
+
+
+def _finished(variant: Variant) -> pd.DataFrame:
+    """The finished trials. Raises RequestError if there are none."""
+    done = variant.done
+    if done.empty:
         command = variant.manifest.command(results=variant.folder.parents[1])
         raise RequestError(f"{variant.folder}: no trial is finished; run the sweep: {command}")
-    return pd.concat(tables, ignore_index=True)
+    return done

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 SCORES = "scores.parquet"
 SCORE_COLUMNS = tuple(field.name for field in fields(ScoreRow))
+NO_ANSWERS = tuple(name for name in SCORE_COLUMNS if name != "prediction")
+CATEGORIES = {"benchmark", "family", "metric", "question", "kind"}
+"""Columns of few texts."""
 PAGE = 64 << 20
 """Bytes of a page, so large that a column is compressed as a whole."""
 
@@ -38,6 +41,21 @@ def read_score_table(folder: Path) -> pd.DataFrame:
     texts = {pa.string(): pd.StringDtype()}
     table = _read(folder).to_pandas(types_mapper=texts.get)
     return table.astype({"score": float})
+
+
+def read_short_tables(folders: Sequence[Path], columns: Sequence[str] = NO_ANSWERS) -> pd.DataFrame:
+    """The rows of several trials one after another, with the trial's place among `folders` in the column `trial`:
+    without the answers themselves and with texts as categories, so that reading takes a fifth of the time."""
+    import numpy as np
+    import pyarrow as pa
+
+    texts = [name for name in columns if name in CATEGORIES]
+    tables = [_read(folder, columns, texts) for folder in folders]
+    frame = pa.concat_tables(tables).unify_dictionaries().to_pandas().astype({"score": float})
+    for name in texts:
+        frame[name] = frame[name].cat.reorder_categories(sorted(frame[name].cat.categories))
+    frame.insert(0, "trial", np.repeat(np.arange(len(tables)), [len(table) for table in tables]))
+    return frame
 
 
 def pack_scores(path: Path, trials: Iterable[Path]) -> None:
@@ -92,14 +110,15 @@ def _write(path: Path, table: pa.Table, level: int, dictionaries: Sequence[str] 
         )
 
 
-def _read(folder: Path) -> pa.Table:
+def _read(folder: Path, columns: Sequence[str] = SCORE_COLUMNS, categories: Sequence[str] = ()) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = folder / SCORES
     try:
         # Arrow's pool of a single thread (OMP_NUM_THREADS=1, as in tests and workers) has waited for itself for ever
-        return pq.ParquetFile(path).read(use_threads=False).select(SCORE_COLUMNS)
+        file = pq.ParquetFile(path, read_dictionary=categories)
+        return file.read(columns, use_threads=False).select(columns)
     except (OSError, pa.ArrowException, KeyError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); {FOLDER_AGAIN}") from None
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure, RequestError
-from mm1_lab.results.reading import read_table
-from mm1_lab.results.score_file import read_score_table
+from mm1_lab.results.reading import held_out_losses
+from mm1_lab.results.score_file import read_score_table, read_short_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,24 +125,28 @@ class SearchScores(NamedTuple):
     """The mean score at these shots of each benchmark of questions about images."""
 
 
-def search_scores(folder: Path, shares: Mapping[str, float]) -> SearchScores:
-    """Reads them; `shares` are those of the sources. Raises RequestError if the trial has no benchmark with images, or
-    none of its sources has held-out documents."""
-    scores = read_score_table(folder)
-    shots = _shots(scores)
-    losses = held_out_losses(folder)
-    known = {name: share for name, share in shares.items() if name in losses}
-    if not shots or not known:
-        lacks = "held-out documents of its sources" if shots else "a benchmark with images"
-        raise RequestError(f"learning rates are searched by scores and held-out loss, and {folder} lacks {lacks}")
-    weighted = sum(share * losses[name] for name, share in known.items())
-    most = scores[scores["shots"] == shots[-1]]
-    by_benchmark = most[most["family"] == "vqa"].groupby("benchmark", observed=True)["score"].mean()
-    questions = {str(name): float(score) for name, score in by_benchmark.items()}
-    average = _value(scores, Measure(shots=shots[-1]))
-    return SearchScores(shots[-1], average, weighted / sum(known.values()), questions)
-
-
-def held_out_losses(folder: Path) -> dict[str, float]:
-    table = read_table(folder / "held_out.csv")
-    return dict(zip(table["source"], table["loss"], strict=True))
+def search_scores(trials: Mapping[Path, Mapping[str, float]]) -> dict[Path, SearchScores]:
+    """Reads them of trials' folders, by each its sources' shares. Raises RequestError if a trial has no benchmark with
+    images, or none of its sources has held-out documents."""
+    if not trials:  # all may have diverged
+        return {}
+    scores = read_short_tables([*trials], ["benchmark", "family", "shots", "score"])
+    plain = benchmark_scores(scores[scores["family"].isin(PLAIN)], ["trial"])
+    most = plain[plain["shots"] == plain.groupby("trial")["shots"].transform("max")]
+    averages = most.groupby("trial")["score"].mean()
+    asked = most[most["family"] == "vqa"]
+    questions = defaultdict[int, dict[str, float]](dict)
+    for trial, benchmark, score in zip(asked["trial"], asked["benchmark"], asked["score"], strict=True):
+        questions[trial][benchmark] = score
+    shots = most.groupby("trial")["shots"].first()
+    found = {}
+    for trial, (folder, shares) in enumerate(trials.items()):
+        losses = held_out_losses(folder)
+        known = {name: share for name, share in shares.items() if name in losses}
+        if trial not in averages.index or not known:
+            lacks = "held-out documents of its sources" if trial in averages.index else "a benchmark with images"
+            raise RequestError(f"learning rates are searched by scores and held-out loss, and {folder} lacks {lacks}")
+        weighted = sum(share * losses[name] for name, share in known.items())
+        loss = weighted / sum(known.values())
+        found[folder] = SearchScores(int(shots[trial]), float(averages[trial]), loss, questions[trial])
+    return found

@@ -53,6 +53,7 @@ def test_arms_of_one_trained_model_are_no_repeats() -> None:
     same["score"] = same["score of mixed"].where(is_five & (same["seed"] == 302), same["score"])
     by_chance = replace(study, scores=same[~is_five | (same["seed"] == 302)])
     assert by_chance.first_alike(few)["mixed"] == "five views"
+    assert replace(study, scores=same).first_alike(few)["mixed"] == "mixed", "at other seeds they differ"
     apart = by_chance.mean("mixed", few).estimate - by_chance.mean("336", few).estimate
     assert apart == pytest.approx((theirs.loc["mixed"] - theirs.loc["336"]).mean()), "a mean is of the arm's own values"
     half = {("336", CHAT): 1.0, ("five views", CHAT): -0.5, ("mixed", CHAT): -0.5}

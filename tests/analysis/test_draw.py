@@ -24,7 +24,7 @@ from analysis.pages.axes import draw_axes, drawn_levels, level_rows, what_matter
 from analysis.pages.claims_figure import LETTERS, draw_claims, is_drawn
 from analysis.pages.compare import compare_arms, compare_table
 from analysis.pages.figures import draw_scores
-from analysis.pages.scores import cider_table, means, means_table, scores_by_benchmark, short_table
+from analysis.pages.scores import cider_table, losses_table, means, means_table, scores_by_benchmark, short_table
 from analysis.pages.verdicts import claims_notes, verdicts_table
 from analysis.redraw import _write_scores, draw, sweep_in_short
 from analysis.runs import mixes_machines
@@ -145,9 +145,12 @@ def test_two_seeds_give_arms_no_interval_and_differences_one(data_mix: Sweep) ->
         study = study_of(of_arms(data_mix, ("base", "captions")), seeds)
         table = means_table(study)
         with styled():
-            axes = draw_scores(study).axes
-        bars = [line for axis in axes for line in axis.get_lines() if np.ptp(line.get_xdata()) > 0]
+            figure = draw_scores(study)
+        bars = [line for axis in figure.axes for line in axis.get_lines() if line.get_linestyle() == "-"]
         said = "No ± and no bars below three seeds" in table.notes[0]
+        below = " ".join(figure.get_supxlabel().split())
+        assert ("No intervals below three seeds (`table.md` says why)." in below) == said
+        assert ("Lines: 95 % intervals over seeds" in below) != said
         assert (
             table.frame.map(lambda cell: "±" in cell).any(axis=None)
             == (len(bars) > 0)
@@ -155,6 +158,10 @@ def test_two_seeds_give_arms_no_interval_and_differences_one(data_mix: Sweep) ->
             == (len(seeds) > 2)
         )
         assert re.search(r"\[−?\d", str(compare_table(study, "captions", "base").frame["95 %"][0]))
+        held_out = study.trials[["arm", "seed", "fingerprint"]].assign(source="text", loss=study.trials["seed"] / 4)
+        losses = losses_table(replace(study, held_out=held_out))
+        assert list(losses.frame["text"]) == 2 * ["0.125" if said else "0.250 ± 0.621"]
+        assert ("±" in losses.title) != said
 
 
 def test_arms_that_are_the_same_trials_share_their_seeds(small_mix: Sweep) -> None:
@@ -208,7 +215,8 @@ def own_data(data_mix: Sweep) -> Study:
 
 def marks(axis: Axes) -> list[float]:
     """The values of the marks on an axis, without intervals."""
-    return [float(line.get_xdata()[0]) for line in axis.get_lines() if len(line.get_xdata()) == 1]  # type: ignore[arg-type,index]
+    lines = (line for line in axis.get_lines() if line.get_linestyle() == "None")
+    return [float(value) for line in lines for value in np.asarray(line.get_xdata())]
 
 
 def test_own_data_show_what_there_is(own_data: Study) -> None:

@@ -138,8 +138,8 @@ def test_tuned_models_are_shown_by_what_they_were_tuned_for(data_mix: Sweep) -> 
     left, right = draw_scores(study).axes
     assert (left.get_title(), right.get_title()) == ("conversations", "worked\nsolutions")
     chat = scores[(scores["family"] == "chat") & (scores["shots"] == 0)].groupby("arm")["score"].mean()
-    marks = [float(line.get_xdata()[0]) for line in left.get_lines() if line.get_marker() == "o"]  # type: ignore[index]
-    assert marks == pytest.approx([chat[arm] for arm in arms])
+    (marks,) = (line.get_xdata() for line in left.get_lines() if line.get_marker() == "o")
+    assert list(marks) == pytest.approx([chat[arm] for arm in arms])
     assert [text.get_text() for text in left.get_yticklabels()][:3] == ["captions", "base", "interleaved"]
     frame = short_table(study).frame
     assert list(frame.columns)[:2] == ["arm", "chat 0-shot"]

@@ -53,6 +53,8 @@ def test_variance_of_means_is_pooled_over_arms() -> None:
     half = stats.t.ppf(0.975, 6) * math.sqrt((rest**2).sum() / 6 / 3)
     mean = means_of(scores)["3"]
     assert mean.estimate == pytest.approx(scores[3].mean()) and mean.half_width == pytest.approx(half)
+    many = np.random.default_rng(0).normal(size=(3001, 7))
+    assert means_of(many)["0"].degrees_of_freedom == 3000 * 6, "whatever the rounding of thousands of arms"
 
 
 def test_holes_are_least_squares_as_in_statsmodels() -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 from mm1_lab.formatting import flat
 from mm1_lab.results import Ledger, Manifest
-from mm1_lab.results.reading import read_table
+from mm1_lab.results.reading import held_out_losses, read_table
 from mm1_lab.results.score_file import read_score_table
-from mm1_lab.results.summary import benchmark_scores, held_out_losses, measures
+from mm1_lab.results.summary import benchmark_scores, measures
 from mm1_lab.results.trained import in_the_papers_words, summary_of_model, what_ran
 
 Names = Sequence[tuple[str, int]]
