@@ -151,25 +151,25 @@ def test_a_value_that_runs_beside_others_of_the_search_alone_is_no_mistake(tmp_p
         arms({"sft.after_steps": [100_000, 900_000], "steps": steps})
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+@pytest.mark.parametrize(("sampler", "trials"), [("tpe", 16), ("gp", 8)])  # with 8, tpe proposes the same if pruned
 @pytest.mark.parametrize("limit", [1.5, 4])
 def test_arms_are_what_optuna_proposes_if_divergence_is_worse_than_the_worst(
-    limit: float, sampler: str, laboratory: Laboratory, tmp_path: Path
+    limit: float, sampler: str, trials: int, laboratory: Laboratory, tmp_path: Path
 ) -> None:
     """At a limit of 4 nothing diverges, and the study is Optuna's alone."""
     laboratory.limit = limit
     field = "data_mix.text"
-    write(tmp_path, over={field: OVER[field]}, sampler=sampler, trials=8)
+    write(tmp_path, over={field: OVER[field]}, sampler=sampler, trials=trials)
     request = ask(tmp_path, tmp_path)
     search(request)
     scores = {trial.params[field]: trial.value for trial in optuna_log(request)}
     assert (None in scores.values()) == (limit < 4)
-    made: Any = optuna.samplers.GPSampler(seed=0, n_startup_trials=4)
+    made: Any = optuna.samplers.GPSampler(seed=0, n_startup_trials=trials // 2)
     if sampler == "tpe":
-        made = optuna.samplers.TPESampler(seed=0, n_startup_trials=4, multivariate=True, constant_liar=True)
+        made = optuna.samplers.TPESampler(seed=0, n_startup_trials=trials // 2, multivariate=True, constant_liar=True)
     study = optuna.create_study(direction="maximize", sampler=made)
     known: list[float] = []
-    for _ in range(4):
+    for _ in range(trials // 2):
         asked = [study.ask({field: optuna.distributions.FloatDistribution(0.25, 4, log=True)}) for _ in range(2)]
         found = [scores[float(f"{trial.params[field]:.3g}")] for trial in asked]
         known += [score for score in found if score is not None]
@@ -248,9 +248,8 @@ def test_a_sweep_of_the_confirmation_s_name_is_not_overwritten(here: Path, refus
 def test_killed_and_run_again_it_ends_with_a_verdict(place: Place, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place.folder)
     scale = place.folder / "sweeps" / "scales" / "smoke.yaml"
-    change(scale, "shots: [0, 4, 8], questions: 8, blocks: 8", "shots: [4], questions: 2, blocks: 2")
-    for steps in ("encoder: {steps: 4", "  steps: 8", "train: {steps: 6"):
-        change(scale, steps, f"{steps[:-1]}2")
+    change(scale, "shots: [0, 4, 8]", "shots: [4]")
+    change(scale, "train: {steps: 6", "train: {steps: 2")
     write(place.folder, trials=2, confirm=1)
     command = ("mix", "--scale", "smoke")
     plan = told("plan", *command)
