@@ -66,7 +66,7 @@ def test_training_is_measured() -> None:
 
 def test_what_a_gpu_is_asked_works_on_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the sizes of `smoke`; its peak is not known, and its settings are those of a GPU but for compilation."""
-    settings = ("evaluate.questions=2", "evaluate.blocks=2", "evaluate.shots=[0]", "attention=varlen")
+    settings = ("evaluate.questions=8", "evaluate.blocks=8", "evaluate.shots=[0]", "attention=varlen")
     few = replace(TINY, settings=(*settings, "precision=bf16-mixed", "vocabulary=1000"), steps=3)
     speed, peak, memory, asked = gpu.measure_case(gpu.Case("tiny", few, (16, 32), "cpu"), asked=True)
     assert_sane([speed, asked], 2)
