@@ -21,7 +21,7 @@ from mm1_lab.cli import main
 from mm1_lab.config import WORLD_DATA, DataIdentity, EvaluationStage, Recipe, load_scale, resolve
 from mm1_lab.data.types import Answer, BrokenPicture, Document, Picture, Pixels
 from mm1_lab.orchestrate.tracking.mlflow_logger import DATABASE, connect
-from tests.warm import STARTER, Command
+from tests.warm import STARTER, Command, one_pixel
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background: commands would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -154,7 +154,8 @@ class Place:
     def start(self, *arguments: str, fresh: bool = False) -> Command | subprocess.Popen[str]:
         """The command in a process of its own.
 
-        `fresh`: as a user starts it, and not forked from a process that has imported what it needs.
+        `fresh`: as a user starts it, and not forked from a process that has imported what it needs and that renders no
+        figures.
         """
         own = ("RAY_", "MLFLOW_TRACKING_URI")  # of tests that started Ray or MLflow in this process
         environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
@@ -257,6 +258,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def few_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer are held out for what this process evaluates."""
     monkeypatch.setattr("mm1_lab.evaluate.run.DOCUMENTS", 8)
+
+
+@pytest.fixture
+def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures that this process draws are written as a pixel."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", one_pixel)
 
 
 Refused = Callable[..., str]

@@ -218,6 +218,7 @@ LESSON = """
 """
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_question_a_lesson_and_a_number_of_the_paper(
     tmp_path: Path, again: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,7 +68,7 @@ def test_what_a_gpu_is_asked_works_on_a_processor(monkeypatch: pytest.MonkeyPatc
     """At the sizes of `smoke`; its peak is not known, and its settings are those of a GPU but for compilation."""
     settings = ("evaluate.questions=8", "evaluate.blocks=8", "evaluate.shots=[0]", "attention=varlen")
     few = replace(TINY, settings=(*settings, "precision=bf16-mixed", "vocabulary=1000"), steps=3)
-    speed, peak, memory, asked = gpu.measure_case(gpu.Case("tiny", few, (1, 2), "cpu"), asked=True)
+    speed, peak, memory, asked = gpu.measure_case(gpu.Case("tiny", few, (16, 32), "cpu"), asked=True)
     assert_sane([speed, asked], 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
     data = gpu.WideWorld(1000)
@@ -86,7 +86,7 @@ def test_what_a_gpu_is_asked_works_on_a_processor(monkeypatch: pytest.MonkeyPatc
     guess = replace(few, settings=(*few.settings, "images_per_row={captions: 0.1, interleaved: 0.1}"))
     assert gpu._count(replace(on_gpu, amounts=guess), stage, data) == (tokens, cost), "by the pictures that are there"
     assert memory.ours is None and memory.reference_is == gpu.PLANNED
-    assert "1, 2;" in speed.note and peak.ours is None and "unknown" in peak.note
+    assert "16, 32;" in speed.note and peak.ours is None and "unknown" in peak.note
     assert "questions against" in asked.note
 
 

@@ -51,7 +51,12 @@ def test_an_evaluation_s_memory_has_room_for_the_logits_of_a_held_out_row() -> N
     assert cost.activations == pytest.approx(live.most, rel=0.01)
 
 
-def test_no_step_waits_for_a_gpu(tmp_path: Path) -> None:
+def test_no_step_waits_for_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers are alike: two of encoder and decoder wait as often as all of them."""
+    for known, name in ((counts.TOWERS, "CLIP ViT-L/336"), (counts.DECODERS, "Qwen2.5-0.5B")):
+        values = known[name].to_dict() | {"num_hidden_layers": 2}
+        values.pop("layer_types", None)
+        monkeypatch.setitem(known, name, type(known[name]).from_dict(values))
     assert counts.waits_of_a_step(counts.real_case("CLIP ViT-L/336", "Qwen2.5-0.5B", True, 2, tmp_path)) == []
     with FakeTensorMode(), counts.Waits() as waits:
         values = torch.ones(8)
@@ -86,7 +91,7 @@ def test_weights_are_gathered_in_half_precision_and_gradients_exchanged_once_a_s
 
 def test_what_is_compiled_is_one_graph() -> None:
     """Encoder, connector and decoder, with masks and by document: `fullgraph` raises where a graph would break."""
-    size = Size(layers=2, width=16, heads=2)
+    size = Size(layers=1, width=16, heads=2)
     model = small_mm1(size, size, "c-abstractor", 50, 40, 3)
     batch = rows_of(torch.tensor([[1] * 20 + [2] * 12 + [0] * 8, [1] * 40]))
     images = torch.randint(256, (2, 3, 24, 24), dtype=torch.uint8)

@@ -12,8 +12,11 @@ from tests.conftest import Place, Told, change
 CLAIM = {"claim": "fewer tokens are better", "first": "few", "second": "base", "measure": "0-shot", "expect": "greater"}
 
 
+pytestmark = pytest.mark.usefixtures("few_documents", "unrendered")
+
+
 @pytest.fixture(autouse=True)
-def inside(again: Place, few_documents: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def inside(again: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(again.folder)
 
 

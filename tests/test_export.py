@@ -50,6 +50,8 @@ from tests.test_lab import shrunk
 ANSWER = "a red circle"
 SWEEP = ("data_mix", "--scale", "smoke", "--only", "base")
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, finished: Place) -> Path:

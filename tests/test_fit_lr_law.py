@@ -10,14 +10,15 @@ COMMAND = ("fit-lr-law", "--share", "--scale", "smoke", "--sizes", "9M,85M,302M"
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("few_documents")
+@pytest.mark.usefixtures("few_documents", "unrendered")
 def test_from_nothing_to_a_figure_and_again(place: Place, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place.folder)
     change(place.folder / "sweeps" / "lr_law.yaml", "rates: 5", "rates: 3")
     change(place.folder / "sweeps" / "lr_law.yaml", "extensions: 3", "extensions: 0")
     scale = place.folder / "sweeps" / "scales" / "smoke.yaml"
     change(scale, "shots: [0, 4, 8]", "shots: [0]")
-    change(scale, "train: {steps: 6", "train: {steps: 2")
+    for steps in ("encoder: {steps: 4", "  steps: 8", "train: {steps: 6"):
+        change(scale, steps, f"{steps[:-1]}2")
     assert "Time is up, with " in told(*COMMAND, "--minutes", "0.001")
     output = told(*COMMAND)
     folder = place.results / "smoke" / "lr_law"

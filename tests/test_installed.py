@@ -27,6 +27,12 @@ answer = model.generate(torch.tensor([[1, 5]]), max_new_tokens=3, prefix_allowed
 assert answer.tolist() == [[1, 5, image, image, image]], answer
 """
 """An exported model goes on after image tokens that it said itself."""
+PLANS = """
+import mm1_lab
+from mm1_lab.cli import main
+print(mm1_lab.__file__)
+assert main(["plan", "data_mix", "--only", "base"]) == main(["plan", "sweeps/own.yaml", "--scale", "smoke"]) == 0
+"""
 
 
 def run(*command: str, folder: Path, path: Path | None = None) -> str:
@@ -58,15 +64,14 @@ def test_a_wheel_works_anywhere(tmp_path: Path) -> None:
     wheel = built(tmp_path)
     target = ("--target", str(installed))
     run(*PIP, "install", "--no-compile", "--no-deps", "--no-index", *target, str(wheel), folder=empty)
+    write_connectors(empty)
 
     def command(*arguments: str) -> str:
         return run(sys.executable, "-m", "mm1_lab", *arguments, folder=empty, path=installed)
 
-    where = run(sys.executable, "-c", "import mm1_lab; print(mm1_lab.__file__)", folder=empty, path=installed)
-    assert where.startswith(str(installed))
-    assert "shipped" in command("plan", "data_mix", "--only", "base")
-    write_connectors(empty)
-    assert "own at smoke: 2 trials, 6 stages to run" in command("plan", "sweeps/own.yaml", "--scale", "smoke")
+    plans = run(sys.executable, "-c", PLANS, folder=empty, path=installed)
+    assert plans.startswith(str(installed)) and "shipped" in plans
+    assert "own at smoke: 2 trials, 6 stages to run" in plans
     shutil.rmtree(empty / "sweeps")
     study = installed / "mm1_lab" / "shipped" / "results" / "study"
     assert (study / "mini" / "data_mix" / "scores.parquet").exists() and not (study / "trials").exists()

@@ -11,7 +11,7 @@ from tests.conftest import Place, run_python
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("few_documents")
+@pytest.mark.usefixtures("few_documents", "unrendered")
 def test_the_examples_run_and_scores_are_of_all_finished_trials(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of an arm that was not asked for."""
     monkeypatch.chdir(place.folder)

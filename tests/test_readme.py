@@ -17,7 +17,7 @@ from analysis.study import read_study
 from analysis.table import as_text
 from mm1_lab.cli import command_parsers, main, make_parser
 from mm1_lab.config import Measure
-from tests.conftest import REPOSITORY, Place
+from tests.conftest import REPOSITORY, Place, Told
 from tests.data.conftest import Files
 from tests.evaluate.published import draw, write_pope
 
@@ -177,21 +177,22 @@ def test_the_verdicts_are_recomputed_from_the_p_of_their_parts_as_shown(monkeypa
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_documents", "unrendered")
 def test_a_benchmark_of_one_s_own_beside_a_published_one(
-    tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, place: Place, told: Told, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On trials that are trained already; a file that does not fit is refused before anything runs."""
     section = ("A benchmark of your own", "../README.md")
     line, entry = shown("json", *section), yaml.safe_load(shown("yaml", *section))
-    told = yaml.safe_load(shown("yaml", "Your own benchmark", "your-own-data.md"))
-    assert told["benchmarks"]["signs"] == entry["benchmarks"]["signs"]
+    page = yaml.safe_load(shown("yaml", "Your own benchmark", "your-own-data.md"))
+    assert page["benchmarks"]["signs"] == entry["benchmarks"]["signs"]
     monkeypatch.chdir(tmp_path)
     files = Files(tmp_path)
     files.captions("captions.tar", range(80))
     files.jsonl("text.jsonl", [f"Line {n} says: {files.prose(30, n)}" for n in range(40)])
     data = {"captions": "captions.tar", "text": "text.jsonl"}
     arguments = ("data_mix", "--scale", "smoke", "--only", "captions+text", "--data", str(files.yaml(**data)))
-    assert "1 of 1 trial" in place.run("run", *arguments, "--inline")
+    assert "1 of 1 trial" in told("run", *arguments, "--inline")
     trained = set(place.results.glob("store/*/DONE"))
 
     for name, start, count in (("signs", 0, 10), ("signs-train", 50, 8)):
@@ -211,7 +212,7 @@ def test_a_benchmark_of_one_s_own_beside_a_published_one(
         assert error.count("\n") <= 2 and "pictures: has no image '3.png' of question 4" in error
     (tmp_path / "gone.png").rename(tmp_path / "pictures" / "3.png")
 
-    assert "1 of 1 trial" in place.run("run", *few, "--inline")
+    assert "1 of 1 trial" in told("run", *few, "--inline")
     assert set(place.results.glob("store/*/DONE")) == trained, "only the evaluation ran"
     (table,) = (path for path in place.results.glob("smoke/*/scores.csv") if "evaluate" in path.parent.name)
     with table.open(encoding="utf-8", newline="") as file:

@@ -16,13 +16,13 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 def test_every_sweep_runs_through_and_all_are_drawn_together(place: Any) -> None:
     shutil.copytree(REPOSITORY / "sweeps", place.folder / "sweeps", dirs_exist_ok=True)  # whole, as lessons need them
     for sweep in SWEEPS:
-        output = place.run("run", sweep, "--scale", "smoke")
+        output = place.run("run", sweep, "--scale", "smoke", fresh=True)  # with its figures
         assert not re.search("^failed ", output, re.MULTILINE), output
         assert (place.results / "smoke" / sweep / "trials.csv").exists()
     before, tables = place.done(), place.tables()
     for sweep in reversed(SWEEPS):
         place.run("run", sweep, "--scale", "smoke")  # nothing is done again
-    place.run("report")
+    place.run("report", fresh=True)
     assert place.done() == before and place.tables() == tables
     lessons = (place.results / "smoke" / "lessons.md").read_text(encoding="utf-8")
     assert "not run" not in lessons

@@ -3,8 +3,6 @@
 import json
 import re
 import shlex
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.conftest import REPOSITORY, Place, change
+from tests.conftest import REPOSITORY, Place, Told, change
 
 EXTENDING = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8").split("## Your own connector\n")[1]
 
@@ -36,35 +34,39 @@ def add_connector(clone: Path) -> None:
 
 
 @pytest.mark.slow
-def test_every_command_of_the_first_hour_works(again: Place) -> None:
+@pytest.mark.usefixtures("few_documents", "unrendered")
+def test_every_command_of_the_first_hour_works(again: Place, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the first sweep was run already, as other tests need it."""
-    told: dict[str, str] = {}
+    monkeypatch.chdir(again.folder)
+    said: dict[str, str] = {}
     for heading, blocks in sections():
         if heading == "A connector of your own":
             add_connector(again.folder)
         for language, text in blocks:
             if language == "python":
-                subprocess.run([sys.executable, "-c", text], cwd=again.folder, check=True)
+                exec(text, {})
                 continue
             for line in text.splitlines():
                 program, *arguments = shlex.split(line)
                 assert program == "mm1-lab", line
-                if arguments != ["dashboard"]:  # tests/test_cli.py
-                    told[f"{heading}: {arguments[0]}"] = again.run(*arguments)
-    assert {command.split(": ")[-1] for command in told} == {
+                if arguments == ["dashboard"]:  # tests/test_cli.py
+                    continue
+                own = heading == "A connector of your own"  # which this process would know from then on
+                said[f"{heading}: {arguments[0]}"] = again.run(*arguments) if own else told(*arguments)
+    assert {command.split(": ")[-1] for command in said} == {
         "plan", "run", "status", "compare", "show", "report", "init", "show-data", "fit-lr-law",
     }  # fmt: skip
-    assert " 1 of 2 trials done before" in told["A question of your own: run"]
-    assert "connector_beyond at smoke: 1 task, 1 of 2 trials done before" in told["A connector of your own: run"]
+    assert " 1 of 2 trials done before" in said["A question of your own: run"]
+    assert "connector_beyond at smoke: 1 task, 1 of 2 trials done before" in said["A connector of your own: run"]
     assert (again.results / "report.html").exists()
-    assert "data_mix" in told["Data and a benchmark of your own: run"]
-    assert ": 1 task, " in told["Data and a benchmark of your own: run"], "its evaluation alone"
+    assert "data_mix" in said["Data and a benchmark of your own: run"]
+    assert ": 1 task, " in said["Data and a benchmark of your own: run"], "its evaluation alone"
     (scores,) = (path for path in again.results.glob("smoke/*/scores.csv") if "shades" in path.read_text("utf-8"))
     assert ",data=data-" in scores.parent.name
-    assert "-0.3" in told["A learning-rate law from a table: fit-lr-law"].replace("−", "-"), "the law's slope"
+    assert "-0.3" in said["A learning-rate law from a table: fit-lr-law"].replace("−", "-"), "the law's slope"
 
 
-@pytest.mark.usefixtures("few_documents")
+@pytest.mark.usefixtures("few_documents", "unrendered")
 def test_the_notebook_runs(again: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder of which the scale asks fewer questions, without examples."""
     from matplotlib.figure import Figure

@@ -1,7 +1,8 @@
 """Commands in processes of their own that begin at once: forked from one that has imported other people's libraries.
 
 Importing torch, Lightning and MLflow takes as long as a small sweep. The package itself is imported by each command
-anew, from the folder that it is given. For Linux: elsewhere such libraries do not stand a fork.
+anew, from the folder that it is given; its figures are written as a pixel. For Linux: elsewhere such libraries do
+not stand a fork.
 """
 
 import contextlib
@@ -17,12 +18,20 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 LIBRARIES = (
     "torch", "lightning.pytorch", "transformers", "transformers.models.llama.modeling_llama", "mlflow",
     "mlflow.store.tracking.sqlalchemy_store", "matplotlib.figure", "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_pdf", "scipy.stats", "pandas",
 )  # fmt: skip
+
+
+def one_pixel(figure: object, file: Any, **_: object) -> None:
+    """Stands for `Figure.savefig`: rendering takes most of the time of drawing, and other tests look at pictures."""
+    from PIL import Image
+
+    Image.new("RGB", (1, 1)).save(file, "png")
 
 
 class Command:
@@ -136,5 +145,6 @@ def report(asked: dict, output: int, status: int) -> None:  # type: ignore[type-
 if __name__ == "__main__":
     for library in LIBRARIES:
         __import__(library)
+    sys.modules["matplotlib.figure"].Figure.savefig = one_pixel
     gc.freeze()  # or the children's collections would copy the pages of all of it
     serve(socket.socket(fileno=int(sys.argv[1])))

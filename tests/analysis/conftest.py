@@ -1,8 +1,4 @@
-from typing import Any, BinaryIO
-
 import pytest
-from matplotlib.figure import Figure
-from PIL import Image
 
 from analysis.study import Study
 from mm1_lab.config import Sweep, load_sweep
@@ -30,13 +26,3 @@ def small_mix(data_mix: Sweep) -> Sweep:
 def mix_study(data_mix: Sweep) -> Study:
     """All its arms at three seeds; not to be changed."""
     return study_of(data_mix, range(3))
-
-
-@pytest.fixture
-def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are written as a pixel: rendering takes most of the time, and other tests look at pictures."""
-
-    def one_pixel(figure: Figure, file: BinaryIO, **_: Any) -> None:
-        Image.new("RGB", (1, 1)).save(file, "png")
-
-    monkeypatch.setattr(Figure, "savefig", one_pixel)

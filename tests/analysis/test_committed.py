@@ -63,10 +63,10 @@ def test_arms_of_one_trained_model_are_no_repeats() -> None:
 
 
 def test_a_size_that_answers_no_better_than_constant_answers_is_named() -> None:
-    runs = search_runs(read_variant(STUDY / "lr_law"))
+    variant = read_variant(STUDY / "lr_law")
+    runs = search_runs(variant)
     (told,) = (text for text in runs.cautions if "constant answers" in text)
     assert told.startswith("9M: ") and [*runs.points][-2:] == ["8-shot average", HELD_OUT]
-    variant = read_variant(STUDY / "lr_law")
     scores = read_scores(variant)
     asked = scores[(scores["family"] == "vqa") & (scores["shots"] == 8)]
     means = asked.groupby(["arm", "seed", "benchmark"], observed=True)["score"].mean().groupby("arm").mean()

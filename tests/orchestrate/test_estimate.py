@@ -3,9 +3,6 @@
 import json
 import os
 import re
-import resource
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -208,6 +205,7 @@ def test_each_gpu_holds_its_share() -> None:
     assert nodes.held == 240e9 / 8 + 4e9 + 8 * 3e9 + 2e9, "each node holds the model"
 
 
+@pytest.mark.usefixtures("few_documents", "unrendered")
 def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
     place: Place, monkeypatch: pytest.MonkeyPatch, told: Told
 ) -> None:
@@ -273,18 +271,13 @@ def test_what_the_paper_asks_fits_its_gpus(sweep: str, ask: Ask) -> None:
     plan_values([ask(sweep=sweep, scale="paper")])
 
 
-@pytest.mark.slow
-def test_the_papers_final_models_are_planned_without_weights_or_memory(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("here", "within_a_gigabyte")
+def test_the_papers_final_models_are_planned_without_weights_or_memory(told: Told) -> None:
     """`UPDATE_GOLDEN=1` rewrites the file."""
-    command = [sys.executable, "-m", "mm1_lab.cli", "plan", "final_models", "--scale", "paper"]
-    command += ["--results", str(tmp_path / "results"), "--store", str(tmp_path / "store")]
-    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    unit = 1 if sys.platform == "darwin" else 1024
-    assert unit * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2e9
+    plan = told("plan", "final_models", "--scale", "paper", "--results", "results", "--store", "store")
     if os.environ.get("UPDATE_GOLDEN"):
-        GOLDEN.write_text(result.stdout, encoding="utf-8")
-    assert result.stdout == GOLDEN.read_text(encoding="utf-8")
+        GOLDEN.write_text(plan, encoding="utf-8")
+    assert plan == GOLDEN.read_text(encoding="utf-8")
 
 
 def enter(folder: Path, stage: MultimodalStage, seconds: float) -> None:

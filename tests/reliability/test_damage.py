@@ -23,7 +23,7 @@ ARMS = ("--scale", "smoke", "--only", "base", "--only", "captions")
 
 
 @pytest.fixture
-def copy(finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def copy(finished: Any, unrendered: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A results folder with two finished trials, in a working directory of its own."""
     shutil.copytree(finished.folder, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")

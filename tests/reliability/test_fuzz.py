@@ -61,14 +61,14 @@ def refused_or_read(read: Callable[[], object], content: str) -> bool:
     return False
 
 
-@parametrize
-def test_mutated_yaml(tmp_path: Path, times: int) -> None:
+@pytest.mark.parametrize("count", [150, pytest.param(300 * LONG, marks=pytest.mark.soak)])
+def test_mutated_yaml(tmp_path: Path, count: int) -> None:
     chance = random.Random(f"{SEED} 15")
     shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
     sweeps = [tmp_path / "sweeps" / name for name in ("data_mix.yaml", "encoder.yaml", "lr_law.yaml")]
     recipe, scale = tmp_path / "sweeps" / "recipes" / "base.yaml", tmp_path / "sweeps" / "scales" / "smoke.yaml"
     refused = 0
-    for number in range(300 * times):
+    for number in range(count):
         path = [*sweeps, recipe, scale][number % 5]
         whole = path.read_text(encoding="utf-8")
         content = mutant(whole, chance)
@@ -76,7 +76,7 @@ def test_mutated_yaml(tmp_path: Path, times: int) -> None:
         sweep = path if path in sweeps else sweeps[0]
         refused += refused_or_read(lambda sweep=sweep: (load_sweep(sweep), load_scale("smoke", scale.parent)), content)
         path.write_text(whole, encoding="utf-8")
-    assert 0 < refused < 300 * times
+    assert 0 < refused < count
 
 
 READ = ("*/*/sweep.json", "*/*/.drawn.json", "*/*/trials.csv", "trials/*/*.*", "trials/*/DONE", "store/*/*.json")

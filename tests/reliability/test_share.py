@@ -70,6 +70,7 @@ def test_of_three_processes_two_are_killed_and_the_last_does_the_rest(place: Any
     assert "nothing ran" in place.run(*SHARE)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_in_time_it_leaves_a_checkpoint_from_which_the_next_resumes(
     place: Any, finished: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -125,17 +125,21 @@ def test_results_that_cannot_be_written_are_drawn_elsewhere(
     assert error == "mm1-lab: summary.md: Read-only file system; draw into a folder of your own: --into DIR\n"
 
 
-def test_weights_that_gc_deleted_are_trained_again_with_the_same_scores(finished: Place, again: Place) -> None:
+@pytest.mark.usefixtures("unrendered")
+def test_weights_that_gc_deleted_are_trained_again_with_the_same_scores(
+    finished: Place, again: Place, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the command that `export` names; the trial that was not asked for stays without."""
+    monkeypatch.chdir(again.folder)
     before = again.tables()
-    assert "freed" in again.run("gc", "--all", "--yes")
+    assert "freed" in told("gc", "--all", "--yes")
     arm = ("data_mix", "--scale", "smoke", "--only", "base")
-    error = again.run("export", *arm, "mine", code=2)
+    error = told("export", *arm, "mine", code=2)
     command = "mm1-lab run data_mix --scale smoke --only base --anew"
     assert error.endswith(f"train it again: {command}\n") and error.count("\n") == 1
-    assert "done      base / seed 0 in" in again.run(*command.split()[1:], "--inline")
+    assert "done      base / seed 0 in" in told(*command.split()[1:], "--inline")
     assert again.tables() == before
     stored = [path.relative_to(again.results) for path in again.results.glob("store/*/model.safetensors")]
     assert len(stored) == 3, "encoder, decoder and the model of one arm, bit by bit those of before"
     assert all((again.results / one).read_bytes() == (finished.results / one).read_bytes() for one in stored)
-    assert again.run("export", *arm, "mine") == "mine\n"
+    assert told("export", *arm, "mine") == "mine\n"
