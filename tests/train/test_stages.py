@@ -43,7 +43,8 @@ def kill_at(step: int) -> Callable[[Progress], None]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "workers"), [("encoder", 2), ("reconstructive", 0), ("experts", 0), ("tied", 0), ("sft", 0)]
+    ("kind", "workers"),
+    [("encoder", 2), ("reconstructive", 0), ("experts", 0), ("tied", 0), ("aligned", 0), ("sft", 0)],
 )
 @pytest.mark.usefixtures("each_step")
 def test_a_twice_killed_stage_ends_as_if_undisturbed(
