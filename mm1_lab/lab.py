@@ -42,7 +42,7 @@ def plan(sweep: Request) -> pd.DataFrame:
 
     trials = [trial for part in rounds_of(sweep, to_the_end=True) for trial in part.trials]
     stages = make_plan(trials, sweep.ledger).stages.values()
-    rows = [(one.stage.KIND, one.fingerprint, one.stage.seed, one.state, one.why) for one in stages]
+    rows = [(one.stage.name, one.fingerprint, one.stage.seed, one.state, one.why) for one in stages]
     return pd.DataFrame(rows, columns=["kind", "fingerprint", "seed", "state", "why"])
 
 

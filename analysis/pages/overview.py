@@ -76,9 +76,11 @@ def _picture(path: Path) -> str:
 
 
 def _question(sweep: Sweep) -> str:
-    unsaid = ("images", "frozen", "encoder schedule")
-    levels = levels_of(sweep.base).items()
-    base = ", ".join(f"{axis} {level}" for axis, level in levels if axis not in unsaid and level != UNSET)
+    unsaid = {"images", "frozen", "encoder schedule"}
+    levels = levels_of(sweep.base)
+    if not sweep.base.align.steps:
+        unsaid |= {axis for axis in levels if axis.startswith("align ")}
+    base = ", ".join(f"{axis} {level}" for axis, level in levels.items() if axis not in unsaid and level != UNSET)
     return f"{len(sweep.arms)} arms, each a change to the base: {base}."
 
 

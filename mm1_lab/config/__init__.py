@@ -8,7 +8,7 @@ from mm1_lab.config.errors import NotHere, RequestError, bounded, nearest
 from mm1_lab.config.law import FEWEST_SIZES, PAPER_LAW, parse_count
 from mm1_lab.config.measure import AVERAGE, CHAT, TEXT_CORE, UNPARSED, Measure, MeasureField
 from mm1_lab.config.own_connectors import ALLOWED, OwnConnectors
-from mm1_lab.config.recipe import SOURCES, DataMix, EncoderRecipe, Recipe, SftRecipe
+from mm1_lab.config.recipe import SOURCES, AlignRecipe, DataMix, EncoderRecipe, Recipe, SftRecipe
 from mm1_lab.config.resolve import Trial, decoder_name, resolve, resolve_sweep
 from mm1_lab.config.scale import (
     DecoderTraining,

@@ -33,7 +33,7 @@ Frozen = Annotated[tuple[Part, ...], AfterValidator(_not_all)]
 """Parts that are not trained."""
 
 
-def _check_multipliers(recipe: "Recipe | SftRecipe") -> None:
+def _check_multipliers(recipe: "Recipe | AlignRecipe | SftRecipe") -> None:
     for part, multiplier in recipe.lr_multipliers.items():
         if part in recipe.frozen and multiplier != 1:  # a base's may be set to 1, as an arm cannot remove it
             raise ValueError(f"lr_multipliers.{part} is {multiplier:g}, but {part} is frozen; set it to 1 or remove it")
@@ -104,6 +104,27 @@ class EncoderRecipe(Config):
         return {"size": value[0], "beside": value[1]}
 
 
+class AlignRecipe(Config):
+    """An alignment before multimodal pre-training, as of VILA or InternVL: by default the connector alone learns, on
+    captions. Pre-training then reads the same rows as without it, also those that the alignment has read, so that arms
+    with and without one differ in nothing else."""
+
+    steps: Steps = 0
+    """Optimiser steps in the paper's count, as `steps` of the recipe. 0: there is no alignment."""
+    learning_rate: Rate | Literal["scale"] = "scale"
+    """Peak learning rate: a number, or the scale's own (`train.learning_rate`)."""
+    lr_multipliers: dict[Part, Weight] = Field(default_factory=dict)
+    """As for pre-training."""
+    frozen: Frozen = ("encoder", "decoder")
+    """Parts that it does not train."""
+    data_mix: DataMix = DataMix.model_validate({"captions": 1})
+
+    @model_validator(mode="after")
+    def _trainable(self) -> "AlignRecipe":
+        _check_multipliers(self)
+        return self
+
+
 class SftRecipe(Config):
     """Supervised fine-tuning on instructions, after pre-training (section 5)."""
 
@@ -163,9 +184,12 @@ class Recipe(Config):
     """A size from the scale's table (`302M`), or a Hugging Face folder or hub name. `base`: the scale's counterpart of
     the paper's 1.2B. `larger`: its counterpart of the 2.9B of Table 1 (at `mini` the base's)."""
     data_mix: DataMix = DataMix.model_validate({"captions": 5, "interleaved": 5, "text": 1})
+    align: AlignRecipe = AlignRecipe()
+    """A stage before multimodal pre-training, which then goes on from it; by default there is none."""
     steps: Steps = 200_000
     """Optimiser steps in the paper's count; the scale defines how many of its own steps 200,000 are. 0: encoder and
-    decoder are joined by an untrained connector, from which `sft` starts (single-stage training)."""
+    decoder are joined by an untrained connector, from which `sft` starts (single-stage training), or by the one that
+    `align` has trained."""
     learning_rate: Rate | Literal["scale", "paper"] = "scale"
     """Peak learning rate: a number; `scale`: the scale's own; `paper`: Eq. 1 at the counted parameters."""
     lr_multipliers: dict[Part, Weight] = Field(default_factory=dict)

@@ -3,13 +3,13 @@
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from mm1_lab.config.base import Config
 from mm1_lab.config.errors import RequestError, nearest
 from mm1_lab.config.law import PAPER_LAW
-from mm1_lab.config.recipe import SOURCES, EncoderRecipe, Part, Recipe, SftRecipe
+from mm1_lab.config.recipe import SOURCES, AlignRecipe, EncoderRecipe, Part, Recipe, SftRecipe
 from mm1_lab.config.scale import MultimodalTraining, Optimiser, Scale
 from mm1_lab.config.size import (
     ConnectorConfig,
@@ -88,7 +88,7 @@ def resolve_sweep(
     """Every arm at every seed, seeds outermost. Arms with equal recipes give trials with equal fingerprints. Each arm
     is resolved once; its further trials are copies with another seed."""
     resolved = [resolve(arm, recipe, scale, seeds[0], data, models) for arm, recipe in sweep.arms.items()]
-    reseeded: dict[tuple[str, int], Stage] = {}
+    reseeded: dict[tuple[str, str, int], Stage] = {}
     return [
         trial.model_copy(update={"seed": seed, "evaluation": _with_seed(trial.evaluation, seed, reseeded)})
         for seed in seeds
@@ -96,11 +96,11 @@ def resolve_sweep(
     ]
 
 
-def _with_seed(stage: Stage, seed: int, made: dict[tuple[str, int], Stage]) -> Stage:
+def _with_seed(stage: Stage, seed: int, made: dict[tuple[str, str, int], Stage]) -> Stage:
     """The stage and everything it depends on, with another seed. `made` caches stages, so that trials share them."""
     if stage.seed == seed:
         return stage
-    key = (stage.fingerprint, seed)
+    key = (stage.fingerprint, stage.name, seed)
     if key not in made:
         inputs = {name: _with_seed(needed, seed, made) for name, needed in stage.inputs.items()}
         made[key] = stage.model_copy(update={"seed": seed, **inputs})
@@ -117,6 +117,8 @@ class _Resolver:
     data: DataIdentity
     models: Any
     """PretrainedModels, or None if neither recipe nor scale names any."""
+    section: str = ""
+    """`align.` while that part of the recipe is resolved; for errors."""
 
     @property
     def shared(self) -> dict[str, Any]:
@@ -134,7 +136,20 @@ class _Resolver:
             sharp_demonstrations=sft.sharp_demonstrations if sft else None,
         )
 
+    def alignment(self) -> MultimodalStage | None:
+        """What `multimodal` makes of a recipe with the fields of `align` in place of its own; None without steps."""
+        align = self.recipe.align
+        if not align.steps:
+            return None
+        fields = {name: getattr(align, name) for name in AlignRecipe.model_fields}
+        recipe = self.recipe.model_copy(update={**fields, "align": AlignRecipe(), "data_order": 0})
+        return replace(self, recipe=recipe, section="align.").multimodal()
+
     def multimodal(self) -> MultimodalStage:
+        """Multimodal pre-training, after the alignment if there is one; the alignment itself if nothing follows it."""
+        start = self.alignment()
+        if start and not self.recipe.steps:
+            return start
         recipe = self.recipe
         scale = self.scale
         encoder = self.encoder()
@@ -172,6 +187,7 @@ class _Resolver:
             training=self.training(decoder),
             drop_overlong=drop_overlong,
             attention=scale.packed_attention,
+            start=start.model_copy(update={"aligns": True}) if start else None,
         )
 
     def training(self, decoder: DecoderStage | PretrainedDecoder) -> MultimodalTraining:
@@ -216,9 +232,10 @@ class _Resolver:
         _check_length(model.decoder, training.sequence_length, f"{rows_of}sequence_length")
         if sft.after_steps is not None and isinstance(model, MultimodalStage):
             stop = steps_of(scale.train, sft.after_steps, PAPER_STEPS)
-            if stop > model.training.steps:
-                raise RequestError(f"sft.after_steps: {stop} is after pre-training's last step, {model.training.steps}")
-            if stop < model.training.steps:
+            last = model.training.steps if self.recipe.steps else 0  # those of an alignment do not count
+            if stop > last:
+                raise RequestError(f"sft.after_steps: {stop} is after pre-training's last step, {last}")
+            if stop < last:
                 model = model.model_copy(update={"stop_after": stop})
         if resolution == "native":
             image_size = model.image_size
@@ -275,11 +292,15 @@ class _Resolver:
             if name not in sources and not may_be_off:
                 known = nearest(name, sources)
                 if name in SOURCES:
-                    known = (
-                        f"; they contain {', '.join(sources) or 'no source'}. Give --set data_mix.{name}=0, "
-                        "or run arms that set what they mix without it (of the data_mix sweep, --only captions+text)"
-                    )
-                raise RequestError(f"data_mix lists {name}, which the data do not contain{known}")
+                    known = f"; they contain {', '.join(sources) or 'no source'}. "
+                    if self.section:
+                        known += f"Name others: --set '{self.section}data_mix={{SOURCE: 1}}'"
+                    else:
+                        known += (
+                            f"Give --set data_mix.{name}=0, or run arms that set what they mix without it (of the "
+                            "data_mix sweep, --only captions+text)"
+                        )
+                raise RequestError(f"{self.section}data_mix lists {name}, which the data do not contain{known}")
         return {name: float(f"{share:.9g}") for name, share in shares.items()}
 
     def decoder(self) -> DecoderStage | PretrainedDecoder:

@@ -103,6 +103,11 @@ class Stage(Config):
     precision: str
     compile: bool
 
+    @property
+    def name(self) -> str:
+        """What plans, progress and records call it: its kind, unless a trial may have two of it."""
+        return self.KIND
+
     @cached_property
     def inputs(self) -> dict[str, "Stage"]:
         """The stages whose results this one reads, by field name."""
@@ -432,10 +437,11 @@ class WholeModelStage(Stage):
 
 
 class MultimodalStage(WholeModelStage):
-    """Multimodal pre-training of encoder, connector and decoder together."""
+    """Multimodal pre-training of encoder, connector and decoder together, or the alignment before it."""
 
     KIND: ClassVar[str] = "multimodal"
     VERSION: ClassVar[int] = 3
+    NOT_IN_IDENTITY: ClassVar[frozenset[str]] = frozenset({"aligns"})
 
     encoder: SerializeAsAny[EncoderStage | PretrainedEncoder]
     decoder: SerializeAsAny[DecoderStage | PretrainedDecoder]
@@ -453,11 +459,19 @@ class MultimodalStage(WholeModelStage):
     """A control: documents get the images of other documents."""
     data_order: int = 0
     """A control: above 0, the same batches in another order."""
+    start: "MultimodalStage | None" = None
+    """The alignment, of the same parts, whose weights it goes on from."""
+    aligns: bool = False
+    """Whether it is called an alignment, as another goes on from it."""
 
     views: ClassVar[int] = 1
     """Images that each picture is turned into."""
     tuned: ClassVar[bool] = False
     """Whether it learns conversations: only answers count in the loss, and it is asked the benchmarks for these."""
+
+    @property
+    def name(self) -> str:
+        return "alignment" if self.aligns else self.KIND
 
     @property
     def architecture(self) -> "MultimodalStage":

@@ -130,9 +130,12 @@ class _Search(Rounds):
         other = request.file.with_name(f"{self.confirmed}.yaml")
         if other.exists():
             raise RequestError(f"{other}: the search's confirmation has this name; rename one")
-        for field, space in self.settings.over.items():
+        over = self.settings.over
+        for field, space in over.items():
             if field.startswith("sft.") and not request.sweep.base.sft:
                 raise RequestError(f"search.over.{field}: the base is not tuned; name a recipe with `sft`")
+            if field.startswith("align.") and not request.sweep.base.align.steps and "align.steps" not in over:
+                raise RequestError(f"search.over.{field}: the base has no alignment; search over align.steps, too")
             if isinstance(space, Range):
                 self.spaces[field] = FloatDistribution(space.low, space.high, log=space.log)
                 inner = space.low + (space.high - space.low) / math.pi

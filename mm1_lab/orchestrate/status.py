@@ -70,7 +70,8 @@ def show_values(request: Request, arms: list[str]) -> dict[str, Any]:
     values = {}
     for arm in arms:
         trial = next(trial for trial in request.trials if trial.arm == arm)
-        resolved = trial.evaluation.model_dump(mode="json")
+        start = {"start": {"data", "encoder", "decoder"}}  # those of the stage after it
+        resolved = trial.evaluation.model_dump(mode="json", exclude={"model": {**start, "model": start}})
         values[arm] = {
             "recipe": in_the_papers_words(trial.recipe.model_dump(mode="json"), resolved),
             "fingerprint": trial.fingerprint,

@@ -296,5 +296,9 @@ def claim_keys(sweep: Sweep) -> dict[str, str]:
 
 
 def _recipes(sweep: Sweep) -> dict[str, str]:
-    """The recipe of each arm as text."""
-    return {arm: canonical_json(recipe.model_dump(mode="json")) for arm, recipe in sweep.arms.items()}
+    """The recipe of each arm as text; without an alignment as in results from before there was that field."""
+    texts = {}
+    for arm, recipe in sweep.arms.items():
+        exclude = None if recipe.align.steps else {"align"}
+        texts[arm] = canonical_json(recipe.model_dump(mode="json", exclude=exclude))
+    return texts

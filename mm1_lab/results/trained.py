@@ -25,6 +25,10 @@ def what_ran(config: Mapping[str, Any]) -> dict[str, str]:
         "learning_rate": f"{model['training']['learning_rate']:g}" if _steps(model) else "none",
         "trained_on": _shares(model["shares"]),
     }
+    if start := started.get("start"):
+        frozen = ", ".join(start["frozen"]) or "nothing"
+        text = f"{_steps(start)} steps at {learning_rates(start)} on {_shares(start['shares'])}"
+        values["alignment"] = f"{text}; frozen: {frozen}"
     if model is started:
         return values
     if not _steps(model):
@@ -69,13 +73,17 @@ def summary_of_model(record: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def in_the_papers_words(recipe: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe without what was not done: the pre-training of parts that came pre-trained, tuning of no steps."""
+    """The recipe without what was not done: the pre-training of parts that came pre-trained, alignment and tuning of no
+    steps."""
     tuning = recipe.get("sft") or {}
     if tuning.get("start"):
         return {"sft": tuning if tuning.get("steps", 1) else {"start": tuning["start"], "steps": 0}}
+    recipe = dict(recipe)
+    if not recipe.get("align", {}).get("steps"):
+        recipe.pop("align", None)
     model = config["model"]
     if "family" not in model.get("model", model)["encoder"]:
-        return dict(recipe)
+        return recipe
     encoder = recipe["encoder"]
     return {**recipe, "encoder": {key: encoder[key] for key in ("size", "beside") if encoder.get(key)}}
 

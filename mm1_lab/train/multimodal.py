@@ -23,11 +23,14 @@ from mm1_lab.train.stages import StageRun
 
 
 def train_multimodal(run: StageRun[MultimodalStage]) -> None:
-    """Trains MM1 from the inputs `encoder` and `decoder`, or from pre-trained models."""
+    """Trains MM1 from the inputs `encoder` and `decoder`, from pre-trained models, or from an alignment of them."""
     stage, data = run.stage, run.data
     with team.only_in_first():
         model = build_mm1(stage, data.tokenizer)
-    model.load_parts(stage, run.inputs)
+    if stage.start:
+        load_in_team(model, run.inputs["start"])
+    else:
+        model.load_parts(stage, run.inputs)
     sources = sources_of(stage, data)
     batches = MixtureBatches.of(stage, sources, data.tokenizer)
     order = np.arange(stage.training.steps)

@@ -73,6 +73,7 @@ OTHER = {
     "image_tokens": 64,
     "decoder": "302M",
     "data_mix": {"captions": 1},
+    "align": {"steps": 2000},
     "steps": 100_000,
     "learning_rate": 1e-4,
     "lr_multipliers": {"encoder": 0.5},

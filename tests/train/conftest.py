@@ -87,6 +87,13 @@ def multimodal_stage(encoder_stage: EncoderStage, decoder_stage: DecoderStage) -
 
 
 @pytest.fixture
+def aligned_stage(multimodal_stage: MultimodalStage) -> MultimodalStage:
+    """After an alignment of the connector."""
+    alone = {"frozen": ("decoder", "encoder"), "shares": {"captions": 1.0}}
+    return multimodal_stage.model_copy(update={"start": multimodal_stage.model_copy(update=alone)})
+
+
+@pytest.fixture
 def tied_stage(multimodal_stage: MultimodalStage, tmp_path: Path) -> MultimodalStage:
     """With a pre-trained decoder whose embedding is also its vocabulary's projection, and a pre-trained encoder whose
     positions, (1, n, width), are interpolated."""

@@ -43,7 +43,8 @@ def kill_at(step: int) -> Callable[[Progress], None]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "workers"), [("encoder", 2), ("reconstructive", 0), ("experts", 0), ("tied", 0), ("sft", 0)]
+    ("kind", "workers"),
+    [("encoder", 2), ("reconstructive", 0), ("experts", 0), ("tied", 0), ("aligned", 0), ("sft", 0)],
 )
 @pytest.mark.usefixtures("each_step")
 def test_a_twice_killed_stage_ends_as_if_undisturbed(
@@ -120,6 +121,19 @@ def test_mixed_precision_trains_alike(multimodal_stage: MultimodalStage, finishe
     full, half = (last_points(finished(stage))["loss"] for stage in (multimodal_stage, mixed))
     assert full != half
     assert half == pytest.approx(full, rel=0.02)
+
+
+def test_an_alignment_changes_the_connector_alone_and_the_stage_after_it_starts_there(
+    aligned_stage: MultimodalStage, finished: Finished
+) -> None:
+    start = aligned_stage.start
+    assert start
+    no_step = {"shares": {}}
+    joined = weights_of(finished(shortened(start, 0).model_copy(update=no_step)))
+    aligned = weights_of(finished(start))
+    changed = {name.partition(".")[0] for name, value in aligned.items() if not torch.equal(value, joined[name])}
+    assert changed == {"connector"}
+    assert_same(finished(start), finished(shortened(aligned_stage, 0).model_copy(update=no_step)))
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])

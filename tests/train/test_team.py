@@ -112,7 +112,8 @@ def sparse_stage(multimodal_stage: MultimodalStage, experts_stage: DecoderStage)
 
 
 @pytest.mark.parametrize(
-    ("kind", "size", "most"), [("encoder", 2, 0), ("reconstructive", 2, 0), ("sparse", 3, 0), ("decoder", 2, 1)]
+    ("kind", "size", "most"),
+    [("encoder", 2, 0), ("reconstructive", 2, 0), ("sparse", 3, 0), ("aligned", 2, 0), ("decoder", 2, 1)],
 )
 def test_a_team_trains_as_one_process_does(
     size: int, most: int, stage: Stage, finished: Finished, tmp_path: Path, monkeypatch: Patch

@@ -52,7 +52,7 @@ class Display(Observer):
             self.line(f"note      {task.label}: {progress.note}")
         worked = 0.0
         for stage in task.stages:
-            if kind == stage.KIND:
+            if kind == stage.name:
                 worked += self.work_list.seconds(stage) * progress.step / max(1, progress.steps)
                 break
             worked += self.work_list.seconds(stage)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mm1_lab.data.types import Data
 
 StageReport = Callable[[str, Progress], None]
-"""Called with the kind of stage and its progress."""
+"""Called with the name of the stage and its progress."""
 Run = Callable[[Callable[[Report], None], Report], None]
 """Runs a function, in this process or in others, and relays what it reports."""
 
@@ -95,7 +95,7 @@ class Worker:
         if groups and all(stage.workers(self.scale) == 1 for stage in task.stages):
             groups = None
         for stage in task.stages:
-            report_stage = partial(report, stage.KIND)
+            report_stage = partial(report, stage.name)
             do: Run = call  # in this process
             if groups:  # it computes nothing itself
                 do = partial(in_group, stage.workers(self.scale), self.scale.resources, groups)
@@ -181,8 +181,8 @@ class Worker:
         trained = model / "timings.json"
         if trained.exists():
             timings |= load_json(trained)
-        # of the stages that a score depends on; of several of a kind the nearest
-        chain = {needed.KIND: needed.fingerprint for needed in reversed(list(stage.chain()))}
+        # of the stages that a score depends on; of several of a name the nearest
+        chain = {needed.name: needed.fingerprint for needed in reversed(list(stage.chain()))}
         record = {
             "trials": [trial.name for trial in trials],
             "recipe": trials[0].recipe.model_dump(mode="json"),

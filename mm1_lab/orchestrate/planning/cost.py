@@ -268,7 +268,7 @@ def fitted_resources(plan: Plan, request: Request) -> dict[str, dict[str, Any]]:
     for task, stage in plan.missing:
         estimate = estimates[stage.fingerprint]
         if estimate.refused:
-            raise RequestError(f"{task.label}: {stage.KIND}: {estimate.refused}")
+            raise RequestError(f"{task.label}: {stage.name}: {estimate.refused}")
         share = estimate.share
         if stage.TRAINS and share:
             fields = {"micro_batch": share.rows} if share.divided else {}

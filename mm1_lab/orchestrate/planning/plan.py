@@ -40,7 +40,7 @@ class Task:
 
     @property
     def kind(self) -> str:
-        return self.stages[-1].KIND if self.stages[-1].TRAINS else "trial"
+        return self.stages[-1].name if self.stages[-1].TRAINS else "trial"
 
     @property
     def label(self) -> str:
@@ -82,14 +82,14 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
         if ledger.has_whole_scores(evaluation.fingerprint):
             plan.add(evaluation, "done", "scores are in the results folder")
         elif cause := next((needed for needed in evaluation.chain() if needed.fingerprint in diverged), None):
-            why = f"{cause.KIND} {cause.fingerprint} diverged: {diverged[cause.fingerprint]}"
+            why = f"{cause.name} {cause.fingerprint} diverged: {diverged[cause.fingerprint]}"
             plan.add(evaluation, "diverged", why)
         else:
             wanted.append((evaluation, trial))
     plan.tasks = make_tasks(wanted, ledger)
     missing = {stage.fingerprint for _, stage in plan.missing}
     for _, stage in plan.missing:
-        if waits := [needed.KIND for needed in stage.inputs.values() if needed.fingerprint in missing]:
+        if waits := [needed.name for needed in stage.inputs.values() if needed.fingerprint in missing]:
             plan.add(stage, "wait", f"waits for {' and '.join(waits)}")
         elif ledger.failure_file(stage.fingerprint).exists():
             plan.add(stage, "run", "failed before")

@@ -58,7 +58,7 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
             state = plan.stages[key].state
             values = {"sweep": request.variant, "arm": trial.arm, "seed": trial.seed, "fingerprint": key}
             trials.append(values | {"state": state if state in ("done", "diverged") else "to run"})
-    stages = sorted(plan.stages.values(), key=lambda planned: planned.stage.KIND)
+    stages = sorted(plan.stages.values(), key=lambda planned: planned.stage.name)
     seconds = {key: estimate.seconds for key, estimate in estimates.items()}
     work = sum(one.seconds * (one.share.gpus if one.share else 1) for one in estimates.values())
     slots = first.scale.hardware.count if first.scale.hardware else machine_slots(first.scale, first.overrides)
@@ -92,7 +92,7 @@ def name_arms(stages: Iterable[dict[str, Any]], requests: Sequence[Request]) -> 
 
 def _stage(planned: PlannedStage, estimate: Estimate | None) -> dict[str, Any]:
     values = {
-        "kind": planned.stage.KIND,
+        "kind": planned.stage.name,
         "fingerprint": planned.fingerprint,
         "seed": planned.stage.seed,
         "state": STATES[planned.state],
@@ -128,9 +128,9 @@ def _notes(requests: Sequence[Request], plan: Plan, estimates: Mapping[str, Esti
     for task, stage in plan.missing:
         missing = estimates[stage.fingerprint]
         if stage.TRAINS and missing.share and not missing.share.fits:
-            raise RequestError(f"{task.label}: {stage.KIND}: {missing.refused}")
+            raise RequestError(f"{task.label}: {stage.name}: {missing.refused}")
         if missing.refused:
-            yield f"`run` refuses {stage.KIND}: {missing.refused}."
+            yield f"`run` refuses {stage.name}: {missing.refused}."
 
 
 def _wall_seconds(plan: Plan, seconds: Mapping[str, float], work: float, slots: int) -> float:

@@ -1,0 +1,232 @@
+"""Recipes with an alignment before multimodal pre-training: what it trains, who shares it, what a user sees of it."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from analysis.effects import groups, varying
+from mm1_lab.config import WORLD_DATA, MultimodalStage, Recipe, RequestError, load_scale, load_sweep, resolve
+from mm1_lab.orchestrate.execution.display import Display
+from mm1_lab.orchestrate.planning.plan import Task
+from mm1_lab.orchestrate.planning.request import load_request
+from mm1_lab.results.manifest import claim_keys
+from mm1_lab.train import recorder
+from mm1_lab.train.progress import Progress
+from tests.conftest import REPOSITORY, SCALES, Place, Refused, Told, evaluation_of
+
+SMOKE = ("--scale", "smoke")
+LONG = {"steps": 100_000}
+"""3 steps at smoke."""
+ARMS: dict[str, Any] = {
+    "base": {},
+    "aligned": {"align": LONG},
+    "kept": {"align": LONG, "frozen": ["connector"]},
+    "alone": {"align": LONG, "steps": 0},
+    "off": {"align": {"steps": 0, "learning_rate": 1}},
+}
+
+
+def write(folder: Path) -> None:
+    values = {"title": "Does an alignment help?", "recipe": "base", "arms": ARMS}
+    (folder / "sweeps").mkdir(exist_ok=True)
+    (folder / "sweeps" / "alignment.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def model_of(**recipe: Any) -> MultimodalStage:
+    model = evaluation_of(recipe=Recipe.model_validate(recipe)).model
+    assert isinstance(model, MultimodalStage)
+    return model
+
+
+def alignment_of(**recipe: Any) -> MultimodalStage:
+    start = model_of(**recipe).start
+    assert start
+    return start
+
+
+def part(weights: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    return {key: value for key, value in weights.items() if key.startswith(f"{name}.")}
+
+
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    assert first and first.keys() == second.keys()
+    return all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few_documents")
+def test_the_connector_alone_learns_through_a_kill_and_pre_training_goes_on_from_it(
+    place: Place, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place.folder)
+    write(place.folder)
+    command = ("run", "alignment", *SMOKE, "--inline", "--only", "kept", "--only", "alone")
+    display = Display.progress
+    seen: list[int] = []
+    """Steps of the alignment of which a line may tell."""
+
+    def interrupt(self: Display, task: Task, kind: str, progress: Progress) -> None:
+        display(self, task, kind, progress)
+        if kind == "alignment" and progress.step:
+            seen.append(progress.step)
+            if seen == [1, 2]:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder, "REPORT_SECONDS", 0.0)
+        patch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(Display, "progress", interrupt)
+        assert "starts    alignment for kept / seed 0 (and 1 more trial)\n" in told(*command, code=130)
+        (begun,) = place.results.glob("store/*.partial")
+        assert (begun / "last.ckpt").exists()
+        planned = told("plan", "alignment", *SMOKE, "--only", "kept", "--only", "alone")
+        assert re.search("^alignment +to run .*was interrupted, resumes$", planned, re.M)
+        seen.clear()
+        output = told(*command)
+    assert seen == [2, 3], "the first step was done before"
+    assert "starts    alignment for kept / seed 0 (and 1 more trial)\n" in output
+    assert "starts    kept / seed 0\n" in output
+
+    trials = {trial.arm: trial for trial in load_request("alignment", "smoke").trials}
+    kept, alone = trials["kept"].evaluation.model, trials["alone"].evaluation.model
+    assert isinstance(kept, MultimodalStage) and kept.start and kept.start.fingerprint == alone.fingerprint
+
+    def weights(stage: Any) -> dict[str, torch.Tensor]:
+        return load_file(place.results / "store" / stage.fingerprint / "model.safetensors")
+
+    aligned, trained = weights(alone), weights(kept)
+    for name in ("encoder", "decoder"):
+        before = {f"{name}.{key}": value for key, value in weights(getattr(kept, name)).items()}
+        assert equal(part(aligned, name), before) and not equal(part(trained, name), before)
+    assert equal(part(trained, "connector"), part(aligned, "connector")), "it was frozen after the alignment"
+
+    resumed = (place.results / "store" / alone.fingerprint / "model.safetensors").read_bytes()
+    told("run", "alignment", *SMOKE, "--inline", "--only", "alone", "--anew")  # undisturbed
+    assert (place.results / "store" / alone.fingerprint / "model.safetensors").read_bytes() == resumed
+
+    record = json.loads((place.results / "trials" / trials["kept"].fingerprint / "record.json").read_text())
+    assert list(record["fingerprints"])[-3:] == ["alignment", "multimodal", "evaluation"]
+    epochs = {name: summary.get("epochs", {}).keys() for name, summary in record["summaries"].items()}
+    assert epochs["alignment"] == {"captions", "synthetic"} < epochs["multimodal"]
+    told("export", "alignment", *SMOKE, "--only", "kept", "model")
+    card = Path("model/README.md").read_text(encoding="utf-8")
+    assert "| alignment | 3 steps at 0.002 on captions 93 %, synthetic 7 %; frozen: decoder, encoder |" in card
+
+
+def test_a_plan_tells_the_two_apart_and_counts_a_shared_alignment_once(here: Path, told: Told) -> None:
+    write(here)
+    output = told("plan", "alignment", *SMOKE)
+    assert "base = off are the same trials" in output
+    assert "waits for encoder and decoder and alignment" in output
+    values = json.loads(told("plan", "alignment", *SMOKE, "--json"))
+    found = {values["kind"]: values["arms"] for values in values["stages"] if values["kind"] != "evaluation"}
+    assert found["alignment"] == ["aligned", "kept", "alone"]
+    kinds = [values["kind"] for values in values["stages"]]
+    assert (kinds.count("alignment"), kinds.count("multimodal")) == (1, 3)
+    flops = {values["arm"]: values["training_flops"] for values in values["arms"]}
+    assert flops["base"] == flops["off"] < flops["aligned"] and flops["alone"] < flops["kept"]
+    changes = told("show", "alignment", *SMOKE)
+    assert "aligned  align.steps 0 → 100000\n" in changes
+    compared = told("show", "alignment", "base", "aligned", *SMOKE)
+    assert "resolved.model.start.training.steps" in compared and "start.encoder" not in compared
+
+
+@pytest.mark.usefixtures("here")
+def test_its_length_is_varied_from_the_command_line(told: Told) -> None:
+    values = json.loads(told("plan", "base", "--vary", "align.steps=0,70000,140000", *SMOKE, "--json"))
+    arms = [trial["arm"] for trial in values["trials"]]
+    assert arms == ["base", "align.steps 70000", "align.steps 140000"], "0 is the base's"
+
+
+def test_arms_differ_in_its_length_alone(here: Path) -> None:
+    write(here)
+    levels = varying(load_sweep(here / "sweeps" / "alignment.yaml", REPOSITORY / "sweeps"), ["base", "aligned"])
+    assert groups(levels, "align steps") == [{"0": "base", "100000": "aligned"}] and len(levels.columns) == 1
+
+
+def test_it_shares_the_model_s_controls_and_has_rates_parts_and_data_of_its_own() -> None:
+    own = {"learning_rate": 1e-4, "frozen": ["decoder"], "lr_multipliers": {"encoder": 0.5}, "data_mix": {"text": 1}}
+    aligned = alignment_of(align={**LONG, **own}, images="shuffled", data_order=3, learning_rate=1e-2)
+    assert (aligned.shuffled, aligned.data_order, aligned.frozen, aligned.shares) == (
+        True,
+        0,
+        ("decoder",),
+        {"text": 1},
+    )
+    assert (aligned.training.learning_rate, aligned.training.steps) == (1e-4, 3)
+    assert aligned.training.lr_multipliers["encoder"] == 0.5
+    assert alignment_of(align=LONG, images="blind").blind
+    alone = model_of(align=LONG, steps=0)
+    as_pre_training = model_of(frozen=["encoder", "decoder"], data_mix={"captions": 1}, **LONG)
+    assert alone.fingerprint == as_pre_training.fingerprint == alignment_of(align=LONG, learning_rate=1).fingerprint
+    assert (alone.name, alignment_of(align=LONG).name) == ("multimodal", "alignment")
+
+
+def test_every_seed_has_its_own(here: Path) -> None:
+    write(here)
+    trials = load_request("alignment", "smoke", 2).trials
+    chains = {(trial.arm, trial.seed): list(trial.evaluation.chain()) for trial in trials}
+    for (_, seed), stages in chains.items():
+        assert {stage.seed for stage in stages} == {seed}
+
+    names = {key: [stage.name for stage in stages] for key, stages in chains.items()}
+    assert all(names[arm, 0] == names[arm, 1] for arm in ARMS)
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ({"align": {**LONG, "data_mix": {"books": 1}}}, "align.data_mix lists books, which the data do not contain"),
+        ({"align": LONG, "steps": 0, "sft": {"after_steps": 5}}, "is after pre-training's last step, 0"),
+        ({"align": LONG, "sft": {"start": "there"}}, "there is already pre-trained; remove align"),
+        ({"align": {"frozen": ["encoder", "connector", "decoder"]}}, "align.frozen: lists every part; leave at least"),
+        (
+            {"align": {**LONG, "lr_multipliers": {"encoder": 0.1}}},
+            "lr_multipliers.encoder is 0.1, but encoder is frozen",
+        ),
+        ({"align": {"learning_rate": "paper"}}, "align.learning_rate: "),
+        ({"align": {"step": 5}}, "unknown key 'align.step'; did you mean 'align.steps'?"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(here: Path, refused: Refused, arm: Any, message: str) -> None:
+    values = {"title": "T", "recipe": "base", "arms": {"own": arm}}
+    (here / "own.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    error = refused("plan", "own.yaml", *SMOKE)
+    assert message in error and "own" in error
+
+
+def test_sources_that_the_data_lack_are_named() -> None:
+    data = WORLD_DATA.model_copy(update={"sources": ("interleaved", "text")})
+    recipe = {"encoder": {"loss": "none"}, "data_mix": {"captions": 0, "text": 1}, "align": LONG}
+    told = (
+        r"^arm 'own': align.data_mix lists captions, .* contain interleaved, text. Name others: --set 'align.data_mix={"
+    )
+    with pytest.raises(RequestError, match=told):
+        resolve("own", Recipe.model_validate(recipe), load_scale("smoke", SCALES), 0, data)
+
+
+def test_a_search_over_it_needs_steps(here: Path, told: Told, refused: Refused) -> None:
+    over: dict[str, Any] = {"align.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
+
+    def search() -> str:
+        values = {"over": over, "measure": "loss captions", "trials": 4, "at_a_time": 2}
+        path = here / "find.yaml"
+        path.write_text(yaml.safe_dump({"title": "T", "recipe": "base", "search": values}), encoding="utf-8")
+        return path.name
+
+    assert "the base has no alignment; search over align.steps, too" in refused("plan", search(), *SMOKE)
+    over["align.steps"] = {"low": 0, "high": 200_000}
+    output = told("plan", search(), *SMOKE)
+    assert "alignment  " in output and "align.steps" in output
+
+
+def test_claims_about_recipes_without_it_are_still_known() -> None:
+    """By the keys that results of earlier versions hold: with others, a late claim would count as in time."""
+    sweep = load_sweep(REPOSITORY / "sweeps" / "sft_frozen.yaml")
+    assert sorted(claim_keys(sweep).values()) == ["09dbd30879510c22", "6a35ae2ba55afb06"]
