@@ -162,13 +162,16 @@ def _row(
     found = one.found
     verdict = tested.verdict if one.p else "not judged"
     is_open: bool | None = verdict not in DECIDED
-    error, prior = one.error_of_one, max(found.degrees_of_freedom - (one.count - 1), 0.0)
+    error, prior = one.error_of_one, max(found.degrees_of_freedom - one.own_degrees, 0.0)
+    variances = 1 if asked.paired else len(claim.weights)
     if one.count == 1 and asked.luck:  # of arms that were run once, by the repeats of others
         prior = asked.luck.degrees_of_freedom
         error = asked.luck.error * math.sqrt(sum(weight**2 for weight in claim.weights.values()))
 
     def seeds_at(family: float) -> float:
-        return seeds_needed(claim.expect, claim.margin, found.estimate, error, prior, family, UNLIKE_IN_TABLES)
+        return seeds_needed(
+            claim.expect, claim.margin, found.estimate, error, prior, family, UNLIKE_IN_TABLES, variances
+        )
 
     needed = seeds_at(tested.tests) if is_open and np.isfinite(error) else math.nan
     if is_open and looks:

@@ -84,23 +84,25 @@ class Asked:
     @cached_property
     def without_gaps(self) -> set[str]:
         """Arms of which every run has a score of every question, if every seed has every benchmark at all shots."""
-        of_seeds = self.questions.index.droplevel("question").unique()
-        cells = of_seeds.droplevel("seed").unique()
+        of_seeds = self.questions.index.droplevel(["question"]).unique()
+        cells = of_seeds.droplevel(["seed"]).unique()
         if len(of_seeds) < len(cells) * len(self.questions.index.unique("seed")):
             return set()
         is_whole = self.questions.notna().all().groupby(level="arm").all()
         return set(is_whole.index[is_whole])
 
     @cached_property
-    def seeds_of_arms(self) -> pd.DataFrame:
-        """Whether an arm (rows) has any score at a seed (columns)."""
-        of_runs = self.questions.notna().groupby(level="seed").any()
-        return of_runs.T.groupby(level="arm").any()
+    def seeds_of_arms(self) -> dict[str, set[str]]:
+        """The seeds at which an arm has any score."""
+        of_runs: Any = self.questions.notna().groupby(level="seed").any()
+        of_arms = of_runs.T.groupby(level="arm").any().T
+        return {arm: set(there.index[there]) for arm, there in of_arms.items()}
 
     def alone(self, arms: Sequence[str]) -> int:
         """How many runs of these arms are at seeds that another of them lacks."""
-        there = self.seeds_of_arms.reindex(arms, fill_value=False)
-        return int(there.loc[:, ~there.all()].to_numpy().sum())
+        seeds = [self.seeds_of_arms.get(arm, set()) for arm in arms]
+        shared = set.intersection(*seeds)
+        return sum(len(own - shared) for own in seeds)
 
     @cached_property
     def luck(self) -> Interval:

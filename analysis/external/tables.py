@@ -276,8 +276,8 @@ def _check_independent(table: pd.DataFrame, frame: pd.DataFrame, where: str) -> 
 def _copies(frame: pd.DataFrame) -> list[str]:
     """A note on arms whose runs are there again in the same order, as of rows that were pasted twice.
 
-    Scores of few possible values, such as rounded ones, repeat by luck: m different runs stand `times` in the same order
-    in at most m! / m^(m · times) of cases, if scores take m values that are equally likely.
+    Scores of few possible values, such as rounded ones, repeat by luck: m different runs stand so many `times` in the
+    same order in at most m! / m^(m · times) of cases, as if m values were equally likely.
     """
     runs = frame.set_index(["arm", "repeat", *CELL])["score"].unstack(CELL)
     copied, chance = [], 1.0
@@ -291,8 +291,8 @@ def _copies(frame: pd.DataFrame) -> list[str]:
     if chance > SELDOM:
         return []
     return [
-        f"All scores of {some(copied)} are there again in the same order: if rows were pasted twice, remove the copies, "
-        "as they are no further runs."
+        f"All scores of {some(copied)} are there again in the same order: if rows were pasted twice, remove the "
+        "copies, as they are no further runs."
     ]
 
 

@@ -4,14 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from analysis.judging.difference import Difference
-from analysis.judging.validity import failed_gates, validity_checks
+from analysis.judging.validity import failed_gates, unseen_conversations, validity_checks
 from analysis.law.runs import HELD_OUT, search_runs
 from analysis.measures import measure_rows
 from analysis.pages.axes import axes_table, level_rows
+from analysis.pages.verdicts import unseen_notes
 from analysis.study import read_study
 from mm1_lab.config import CHAT, Measure
 from mm1_lab.results.reading import read_records, read_scores, read_variant
@@ -87,6 +89,17 @@ def test_conversations_that_a_tuned_base_does_not_see_are_named_and_rule_nothing
     seen = study.all_values(own).loc[["base", "blind"]].diff().iloc[1].mean()
     assert abs(seen) < 0.1
     assert failed_gates(study, checks) == ()
+    unseen = ["chat-reading", "pope-random", "pope-popular", "pope-adversarial"]
+    assert unseen_conversations(study, checks) == unseen
+    lessons = pd.read_csv(STUDY / "lessons.csv", keep_default_na=False, na_values={"family": ""})
+    marked = lessons[lessons["unseen"] == ", ".join(unseen)]
+    assert set(marked["sweep"]) == {name for name in lessons["sweep"] if name.startswith(("sft_", "chain_of"))}
+    assert set(lessons["unseen"]) == {"", ", ".join(unseen)}, "none of the others"
+    (note,) = unseen_notes(lessons)
+    assert "(1 contradicted, 5 undecided)" in note
+    for page in (STUDY / "lessons.md", STUDY.parent / "summary.md"):
+        text = page.read_text(encoding="utf-8")
+        assert note in text and "**contradicted** †" in text
 
 
 def test_the_only_pair_of_a_level_is_named() -> None:
