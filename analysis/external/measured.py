@@ -84,8 +84,8 @@ class Asked:
     @cached_property
     def without_gaps(self) -> set[str]:
         """Arms of which every run has a score of every question, if every seed has every benchmark at all shots."""
-        of_seeds = self.questions.index.droplevel(["question"]).unique()
-        cells = of_seeds.droplevel(["seed"]).unique()
+        of_seeds = self.questions.index.to_frame()[["seed", *CELL]].drop_duplicates()
+        cells = of_seeds[CELL].drop_duplicates()
         if len(of_seeds) < len(cells) * len(self.questions.index.unique("seed")):
             return set()
         is_whole = self.questions.notna().all().groupby(level="arm").all()

@@ -15,6 +15,7 @@ from analysis.measures import measure_rows
 from analysis.pages.axes import axes_table, level_rows
 from analysis.pages.verdicts import unseen_notes
 from analysis.study import read_study
+from mm1_lab.cli import main
 from mm1_lab.config import CHAT, Measure
 from mm1_lab.results.reading import read_records, read_scores, read_variant
 
@@ -61,6 +62,12 @@ def test_arms_of_one_trained_model_are_no_repeats() -> None:
     pair = {("336", CHAT): 1.0, ("five views", CHAT): -1.0}
     assert Difference(study, half).over_seeds.estimate == pytest.approx(Difference(study, pair).over_seeds.estimate)
     assert Difference(study, half).over_seeds.half_width == pytest.approx(Difference(study, pair).over_seeds.half_width)
+
+
+def test_scores_that_are_all_alike_have_no_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "chain_of_thought", "mixed", "five views"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("chat 0-shot"))
+    assert line.endswith("0.0  [all alike]"), "they differ in demonstrations alone"
 
 
 def test_a_size_that_answers_no_better_than_constant_answers_is_named() -> None:

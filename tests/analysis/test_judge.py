@@ -831,7 +831,7 @@ def test_the_examples_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[
     (night,), (typed,) = ([one for one in blocks if one.startswith(head)] for head in ("commit\t", "arm,"))
     (tmp_path / "results.tsv").write_text(night + "\n", encoding="utf-8")
     (tmp_path / "scores.csv").write_text(typed + "\n", encoding="utf-8")
-    words = ["--columns", "arm=commit,score=val_bpb", "--lower-is-better"]
+    words = ["--columns", "arm=commit,score=val_bpb", "--lower-is-better", "--looks", "3,6"]
     assert f"mm1-lab judge results.tsv {' '.join(words)}\n" in page
     assert main(["judge", str(tmp_path / "results.tsv"), *words]) == 3
     told = capsys.readouterr().out
