@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from analysis.judging.p_values import LEAST_ERROR
 from analysis.paper import PaperNumber
 from analysis.seeds import MOST_SEEDS
 from analysis.statistics import Interval
@@ -23,12 +23,14 @@ def plus_minus(mean: Interval, digits: int = 1) -> str:
 
 
 def interval(row: Row, form: str = ".1f") -> str:
-    """`[−0.2, 3.2]`: the ends of an interval, `low` and `high`; a dash without one. Seeds or questions that are all alike
-    tell no width."""
+    """`[−0.2, 3.2]`: the ends of an interval, `low` and `high`; a dash without one. What is all alike, over seeds or
+    questions, tells no width."""
     low = as_text(row["low"], form)
     if low == MISSING:
         return MISSING
-    return "[all alike]" if row["high"] - row["low"] < LEAST_ERROR else f"[{low}, {as_text(row['high'], form)}]"
+    if math.isclose(row["low"], row["high"]):
+        return "[all alike]"
+    return f"[{low}, {as_text(row['high'], form)}]"
 
 
 def estimate(row: Row, digits: int = 1) -> str:
