@@ -13,7 +13,7 @@ from analysis.judging.claims import known_lessons
 from analysis.judging.difference import SAME_TRIALS
 from analysis.judging.evidence import of_lessons
 from analysis.judging.looks import reached_text
-from analysis.judging.validity import read_judged
+from analysis.judging.validity import read_judged, unseen_conversations
 from analysis.judging.verdicts import judge_contrasts
 from analysis.law.report import draw_search
 from analysis.measures import measure_rows
@@ -180,6 +180,7 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
         claims=claims_table,
         tables=tables,
         looks=reached_text(study),
+        unseen=unseen_conversations(study, rules) if study.manifest.scale != "smoke" else [],
     )
 
 

@@ -85,11 +85,10 @@ def _variances(degrees: int) -> Floats:
     return np.asarray(2 * gammaincinv(degrees / 2, QUANTILES) / degrees)
 
 
-def _power(shift: float, seeds: int, level: float, prior: float, unlike: float) -> float:
+def _power(shift: float, degrees: int, level: float, prior: float, unlike: float) -> float:
     """The power of a one-sided test at `level` for a true difference of `shift` standard errors: the mean over what the
-    variance may turn out to be. The largest `unlike` of them stand alone, the others are moderated towards the pool's
-    (see `analysis/statistics.py`), which is taken for the true one."""
-    degrees = seeds - 1
+    variance may turn out to be, which has so many `degrees` of freedom. The largest `unlike` of them stand alone, the
+    others are moderated towards the pool's (see `analysis/statistics.py`), which is taken for the true one."""
     variance = _variances(degrees)
     total = prior + degrees
     bounds = np.sqrt((prior + degrees * variance) / total) * stdtrit(total, 1 - level)
@@ -106,12 +105,14 @@ def seeds_needed(
     prior: float = 0.0,
     family: float = 1,
     unlike: float = UNLIKE,
+    variances: int = 1,
 ) -> float:
     """Seeds that decide a claim with 80 % power if the true difference is the estimate; infinite beyond MOST_SEEDS.
 
     `error` is the standard deviation of a single seed's difference; `prior` is the degrees of freedom from the pool,
-    without which a share `unlike` of claims keeps its own variance; the level is that of Holm's first step over
-    `family` claims. An estimate exactly on the margin can never be decided.
+    without which a share `unlike` of claims keeps its own variance, to which a seed adds a degree of freedom, or if it
+    is that of independent runs one for each arm (`variances`); the level is that of Holm's first step over `family`
+    claims. An estimate exactly on the margin can never be decided.
     """
     level = LEVEL / family
     if expect == "less":
@@ -121,7 +122,7 @@ def seeds_needed(
         def beyond(value: float, tail: float) -> float:
             """The power to tell the estimate from a value."""
             shift = abs(estimate - value) * np.sqrt(seeds) / max(error, NO_ERROR)
-            return _power(shift, seeds, tail, prior, unlike)
+            return _power(shift, variances * (seeds - 1), tail, prior, unlike)
 
         if expect == "equivalent" and abs(estimate) < margin:
             return beyond(margin, level) + beyond(-margin, level) - 1

@@ -32,7 +32,8 @@ def test_trained_evaluated_exported_and_trained_anew_only_after_an_edit(tmp_path
     """By Ray's processes; the base was trained before."""
     write(tmp_path)
     options = ("own", "--scale", "smoke")
-    assert "own at smoke: 1 task, 1 of 2 trials done before" in again.run("run", *options)
+    told = "own at smoke: 1 task, 1 of 2 trials done before, 2 stages reused from "
+    assert f"{told}{again.results / 'store'}\n" in again.run("run", *options)
     again.run("export", *options, "--only", "mine", "exported")
     with pytest.raises(ValueError, match="connector 'max-pooling' is from a file of its author's own"):
         MM1ForConditionalGeneration.from_pretrained(tmp_path / "exported")

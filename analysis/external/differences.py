@@ -40,6 +40,8 @@ class OutsideEvidence:
     """Seeds that all of its arms have, or runs of the one that has fewest."""
     error_of_one: float = math.nan
     """The error of a single seed's difference, or of that of single runs."""
+    own_degrees: int = 0
+    """Degrees of freedom that the claim's arms themselves bring."""
     p: P = field(default_factory=dict)
     """By statement, over the looks; empty if nothing can be judged."""
     now: P = field(default_factory=dict)
@@ -77,7 +79,8 @@ def evidence_of(claim: OutsideClaim, common: Asked, looks: Sequence[int]) -> Out
         if paired and theirs.std(axis=1).max() > least:
             reason = SAME
         return OutsideEvidence(Interval(found.estimate, math.nan, math.nan), count=count, reason=reason)
-    evidence = OutsideEvidence(found, over, count, error_of_one)
+    own_degrees = count - 1 if paired else int((theirs.count(axis=1) - 1).sum())
+    evidence = OutsideEvidence(found, over, count, error_of_one, own_degrees)
     if not looks:
         return replace(evidence, p=_largest_p(claim, tests))
     finished = [look for look in looks if look <= count]

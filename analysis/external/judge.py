@@ -17,14 +17,18 @@ import pandas as pd
 
 from analysis.external.claims import AVERAGE, OutsideClaim, check_arms, read_claims
 from analysis.external.differences import UNLIKE_IN_TABLES, OutsideEvidence, evidence_of
-from analysis.external.measured import Asked, by_question, in_common, of_measure
-from analysis.external.tables import Columns, make_scores, read_scores
+from analysis.external.measured import Asked, by_number, by_question, in_common, of_measure
+from analysis.external.tables import Columns, make_scores, read_scores, some
 from analysis.judging.p_values import DECIDED, Tested, holm, sides
 from analysis.judging.sequential import FUTILE, chance_yet, levels_of_looks
 from analysis.seeds import seeds_needed
 from analysis.statistics import LEVEL
 from mm1_lab.config import Expectation, RequestError
 
+ONCE = (
+    "Judged once, by the runs that are there; to add runs until it is decided, name the looks beforehand (--looks "
+    "4,6,8), or luck decides it."
+)
 UNLIKE_SIZES = 20.0
 """Times which mean scores of benchmarks in one average may differ, without a word of it."""
 
@@ -45,9 +49,11 @@ class Judgement:
         return all(claim["verdict"] in DECIDED for claim in self.claims)
 
     @property
-    def go_on(self) -> bool:
-        """Whether further seeds may decide a claim that is open."""
-        return any(claim["open"] for claim in self.claims)
+    def go_on(self) -> bool | None:
+        """Whether further seeds may decide a claim that is open; without looks None, as whoever adds seeds until a
+        claim is decided finds differences where there are none."""
+        still_open = [claim["open"] for claim in self.claims]
+        return None if None in still_open else any(still_open)
 
     def to_dict(self) -> dict[str, Any]:
         return vars(self) | {"decided": self.decided, "go_on": self.go_on}
@@ -95,12 +101,16 @@ def judge(
     notes = list(table.notes)
     if any(claim.measure == AVERAGE for claim in asked):
         notes += _unlike_sizes(by_measure[AVERAGE])
-    evidence = []
+    evidence, alone = [], []
     for claim in asked:
+        if table.paired and (count := by_measure[claim.measure].alone(list(claim.weights))):
+            alone.append(f"{claim.name}: {count}")
         common, left_out = in_common(claim, by_measure[claim.measure])
         evidence.append(evidence_of(claim, common, looks))
         if left_out:
             notes.append(left_out)
+    if alone:
+        notes.append(f"Runs left out, as another arm has none at their seed: {some(alone)}.")
     # a claim that cannot be judged yet counts as others do
     tested = holm({str(place): one.p or {"supported": 1.0} for place, one in enumerate(evidence)})
     rows = []
@@ -108,6 +118,10 @@ def judge(
         rows.append(_row(claim, one, tested[str(place)], by_measure[claim.measure], looks))
     if not table.paired:
         notes.append("No column of seeds: an arm's rows are taken for independent runs of it.")
+    if looks and not by_number(table.frame["seed"]):
+        notes.append("Looks count runs in the order of the rows, which must be that in which they were made.")
+    if not looks and any(row["open"] is None for row in rows):
+        notes.append(ONCE)
     for look in dict.fromkeys(one.look for one in evidence if 0 < one.look < one.count):
         notes.append(
             f"p and verdict are of the look at {look} seeds; differences and intervals are of all that are there."
@@ -147,14 +161,17 @@ def _row(
     """One claim of a judgement."""
     found = one.found
     verdict = tested.verdict if one.p else "not judged"
-    is_open = verdict not in DECIDED
-    error, prior = one.error_of_one, max(found.degrees_of_freedom - (one.count - 1), 0.0)
+    is_open: bool | None = verdict not in DECIDED
+    error, prior = one.error_of_one, max(found.degrees_of_freedom - one.own_degrees, 0.0)
+    variances = 1 if asked.paired else len(claim.weights)
     if one.count == 1 and asked.luck:  # of arms that were run once, by the repeats of others
         prior = asked.luck.degrees_of_freedom
         error = asked.luck.error * math.sqrt(sum(weight**2 for weight in claim.weights.values()))
 
     def seeds_at(family: float) -> float:
-        return seeds_needed(claim.expect, claim.margin, found.estimate, error, prior, family, UNLIKE_IN_TABLES)
+        return seeds_needed(
+            claim.expect, claim.margin, found.estimate, error, prior, family, UNLIKE_IN_TABLES, variances
+        )
 
     needed = seeds_at(tested.tests) if is_open and np.isfinite(error) else math.nan
     if is_open and looks:
@@ -166,6 +183,8 @@ def _row(
                 if look > one.count and needed <= look:
                     needed = float(look)
                     break
+    elif is_open:
+        is_open = None
     values = {
         "claim": claim.name,
         **claim.model_dump(exclude={"claim"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -49,7 +50,16 @@ def by_question(rows: pd.DataFrame) -> pd.DataFrame:
     """The scores with a row per seed, benchmark, shots and question, a column per arm and repeat; NaN where there is
     none."""
     questions = rows.set_index(["seed", *CELL, "question", "arm", "repeat"])["score"].unstack(["arm", "repeat"])
-    return questions.reindex(rows["seed"].unique(), level="seed")  # seeds count in the table's order
+    return questions.reindex(by_number(rows["seed"]) or rows["seed"].unique(), level="seed")
+
+
+def by_number(seeds: pd.Series[str]) -> list[str]:
+    """Seeds in the order in which looks take them, so that none hangs on how a table is sorted; empty unless all are
+    numbers."""
+    try:
+        return sorted(seeds.unique(), key=float)
+    except ValueError:
+        return []
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +80,29 @@ class Asked:
         is_complete = self.questions.notna().groupby(level="seed").all().T
         runs = pd.DataFrame(means.where(is_complete)[seeds].unstack("repeat"))
         return runs.set_axis(range(runs.shape[1]), axis="columns")
+
+    @cached_property
+    def without_gaps(self) -> set[str]:
+        """Arms of which every run has a score of every question, if every seed has every benchmark at all shots."""
+        of_seeds = self.questions.index.to_frame()[["seed", *CELL]].drop_duplicates()
+        cells = of_seeds[CELL].drop_duplicates()
+        if len(of_seeds) < len(cells) * len(self.questions.index.unique("seed")):
+            return set()
+        is_whole = self.questions.notna().all().groupby(level="arm").all()
+        return set(is_whole.index[is_whole])
+
+    @cached_property
+    def seeds_of_arms(self) -> dict[str, set[str]]:
+        """The seeds at which an arm has any score."""
+        of_runs: Any = self.questions.notna().groupby(level="seed").any()
+        of_arms = of_runs.T.groupby(level="arm").any().T
+        return {arm: set(there.index[there]) for arm, there in of_arms.items()}
+
+    def alone(self, arms: Sequence[str]) -> int:
+        """How many runs of these arms are at seeds that another of them lacks."""
+        seeds = [self.seeds_of_arms.get(arm, set()) for arm in arms]
+        shared = set.intersection(*seeds)
+        return sum(len(own - shared) for own in seeds)
 
     @cached_property
     def luck(self) -> Interval:
@@ -101,6 +134,8 @@ def in_common(claim: OutsideClaim, asked: Asked) -> tuple[Asked, str]:
     runs of an arm lack.
     """
     questions, arms = asked.questions, list(claim.weights)
+    if asked.without_gaps.issuperset(arms):
+        return asked, ""
     if not set(arms) <= set(questions.columns.get_level_values("arm")):
         return replace(asked, questions=questions[:0]), ""
     have: Any = questions[arms].notna()
@@ -111,8 +146,6 @@ def in_common(claim: OutsideClaim, asked: Asked) -> tuple[Asked, str]:
         return asked, ""
     count = int(have.to_numpy().sum())
     of_runs: Any = have.groupby(level=["seed", *CELL]).any().unstack("seed", fill_value=False)
-    if len(have) == len(questions) and have.all(axis=None) and of_runs.all(axis=None):
-        return asked, ""
     of_runs = of_runs.loc[:, of_runs.any()]
     is_counted = (of_runs.T.groupby(level="arm").mean() >= 0.5).all()
     lacking = of_runs.columns[~of_runs[is_counted].all()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,7 +47,10 @@ WITH_SHOTS = re.compile(r"(.+?)[ _](\d+)[-_ ]?shots?")
 OURS = {"family", "metric"}
 """Columns of a table of this lab."""
 TEXT = (".csv", ".tsv", ".txt")
-KEY = ["arm", "seed", "repeat", "benchmark", "shots", "question"]
+CELL = ["benchmark", "shots", "question"]
+KEY = ["arm", "seed", "repeat", *CELL]
+SELDOM = 0.001
+"""Chance below which scores do not repeat in the same order by luck."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +235,7 @@ def make_scores(
         table, frame = table[is_scored], frame[is_scored]
     frame = frame.assign(score=_numbers(table["score"], where))
     if not paired:
-        notes += _check_independent(table, frame, where)
+        notes += [*_check_independent(table, frame, where), *_copies(frame)]
     doubled = frame.duplicated(KEY)
     if doubled.any():
         twice = frame[doubled].iloc[0]
@@ -267,6 +271,29 @@ def _check_independent(table: pd.DataFrame, frame: pd.DataFrame, where: str) -> 
                 f"seed={name}."
             )
     return notes
+
+
+def _copies(frame: pd.DataFrame) -> list[str]:
+    """A note on arms whose runs are there again in the same order, as of rows that were pasted twice.
+
+    Scores of few possible values, such as rounded ones, repeat by luck: m different runs stand so many `times` in the
+    same order in at most m! / m^(m · times) of cases, as if m values were equally likely.
+    """
+    runs = frame.set_index(["arm", "repeat", *CELL])["score"].unstack(CELL)
+    copied, chance = [], 1.0
+    for arm, own in runs.groupby(level="arm", sort=False):
+        scores = list(own.fillna(math.inf).itertuples(index=False, name=None))
+        different = len(set(scores))
+        times = len(scores) // different
+        if different > 1 and times > 1 and scores == scores[:different] * times:
+            copied.append(str(arm))
+            chance *= math.factorial(different) / different ** (different * times)
+    if chance > SELDOM:
+        return []
+    return [
+        f"All scores of {some(copied)} are there again in the same order: if rows were pasted twice, remove the "
+        "copies, as they are no further runs."
+    ]
 
 
 def _tell_apart(repeats: pd.DataFrame, columns: pd.DataFrame) -> bool:

@@ -123,6 +123,14 @@ def failed_gates(study: Study, checks: Sequence[Check]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(failed))
 
 
+def unseen_conversations(study: Study, checks: Sequence[Check]) -> list[str]:
+    """Those in which a tuned base is less than `ABOVE` points above its blind control. They fail no gate, although by
+    the words of the protocol (docs/study.md) they rule out verdicts after tuning."""
+    chats = study.scores["benchmark"][study.scores["family"] == "chat"].unique()
+    too_low = [one.what.split(", ")[0] for one in checks if one.check == "above blind" and one.value < ABOVE]
+    return [name for name in chats if name in too_low]
+
+
 def arm_of(study: Study, recipe: Recipe) -> str:
     """Empty if there is none."""
     return next((arm for arm, other in study.sweep.arms.items() if other == recipe), "")

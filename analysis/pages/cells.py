@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -22,9 +23,14 @@ def plus_minus(mean: Interval, digits: int = 1) -> str:
 
 
 def interval(row: Row, form: str = ".1f") -> str:
-    """`[−0.2, 3.2]`: the ends of an interval, `low` and `high`; a dash without one."""
+    """`[−0.2, 3.2]`: the ends of an interval, `low` and `high`; a dash without one. What is all alike, over seeds or
+    questions, tells no width."""
     low = as_text(row["low"], form)
-    return MISSING if low == MISSING else f"[{low}, {as_text(row['high'], form)}]"
+    if low == MISSING:
+        return MISSING
+    if math.isclose(row["low"], row["high"]):
+        return "[all alike]"
+    return f"[{low}, {as_text(row['high'], form)}]"
 
 
 def estimate(row: Row, digits: int = 1) -> str:

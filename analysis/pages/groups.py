@@ -12,7 +12,7 @@ from analysis.judging.verdicts import judge_lessons, parts_frame
 from analysis.measures import measures_table
 from analysis.pages.axes import axes_table, drawn_levels, what_mattered
 from analysis.pages.cells import in_short
-from analysis.pages.verdicts import in_little_room, run_lessons, tally, verdicts_table
+from analysis.pages.verdicts import in_little_room, run_lessons, tally, unseen_notes, verdicts_table
 from analysis.proxies import Paired, accuracy, accuracy_table
 from analysis.seeds import seeds_text, tuned_on
 from analysis.table import Table
@@ -51,6 +51,8 @@ class Drawn:
     """Tables by their heading in the report."""
     looks: str
     """Which look a growing sweep has reached."""
+    unseen: Sequence[str]
+    """Conversations in which its tuned base does not see; none at smoke."""
 
     @property
     def group(self) -> tuple[str, str]:
@@ -187,12 +189,23 @@ class Group:
         undecided = lessons["lesson"][lessons["verdict"] == "undecided"]
         if len(undecided):
             text += f"; undecided: {', '.join(undecided)}"
-        return f"{text}."
+        return " ".join([f"{text}.", *unseen_notes(lessons)])
 
 
 def _joined(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     known = [frame for frame in frames if len(frame)]
     return pd.concat(known, ignore_index=True) if known else pd.DataFrame()
+
+
+def _unseen(members: Sequence[Drawn]) -> dict[str, str]:
+    """By sweep, the conversations in which its base does not see, as a sweep with the same base and a blind control
+    tells."""
+    unseen = {}
+    for one in members:
+        for other in members:
+            if other.unseen and other.manifest.sweep.base == one.manifest.sweep.base:
+                unseen[one.manifest.sweep.name] = ", ".join(other.unseen)
+    return unseen
 
 
 def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
@@ -208,6 +221,8 @@ def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
         looks = {one.manifest.sweep.name: one.looks for one in members if one.looks}
         if looks:
             judged["looks"] = judged["sweep"].map(looks).fillna("")
+        if unseen := _unseen(members):
+            judged["unseen"] = judged["sweep"].map(unseen).fillna("")
         own = [one for one in members if one.manifest.sweep.name not in asked]
         of_lessons = [one for one in members if one.manifest.sweep.name in asked]
         cheaper = accuracy([one.paired for one in members], [one.paired for one in drawn])

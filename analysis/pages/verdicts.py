@@ -22,6 +22,8 @@ CAPTIONS_NOTE = (
     "by CIDEr."
 )
 ONE_SIDED = "Claims of a band (within ±) or of a bound below 0 (≥ −) hold if the 90 % interval lies inside."
+UNSEEN = "†"
+"""Marks lessons whose base does not see in some of the conversations that they are about."""
 NEEDED_NOTE = "*Seeds needed*: how many decide a claim with 80 % power if the true difference is the estimate."
 
 
@@ -132,8 +134,22 @@ def lesson_notes(lessons: pd.DataFrame) -> list[str]:
             f"Judged look by look as seeds are added: {'; '.join(looks)}. The 5 % are spent over looks and divided "
             "among lessons."
         )
+    notes += unseen_notes(lessons)
     if (lessons["interval"] == "questions").any():
         notes.append("*Over questions*: one seed, conditional on these models, and no verdict.")
+    return notes
+
+
+def unseen_notes(lessons: pd.DataFrame) -> list[str]:
+    """Which verdicts stand against the words of the protocol, and why."""
+    if "unseen" not in lessons:
+        return []
+    notes = []
+    for names, marked in run_lessons(lessons[lessons["unseen"] != ""]).groupby("unseen", sort=False):
+        notes.append(
+            f"{UNSEEN} By the words of the protocol (`docs/study.md`) none of these would have been judged "
+            f"({tally(marked)}): their tuned base is not above its blind control in {names}."
+        )
     return notes
 
 
@@ -153,7 +169,8 @@ def verdict_cell(row: Row) -> str:
         return f"**not judged**: {aside}"
     if row.get("of_lesson") and row["verdict"] != "not judged":
         return f"lesson *{row['of_lesson']}*"
-    return f"**{row['verdict']}**: {row['reason']}" if row["reason"] else f"**{row['verdict']}**"
+    mark = f" {UNSEEN}" if row.get("unseen") else ""
+    return f"**{row['verdict']}**{mark}: {row['reason']}" if row["reason"] else f"**{row['verdict']}**{mark}"
 
 
 def seeds_of(row: Row) -> str:

@@ -279,7 +279,9 @@ OPEN = 3
         "NAME=COLUMN,…",
     ),
     switch("--lower-is-better", "without CLAIMS, a better arm has a lower score"),
-    option("--looks", "judge while runs come in, after these numbers of seeds", "4,6,8"),
+    option(
+        "--looks", "to add runs until claims are decided: judge at these numbers of seeds, named beforehand", "4,6,8"
+    ),
     option("--figure", "also draw the differences with their intervals", "FILE", type=Path),
     opt.JSON,
 )

@@ -178,7 +178,8 @@ def _prepare(plan: Plan, request: Request, executor: Executor) -> dict[str, dict
     """Says what is to be done, and checks that it can be."""
     states = [plan.stages[trial.fingerprint].state for trial in plan.trials]
     done = f"{states.count('done')} of {counted(len(states), 'trial')} done before"
-    print(f"{request.variant} at {request.scale_name}: {counted(len(plan.tasks), 'task')}, {done}", flush=True)
+    tasks = counted(len(plan.tasks), "task")
+    print(f"{request.variant} at {request.scale_name}: {tasks}, {done}{_reused(plan, request.ledger)}", flush=True)
     more = {name for name, count in request.scale.workers.items() if count > 1}
     names = (name for _, stage in plan.missing for name in stage.size_names(request.scale))
     if more and not executor.shares_stages and not more.isdisjoint(names):
@@ -187,6 +188,14 @@ def _prepare(plan: Plan, request: Request, executor: Executor) -> dict[str, dict
     if not request.scale.hardware:
         print(time_text(plan, request, executor.slots), flush=True)
     return fitted
+
+
+def _reused(plan: Plan, ledger: Ledger) -> str:
+    """What trained weights the missing stages start from: the store need not be in the folder of results."""
+    needed = {one.fingerprint for _, stage in plan.missing for one in stage.inputs.values()}
+    needed -= {stage.fingerprint for _, stage in plan.missing}
+    count = sum(not ledger.is_shipped(fingerprint) for fingerprint in needed)
+    return f", {counted(count, 'stage')} reused from {ledger.store}" if count else ""
 
 
 def check_runnable(plan: Plan, request: Request, executor: Executor) -> dict[str, dict[str, Any]]:

@@ -4,15 +4,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from analysis.judging.difference import Difference
-from analysis.judging.validity import failed_gates, validity_checks
+from analysis.judging.validity import failed_gates, unseen_conversations, validity_checks
 from analysis.law.runs import HELD_OUT, search_runs
 from analysis.measures import measure_rows
 from analysis.pages.axes import axes_table, level_rows
+from analysis.pages.verdicts import unseen_notes
 from analysis.study import read_study
+from mm1_lab.cli import main
 from mm1_lab.config import CHAT, Measure
 from mm1_lab.results.reading import read_records, read_scores, read_variant
 
@@ -62,6 +65,12 @@ def test_arms_of_one_trained_model_are_no_repeats() -> None:
     assert Difference(study, half).over_seeds.half_width == pytest.approx(Difference(study, pair).over_seeds.half_width)
 
 
+def test_scores_that_are_all_alike_have_no_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "chain_of_thought", "mixed", "five views"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("chat 0-shot"))
+    assert line.endswith("0.0  [all alike]"), "they differ in demonstrations alone"
+
+
 def test_a_size_that_answers_no_better_than_constant_answers_is_named() -> None:
     variant = read_variant(STUDY / "lr_law")
     runs = search_runs(variant)
@@ -88,6 +97,17 @@ def test_conversations_that_a_tuned_base_does_not_see_are_named_and_rule_nothing
     seen = study.all_values(own).loc[["base", "blind"]].diff().iloc[1].mean()
     assert abs(seen) < 0.1
     assert failed_gates(study, checks) == ()
+    unseen = ["chat-reading", "pope-random", "pope-popular", "pope-adversarial"]
+    assert unseen_conversations(study, checks) == unseen
+    lessons = pd.read_csv(STUDY / "lessons.csv", keep_default_na=False, na_values={"family": ""})
+    marked = lessons[lessons["unseen"] == ", ".join(unseen)]
+    assert set(marked["sweep"]) == {name for name in lessons["sweep"] if name.startswith(("sft_", "chain_of"))}
+    assert set(lessons["unseen"]) == {"", ", ".join(unseen)}, "none of the others"
+    (note,) = unseen_notes(lessons)
+    assert "(1 contradicted, 5 undecided)" in note
+    for page in (STUDY / "lessons.md", STUDY.parent / "summary.md"):
+        text = page.read_text(encoding="utf-8")
+        assert note in text and "**contradicted** †" in text
 
 
 def test_the_only_pair_of_a_level_is_named() -> None:

@@ -14,7 +14,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from analysis.external.judge import ONCE
 from analysis.external.shown import draw_judgement, judgement_text
+from analysis.external.tables import make_scores
 from analysis.seeds import seeds_needed
 from mm1_lab import judge
 from mm1_lab.cli import main
@@ -157,12 +159,12 @@ def test_what_tells_rows_apart_in_all_arms_alike_makes_no_independent_runs(colum
     with pytest.raises(RequestError, match="by the same values in every arm"):
         judge(unequal)
     for name in ("run", "Run #", "trial_id", "repetition", "Unnamed: 0"):
-        assert len(judge(frame.rename(columns={column: name})).notes) == 1, name
+        assert len(judge(frame.rename(columns={column: name})).notes) == 2, name
     assert judge(frame.assign(**{column: range(40)})).claims[0]["seeds"] == 20
     told = judge(frame.rename(columns={column: "gpu"}).assign(comment=None))
     assert told.claims[0]["seeds"] == 20 and "rows differ in 'gpu'" in told.notes[0]
     twice = judge(frame[frame[column] < 2].rename(columns={column: "memory_gb"}))
-    assert twice.claims[0]["seeds"] == 2 and len(twice.notes) == 1
+    assert twice.claims[0]["seeds"] == 2 and len(twice.notes) == 2
 
 
 @pytest.mark.parametrize("tables", [20, soaked(1000)])
@@ -190,6 +192,65 @@ def test_looks_say_whether_to_go_on() -> None:
     alone, looked = (judge(frame, looks=looks).claims[0]["p"] for looks in ((4,), (4, 8)))
     assert alone < looked, "some of the error is left for later"
     assert not judge(table({"a": [0, 1, 0, 1], "b": [1, 0, 0, 1]}), looks=(3, 20)).go_on, "there is nothing to see"
+
+
+@pytest.mark.parametrize("tables", [40, soaked(1000)])
+def test_whoever_goes_on_as_he_is_told_seldom_errs(tables: int) -> None:
+    """Of two equal arms, judged after each further seed; without looks a fifth of such loops end in a verdict."""
+    chance = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(tables):
+        frame = table({arm: chance.normal(0, 1, 8) for arm in "ab"})
+        for seeds in range(2, 9):
+            judgement = judge(frame[frame["seed"] < seeds], looks=(4, 6, 8))
+            if not judgement.go_on:
+                break
+        wrong += judgement.decided
+    assert wrong / tables <= 0.055 + 2 * np.sqrt(0.05 * 0.95 / tables)
+
+
+def test_a_look_takes_seeds_in_ascending_order_however_the_table_is_sorted(tmp_path: Path) -> None:
+    """Scores that rise with the seed, so that sorting by them, or by names, would choose other seeds for the look."""
+    gains = [0.96, 0.83, 1.22, 0.95, 0.63]
+    rising = {"a": [10.0 * seed for seed in range(5)], "b": [10.0 * seed + gain for seed, gain in enumerate(gains)]}
+    frame = table(rising).assign(seed=lambda told: told["seed"] + 8)  # 8, 9, 10, 11, 12
+    claims = [{"first": "b", "second": "a"}]
+    known = judge(frame, claims, looks=[4, 6, 8])
+    assert known.claims[0]["verdict"] == "supported"
+    for sorted_by in (frame[::-1], frame.sort_values("seed", key=lambda seed: seed.astype(str))):
+        assert judge(sorted_by, claims, looks=[4, 6, 8]).claims == known.claims
+    named = frame.assign(seed="run " + frame["seed"].astype(str))
+    for unnumbered in (named, frame.drop(columns="seed")):
+        assert [note for note in judge(unnumbered, claims, looks=[4, 6, 8]).notes if "order of the rows" in note]
+    assert not any("order of the rows" in note for note in known.notes)
+
+
+def test_rows_that_were_pasted_twice_are_told() -> None:
+    once = table({"a": [50, 51], "b": [52, 53.5]}).drop(columns="seed")
+    told = judge(pd.concat([once] * 3)).notes[0]
+    assert told.startswith("All scores of a, b are there again in the same order: if rows were pasted twice, remove")
+    asked = pd.concat([once.assign(question=number, score=number % 2) for number in range(9)])
+    asked.loc[asked["arm"] == "a", "score"] = np.arange(18) % 4 // 3  # runs of single questions, right or wrong
+    assert not any("again" in note for note in judge(once).notes + judge(pd.concat([asked, asked])).notes)
+
+
+@pytest.mark.parametrize("tables", [200, soaked(5000)])
+@pytest.mark.parametrize("values", [2, 3, 10])
+@pytest.mark.parametrize("runs", [4, 6])
+def test_scores_of_few_values_are_hardly_ever_taken_for_copies(runs: int, values: int, tables: int) -> None:
+    chance = np.random.default_rng(0)
+    told = 0
+    for _ in range(tables):
+        frame = table({arm: chance.integers(values, size=runs) for arm in "ab"}).drop(columns="seed")
+        told += any("there again" in note for note in make_scores(frame, None).notes)
+    assert told <= 0.002 * tables
+
+
+def test_runs_at_seeds_that_another_arm_lacks_are_counted() -> None:
+    frame = table({"base": np.arange(12) % 5, "wide": [3, 5, 4], "deep": [2, 4, 5]})
+    assert "Runs left out, as another arm has none at their seed: wide − base: 9, deep − base: 9." in judge(frame).notes
+    claims = [{"first": "wide", "second": "deep"}]
+    assert not any("left out" in note for note in judge(frame, claims).notes)
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -233,6 +294,23 @@ def test_seeds_needed_with_looks_are_those_of_a_look_to_come() -> None:
     assert seeds_needed("greater", 0.0, 1.8, 1.0) <= 6, "at the whole level"
     assert judgement.claims[0]["seeds_needed"] == 8, "at that of a look"
     assert any("may be decided at a later look" in note for note in judgement.notes)
+
+
+@pytest.mark.parametrize("gain", [0.7, 1.5, 2.0])
+def test_so_many_independent_runs_as_are_said_to_be_needed_are_enough_and_not_too_many(gain: float) -> None:
+    """Both tests must find it, in 80 % of 20,000 tables; of three runs an arm that vary by 1."""
+    runs = np.array([-1.0, 0.0, 1.0])
+    frame = table({"a": runs, "b": runs + gain}).drop(columns="seed")
+    needed = int(judge(frame).claims[0]["seeds_needed"])
+    chance = np.random.default_rng(0)
+
+    def power(count: int) -> float:
+        first, second = chance.normal(gain, 1, (20_000, count)), chance.normal(0, 1, (20_000, count))
+        p = [stats.ttest_ind(first, second, axis=1, equal_var=equal).pvalue for equal in (True, False)]
+        return float((np.maximum(*p) <= 0.05).mean())
+
+    assert power(needed) > 0.78
+    assert power(needed - 1) < 0.82
 
 
 def test_letters_that_the_font_lacks_are_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -422,7 +500,7 @@ def test_an_average_over_unlike_sizes_is_told() -> None:
     frame = pd.concat([table({"a": [80, 81], "b": [70, 69]}, benchmark="mmb"),
                        table({"a": [2.3, 2.2], "b": [2.5, 2.6]}, benchmark="loss")])  # fmt: skip
     assert any("unlike sizes (mmb 75, loss 2.4)" in note for note in judge(frame).notes)
-    assert not judge(frame, [{"first": "a", "second": "b", "measure": "mmb"}]).notes
+    assert not judge(frame, [{"first": "a", "second": "b", "measure": "mmb"}], looks=[2]).notes
 
 
 @pytest.mark.parametrize("is_told", [True, False])
@@ -753,7 +831,7 @@ def test_the_examples_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[
     (night,), (typed,) = ([one for one in blocks if one.startswith(head)] for head in ("commit\t", "arm,"))
     (tmp_path / "results.tsv").write_text(night + "\n", encoding="utf-8")
     (tmp_path / "scores.csv").write_text(typed + "\n", encoding="utf-8")
-    words = ["--columns", "arm=commit,score=val_bpb", "--lower-is-better"]
+    words = ["--columns", "arm=commit,score=val_bpb", "--lower-is-better", "--looks", "3,6"]
     assert f"mm1-lab judge results.tsv {' '.join(words)}\n" in page
     assert main(["judge", str(tmp_path / "results.tsv"), *words]) == 3
     told = capsys.readouterr().out
@@ -765,7 +843,12 @@ def test_the_examples_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[
     table({"base": [50, 51, 52], "wide": [50, 52, 51]}).to_csv(tmp_path / "open.csv", index=False)
     assert main(["judge", str(tmp_path / "open.csv"), "--json"]) == 3
     judged = json.loads(capsys.readouterr().out)
-    assert judged["claims"][0]["verdict"] == "undecided" and judged["go_on"] and not judged["decided"]
+    (claim,) = judged["claims"]
+    assert (claim["verdict"], claim["open"], judged["decided"], judged["go_on"]) == ("undecided", None, False, None)
+    assert judged["notes"] == [ONCE], "who adds runs until they decide would err in a quarter of cases"
+    assert main(["judge", str(tmp_path / "open.csv"), "--json", "--looks", "3,6"]) == 3
+    judged = json.loads(capsys.readouterr().out)
+    assert judged["claims"][0]["verdict"] == "undecided" and judged["go_on"] is False, "no chance left"
     keys = set(judge(LOGS).claims[0])
     assert all(f"`{key}`" in page for key in keys)
 

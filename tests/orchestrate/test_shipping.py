@@ -26,7 +26,7 @@ def test_parts_give_the_weights_and_scores_that_computing_them_gives(finished: A
 
     # with the parts, only the model is trained, and its scores are those of a place that had no parts
     output = place.run("run", *BASE, "--inline")
-    assert "1 task, 0 of 1 trial done before" in output
+    assert "1 task, 0 of 1 trial done before\n" in output
     (model,) = (Path(folder).name for folder in place.done() if folder.startswith("store"))
     assert model not in parts
     weights = Path("store") / model / "model.safetensors"
