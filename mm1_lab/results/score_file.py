@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCORES = "scores.parquet"
+KINDS_BEFORE = {"color": "colour", "the": "place", "thing": "shape"}
+"""Kinds of questions of the world's conversations, as earlier versions wrote them."""
 SCORE_COLUMNS = tuple(field.name for field in fields(ScoreRow))
 PAGE = 64 << 20
 """Bytes of a page, so large that a column is compressed as a whole."""
@@ -36,8 +38,10 @@ def read_score_table(folder: Path) -> pd.DataFrame:
     import pyarrow as pa
 
     texts = {pa.string(): pd.StringDtype()}
-    table = _read(folder).to_pandas(types_mapper=texts.get)
-    return table.astype({"score": float})
+    table = _read(folder).to_pandas(types_mapper=texts.get).astype({"score": float})
+    in_conversation = table["family"] == "chat"
+    table.loc[in_conversation, "kind"] = table.loc[in_conversation, "kind"].replace(KINDS_BEFORE)
+    return table
 
 
 def pack_scores(path: Path, trials: Iterable[Path]) -> None:
