@@ -190,9 +190,9 @@ def parsed(benchmark: Benchmark, predictions: Sequence[str]) -> list[bool]:
     """Whether each line of a prediction is a possible answer to its kind of question, right or wrong.
 
     This tells a model that does not see from one that does not know the answer format. Possible are the references of
-    all questions of the kind; of a worked solution, what follows `the answer is` counts. Published questions of which letters count need a choice, those to be answered by yes or
-    no one of these words, though the score takes anything else for a yes; other answers, and captions, need only be
-    non-empty.
+    all questions of the kind; of a worked solution, what follows `the answer is` counts. Published questions of which
+    letters count need a choice, those to be answered by yes or no one of these words, though the score takes anything
+    else for a yes; other answers, and captions, need only be non-empty.
     """
     questions, metric = benchmark.questions, METRICS[benchmark.metric]
     possible: dict[str, set[str]] = defaultdict(set)

@@ -152,6 +152,7 @@ def claims(*rest: str) -> str:
         ("arms: {}\n", "has no arms"),
         ('arms: {"": {}}\n', "the arm '' needs a name without blanks"),
         ("arms: {' a': {}}\n", "the arm ' a' needs a name"),
+        (f'arms: {{"{"x" * 720} ": {{}}}}\n', f"the arm '{'x' * 100}' … needs a name without blanks at its ends"),
         ('arms: {"a\\nb": {}}\n', r"the arm 'a\nb' needs a name"),
         ("arms: {--only: {}}\n", "the arm '--only' needs a name without blanks at its ends or a hyphen in front"),
         (

@@ -11,7 +11,7 @@ from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.language import in_first_words
 from mm1_lab.data.world.scenes import Scene
-from mm1_lab.data.world.words import COLOURS, PLACES, SECOND, SHAPES, SIZES
+from mm1_lab.data.world.words import COLOURS, LETTERS, PLACES, SECOND, SHAPES, SIZES
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.world import world_benchmarks
@@ -99,7 +99,7 @@ def test_a_plan_reckons_with_as_many_pictures_as_the_benchmarks_show() -> None:
 def test_kinds_in_conversations_are_called_as_elsewhere() -> None:
     """And are what the answers say."""
     (asked,) = (benchmark for benchmark in chat_benchmarks(SETTINGS) if benchmark.name == "chat-vqa")
-    answers = {"colour": set(COLOURS), "size": set(SIZES), "place": set(PLACES), "shape": set(SHAPES)}
+    answers = {"colour": set(COLOURS), "size": set(SIZES), "place": set(PLACES), "shape": {*SHAPES, *LETTERS}}
     assert {question.kind for question in asked.questions} == answers.keys()
     for question in asked.questions:
         assert set(question.references) <= answers[question.kind], question

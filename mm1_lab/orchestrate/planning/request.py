@@ -56,6 +56,10 @@ if TYPE_CHECKING:
     from mm1_lab.data.types import Data
 
 
+MOST_TRIALS = 200_000
+"""Of a command: far more would take minutes and gigabytes merely to be planned."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What `mm1-lab run` is to do, with every trial resolved."""
@@ -385,6 +389,11 @@ def load_request(
     if isinstance(seeds, Iterable) and not isinstance(seeds, str):
         seeds = ",".join([*map(str, seeds), ""])
     chosen = parse_seeds(str(seeds))
+    if (count := len(asked) * len(chosen)) > MOST_TRIALS:
+        raise RequestError(
+            f"{file}: {len(asked):,} arms at {len(chosen):,} seeds are {count:,} trials, and one command takes at most "
+            f"{MOST_TRIALS:,}; name fewer with --only or --seeds"
+        )
     numbers = find_scale(scale, of_scale, file.parent)
     ledger = Ledger(Path(results), Path(store), here_or_shipped(PARTS))
     path = Path(data) if data else None
