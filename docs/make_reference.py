@@ -96,7 +96,7 @@ MEASURES = {
 }
 
 EXIT_CODES = {
-    DONE: "done",
+    DONE: "done; with `--share` also if time is up or others do the rest: `status` says what is left",
     FAILED: "a trial, or a gate of `check-scale`, failed (not a rate of a search), or it had nothing to judge; the "
     "others continued",
     WRONG: "the request was invalid, and nothing was changed; or a file cannot be read or written: what is done stays",
@@ -118,21 +118,24 @@ VARIABLES = {
 
 
 JSON = {
-    "plan": "`scale`; `trials` (`sweep`, `arm`, `seed`, `fingerprint`, `state`); `stages` (`kind`, `fingerprint`, "
-    "`seed`, `state`, `why`, `arms` that need it, and if missing `parameters`, `active`, `flops`, `memory_bytes`, "
-    "`disk_bytes`, `checkpoint_bytes`, and `seconds` or, with GPUs, `gpus`, `rows`, `recomputes`, `bytes_per_gpu`, "
+    "plan": "`scale`; `trials` (`sweep`, `arm`, `seed`, `fingerprint`, `state`: done, to run or diverged); `stages` "
+    "(`kind`, `fingerprint`, `seed`, `state`: reused, to run, waits, not needed or diverged, `why`, `arms` that need "
+    "it, and if it is to run or waits `parameters`, `active`, `flops`, `memory_bytes`, `disk_bytes`, "
+    "`checkpoint_bytes`, and `seconds` or, with GPUs, `gpus`, `rows`, `recomputes`, `bytes_per_gpu`, "
     "`gpu_hours`); `arms`, if any are missing (`sweep`, `arm`, `training_flops` at one seed, with what is done); "
     "`seconds`; `notes`",
-    "status": "`sweeps` (`sweep`, `scale`, `trials` with `arm`, `seed`, `fingerprint`, `state`: done, missing or "
-    "failed, `why`; and `not_asked_for`, how many more); `failures` of other stages (`stage`, `reason`, `log`)",
+    "status": "`sweeps` (`sweep`, `scale`, `trials` with `arm`, `seed`, `fingerprint`, `state`: done, running, "
+    "missing or failed, `why`: of what is running the stage and its step, if SWEEP is given; and `not_asked_for`, how "
+    "many more); `failures` of other stages (`stage`, `reason`, `log`)",
     "show": "by arm its recipe, or of the arms named `recipe`, `fingerprint`, `parameters without embeddings`, "
     "`resolved`",
     "compare": "`title`; `rows` (`measure`, `first`, `second`, `difference`, `low`, `high`, `over`: seeds or "
     "questions, `seeds`); `notes`",
     "answers": "`arm`, `seed`; `scores` (`benchmark`, `kind`, `questions`, a mean for each number of shots such as "
-    "`0-shot`, `unparsed %`); `questions` (`benchmark`, `kind`, `question`, `metric`, `pictures`, `asked`: null where "
-    "the benchmark is another now, `references`, `new_tokens`, `answers` with `shots`, `prompt`, `answer`, `score`, "
-    "`parsed`, and with --prompt the prompt's `pictures`)",
+    "`0-shot`, `unparsed %`); `questions` (`benchmark`, `kind`, `question`, `metric`, `pictures` (files; none of "
+    "the world's, which are drawn), `asked` (with an `<image>` for each; null where the benchmark is another now), "
+    "`references`, `new_tokens`, `answers` with `shots`, `prompt`, `answer`, `score`, `parsed`, and with --prompt the "
+    "prompt's `pictures`)",
     "judge": "see [judge](judge.md#keys-of-the-json)",
 }
 """What `--json` prints, by command; what has no value is null."""

@@ -231,9 +231,14 @@ def expanded(name: str) -> Path:
     return Path(os.path.expanduser(name))
 
 
+def aside_of(path: Path) -> Path:
+    """Where `put_aside` puts a file or folder."""
+    return path.with_name(f"{path.name}.damaged")
+
+
 def put_aside(path: Path) -> Path | None:
     """Renames a damaged file or folder to `NAME.damaged`, replacing an earlier one; None if that fails."""
-    aside = path.with_name(f"{path.name}.damaged")
+    aside = aside_of(path)
     try:
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(path, aside)

@@ -40,6 +40,7 @@ def plan(sweep: Request) -> pd.DataFrame:
     from mm1_lab.orchestrate.planning.plan import make_plan
     from mm1_lab.orchestrate.recipe_search import rounds_of
 
+    _check_loaded(sweep)
     trials = [trial for part in rounds_of(sweep, to_the_end=True) for trial in part.trials]
     stages = make_plan(trials, sweep.ledger).stages.values()
     rows = [(one.stage.name, one.fingerprint, one.stage.seed, one.state, one.why) for one in stages]
@@ -64,6 +65,7 @@ def run(
     from mm1_lab.orchestrate.execution.executor import Leaving, make_executor
     from mm1_lab.orchestrate.recipe_search import rounds_of, run_request
 
+    _check_loaded(sweep)
     sweep.ledger.check_writable()
     with make_executor(
         inline, address, share, minutes, rounds=bool(sweep.sweep.search), settings=sweep.overrides
@@ -87,6 +89,13 @@ def run(
         warnings.warn(text, stacklevel=2)
         return found
     return scores(sweep.folder)
+
+
+def _check_loaded(sweep: Request) -> None:
+    if not isinstance(sweep, Request):
+        raise RequestError(
+            f"give what load_sweep returns, such as load_sweep('data_mix', scale='smoke'), not {sweep!r}"
+        )
 
 
 def contrasts(folder: Path) -> pd.DataFrame:

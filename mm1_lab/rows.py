@@ -9,6 +9,8 @@ miniature's models do not produce (results/LOG.md); a fine-tuned model's answers
 solutions; and further metrics of the same answers."""
 OF_OWN_DATA = ("captioning", "vqa", "text")
 """Those that users' benchmarks may be of."""
+OF_TUNED = ("chat", "solutions")
+"""Those that only fine-tuned models are asked."""
 OTHERWISE = "-otherwise"
 """Ends the key of a question whose answer is expected in second words, which only demonstrations can show."""
 

@@ -26,6 +26,7 @@ WRONG = [
     (["--set", "train.step=9"], ["train.step'", "did you mean 'train.steps'"]),
     (["--seeds", "305-300"], ["--seeds '305-300': give a count (3)", "or a range of at most 10,000 (300-305)"]),
     (["--seeds", "0-4294967295"], ["at most 10,000"]),
+    (["--seeds", "0-9999,10000-19999"], ["12 arms at 20,000 seeds are 240,000 trials", "takes at most 200,000; name"]),
     (["--set", "evaluate.shots=4"], ["evaluate.shots: must be a list, such as [4] (it is 4)"]),
     (["--set", "evaluate.shots=[4,4]"], ["evaluate.shots: holds a number twice"]),
     (["--set=--"], ["'--set=--' is not a value"]),

@@ -71,6 +71,14 @@ def test_a_finished_sweep_has_table_figure_and_runs_to_browse(
     assert "Captions / interleaved" in (folder / "table.md").read_text()
     missing = "0 missing, 0 failed; 10 trials not asked for\n"
     assert f"data_mix at smoke: 2 done, {missing}" in status("smoke")
+    mine = "title: mine\nrecipe: base\narms: {base: {}, captions: {data_mix: {captions: 1, interleaved: 0, text: 0}}}\n"
+    claim = "{claim: c, first: base, second: captions, measure: chat 0-shot, expect: greater}"
+    (finished.folder / "sweeps" / "mine.yaml").write_text(f"{mine}contrasts: [{claim}]\n", encoding="utf-8")
+    assert main(["plan", "mine", "--scale", "smoke", "--json"]) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert {trial["state"] for trial in planned["trials"]} == {"done"}
+    assert "give `sft` to base, captions" in "".join(planned["notes"]), "though nothing is missing"
+    (finished.folder / "sweeps" / "mine.yaml").unlink()
     one = status("smoke", "data_mix", "--only", "base")
     assert f"1 done, {missing.replace('10', '11')}" in one
     assert "has no results at mini" in status("mini", code=2)

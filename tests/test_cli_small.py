@@ -106,9 +106,14 @@ def test_what_is_not_there_is_told_before_anything_heavy_is_loaded(tmp_path: Pat
 def test_a_folder_of_results_that_is_missing_is_told_if_it_was_named(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for words, told in (((), ""), (("--results", "nowhere"), "nowhere: there is no such folder yet\n")):
+    begun = (
+        f"{here}/results/local/smoke/data_mix: no run has recorded its trials here yet, as one does when its processes"
+    )
+    for words, told in (((), begun), (("--results", "nowhere"), "nowhere: there is no such folder yet\n")):
         assert main(["status", "data_mix", *SMOKE, *words]) == 0
-        assert capsys.readouterr().err == told
+        assert capsys.readouterr().err.startswith(told)
+    assert main(["status", "data_mix", *SMOKE, "--seeds", "8,9"]) == 0
+    assert capsys.readouterr().err == "", "seeds that are named need no word"
 
 
 def test_ctrl_c_again_and_again_is_silent() -> None:
@@ -179,10 +184,16 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(capsys: O
         "captions cidr 4-shot": "trials have no 'captions cidr'; did you mean 'captions cider'?",
         "5-shot": "there is only 0-shot, 4-shot, 8-shot (evaluate.shots)",
         "kind color 0-shot": "trials have no kind 'color'; did you mean 'colour'?",
+        "kind count 0-shot": "`kind` is of images that every model is asked about; use `chat-charts 0-shot`",
+        "kind fact 0-shot": "`kind` is of images that every model is asked about; use `text-core 0-shot`",
         "loss txt": "trials have no 'txt'; did you mean 'text'?",
     }
+    untuned = "only tuned models have it; give `sft` to b, base"
+    reasons |= dict.fromkeys(
+        ("chat 0-shot", "solutions 4-shot", "chat-choice 0-shot", "pope-random f1 0-shot"), untuned
+    )
     some = ("captions cider 4-shot", "captions followed 0-shot", "average", "text-core", "text-core 8-shot")
-    some += ("0-shot", "captioning 0-shot", "vqa 8-shot", "chat 0-shot", "pope-random f1 0-shot", "chat-choice 0-shot")
+    some += ("0-shot", "captioning 0-shot", "vqa 8-shot")
     some += ("kind caption 4-shot", "kind owner 0-shot", "loss captions", "unparsed %")
     contrasts = [
         f"{{claim: by {measure}, first: b, second: base, measure: {measure}, expect: greater}}"
@@ -195,6 +206,10 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(capsys: O
     assert len(told) == len(reasons)
     for line, (measure, reason) in zip(told, reasons.items(), strict=True):
         assert line.startswith(f"The claim 'by {measure}' will not be judged by {measure!r}: {reason}")
+    (here / "mine.yaml").write_text(text.replace("base: {}", "base: {sft: {}}"), encoding="utf-8")
+    told = load_request("mine.yaml", "smoke").doubtful_claims()
+    assert "'chat 0-shot': only tuned models have it; give `sft` to b." in "".join(told), "one side is enough"
+    assert not load_request("sft_connector", "smoke").doubtful_claims()
     told = load_request("data_mix", "smoke", settings=["evaluate.shots=[0]"]).doubtful_claims()
     begins = "The claims 'interleaved documents lift 4-shot', 'text with captions lifts 4-shot', 'synthetic"
     assert [line.startswith(begins) for line in told] == [True, False, False]

@@ -53,5 +53,8 @@ def test_one_arm_and_one_setting_may_be_given_as_text() -> None:
     sweep = lab.load_sweep("data_mix", scale="smoke", only="base", settings="train.steps=7")
     (trial,) = sweep.trials
     assert trial.arm == "base" and sweep.scale.train.steps == 7
+    for function in (lab.plan, lab.run):
+        with pytest.raises(RequestError, match=r"give what load_sweep returns, .*, not 'kinds\.yaml'"):
+            function("kinds.yaml")  # type: ignore[arg-type]
     with pytest.raises(RequestError, match=r"give the folder of a sweep's results \(its `.folder`\), not a Request"):
         lab.contrasts(sweep)  # type: ignore[arg-type]

@@ -47,11 +47,21 @@ def test_one_field_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", path.stem, *SMOKE]) == 0, "it is a sweep like others"
 
 
-@pytest.mark.usefixtures("here")
-def test_run_writes_the_sweep_before_anything_is_trained(refused: Refused) -> None:
+def test_run_writes_the_sweep_before_anything_is_trained(
+    here: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
     twice = ("--vary", "steps=1e5", "--vary", "steps=3e5")  # of one field
     assert "one seed decides nothing" in refused("run", "base", *twice, "--until-decided", *SMOKE)
-    (path,) = Path("sweeps").glob("*.yaml")
+    assert not list(here.iterdir())
+    written_by_then: list[Path] = []
+
+    def run_request(*_: object) -> int:
+        written_by_then.extend(Path("sweeps").glob("*.yaml"))
+        return 0
+
+    monkeypatch.setattr("mm1_lab.orchestrate.recipe_search.run_request", run_request)
+    assert main(["run", "base", *twice, *SMOKE, "--inline"]) == 0
+    (path,) = written_by_then
     assert [recipe.steps for recipe in arms_of(path).values()] == [200_000, 100_000, 300_000]
 
 
@@ -105,6 +115,17 @@ WRONG = {
     ("data_mix.text=x",): "data_mix.text: Input should be a valid number",
     ("steps=[",): "is no plain YAML",
 }
+
+
+def test_what_plan_refuses_leaves_nothing_when_it_is_run(here: Path, refused: Refused) -> None:
+    command = ("base", "--vary", "connector=mlp", *SMOKE, "--results", "mine")
+    error = refused("plan", *command)
+    assert "connector 'mlp' makes a token of each of the 36 patches" in error
+    assert refused("run", *command, "--inline") == error and refused("run", *command) == error
+    assert "--share with --results needs --store" in refused("run", *command, "--share")
+    (here / "mine.yaml").write_text("title: T\nrecipe: base\narms: {a: {connector: mlp}}\n", encoding="utf-8")
+    assert "connector 'mlp'" in refused("run", "mine.yaml", *SMOKE, "--inline")
+    assert [path.name for path in here.iterdir()] == ["mine.yaml"]
 
 
 @pytest.mark.parametrize("varied", WRONG)

@@ -33,15 +33,17 @@ class OutsideClaim(Contrast):
         return {arm: weight for (arm, _), weight in claim_of(self).weights.items() if weight}
 
 
-def read_claims(claims: Path | str | Sequence[Mapping[str, Any]]) -> list[OutsideClaim]:
-    where, values = "claims", claims
+def read_claims(claims: Path | str | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[OutsideClaim]:
+    """Claims in a YAML file, or what one holds. Raises RequestError."""
+    where = "claims"
     if isinstance(claims, Path | str):
         if Path(claims).is_dir() or Path(claims).suffix.lower() in TABLES:
             raise RequestError(
                 f"{claims}: is a table or logs, where a YAML file of claims may stand; to compare arms of several, put "
                 "them into one, each with a name of its own in the column `arm`"
             )
-        where, values = str(claims), read_yaml(Path(claims)).get("contrasts", ())
+        where, claims = str(claims), read_yaml(Path(claims))
+    values = claims.get("contrasts", ()) if isinstance(claims, Mapping) else claims
     if not isinstance(values, list | tuple) or not values:
         raise RequestError(f"{where}: must hold a list of `contrasts`, each with first, second, expect, and margin")
     read = [OutsideClaim.parse(one, f"{where}: contrast {number}") for number, one in enumerate(values, 1)]

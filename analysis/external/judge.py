@@ -61,12 +61,12 @@ class Judgement:
 
 def judge(
     scores: Path | str | pd.DataFrame,
-    claims: Path | str | Sequence[Mapping[str, Any]] | None = None,
+    claims: Path | str | Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     columns: Columns | None = None,
     lower_is_better: bool = False,
     looks: Sequence[int] = (),
 ) -> Judgement:
-    """Judges `claims` (a YAML file with `contrasts`, such as a sweep, or a list with their keys) about `scores`.
+    """Judges `claims` (a YAML file with `contrasts`, such as a sweep, or what one holds) about `scores`.
 
     `columns` names columns, as `{"arm": "commit", "score": ["vqa", "gqa"]}` (several: a column per benchmark).
     Without claims, every arm is claimed to be better than the table's first. `looks` are the numbers of seeds at which

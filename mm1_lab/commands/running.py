@@ -6,8 +6,8 @@ import argparse
 import re
 import textwrap
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +63,8 @@ def plan(options: argparse.Namespace) -> int:
         raise RequestError("--vary changes one recipe; give one")
     requests = []
     for sweep in options.sweeps:
-        requests += rounds_of(_request(options, sweep, keep=False), to_the_end=True)
+        with _asked(options, sweep, keep=False) as request:
+            requests += rounds_of(request, to_the_end=True)
     values = plan_values(requests)
     if options.json:
         name_arms(values["stages"], requests)
@@ -98,23 +99,32 @@ def run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     from analysis import draw_sweep, sweep_in_short
     from mm1_lab.orchestrate.execution.executor import Leaving
+    from mm1_lab.orchestrate.planning.plan import make_plan
     from mm1_lab.orchestrate.recipe_search import rounds_of, run_request
-    from mm1_lab.orchestrate.sweeping import forget_trials, looks_of, run_until_decided
+    from mm1_lab.orchestrate.sweeping import check_plan, forget_trials, looks_of, run_until_decided
     from mm1_lab.orchestrate.tracking.trackers import import_tracker
 
     for name in options.tracker:
         import_tracker(name)
-    request = replace(_request(options, options.sweep, keep=True), trackers=tuple(options.tracker))
-    looks: tuple[int, ...] = ()
-    if options.until_decided:
-        if request.sweep.search:
-            raise RequestError(f"--until-decided: {request.sweep.name} is a search, and its number of seeds is fixed")
-        looks = looks_of(parse_looks(options.looks), len(request.seeds))
-    elif options.looks is not None:
-        raise RequestError("--looks needs --until-decided")
-    if options.share and options.anew:
-        raise RequestError("--anew deletes what other processes with --share have done; leave one of them out")
-    executor = executor_of(options, started, rounds=bool(looks or request.sweep.search))
+    with _asked(options, options.sweep, keep=True) as request:
+        request = replace(request, trackers=tuple(options.tracker))
+        looks: tuple[int, ...] = ()
+        if options.until_decided:
+            if request.sweep.search:
+                fixed = f"{request.sweep.name} is a search, and its number of seeds is fixed"
+                raise RequestError(f"--until-decided: {fixed}")
+            looks = looks_of(parse_looks(options.looks), len(request.seeds))
+        elif options.looks is not None:
+            raise RequestError("--looks needs --until-decided")
+        if options.share and options.anew:
+            raise RequestError("--anew deletes what other processes with --share have done; leave one of them out")
+        executor = executor_of(options, started, rounds=bool(looks or request.sweep.search))
+        ledger = request.ledger
+        if options.vary or not (ledger.results.exists() and ledger.store.exists()):
+            # what is refused leaves no file or folder; if none is new, the run checks its plan, which takes a while for
+            # many trials, once, before it writes
+            for part in rounds_of(request):
+                check_plan(make_plan(part.trials, ledger), part, executor)
     above = Path.cwd().parent
     is_inside = (above / "sweeps").is_dir() and ((above / RESULTS).is_dir() or (above / "Makefile").is_file())
     if options.results == RESULTS and is_inside and not (RESULTS.exists() or Path("sweeps").exists()):
@@ -145,12 +155,15 @@ def run(options: argparse.Namespace) -> int:
             return FAILED if leaving.failed else DONE
 
 
-def _request(options: argparse.Namespace, name: str, keep: bool) -> Request:
-    """The request for a sweep, which `--vary` writes; its file stays if it can be read and is to `keep`."""
+@contextmanager
+def _asked(options: argparse.Namespace, name: str, keep: bool) -> Iterator[Request]:
+    """Yields the request for a sweep, which `--vary` writes; its file stays if it is to `keep` and the block does not
+    refuse it."""
     if not options.vary:
         if options.grid:
             raise RequestError("--grid needs --vary")
-        return request_of(options, name)
+        yield request_of(options, name)
+        return
     path, text = varied_sweep(name, options.vary, options.grid, list(filter(is_of_recipe, options.set)))
     has_folder = path.parent.exists()
     is_new = not path.exists()
@@ -159,6 +172,13 @@ def _request(options: argparse.Namespace, name: str, keep: bool) -> Request:
     stays = False
     try:
         request = request_of(options, str(path))
+        lost = [arm for arm in parse_yaml(text, str(path)).get("arms", {}) if arm not in request.sweep.arms]
+        if lost:
+            raise RequestError(
+                f"{path}: has no arm {lost[0]!r}, so the file, or {name}, was changed since it was written; "
+                "run it by its name, or delete it"
+            )
+        yield request
         stays = keep
     finally:
         if is_new and not stays:
@@ -166,17 +186,10 @@ def _request(options: argparse.Namespace, name: str, keep: bool) -> Request:
             if not has_folder:
                 with suppress(OSError):  # another command has put a file there
                     path.parent.rmdir()
-    lost = [arm for arm in parse_yaml(text, str(path)).get("arms", {}) if arm not in request.sweep.arms]
-    if lost:
-        raise RequestError(
-            f"{path}: has no arm {lost[0]!r}, so the file, or {name}, was changed since it was written; "
-            "run it by its name, or delete it"
-        )
     if keep:
         print(f"{path}: this sweep, to keep, to change and to run again by its name")
     elif is_new and not options.json:
         print(f"{path}: `run` with these options writes this sweep")
-    return request
 
 
 def _what_deciding_takes(request: Request) -> str:

@@ -50,21 +50,24 @@ if TYPE_CHECKING:
     opt.JSON,
 )
 def status(options: argparse.Namespace) -> int:
-    """Show which trials are done, missing, or failed and why."""
+    """Show which trials are done, running, missing, or failed and why."""
     from mm1_lab.orchestrate.recipe_search import rounds_of
     from mm1_lab.orchestrate.status import status_text, status_values
 
-    stages = None
+    chains = None
     if options.sweep:
         options.scale = options.scale or "mini"
         request = request_of(options, options.sweep)
         if options.results != RESULTS and not options.results.is_dir():  # misspelt, or a run has only begun
             print(f"{options.results}: there is no such folder yet", file=sys.stderr)
+        elif options.seeds is None and not (request.folder / "trials.csv").exists():
+            text = "no run has recorded its trials here yet, as one does when its processes have started"
+            print(f"{request.folder}: {text}; shown is seed 0 (--seeds)", file=sys.stderr)
         if options.seeds is None:
             request = request.at_seeds({row.seed for row in read_trials(request.folder)})
         request = rounds_of(request)[0]
         sweeps = [(request.manifest, request.rows)]
-        stages = {stage.fingerprint for trial in request.trials for stage in trial.evaluation.chain()}
+        chains = {trial.fingerprint: list(trial.evaluation.chain()) for trial in request.trials}
     elif options.only or options.data or options.set or options.seeds:
         raise RequestError("status: --only, --data, --set and --seeds are of one sweep; give its name")
     else:
@@ -76,7 +79,7 @@ def status(options: argparse.Namespace) -> int:
                 sweeps.append((manifest, read_trials(folder)))
         if not sweeps:
             raise RequestError(f"{options.results}: has no results at {options.scale}")
-    told = status_values(sweeps, Ledger(options.results, options.store), stages)
+    told = status_values(sweeps, Ledger(options.results, options.store), chains)
     if options.json:
         print_json(told)
     else:

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, PlainSerializer
 
-NOT_ONE = "is not a measure; use text-core, average, 4-shot, or of one family or benchmark, vqa 0-shot"
+NOT_ONE = (
+    "is not a measure; use text-core, average, 4-shot, of one family or benchmark, vqa 0-shot, or kind colour 0-shot"
+)
 
 
 @dataclass(frozen=True)

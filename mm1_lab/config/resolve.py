@@ -432,6 +432,10 @@ def _check_room_for_world(shares: dict[str, float], image_tokens: int, scale: Sc
         )
 
 
+IN_PAPERS_UNITS = {"number of image tokens": "image_tokens", "resolution": "resolutions"}
+"""Fields of scales that say by which numbers of their own those of the paper are replaced."""
+
+
 def look_up(what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:
     """The entry of the first table that contains `key`. Raises RequestError, with known keys, if none does."""
     for table in tables:
@@ -442,6 +446,9 @@ def look_up(what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:
     hint = nearest(key, known) if isinstance(key, str) else f"; known: {', '.join(known)}"
     if what in ("encoder", "decoder") and os.path.isdir(str(key)):
         hint = f"; to mean the folder, write ./{key}"
+    if field := IN_PAPERS_UNITS.get(what):
+        first, here = next(iter(tables[0].items()))
+        hint += f"; --set {field}.{key}=N adds it, where N is this scale's number for it (for {first} it is {here})"
     raise RequestError(f"this scale has no {what} {key!r}{hint}")
 
 

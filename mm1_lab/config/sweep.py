@@ -96,6 +96,8 @@ def _search(values: Any) -> Any:
     return kind.model_validate(values)
 
 
+LONGEST_SHOWN = 100
+"""Characters of a name in an error."""
 MOST_CELLS = 10_000
 """Of a grid: more would take gigabytes merely to be planned."""
 AnySearch = Annotated[Search | RateSearch, BeforeValidator(_search)]
@@ -247,8 +249,9 @@ def _changes(file: SweepFile, path: Path) -> dict[str, dict[str, Any]]:
     changes = dict(file.arms)
     for name in changes:
         if name != name.strip() or not name.isprintable() or not name or name.startswith("-"):
+            shown = repr(name) if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]!r} …"
             raise RequestError(
-                f"{path}: the arm {name!r} needs a name without blanks at its ends or a hyphen in front, on one line"
+                f"{path}: the arm {shown} needs a name without blanks at its ends or a hyphen in front, on one line"
             )
     if file.grid:
         cells = math.prod(map(len, file.grid.values()))

@@ -68,14 +68,27 @@ def own_names(in_world: bool) -> list[str]:
     """All names under which benchmarks of the world, or of users' captioned images, may have scores."""
     if not in_world:
         return [HELD_OUT]
-    drawn = world_benchmarks(FEW) + chat_benchmarks(FEW)
-    return [one.name for benchmark in drawn for one in (benchmark, *further(benchmark))]
+    return [*_names(world_benchmarks(FEW)), *names_of_tuned()]
 
 
-def kinds_in_world() -> list[str]:
-    """Kinds of questions that the world's benchmarks with images ask of every model."""
-    asked = [benchmark for benchmark in world_benchmarks(FEW) if benchmark.family in ("captioning", "vqa")]
-    return list(dict.fromkeys(question.kind for benchmark in asked for question in benchmark.questions))
+def names_of_tuned() -> list[str]:
+    """Those of the world's benchmarks that only tuned models are asked."""
+    return _names(chat_benchmarks(FEW))
+
+
+def _names(benchmarks: Iterable[Benchmark]) -> list[str]:
+    return [one.name for benchmark in benchmarks for one in (benchmark, *further(benchmark))]
+
+
+def kinds_in_world() -> dict[str, str]:
+    """All kinds of questions of the world's benchmarks, and of one that the measure `kind` leaves out, as it is not of
+    images or only tuned models are asked, the benchmark that asks it; otherwise an empty name."""
+    kinds: dict[str, str] = {}
+    for benchmark in world_benchmarks(FEW) + chat_benchmarks(FEW):
+        name = "" if benchmark.family in ("captioning", "vqa") else benchmark.name
+        for question in benchmark.questions:
+            kinds.setdefault(question.kind, name)
+    return kinds
 
 
 def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmark]:

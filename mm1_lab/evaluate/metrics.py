@@ -190,9 +190,9 @@ def parsed(benchmark: Benchmark, predictions: Sequence[str]) -> list[bool]:
     """Whether each line of a prediction is a possible answer to its kind of question, right or wrong.
 
     This tells a model that does not see from one that does not know the answer format. Possible are the references of
-    all questions of the kind. Published questions of which letters count need a choice, those to be answered by yes or
-    no one of these words, though the score takes anything else for a yes; other answers, and captions, need only be
-    non-empty.
+    all questions of the kind; of a worked solution, what follows `the answer is` counts. Published questions of which
+    letters count need a choice, those to be answered by yes or no one of these words, though the score takes anything
+    else for a yes; other answers, and captions, need only be non-empty.
     """
     questions, metric = benchmark.questions, METRICS[benchmark.metric]
     possible: dict[str, set[str]] = defaultdict(set)
@@ -200,7 +200,8 @@ def parsed(benchmark: Benchmark, predictions: Sequence[str]) -> list[bool]:
         possible[question.kind].update(map(normalise, question.references))
     found = []
     for prediction, question in zip(predictions, questions, strict=True):
-        lines = prediction.split("\n")
+        said = ANSWER_IS.split(prediction)[-1] if benchmark.metric == "answer" else prediction  # as it is scored
+        lines = said.split("\n")
         answers = list(map(normalise, lines))
         if metric.free:
             found.append(all(answers))

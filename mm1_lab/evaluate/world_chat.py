@@ -34,6 +34,8 @@ from mm1_lab.evaluate.world import draw_questions
 Make = Callable[[Random, Split], Question]
 OFTEN = ("circle", "square", "triangle")
 """Shapes from which POPE's popular sampling draws absent things."""
+ATTRIBUTES = {"color": "colour", "size": "size", "the": "place", "thing": "shape"}
+"""Kinds of questions about a thing, by the second word of `about_thing`'s requests."""
 
 
 def chat_benchmarks(settings: EvaluationSettings, seed: int = 0) -> list[Benchmark]:
@@ -81,7 +83,7 @@ def _question(kind: str, picture: Picture, turn: Turn) -> Question:
 def _attribute(random: Random, split: Split) -> Question:
     scene = sample_scene(random, split)
     turn = about_thing(random, scene)
-    return _question(turn.request.split()[1], ScenePicture(scene), turn)
+    return _question(ATTRIBUTES[turn.request.split()[1]], ScenePicture(scene), turn)
 
 
 def _solution(random: Random, split: Split) -> Question:

@@ -150,7 +150,7 @@ class _Search(Rounds):
                 tried = space
             for value in tried:
                 self._check(field, value)
-        if reason := request.why_no_value(self.measure):
+        if reason := request.why_no_value(self.measure) or request.why_untuned(self.measure, ["base"]):
             raise RequestError(f"search.measure: {reason}")
 
     def _check(self, field: str, value: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from mm1_lab.config import RequestError, nearest
+from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, RequestError, Stage, nearest
 from mm1_lab.formatting import counted, flat, text_table
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger, Manifest, TrialRow
@@ -16,11 +16,18 @@ Told = tuple[Manifest, Sequence[TrialRow]]
 """A sweep at a scale, and those of its trials to tell about."""
 
 
-def status_values(sweeps: Iterable[Told], ledger: Ledger, stages: Collection[str] | None) -> dict[str, Any]:
-    """For each of `sweeps` its trials, which are done, missing, or failed and why, and how many more its arms have at
-    these seeds, which were not asked for; then failures of other stages, of all or of those with these fingerprints."""
-    failures = ledger.failures()
-    others = {key: failure for key, failure in failures.items() if stages is None or key in stages}
+def status_values(
+    sweeps: Iterable[Told], ledger: Ledger, chains: Mapping[str, Sequence[Stage]] | None
+) -> dict[str, Any]:
+    """For each of `sweeps` its trials, which are done, running, missing, or failed and why, and how many more its arms
+    have at these seeds, which were not asked for; then failures of other stages.
+
+    `chains`: the stages of each trial, by its fingerprint, of which alone failures are told; without, only trials of
+    which the evaluation is claimed, as it is with the training before it if no other trial needs that, are running.
+    """
+    failures, claimed = ledger.failures(), ledger.claims.recent()
+    stages = {stage.fingerprint for chain in (chains or {}).values() for stage in chain}
+    others = {key: failure for key, failure in failures.items() if chains is None or key in stages}
     told = []
     for manifest, rows in sweeps:
         marks = drawn_contents(ledger.results / manifest.scale / manifest.variant).get("trials", {})
@@ -31,9 +38,13 @@ def status_values(sweeps: Iterable[Told], ledger: Ledger, stages: Collection[str
             state, why = "missing", ""
             if ledger.has_same_scores(row.fingerprint, marks) if marks else ledger.has_whole_scores(row.fingerprint):
                 state = "done"
+            elif at_work := _at_work(row.fingerprint, chains, claimed, ledger):
+                state, why = "running", at_work
             elif failure:
                 state = "failed"
                 why = f"{failure['reason']} ({counted(failure['attempts'], 'attempt')}; {failure['log'] or 'no log'})"
+            elif damaged := ledger.damaged_scores(row.fingerprint):
+                why = f"damaged ({damaged}); `run` makes it anew"
             trial = {"arm": row.arm, "seed": row.seed, "fingerprint": row.fingerprint, "state": state, "why": why}
             trials.append(trial)
         sweep = manifest.sweep
@@ -43,13 +54,36 @@ def status_values(sweeps: Iterable[Told], ledger: Ledger, stages: Collection[str
     return {"sweeps": told, "failures": left}
 
 
+def _at_work(
+    fingerprint: str, chains: Mapping[str, Sequence[Stage]] | None, claimed: Collection[str], ledger: Ledger
+) -> str:
+    """The first stage of a trial that a process works on, and its step: `multimodal, step 140 of 700`; empty if none
+    is."""
+    if chains is None:
+        return "a process works on it" if fingerprint in claimed else ""
+    for stage in reversed(chains[fingerprint]):
+        if stage.fingerprint in claimed and not ledger.is_done(stage):
+            step = ledger.last_step(stage.fingerprint)
+            return f"{stage.KIND}, step {step}{_of_steps(stage)}" if step else stage.KIND
+    return ""
+
+
+def _of_steps(stage: Stage) -> str:
+    if isinstance(stage, ModelStage):
+        return f" of {stage.steps()}"
+    if isinstance(stage, EncoderStage | DecoderStage):
+        return f" of {stage.training.steps}"
+    return ""  # a kind of one's own need not say it
+
+
 def status_text(status: dict[str, Any]) -> str:
     """`status_values` as a table per sweep, and a line per failure."""
     lines = []
     for sweep in status["sweeps"]:
         trials = sweep["trials"]
         states = [trial["state"] for trial in trials]
-        counts = ", ".join(f"{states.count(state)} {state}" for state in ("done", "missing", "failed"))
+        shown = ["done", "missing", "failed", *(["running"] if "running" in states else [])]
+        counts = ", ".join(f"{states.count(state)} {state}" for state in shown)
         if left := sweep["not_asked_for"]:
             counts += f"; {counted(left, 'trial')} not asked for"
         lines += ["", f"{sweep['sweep']} at {sweep['scale']}: {counts}"]

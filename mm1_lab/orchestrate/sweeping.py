@@ -200,6 +200,16 @@ def _reused(plan: Plan, ledger: Ledger) -> str:
 
 def check_runnable(plan: Plan, request: Request, executor: Executor) -> dict[str, dict[str, Any]]:
     """Checks that the plan can be run, and opens the executor. Returns the `fitted_resources`."""
+    fitted = check_plan(plan, request, executor)
+    check_disk(plan, request.ledger.store)
+    executor.open(request.scale)
+    executor.check_room(plan.tasks.values(), request.scale)
+    return fitted
+
+
+def check_plan(plan: Plan, request: Request, executor: Executor) -> dict[str, dict[str, Any]]:
+    """Raises RequestError for what `mm1-lab plan` refuses, too, before anything is written. Returns the
+    `fitted_resources`."""
     if request.scale_name == "paper" and not request.data_path:
         raise RequestError(
             f"--scale paper is for planning: mm1-lab plan {request.asked} --scale paper; to train at these sizes, give "
@@ -207,10 +217,7 @@ def check_runnable(plan: Plan, request: Request, executor: Executor) -> dict[str
         )
     if not executor.shares_stages:  # neither too many for a batch nor what each GPU of several holds
         request = replace(request, scale=request.scale.model_copy(update={"workers": {}}))
-    check_disk(plan, request.ledger.store)
     check_feasible(plan, request)
-    executor.open(request.scale)
-    executor.check_room(plan.tasks.values(), request.scale)
     return fitted_resources(plan, request)
 
 

@@ -139,6 +139,14 @@ class Ledger:
         partial.mkdir(parents=True, exist_ok=True)
         return partial
 
+    def last_step(self, fingerprint: str) -> int:
+        """The last step of an unfinished training that is in its curve; 0 without one."""
+        try:
+            curve = (self.partial_folder(fingerprint) / "training.csv").read_text(encoding="utf-8")
+            return int(curve.splitlines()[-1].partition(",")[0])
+        except (OSError, ValueError, IndexError):  # it has only begun, or has just ended
+            return 0
+
     def finish_stage(self, fingerprint: str) -> None:
         files.commit(self.partial_folder(fingerprint), self.store / fingerprint)
 
@@ -188,6 +196,12 @@ class Ledger:
         if not self.has_scores(fingerprint):
             return False
         return all(self._sizes(fingerprint, files.DONE, SCORES, "record.json")) or self.has_intact_scores(fingerprint)
+
+    def damaged_scores(self, fingerprint: str) -> Path | None:
+        """The folder of a trial's damaged scores, put aside or, if that failed, where it was; None if there is none."""
+        folder = self.trial_folder(fingerprint)
+        aside = files.aside_of(folder)
+        return folder if files.is_complete(folder) else aside if aside.is_dir() else None
 
     def has_same_scores(self, fingerprint: str, marks: Mapping[str, str]) -> bool:
         """Whether there are scores with the mark that they have in `marks`, or else intact ones (`has_intact_scores`),

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCORES = "scores.parquet"
+KINDS_BEFORE = {"color": "colour", "the": "place", "thing": "shape"}
+"""Kinds of questions of the world's conversations, as earlier versions wrote them."""
 SCORE_COLUMNS = tuple(field.name for field in fields(ScoreRow))
 NO_ANSWERS = tuple(name for name in SCORE_COLUMNS if name != "prediction")
 CATEGORIES = {"benchmark", "family", "metric", "question", "kind"}
@@ -39,8 +41,9 @@ def read_score_table(folder: Path) -> pd.DataFrame:
     import pyarrow as pa
 
     texts = {pa.string(): pd.StringDtype()}
-    table = _read(folder).to_pandas(types_mapper=texts.get)
-    return table.astype({"score": float})
+    table = _read(folder).to_pandas(types_mapper=texts.get).astype({"score": float})
+    _rename_kinds(table)
+    return table
 
 
 def read_short_tables(folders: Sequence[Path], columns: Sequence[str] = NO_ANSWERS) -> pd.DataFrame:
@@ -52,10 +55,21 @@ def read_short_tables(folders: Sequence[Path], columns: Sequence[str] = NO_ANSWE
     texts = [name for name in columns if name in CATEGORIES]
     tables = [_read(folder, columns, texts) for folder in folders]
     frame = pa.concat_tables(tables).unify_dictionaries().to_pandas().astype({"score": float})
+    if {"family", "kind"} <= set(columns):
+        _rename_kinds(frame)
     for name in texts:
         frame[name] = frame[name].cat.reorder_categories(sorted(frame[name].cat.categories))
     frame.insert(0, "trial", np.repeat(np.arange(len(tables)), [len(table) for table in tables]))
     return frame
+
+
+def _rename_kinds(table: pd.DataFrame) -> None:
+    """Calls the kinds of conversations' questions as today."""
+    before = (table["family"] == "chat") & table["kind"].isin(list(KINDS_BEFORE))
+    if before.any():
+        kinds = table["kind"].astype(object)
+        kinds[before] = kinds[before].map(KINDS_BEFORE)
+        table["kind"] = kinds.astype(table["kind"].dtype.name)
 
 
 def pack_scores(path: Path, trials: Iterable[Path]) -> None:

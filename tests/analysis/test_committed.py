@@ -89,6 +89,10 @@ def test_a_size_that_answers_no_better_than_constant_answers_is_named() -> None:
 def test_conversations_that_a_tuned_base_does_not_see_are_named_and_rule_nothing_out() -> None:
     study = read_study(STUDY / "sft_data_mix")
     checks = validity_checks(study)
+    above = {check.what: check.needed for check in checks if check.check == "above majority"}
+    kinds = {what: needed for what, needed in above.items() if what.startswith("chat-vqa: ")}
+    least = {"size": "54.7", "place": "35.1", "colour": "23.1", "shape": "13.8"}  # recorded as size, the, color, thing
+    assert kinds == {f"chat-vqa: {kind}, 0 shots": f"low ≥ {points} + 5" for kind, points in least.items()}
     weak = {
         check.what.partition(",")[0] for check in checks if check.check == "above blind" and check.verdict == "weak"
     }

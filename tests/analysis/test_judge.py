@@ -63,7 +63,9 @@ def test_independent_runs_are_judged_by_the_larger_p_of_students_and_welchs_test
 def test_both_tests_of_independent_runs_must_say_that_margins_hold() -> None:
     base, new = np.array([50.0, 50.9, 49.1, 50.3, 50.6, 49.4, 50.8, 49.2]), np.array([49.9, 50.9, 50.2])
     frame = table({"base": base, "new": new}).drop(columns="seed")
-    (claim,) = judge(frame, [{"first": "new", "second": "base", "expect": "equivalent", "margin": 1.2}]).claims
+    claims = [{"first": "new", "second": "base", "expect": "equivalent", "margin": 1.2}]
+    (claim,) = judge(frame, claims).claims
+    assert judge(frame, {"contrasts": claims}).claims == [claim], "as a file has them"
     p = []
     for equal in (True, False):
         for end, side in ((-1.2, "greater"), (1.2, "less")):

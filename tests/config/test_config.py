@@ -152,6 +152,7 @@ def claims(*rest: str) -> str:
         ("arms: {}\n", "has no arms"),
         ('arms: {"": {}}\n', "the arm '' needs a name without blanks"),
         ("arms: {' a': {}}\n", "the arm ' a' needs a name"),
+        (f'arms: {{"{"x" * 720} ": {{}}}}\n', f"the arm '{'x' * 100}' … needs a name without blanks at its ends"),
         ('arms: {"a\\nb": {}}\n', r"the arm 'a\nb' needs a name"),
         ("arms: {--only: {}}\n", "the arm '--only' needs a name without blanks at its ends or a hyphen in front"),
         (
@@ -164,6 +165,10 @@ def claims(*rest: str) -> str:
         (claims("second: [b, b], measure: 0-shot, expect: less"), "contrasts.0.second: names an arm twice"),
         (claims("second: b, measure: 0-shot, expect: equivalent"), "give `equivalent` a margin"),
         (claims("second: b, measure: textcore, expect: less"), "contrasts.0.measure: is not a measure; use text-core"),
+        (
+            claims("second: b, measure: kind letter, expect: less"),
+            "vqa 0-shot, or kind colour 0-shot (it is 'kind letter')",
+        ),
         (claims(*(f"second: b, measure: {k}-shot, expect: less" for k in (0, 4))), "two contrasts have the claim 'c'"),
     ],
 )
@@ -245,6 +250,16 @@ def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
     ("change", "settings", "message"),
     [
         ({"resolution": 337}, (), "this scale has no resolution 337; known: 224, 336, 378"),
+        (
+            {"resolution": 400},
+            (),
+            "--set resolutions.400=N adds it, where N is this scale's number for it (for 224 it is 24)",
+        ),
+        (
+            {"image_tokens": 16},
+            (),
+            "known: 64, 144; --set image_tokens.16=N adds it, where N is this scale's number for it",
+        ),
         ({}, ("patch=7",), "36 pixels (resolution 336) are not divisible by the patch of 7"),
         ({}, ("base_decoder=302M", "upcycled={302M: 9M}"), "the decoder '302M' is upcycled from '9M', so they may"),
         ({"encoder": {"size": "ViT-X"}}, (), "no encoder 'ViT-X'; did you mean 'ViT-"),

@@ -57,6 +57,10 @@ def test_an_answer_of_another_kind_is_not_parsed() -> None:
         assert is_parsed(said, lettered) == is_choice, said
     for said, is_answer in (("Yes.", True), ("There is not.", True), ("a cat", False), ("nothing", False), ("", False)):
         assert is_parsed(said, replace(published, metric="yes-no")) == is_answer, said
+    solved = replace(benchmark, metric="answer")
+    for said, is_answer in (("two things . the answer is blue .", True), ("blue", True), ("it is blue", False)):
+        assert is_parsed(said, solved) == is_answer, said
+    assert not is_parsed("the answer is", replace(solved, official=True))
     captions = make_benchmark("cider")
     for one in (captions, replace(captions, metric="content")):
         assert is_parsed("anything", one)

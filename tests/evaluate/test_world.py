@@ -11,10 +11,11 @@ from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.language import in_first_words
 from mm1_lab.data.world.scenes import Scene
-from mm1_lab.data.world.words import COLOURS, SECOND, SIZES
+from mm1_lab.data.world.words import COLOURS, LETTERS, PLACES, SECOND, SHAPES, SIZES
 from mm1_lab.evaluate.benchmarks import benchmarks_for
 from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.world import world_benchmarks
+from mm1_lab.evaluate.world_chat import chat_benchmarks
 from tests.conftest import evaluation_of
 
 SETTINGS = EvaluationSettings(questions=96, blocks=12, batch_size=8)
@@ -93,3 +94,12 @@ def test_a_plan_reckons_with_as_many_pictures_as_the_benchmarks_show() -> None:
             for shots in benchmark.shots_at(stage.settings):
                 shown += sum((1 + len(question.rotated)) * (shots + 1) for question in benchmark.questions)
         assert stage.image_prompts() == pytest.approx(shown, rel=0.2 if stage.model.tuned else 0)
+
+
+def test_kinds_in_conversations_are_called_as_elsewhere() -> None:
+    """And are what the answers say."""
+    (asked,) = (benchmark for benchmark in chat_benchmarks(SETTINGS) if benchmark.name == "chat-vqa")
+    answers = {"colour": set(COLOURS), "size": set(SIZES), "place": set(PLACES), "shape": {*SHAPES, *LETTERS}}
+    assert {question.kind for question in asked.questions} == answers.keys()
+    for question in asked.questions:
+        assert set(question.references) <= answers[question.kind], question

@@ -1,5 +1,6 @@
 """`run --share`: any number of processes of one results folder do everything once, whichever of them are killed."""
 
+import json
 import os
 import re
 import signal
@@ -13,12 +14,15 @@ import pytest
 
 from mm1_lab.cli import main
 from mm1_lab.commands import running
+from mm1_lab.config import Stage
 from mm1_lab.orchestrate.execution import executor
 from mm1_lab.orchestrate.execution.executor import Inline, Leaving, make_executor
 from mm1_lab.orchestrate.execution.worker import StageReport, Worker
 from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
+from mm1_lab.results import Ledger
+from mm1_lab.results.claims import Claim
 from mm1_lab.train import recorder
 from mm1_lab.train.checkpoints import CHECKPOINT
 from mm1_lab.train.progress import Progress
@@ -129,6 +133,51 @@ def test_it_works_around_what_others_do_and_leaves_them_the_rest(request_: Reque
         run(request_, Inline(leaves=True))
     done = [trial.arm for trial in request_.trials if request_.ledger.has_scores(trial.fingerprint)]
     assert done == ["base", "captions"]
+
+
+def test_status_tells_what_is_being_worked_on(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    request = load_request("data_mix", "smoke", 1, ("base", "captions"))
+    ledger, model = request.ledger, request.trials[0].evaluation.model
+
+    def told(*words: str) -> list[str]:
+        assert main(["status", *words, "--scale", "smoke", "--json"]) == 0
+        trials = json.loads(capsys.readouterr().out)["sweeps"][0]["trials"]
+        return [f"{trial['state']} {trial['why']}".strip() for trial in trials]
+
+    request.write_manifest()
+    assert told() == told("data_mix", "--only", "base,captions") == ["missing", "missing"]
+    with held(ledger, model.encoder):
+        assert told("data_mix", "--only", "base,captions") == ["running encoder", "running encoder"]
+        write_curve(ledger, model.encoder)
+        step = f"running encoder, step 3 of {model.encoder.training.steps}"
+        assert told("data_mix", "--only", "base,captions") == [step, step]
+        assert told() == ["missing", "missing"], "the sweep is not named"
+    with held(ledger, request.trials[0].evaluation, model):
+        assert told("data_mix", "--only", "base,captions") == ["running multimodal", "missing"]
+        write_curve(ledger, model)
+        step = f"running multimodal, step 3 of {model.steps()}"
+        assert told("data_mix", "--only", "base,captions") == [step, "missing"]
+        assert told() == ["running a process works on it", "missing"]
+        assert main(["status", "data_mix", "--scale", "smoke", "--only", "base,captions"]) == 0
+        assert ": 0 done, 1 missing, 0 failed, 1 running; " in capsys.readouterr().out
+        mark_done(ledger, model.fingerprint, False)
+        assert told("data_mix", "--only", "base,captions") == ["running evaluation", "missing"]
+        for path in (ledger.store / ".claims").iterdir():
+            os.utime(path, (0, 0))  # as of a process that is gone
+        assert told("data_mix", "--only", "base,captions") == told() == ["missing", "missing"]
+
+
+def write_curve(ledger: Ledger, stage: Stage) -> None:
+    """Of a training after its third step."""
+    folder = ledger.partial_folder(stage.fingerprint)
+    folder.mkdir()
+    (folder / "training.csv").write_text("step,name,value\n1,loss,2.5\n3,loss,2.1\n", encoding="utf-8")
+
+
+def held(ledger: Ledger, *stages: Stage) -> Claim:
+    claim = ledger.claim(stages)
+    assert claim
+    return claim
 
 
 def test_it_waits_for_what_will_free_work(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:

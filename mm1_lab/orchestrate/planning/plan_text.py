@@ -123,8 +123,7 @@ def _notes(requests: Sequence[Request], plan: Plan, estimates: Mapping[str, Esti
         if request.refused:
             yield f"{request.variant}: {request.refused}"
         yield from (*request.same_trials(), *request.unlike_rows(), *request.unlike_before())
-        if plan.tasks:  # what a claim may be about takes a while to tell
-            yield from (*request.doubtful_claims(), *request.long_captions())
+        yield from (*request.doubtful_claims(), *request.long_captions())
     for task, stage in plan.missing:
         missing = estimates[stage.fingerprint]
         if stage.TRAINS and missing.share and not missing.share.fits:

@@ -47,13 +47,17 @@ from mm1_lab.orchestrate.planning.finding import (
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, deciding, merge_manifest
 from mm1_lab.results.trained import own_rows_note
-from mm1_lab.rows import OF_OWN_DATA, Family
+from mm1_lab.rows import OF_OWN_DATA, OF_TUNED, Family
 from mm1_lab.weights.pretrained import HuggingFace, has_chat_template
 
 if TYPE_CHECKING:
     from mm1_lab.data.pixels import ImageDecoder
     from mm1_lab.data.shards.datafile import DataFile
     from mm1_lab.data.types import Data
+
+
+MOST_TRIALS = 200_000
+"""Of a command: far more would take minutes and gigabytes merely to be planned."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,10 @@ class Request:
                 return ""
             from mm1_lab.evaluate.benchmarks import kinds_in_world
 
-            known = ["caption"] if self.data_path else kinds_in_world()
+            kinds = {"caption": ""} if self.data_path else kinds_in_world()
+            if name := kinds.get(measure.of):
+                return f"{str(measure)!r}: `kind` is of images that every model is asked about; use `{name} 0-shot`"
+            known = [kind for kind, name in kinds.items() if not name]
             what = "kind "
         elif measure.about == "benchmarks":
             if measure.of in ("", TEXT_CORE.of, UNPARSED.of, *families):  # without the imports below
@@ -194,6 +201,26 @@ class Request:
         if measure.of in known:
             return ""
         return f"{str(measure)!r}: trials have no {what}{measure.of!r}{nearest(measure.of, known)}"
+
+    def why_untuned(self, measure: Measure, arms: Collection[str]) -> str:
+        """Why one of these arms has no value of a measure that only tuned models have; empty if all have, or are not
+        asked for."""
+        tuned = {trial.arm: trial.evaluation.model.tuned for trial in self.trials}
+        lacking = [arm for arm in dict.fromkeys(arms) if not tuned.get(arm, True)]
+        if not lacking or not self._is_of_tuned(measure):
+            return ""
+        return f"{str(measure)!r}: only tuned models have it; give `sft` to {', '.join(lacking)}"
+
+    def _is_of_tuned(self, measure: Measure) -> bool:
+        if measure.about == "loss":
+            return measure.of.startswith("instructions.")
+        if measure.about == "kind" or measure.of in ("", TEXT_CORE.of, UNPARSED.of, *OF_OWN_DATA):
+            return False
+        if measure.of in OF_TUNED or self.data_path:
+            return measure.of in OF_TUNED
+        from mm1_lab.evaluate.benchmarks import names_of_tuned
+
+        return measure.of in names_of_tuned()
 
     def same_trials(self) -> list[str]:
         """What is to be told of arms that do not differ, as where their steps are rounded alike at this scale."""
@@ -254,7 +281,7 @@ class Request:
             if arms.isdisjoint((*first, *second)):
                 continue
             measure = contrast.measure
-            if reason := self.why_no_value(measure):
+            if reason := self.why_no_value(measure) or self.why_untuned(measure, (*first, *second)):
                 claims[f"will not be judged by {reason}"].append(repr(contrast.claim))
             elif measure.about == "benchmarks" and not measure.of and self._means_cider(measure.shots):
                 shots = self.scale.evaluate.shots[0] if measure.shots is None else measure.shots
@@ -362,6 +389,11 @@ def load_request(
     if isinstance(seeds, Iterable) and not isinstance(seeds, str):
         seeds = ",".join([*map(str, seeds), ""])
     chosen = parse_seeds(str(seeds))
+    if (count := len(asked) * len(chosen)) > MOST_TRIALS:
+        raise RequestError(
+            f"{file}: {len(asked):,} arms at {len(chosen):,} seeds are {count:,} trials, and one command takes at most "
+            f"{MOST_TRIALS:,}; name fewer with --only or --seeds"
+        )
     numbers = find_scale(scale, of_scale, file.parent)
     ledger = Ledger(Path(results), Path(store), here_or_shipped(PARTS))
     path = Path(data) if data else None
