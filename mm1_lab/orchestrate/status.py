@@ -64,7 +64,7 @@ def _at_work(
     for stage in reversed(chains[fingerprint]):
         if stage.fingerprint in claimed and not ledger.is_done(stage):
             step = ledger.last_step(stage.fingerprint)
-            return f"{stage.KIND}, step {step}{_of_steps(stage)}" if step else stage.KIND
+            return f"{stage.name}, step {step}{_of_steps(stage)}" if step else stage.name
     return ""
 
 

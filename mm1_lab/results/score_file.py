@@ -65,11 +65,13 @@ def read_short_tables(folders: Sequence[Path], columns: Sequence[str] = NO_ANSWE
 
 def _rename_kinds(table: pd.DataFrame) -> None:
     """Calls the kinds of conversations' questions as today."""
+    from pandas.api.types import pandas_dtype
+
     before = (table["family"] == "chat") & table["kind"].isin(list(KINDS_BEFORE))
     if before.any():
         kinds = table["kind"].astype(object)
         kinds[before] = kinds[before].map(KINDS_BEFORE)
-        table["kind"] = kinds.astype(table["kind"].dtype.name)
+        table["kind"] = kinds.astype(pandas_dtype(table["kind"].dtype.name))
 
 
 def pack_scores(path: Path, trials: Iterable[Path]) -> None:
