@@ -117,16 +117,14 @@ class Asked:
 def asked_by(table: Scores, measure: str) -> Asked | None:
     """The scores of a measure, or of the two that it is the difference of; None if it is the average and the table has
     none. Raises RequestError if the table does not know it."""
-    sides = []
-    for side in _measures_in(table, measure):
-        sides.append(set(of_measure(table, side)[CELL].itertuples(index=False, name=None)))
-    cells = set[tuple[str, str]]().union(*sides)
-    if not cells:
-        return None
-    if len(sides) > 1 and sides[0] == sides[1]:
+    rows = [of_measure(table, side) for side in _measures_in(table, measure)]
+    if len(rows) == 1:
+        return Asked(by_question(rows[0]), table.paired) if len(rows[0]) else None
+    sides = [set(one[CELL].itertuples(index=False, name=None)) for one in rows]
+    if sides[0] == sides[1]:
         raise RequestError(f"{measure!r} subtracts the same scores; name another measure")
-    rows = table.frame[pd.MultiIndex.from_frame(table.frame[CELL]).isin(cells)]
-    return Asked(by_question(rows), table.paired, sides if len(sides) > 1 else ())
+    both = rows[0].index.union(rows[1].index)
+    return Asked(by_question(table.frame.loc[both]), table.paired, sides)
 
 
 def _measures_in(table: Scores, measure: str) -> Sequence[str]:

@@ -31,7 +31,7 @@ def compare_table(
 ) -> Table:
     """`compare_arms` as a table for people."""
     found = compare_arms(study, first, second, only, measure)
-    form = ".3f" if measure and measure.about == "loss" else ".1f"
+    form = ".3f" if _is_loss(measure) else ".1f"
     frame = pd.DataFrame(found.rows)
     frame["95 %"] = [interval(row, form) for row in found.rows]
     frame = frame[["measure", "first", "second", "difference", "95 %"]]
@@ -80,13 +80,20 @@ def compare_arms(
         notes.append(f"{first} and {second} are the same trials.")
     elif seeds:
         over = "seeds" if len(seeds) > 1 else "questions, conditional on these models"
-        text = seeds_text(seeds, study.manifest.in_world)
-        unit = "Nats per text token" if measure and measure.about == "loss" else "Points"
-        notes.append(f"{unit}, {text}; the difference's interval is over {over}, uncorrected.")
+        unit, interval_is = "Points", f"the difference's interval is over {over}, uncorrected"
+        if _is_loss(measure):
+            unit = "Nats per text token"
+            if len(seeds) == 1:
+                interval_is = "at one seed a loss has no interval"
+        notes.append(f"{unit}, {seeds_text(seeds, study.manifest.in_world)}; {interval_is}.")
     notes += unlike_notes(study, own.values(), [measure] if measure else ())
     if study.caution:
         notes.append(study.caution)
     return Comparison(f"{study.sweep.name} at {study.manifest.scale}: {first} and {second}", rows, notes)
+
+
+def _is_loss(measure: Measure | None) -> bool:
+    return measure is not None and measure.about == "loss"
 
 
 def _compared(study: Study, own: dict[str, str], only: Sequence[int]) -> list[int]:
