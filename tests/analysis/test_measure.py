@@ -13,6 +13,8 @@ from analysis.judging.verdicts import judge_contrasts
 from analysis.pages.claims_figure import draw_claims
 from analysis.pages.compare import compare_table
 from analysis.pages.scores import means_table
+from analysis.paper import DERIVED
+from analysis.study import Study
 from mm1_lab.config import AVERAGE, CHAT, TEXT_CORE, UNPARSED, Contrast, Measure, Sweep
 from mm1_lab.results.summary import rows_of
 from tests.analysis.results_folder import claim_row, of_own_data, study_of
@@ -163,3 +165,11 @@ def test_a_claim_may_be_about_one_benchmark_of_a_family(data_mix: Sweep) -> None
     assert kinds == [{""}, {"development"}]
     ours, known = (set(table.frame["measure"]) for table in compared)
     assert {"text-vqa 0-shot", "text-core 8-shot", "captions 0-shot"} < ours - known and "vqa 0-shot" in known
+
+
+def test_the_paper_s_number_for_a_difference_is_that_of_its_own_numbers(mix_study: Study) -> None:
+    """Figure 5a: captions alone have 39.3 at 0 shots and 43.7 at 4; half of them more than 58 at 4, and 62.2 at 8."""
+    gain = mix_study.paper_value("captions", Measure.parse("4-shot - 0-shot"))
+    assert gain.value == pytest.approx(43.7 - 39.3) and gain.source.startswith(DERIVED)
+    for arm, measure in (("captions-50", "8-shot - 4-shot"), ("captions", "0-shot - kind colour 0-shot")):
+        assert not mix_study.paper_value(arm, Measure.parse(measure))
