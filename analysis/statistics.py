@@ -22,8 +22,9 @@ it is conditional on these models, says nothing about newly trained ones, and gi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -201,26 +202,35 @@ def over_questions(means: pd.Series[float], counts: pd.Series[int], weights: pd.
     the benchmarks'. The unit is the block, as its questions share demonstrations; the result is the
     closed form of a bootstrap over blocks. Degrees of freedom are by Welch and Satterthwaite.
     """
-    codes, names = pd.factorize(means.index.get_level_values(0))
-    values = means.to_numpy(np.float64)
-    sizes = counts.reindex(means.index).to_numpy(np.float64)
-    share = sizes / np.bincount(codes, sizes)[codes]
-    parts = np.bincount(codes, share * values)
-    squares = np.bincount(codes, (share * (values - parts[codes])) ** 2)
+    return sum_over_questions([(means, counts, weights)])
+
+
+def sum_over_questions(terms: Iterable[tuple[pd.Series[float], pd.Series[int], pd.Series[int]]]) -> Interval:
+    """The sum of what `over_questions` takes, with its interval: the terms may be means over different benchmarks, and
+    deviate together in the blocks that they share."""
+    estimate = 0.0
+    deviations: Any = None
+    for means, counts, weights in terms:
+        codes, names = pd.factorize(means.index.get_level_values(0))
+        values = means.to_numpy(np.float64)
+        sizes = counts.reindex(means.index).to_numpy(np.float64)
+        share = sizes / np.bincount(codes, sizes)[codes]
+        parts = np.bincount(codes, share * values)
+        of_blocks = weights.loc[names].to_numpy(np.float64)
+        weight = of_blocks / of_blocks.sum()
+        estimate += float(weight @ parts)
+        own = pd.Series(weight[codes] * share * (values - parts[codes]), means.index)
+        deviations = own if deviations is None else deviations.add(own, fill_value=0.0)
+    codes, _ = pd.factorize(deviations.index.get_level_values(0))
+    squares = np.bincount(codes, deviations.to_numpy() ** 2)
     blocks = np.bincount(codes)
-    of_blocks = weights.loc[names].to_numpy(np.float64)
-    weight = of_blocks / of_blocks.mean()
     with np.errstate(divide="ignore", invalid="ignore"):  # a single block has no variance
-        variances = weight**2 * squares * blocks / (blocks - 1)
+        variances = squares * blocks / (blocks - 1)
     freedom = np.maximum(blocks - 1.0, 1.0)
     total = variances.sum()
     spread = (variances**2 / freedom).sum()
     degrees = total**2 / spread if spread > 0 else freedom.sum()
-    return Interval(
-        estimate=float((weight * parts).mean()),
-        error=float(np.sqrt(total)) / len(blocks),
-        degrees_of_freedom=float(degrees),
-    )
+    return Interval(estimate=estimate, error=float(np.sqrt(total)), degrees_of_freedom=float(degrees))
 
 
 def over_blocks(rows: pd.DataFrame) -> Interval:

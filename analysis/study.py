@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.effects import levels_of
 from analysis.paper import UNPUBLISHED, Paper, PaperNumber, combine_numbers, read_paper
 from analysis.seeds import caution
-from analysis.statistics import UNKNOWN, Interval, arm_means, over_questions
+from analysis.statistics import UNKNOWN, Interval, arm_means, sum_over_questions
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure, Panel, RequestError, Sweep, canonical_json
 from mm1_lab.results.manifest import claim_keys
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_short_scores, read_variant
@@ -231,6 +231,9 @@ class Study(Variant):
     @kept
     def all_values(self, measure: Measure) -> pd.DataFrame:
         """The value of each trial: a row per arm of the sweep, a column per seed; NaN where there is none."""
+        if measure.minus:
+            first, second = measure.parts
+            return self.all_values(first) - self.all_values(second)
         trial = ["arm", "seed"]
         if measure.about == "loss":
             of_source = self.held_out[self.held_out["source"] == measure.of]
@@ -323,8 +326,11 @@ class Study(Variant):
     def asked_unlike(self, arms: frozenset[str], measure: Measure) -> bool:
         """Whether a measure averages other benchmarks in some trials of `arms` than in others, as after a benchmark was
         added to the data and not all arms were evaluated again."""
-        asked = self._asked_by_arm(measure)
-        return len(set[frozenset[str]]().union(*(asked.get(arm, ()) for arm in arms))) > 1
+        for part in measure.parts:
+            asked = self._asked_by_arm(part)
+            if len(set[frozenset[str]]().union(*(asked.get(arm, ()) for arm in arms))) > 1:
+                return True
+        return False
 
     @kept
     def _asked_by_arm(self, measure: Measure) -> dict[str, set[frozenset[str]]]:
@@ -367,6 +373,9 @@ class Study(Variant):
 
     def paper_value(self, arm: str, measure: Measure) -> PaperNumber:
         """The paper's own number for an arm, from the first panel that has it."""
+        if measure.minus:
+            first, second = (self.paper_value(arm, part) for part in measure.parts)
+            return combine_numbers([(1.0, first), (-1.0, second)])
         if measure == AVERAGE:
             numbers = [self.paper_value(arm, Measure(shots=shots)) for shots in self.shots]
             return combine_numbers([(1 / len(numbers), number) for number in numbers])
@@ -410,17 +419,19 @@ class Study(Variant):
     def over_questions(self, weights: Mapping[tuple[str, Measure], float], seeds: Sequence[int]) -> Interval:
         """A weighted sum of scores, by (arm, measure), with an interval over questions; averages `seeds` and shots.
         UNKNOWN if one of the scores is missing."""
-        total: Any = 0.0
+        sums: dict[Measure, tuple[Any, Any, Any]] = {}
         for (arm, measure), weight in weights.items():
-            blocks, shots = self._blocks(measure, tuple(seeds))
-            scored = self.representative(arm)
-            if scored not in blocks.index:
-                return UNKNOWN
-            own = blocks.loc[scored]
-            total = total + weight * own["mean"]
-        if total.isna().any():
+            for sign, part in zip((1.0, -1.0), measure.parts, strict=False):
+                blocks, shots = self._blocks(part, tuple(seeds))
+                scored = self.representative(arm)
+                if scored not in blocks.index:
+                    return UNKNOWN
+                own = blocks.loc[scored]
+                total = sums[part][0] if part in sums else 0.0
+                sums[part] = total + sign * weight * own["mean"], own["count"], shots  # the latter of all arms alike
+        if any(total.isna().any() for total, _, _ in sums.values()):
             return UNKNOWN
-        return over_questions(total, own["count"], shots)  # of all arms and measures alike
+        return sum_over_questions(sums.values())
 
     @kept
     def _blocks(self, measure: Measure, seeds: tuple[int, ...]) -> tuple[pd.DataFrame, pd.Series[int]]:

@@ -91,6 +91,8 @@ MEASURES = {
     "name; `scores.csv` has all, `table.md` those of your own",
     "`text-core`": "mean over the benchmarks without images",
     "`kind colour 0-shot`, …": "mean over the benchmarks with images of one kind of question alone; in no table",
+    "`kind letter 0-shot - kind colour 0-shot`, …": "difference of two measures, of scores or of losses, with blanks "
+    "around the hyphen or minus sign: whether arms differ more in the first; in no table",
     "`loss captions`, `loss text`, …": "loss on held-out documents of one source, nats per text token; less is better; "
     "after tuning, of text that marks its answers (the world's) these alone count",
 }

@@ -18,6 +18,7 @@ from mm1_lab.config import WORLD_DATA, BenchmarkConfig, Measure, load_sweep
 from mm1_lab.data.shards.datafile import DataFile
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.processes import interrupts_blocked
+from mm1_lab.results.manifest import read_trials
 from tests.analysis.results_folder import write_results
 from tests.conftest import REPOSITORY, Refused, run_python
 
@@ -241,6 +242,22 @@ def test_arms_are_compared_from_anywhere(capsys: Output, here: Path, refused: Re
     assert "is as it was run" not in printed.err
     line = next(line for line in printed.out.splitlines() if line.startswith("0-shot"))
     assert line.split()[3] == f"{means['captions'] - means['interleaved']:.1f}"
+
+    values = {}
+    for row in read_trials(REPOSITORY / "results/study/mini/data_mix"):
+        if row.arm in ("captions", "interleaved") and row.seed in (300, 302):
+            table = pd.read_parquet(REPOSITORY / "results/study/trials" / row.fingerprint / "scores.parquet")
+            table = table[table["family"].isin(("captioning", "vqa")) & (table["shots"] == 0)]
+            by_kind = table.groupby(["kind", "benchmark"], observed=True)["score"].mean().groupby(level=0).mean()
+            values[row.seed, row.arm] = by_kind["letter"] - by_kind["colour"]
+    measure = "kind letter 0-shot - kind colour 0-shot"
+    compare = ("compare", "data_mix", "captions", "interleaved", "--seeds", "300,302", "--measure")
+    assert main([*compare, measure, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    of_arms = pd.Series(values).unstack()
+    assert row["difference"] == pytest.approx((of_arms["captions"] - of_arms["interleaved"]).mean())
+    assert (row["measure"], row["over"], row["seeds"]) == (measure, "seeds", [300, 302])
+    assert row["first"] == pytest.approx(of_arms["captions"].mean()) and row["low"] < row["difference"] < row["high"]
 
     sweep = load_sweep(REPOSITORY / "sweeps" / "data_mix.yaml")
     write_results(here / "results/local", sweep, ("captions", "captions-66"), (0, 1), questions=8)

@@ -20,7 +20,7 @@ class OutsideClaim(Contrast):
 
     claim: str = ""
     measure: str = AVERAGE  # type: ignore[assignment]
-    """`average` (over all benchmarks and shots), `4-shot`, a benchmark, or `BENCHMARK 4-shot`."""
+    """`average` (over all benchmarks and shots), `4-shot`, a benchmark, `BENCHMARK 4-shot`, or a difference of two."""
     expect: Expectation = "greater"
 
     @property

@@ -54,7 +54,7 @@ class OutsideEvidence:
 
 def evidence_of(claim: OutsideClaim, common: Asked, looks: Sequence[int]) -> OutsideEvidence:
     """`common` are the scores of questions that all of its arms have."""
-    if common.questions.empty:
+    if common.is_empty:
         return OutsideEvidence(reason="no question in common")
     weights, paired, means = claim.weights, common.paired, common.means
     theirs = means.loc[list(weights)]
@@ -64,7 +64,7 @@ def evidence_of(claim: OutsideClaim, common: Asked, looks: Sequence[int]) -> Out
     if count == 0:
         return OutsideEvidence(reason="no seed in common: run the arms at the same seeds")
     if count == 1:
-        each = common.questions[list(weights)].dropna(axis=1).T.groupby(level="arm").mean().T
+        each = common.weighed[list(weights)].dropna(axis=1).T.groupby(level="arm").mean().T
         found = _between_questions(each.dot(pd.Series(weights)))
         over = "questions" if np.isfinite(found.error) else ""
         what = "seed" if paired else "run of an arm"

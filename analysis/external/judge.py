@@ -17,7 +17,7 @@ import pandas as pd
 
 from analysis.external.claims import AVERAGE, OutsideClaim, check_arms, read_claims
 from analysis.external.differences import UNLIKE_IN_TABLES, OutsideEvidence, evidence_of
-from analysis.external.measured import Asked, by_number, by_question, in_common, of_measure
+from analysis.external.measured import Asked, asked_by, by_number, in_common
 from analysis.external.tables import Columns, make_scores, read_scores, some
 from analysis.judging.p_values import DECIDED, Tested, holm, sides
 from analysis.judging.sequential import FUTILE, chance_yet, levels_of_looks
@@ -92,9 +92,9 @@ def judge(
         check_arms(claim, arms)
     by_measure = {}
     for measure in dict.fromkeys([*(claim.measure for claim in asked), AVERAGE]):
-        scored = of_measure(table, measure)
-        if len(scored):
-            by_measure[measure] = Asked(by_question(scored), table.paired)
+        scored = asked_by(table, measure)
+        if scored:
+            by_measure[measure] = scored
     for claim in asked:
         if claim.measure not in by_measure:
             raise RequestError(f"{claim.name}: the table has no benchmark of the average; name a measure")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -17,13 +17,14 @@ from analysis.external.tables import Scores, some
 from analysis.judging.p_values import LEAST_ERROR
 from analysis.statistics import UNKNOWN, Interval, around_arms_and_seeds
 from mm1_lab.config import TEXT_CORE, RequestError, nearest
+from mm1_lab.config.measure import splits
 from mm1_lab.results.summary import PLAIN
 
 CELL = ["benchmark", "shots"]
 
 
 def of_measure(table: Scores, measure: str) -> pd.DataFrame:
-    """The rows that a measure is about. Raises RequestError if there are none, but of the average."""
+    """The rows that a measure is about, if it is no difference; none if the table does not know it."""
     frame = table.frame
     in_average = frame["family"].isin(["", *PLAIN])
     if measure == AVERAGE:
@@ -39,10 +40,6 @@ def of_measure(table: Scores, measure: str) -> pd.DataFrame:
         rows = frame[(frame["shots"] == shots[1]) & (named if name else in_average)]
     else:
         rows = frame[frame["benchmark"] == measure]
-    if rows.empty:
-        benchmarks = sorted(set(frame["benchmark"]) - {""})
-        at_shots = [f"{count}-shot" for count in sorted(set(frame["shots"]) - {""}, key=int)]
-        raise RequestError(f"the table has no {measure!r}{nearest(measure, [AVERAGE, *benchmarks, *at_shots])}")
     return rows
 
 
@@ -69,13 +66,36 @@ class Asked:
     questions: pd.DataFrame
     """As `by_question` makes them."""
     paired: bool
+    sides: Sequence[Collection[tuple[str, str]]] = ()
+    """Of a difference of two measures the benchmarks and shots of each."""
+
+    @cached_property
+    def _cells(self) -> pd.Index[Any]:
+        index: Any = self.questions.index
+        return index.droplevel(["seed", "question"])
+
+    @property
+    def is_empty(self) -> bool:
+        return self.questions.empty or any(not self._cells.isin(side).any() for side in self.sides)
+
+    @cached_property
+    def weighed(self) -> pd.DataFrame:
+        """The questions; of a difference times what makes its value, too, the mean over all benchmarks and shots."""
+        if not self.sides:
+            return self.questions
+        cells = self._cells.unique()
+        weights = np.zeros(len(cells))
+        for sign, side in zip((1.0, -1.0), self.sides, strict=True):
+            is_own = cells.isin(side)
+            weights += sign * is_own * len(cells) / is_own.sum()
+        return self.questions.mul(weights[cells.get_indexer(self._cells)], axis="index")
 
     @cached_property
     def means(self) -> pd.DataFrame:
         """A row per arm, a column per run: the mean over questions, then over benchmarks and shots, which weigh the
         same. A run that lacks one of its seed's questions, or any of a benchmark's, has none."""
         seeds = self.questions.index.unique("seed")
-        of_cells: Any = self.questions.groupby(level=["seed", *CELL]).mean().unstack("seed")
+        of_cells: Any = self.weighed.groupby(level=["seed", *CELL]).mean().unstack("seed")
         means: pd.DataFrame = of_cells.mean(skipna=False).unstack("seed")
         is_complete = self.questions.notna().groupby(level="seed").all().T
         runs = pd.DataFrame(means.where(is_complete)[seeds].unstack("repeat"))
@@ -124,6 +144,36 @@ class Asked:
         error = math.sqrt(variance)
         is_known = degrees >= 1 and error > LEAST_ERROR * np.nanmax(self.means.abs())
         return Interval(0.0, error, degrees) if is_known else UNKNOWN
+
+
+def asked_by(table: Scores, measure: str) -> Asked | None:
+    """The scores of a measure, or of the two that it is the difference of; None if it is the average and the table has
+    none. Raises RequestError if the table does not know it."""
+    rows = [of_measure(table, side) for side in _measures_in(table, measure)]
+    if len(rows) == 1:
+        return Asked(by_question(rows[0]), table.paired) if len(rows[0]) else None
+    sides = [set(one[CELL].itertuples(index=False, name=None)) for one in rows]
+    if sides[0] == sides[1]:
+        raise RequestError(f"{measure!r} subtracts the same scores; name another measure")
+    both = rows[0].index.union(rows[1].index)
+    return Asked(by_question(table.frame.loc[both]), table.paired, sides)
+
+
+def _measures_in(table: Scores, measure: str) -> Sequence[str]:
+    """The measure itself, even if a benchmark is called `a - b`; otherwise the two that it is the difference of."""
+    if measure == AVERAGE or len(of_measure(table, measure)):
+        return [measure]
+    pairs = splits(measure)
+    known = [pair for pair in pairs if all(len(of_measure(table, side)) for side in pair)]
+    if len(known) == 1:
+        return known[0]
+    unknown, hint = measure, "; a difference is of two measures" if len(pairs) > 1 else ""
+    if len(pairs) == 1:
+        unknown = next(side for side in pairs[0] if of_measure(table, side).empty)
+    benchmarks = sorted(set(table.frame["benchmark"]) - {""})
+    at_shots = [f"{count}-shot" for count in sorted(set(table.frame["shots"]) - {""}, key=int)]
+    hint = nearest(unknown, [AVERAGE, *benchmarks, *at_shots]) + hint
+    raise RequestError(f"the table has no {unknown!r}{hint}")
 
 
 def in_common(claim: OutsideClaim, asked: Asked) -> tuple[Asked, str]:

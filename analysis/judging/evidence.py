@@ -246,7 +246,8 @@ def unsolved(study: Study, weights: Weights) -> str:
     any, so that there is nothing for demonstrations to raise or lower. Empty if all do, or at a single seed."""
     majority = study.majority(SOLUTIONS)
     for arm, measure in weights:
-        found = one_sample(study.seed_values(arm, SOLUTIONS)) if measure.of == SOLUTIONS.of else UNKNOWN
+        is_about = any(part.of == SOLUTIONS.of for part in measure.parts)
+        found = one_sample(study.seed_values(arm, SOLUTIONS)) if is_about else UNKNOWN
         if found.low < majority + ABOVE:
             score = f"{found.estimate:.1f} [{found.low:.1f}, {found.high:.1f}]"
             return f"floor: {arm} scores {score} without solutions, needed: low ≥ {majority:.1f} + {ABOVE:g}"

@@ -42,7 +42,7 @@ def estimate(row: Row, digits: int = 1) -> str:
 
 def are_losses(claims: pd.DataFrame) -> pd.Series[bool]:
     """Whether claims are about losses, which are in nats and not in points."""
-    return claims["measure"].astype(str).str.fullmatch(r"loss \S+")
+    return claims["measure"].astype(str).str.fullmatch(r"loss \S+( - loss \S+)?")
 
 
 def seeds_cell(row: Row) -> str:

@@ -12,7 +12,7 @@ from analysis.pages.notes import unlike_notes
 from analysis.seeds import seeds_text
 from analysis.study import Study
 from analysis.table import Table
-from mm1_lab.config import RequestError, nearest
+from mm1_lab.config import Measure, RequestError, nearest
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,24 @@ class Comparison:
     notes: list[str]
 
 
-def compare_table(study: Study, first: str, second: str, only: Sequence[int] = ()) -> Table:
+def compare_table(
+    study: Study, first: str, second: str, only: Sequence[int] = (), measure: Measure | None = None
+) -> Table:
     """`compare_arms` as a table for people."""
-    found = compare_arms(study, first, second, only)
+    found = compare_arms(study, first, second, only, measure)
+    form = ".3f" if _is_loss(measure) else ".1f"
     frame = pd.DataFrame(found.rows)
-    frame["95 %"] = [interval(row) for row in found.rows]
+    frame["95 %"] = [interval(row, form) for row in found.rows]
     frame = frame[["measure", "first", "second", "difference", "95 %"]]
-    return Table(found.title, frame.rename(columns={"first": first, "second": second}), found.notes)
+    formats = dict.fromkeys([first, second, "difference"], form)
+    return Table(found.title, frame.rename(columns={"first": first, "second": second}), found.notes, formats=formats)
 
 
-def compare_arms(study: Study, first: str, second: str, only: Sequence[int]) -> Comparison:
-    """Compares two arms at the seeds that both have, or at those in `only`, by their differences within seeds.
+def compare_arms(
+    study: Study, first: str, second: str, only: Sequence[int] = (), measure: Measure | None = None
+) -> Comparison:
+    """Compares two arms at the seeds that both have, or at those in `only`, by their differences within seeds; by one
+    `measure`, or all that tables show.
 
     With one seed the interval is over questions, conditional on the two models. Raises RequestError for an arm
     without scores, at a seed in `only` or at all, and for an arm and itself.
@@ -50,14 +57,14 @@ def compare_arms(study: Study, first: str, second: str, only: Sequence[int]) -> 
             raise RequestError(f"{study.folder}: the arm {arm!r} has no scores{known}")
     study = study.at_seeds(_compared(study, own, only))
     rows: list[dict[str, Any]] = []
-    for measure in [*study.measures, *study.own_benchmarks]:
-        difference = Difference(study, {(first, measure): 1.0, (second, measure): -1.0})
+    for one in [measure] if measure else [*study.measures, *study.own_benchmarks]:
+        difference = Difference(study, {(first, one): 1.0, (second, one): -1.0})
         found = difference.found
-        values = study.all_values(measure)
+        values = study.all_values(one)
         means = values[difference.seeds or study.seeds].mean(axis=1)  # of a newer benchmark some seeds may lack scores
         rows.append(
             {
-                "measure": str(measure),
+                "measure": str(one),
                 "first": means[own[first]],
                 "second": means[own[second]],
                 "difference": found.estimate,
@@ -73,12 +80,20 @@ def compare_arms(study: Study, first: str, second: str, only: Sequence[int]) -> 
         notes.append(f"{first} and {second} are the same trials.")
     elif seeds:
         over = "seeds" if len(seeds) > 1 else "questions, conditional on these models"
-        text = seeds_text(seeds, study.manifest.in_world)
-        notes.append(f"Points, {text}; the difference's interval is over {over}, uncorrected.")
-    notes += unlike_notes(study, own.values())
+        unit, interval_is = "Points", f"the difference's interval is over {over}, uncorrected"
+        if _is_loss(measure):
+            unit = "Nats per text token"
+            if len(seeds) == 1:
+                interval_is = "at one seed a loss has no interval"
+        notes.append(f"{unit}, {seeds_text(seeds, study.manifest.in_world)}; {interval_is}.")
+    notes += unlike_notes(study, own.values(), [measure] if measure else ())
     if study.caution:
         notes.append(study.caution)
     return Comparison(f"{study.sweep.name} at {study.manifest.scale}: {first} and {second}", rows, notes)
+
+
+def _is_loss(measure: Measure | None) -> bool:
+    return measure is not None and measure.about == "loss"
 
 
 def _compared(study: Study, own: dict[str, str], only: Sequence[int]) -> list[int]:

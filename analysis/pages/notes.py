@@ -1,8 +1,9 @@
 """The notes below a sweep's tables and figures: what its intervals are, what is missing or adjusted, what was asked."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from analysis.study import Study
+from mm1_lab.config import Measure
 from mm1_lab.results.summary import PLAIN
 from mm1_lab.results.trained import own_rows_note
 
@@ -35,10 +36,11 @@ def notes_of(study: Study) -> list[str]:
     return [*notes, *unlike_notes(study, study.scored), *remarks(study)]
 
 
-def unlike_notes(study: Study, arms: Iterable[str]) -> list[str]:
-    """Below what compares `arms`: means that cannot be compared, as arms or numbers of shots have other benchmarks."""
+def unlike_notes(study: Study, arms: Iterable[str], measures: Sequence[Measure] = ()) -> list[str]:
+    """Below what compares `arms`, by some measures or all: means that cannot be compared, as arms or numbers of shots
+    have other benchmarks."""
     notes = []
-    unlike = [str(measure) for measure in study.measures if study.asked_unlike(frozenset(arms), measure)]
+    unlike = [str(measure) for measure in measures or study.measures if study.asked_unlike(frozenset(arms), measure)]
     if unlike:
         notes.append(f"Not comparable, as arms have different benchmarks in the mean: {', '.join(unlike)}.")
     plain = study.asked[study.asked["family"].isin(PLAIN)]

@@ -153,6 +153,8 @@ def _rows(scores: pd.DataFrame, options: argparse.Namespace, request: Request) -
             measure = Measure.parse(options.measure)
             if measure == UNPARSED:
                 raise RequestError("--measure unparsed %: is in the table of every measure; name another one")
+            if measure.minus:
+                raise RequestError(f"--measure {measure}: no answer is of a difference; name one of the two measures")
         except ValueError:  # a name alone: at all numbers of shots
             measure = Measure(options.measure)
         rows = scores.loc[rows_of(scores, measure).index]

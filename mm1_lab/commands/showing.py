@@ -25,7 +25,7 @@ from mm1_lab.commands.common import (
     request_of,
     switch,
 )
-from mm1_lab.config import RequestError, load_sweep
+from mm1_lab.config import Measure, RequestError, load_sweep
 from mm1_lab.files import PARTS, PUBLISHED, RESULTS, here_or_shipped
 from mm1_lab.formatting import counted, trials_of
 from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep, split_settings
@@ -116,6 +116,7 @@ def show(options: argparse.Namespace) -> int:
     opt.SWEEP,
     option("first", "the difference is this arm …", "ARM"),
     option("second", "… minus this one", "ARM"),
+    option("--measure", "only this measure (vqa 4-shot, kind letter 0-shot); default: those in tables", "MEASURE"),
     opt.SCALE,
     opt.DATA,
     option("--seeds", "seeds to compare: how many or which, as for run; default: all that both arms have"),
@@ -142,13 +143,25 @@ def compare(options: argparse.Namespace) -> int:
         if has_changed(request, folder, arm):
             changed = "the sweep, its data, settings or the version are others now"
             remarks.append(f"{folder}: {arm} is as it was run; {changed}; run it to compare that")
+    measure = _measure(options.measure)
+    if measure and study.all_values(measure).reindex([options.first, options.second]).isna().all(axis=None):
+        reason = request.why_no_value(measure) or f"{str(measure)!r}: neither arm has such scores"
+        raise RequestError(f"--measure {reason}")
     if options.json:
-        print_json(vars(compare_arms(study, options.first, options.second, only)))
+        print_json(vars(compare_arms(study, options.first, options.second, only, measure)))
     else:
-        print(to_plain(compare_table(study, options.first, options.second, only)))
+        print(to_plain(compare_table(study, options.first, options.second, only, measure)))
     for remark in remarks:
         print(remark, file=sys.stderr)
     return DONE
+
+
+def _measure(text: str | None) -> Measure | None:
+    """That of `--measure`; None without it. Raises RequestError."""
+    try:
+        return None if text is None else Measure.parse(text)
+    except ValueError as error:
+        raise RequestError(f"--measure {text}: {error}") from None
 
 
 def _confirmation(options: argparse.Namespace) -> Request | None:

@@ -134,7 +134,7 @@ class Contrast(Config):
     second: Side
     """The difference is `first` − `second`, in points."""
     measure: MeasureField
-    """The score that is compared: `0-shot`, `vqa 4-shot`, `text-core`, …"""
+    """The score that is compared: `0-shot`, `vqa 4-shot`, `text-core`, …, or a difference, `4-shot - 0-shot`."""
     expect: Expectation
     margin: Number = Field(0.0, ge=0)
     """In points. `greater`, `less`: by more than this; `equivalent`: within it; `keeps`: not worse by more than it, so

@@ -83,6 +83,9 @@ def trial_value(scores: pd.DataFrame, measure: Measure, by: Sequence[str]) -> pd
 
 def value_of(folder: Path, measure: Measure) -> float:
     """A finished trial's value of a measure; NaN if its benchmarks do not give it."""
+    if measure.minus:
+        first, second = measure.parts
+        return value_of(folder, first) - value_of(folder, second)
     if measure.about == "loss":
         return held_out_losses(folder).get(measure.of, math.nan)
     return _value(read_score_table(folder), measure)

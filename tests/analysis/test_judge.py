@@ -1,6 +1,7 @@
 """`mm1-lab judge`: verdicts on scores that were made elsewhere."""
 
 import json
+import math
 import re
 import shutil
 import warnings
@@ -388,6 +389,62 @@ def test_one_run_of_each_arm_is_compared_over_questions_each_of_which_counts_onc
     two = pd.concat([frame.assign(benchmark=name) for name in ("vqa", "gqa")])
     further = judge(pd.concat([two, frame.tail(1).assign(benchmark="gqa")]))
     assert further.claims == judge(two).claims
+
+
+def test_a_difference_of_measures_of_a_table_is_a_measure(tmp_path: Path) -> None:
+    """Of benchmarks, averages and shots; one that is called so comes first."""
+    generator = np.random.default_rng(4)
+    cells = list(product(("vqa", "gqa"), ("0", "4")))
+    scores = {cell: generator.normal(50, 5, (2, 5)) for cell in cells}
+    frame = pd.concat(
+        table(dict(zip("ab", own, strict=True)), benchmark=name, shots=shots) for (name, shots), own in scores.items()
+    )
+
+    def found(frame: pd.DataFrame, *measures: str) -> list[dict[str, Any]]:
+        return judge(frame, [{"first": "b", "second": "a", "measure": measure} for measure in measures]).claims
+
+    gain = {name: scores[name, "4"] - scores[name, "0"] for name in ("vqa", "gqa")}
+    average = np.mean(list(scores.values()), axis=0)
+    expected = {
+        "vqa 4-shot - vqa 0-shot": gain["vqa"],
+        "4-shot − 0-shot": (gain["vqa"] + gain["gqa"]) / 2,
+        "vqa - gqa 4-shot": (scores["vqa", "0"] + scores["vqa", "4"]) / 2 - scores["gqa", "4"],
+        "average - vqa 0-shot": average - scores["vqa", "0"],
+    }
+    for claim, (measure, (of_a, of_b)) in zip(found(frame, *expected), expected.items(), strict=True):
+        known = stats.ttest_rel(of_b, of_a)
+        assert claim["measure"] == measure and (claim["seeds"], claim["interval_over"]) == (5, "seeds")
+        assert (claim["low"], claim["high"]) == pytest.approx(tuple(known.confidence_interval()))
+    (unpaired,) = found(frame.drop(columns="seed"), "vqa 4-shot - vqa 0-shot")
+    assert unpaired["difference"] == pytest.approx(np.subtract(*gain["vqa"][::-1].mean(axis=1)))
+    lacking = frame[(frame["seed"] < 4) | (frame["arm"] == "a") | (frame["benchmark"] == "vqa")]
+    (four,) = found(lacking, "vqa 4-shot - average")
+    assert four["seeds"] == 4, "a run that lacks a benchmark does not count"
+    nothing = frame[(frame["arm"] == "a") | (frame["benchmark"] == "vqa")]
+    assert found(nothing, "vqa 4-shot - gqa 4-shot")[0]["reason"] == "no question in common"
+
+    first, second = (generator.normal(50, 10, (2, 40)) for _ in range(2))
+    questions = []
+    for name, own in (("vqa", first), ("gqa", second)):
+        own_rows = table(dict(zip("ab", own, strict=True)), benchmark=name).rename(columns={"seed": "question"})
+        questions.append(own_rows.assign(seed=0))
+    (one,) = found(pd.concat(questions), "vqa - gqa")
+    of_b, of_a = (np.array([first[arm], second[arm]]) for arm in (1, 0))
+    errors = (of_b - of_a).std(axis=1, ddof=1) / math.sqrt(40)
+    assert one["interval_over"] == "questions"
+    assert one["difference"] == pytest.approx(np.subtract(*(of_b - of_a).mean(axis=1)))
+    assert (one["high"] - one["low"]) / 2 == pytest.approx(1.99 * math.hypot(*errors), rel=0.01)
+
+    named = pd.concat([frame, frame[frame["benchmark"] == "vqa"].assign(benchmark="vqa - gqa", score=1.0)])
+    assert found(named, "vqa - gqa")[0]["difference"] == 0
+    for measure, said in {
+        "vqa - gqaa": r"the table has no 'gqaa'; did you mean 'gqa'\?",
+        "- vqa": "the table has no '- vqa'",
+        "vqa - gqa - average": "the table has no 'vqa - gqa - average'.*; a difference is of two measures",
+        "vqa 4-shot - vqa 4-shot": "subtracts the same scores; name another measure",
+    }.items():
+        with pytest.raises(RequestError, match=said):
+            found(frame, measure)
 
 
 def test_without_a_seed_or_a_question_in_common_nothing_is_judged(tmp_path: Path) -> None:

@@ -6,11 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from analysis.judging.claims import Claim
+from analysis.judging.claims import Claim, claim_of
 from analysis.judging.verdicts import judge_contrasts
+from analysis.pages.claims_figure import draw_claims
 from analysis.pages.compare import compare_table
 from analysis.pages.scores import means_table
+from analysis.paper import DERIVED
+from analysis.study import Study
 from mm1_lab.config import AVERAGE, CHAT, TEXT_CORE, UNPARSED, Contrast, Measure, Sweep
 from mm1_lab.results.summary import rows_of
 from tests.analysis.results_folder import claim_row, of_own_data, study_of
@@ -25,6 +29,22 @@ WORDS = {
     "captions cider 8-shot": Measure("captions cider", 8),
     "kind colour 4-shot": Measure("colour", 4, about="kind"),
     "loss captions": Measure("captions", about="loss"),
+    "kind letter 0-shot - kind colour 0-shot": Measure("letter", 0, "kind", minus=Measure("colour", 0, "kind")),
+    "average - text-core": Measure(minus=TEXT_CORE),
+    "my - bench 0-shot": Measure("my - bench", 0),
+    "my - bench 0-shot - 4-shot": Measure("my - bench", 0, minus=Measure(shots=4)),
+    "loss captions - loss text": Measure("captions", about="loss", minus=Measure("text", about="loss")),
+}
+NO_DIFFERENCES = {
+    "- kind letter 0-shot": "is not a measure",
+    "kind - letter 0-shot": "is not a measure",
+    "4-shot - ": "is not a measure",
+    "vqa 4-shot - vqa": "is not a measure",
+    "8-shot - 4-shot - 0-shot": "is not a measure; use .* or the difference of two, vqa 4-shot - vqa 0-shot",
+    "vqa 8-shot - vqa 4-shot - vqa 0-shot": "has more than two measures; subtract one from another",
+    "4-shot - 4-shot": "subtracts a measure from itself",
+    "4-shot - loss text": "is a difference of unlike measures; subtract scores from scores, losses from losses",
+    "unparsed % - loss text": "is a difference of unlike measures",
 }
 
 
@@ -34,6 +54,10 @@ def test_words_are_read_and_written_back_and_others_are_no_measure() -> None:
     for other in ("", "textcore", "vqa", "vqa 4shot", "content average", "12345-shot", 4, None):
         with pytest.raises(ValueError, match="is not a measure; use text-core, average, 4-shot"):
             Measure.parse(other)
+    for other, said in NO_DIFFERENCES.items():
+        with pytest.raises(ValueError, match=said):
+            Measure.parse(other)
+    assert Measure.parse("8-shot − 0-shot") == Measure.parse("8-shot - 0-shot"), "with a minus sign"
 
 
 def test_a_kind_of_question_and_the_loss_of_a_source_have_values(data_mix: Sweep) -> None:
@@ -73,6 +97,49 @@ def test_arms_with_different_benchmarks_in_a_mean_are_not_compared(data_mix: Swe
         assert note.endswith(f"in the mean: {CHAT}.")
 
 
+def test_a_difference_of_measures_is_compared_within_seeds_as_any_measure(data_mix: Sweep) -> None:
+    """Letters are asked in two benchmarks of which colours are in one alone."""
+    measure = "kind letter 0-shot - kind colour 0-shot"
+    arms = {"first": "captions", "second": "base"}
+    claims = tuple(
+        Contrast(claim=expect, measure=measure, expect=expect, margin=2.0, **arms)  # type: ignore[arg-type]
+        for expect in ("greater", "keeps", "equivalent")
+    )
+    losses = Contrast(claim="losses", measure="loss text - loss captions", expect="keeps", margin=0.1, **arms)  # type: ignore[arg-type]
+    sweep = data_mix.model_copy(update={"contrasts": (*claims, losses)})
+    study = study_of(sweep, range(4), arms=("base", "captions"))
+    is_letter = study.scores["question"].str.fullmatch("(relation-)?vqa-.*[02468]")
+    is_colour = study.scores["question"].str.fullmatch("vqa-.*[13579]")
+    study.scores["kind"] = np.select([is_letter, is_colour], ["letter", "colour"], "caption")
+    study.scores.loc[is_letter, "score"] += 5 * (study.scores["arm"] == "captions") + study.scores["seed"] % 3
+    rows = [(arm, seed, "", name, 2.0 + 0.01 * seed * len(arm) + (name == "text")) for arm in ("base", "captions")
+            for seed in range(4) for name in ("text", "captions")]  # fmt: skip
+    study = replace(study, held_out=pd.DataFrame(rows, columns=study.held_out.columns))
+    unaided = study.scores[study.scores["shots"] == 0]
+    means = unaided.groupby(["seed", "arm", "kind", "benchmark"])["score"].mean().groupby(level=[0, 1, 2]).mean()
+    of_arms = means.unstack("kind").eval("letter - colour").unstack("arm")
+    known = stats.ttest_rel(of_arms["captions"], of_arms["base"])
+    judged = judge_contrasts(study).set_index("claim")
+    ends = tuple(known.confidence_interval())
+    for claim in ("greater", "keeps", "equivalent"):
+        assert tuple(judged.loc[claim, ["low", "high"]]) == pytest.approx(ends) and judged.loc[claim, "seeds"] == 4
+        assert judged.loc[claim, "measure"] == measure
+    assert judged.loc["greater", "p_supported"] == pytest.approx(
+        stats.ttest_1samp(of_arms["captions"] - of_arms["base"], 2.0).pvalue
+    )
+    assert judged.loc["losses", "expectation"] == "≤ 0.1", "less is better"
+    figure = draw_claims(judged.reset_index(), "")
+    assert "Not drawn, as slopes and losses are no points: 1." in " ".join(figure.get_supxlabel().split())
+
+    one = claim_row(study.at_seeds([2]), claim_of(claims[0]))
+    assert one["interval"] == "questions" and one["estimate"] == pytest.approx(of_arms.loc[2].diff().iloc[-1])
+    assert one["low"] < one["estimate"] < one["high"]
+    easy = unaided[(unaided["arm"] == "base") & (unaided["kind"] == "colour")].assign(benchmark="easy")
+    unlike = replace(study, scores=pd.concat([study.scores, easy], ignore_index=True))
+    reason = claim_row(unlike, claim_of(claims[0]))["reason"]
+    assert reason == f"different benchmarks in the arms' means of {measure}", "in the second measure"
+
+
 def test_a_claim_may_be_about_one_benchmark_of_a_family(data_mix: Sweep) -> None:
     """A family's name is that of the family; of data of one's own, `compare` has each benchmark too."""
     arms = {"first": "captions", "second": "base", "expect": "greater"}
@@ -98,3 +165,11 @@ def test_a_claim_may_be_about_one_benchmark_of_a_family(data_mix: Sweep) -> None
     assert kinds == [{""}, {"development"}]
     ours, known = (set(table.frame["measure"]) for table in compared)
     assert {"text-vqa 0-shot", "text-core 8-shot", "captions 0-shot"} < ours - known and "vqa 0-shot" in known
+
+
+def test_the_paper_s_number_for_a_difference_is_that_of_its_own_numbers(mix_study: Study) -> None:
+    """Figure 5a: captions alone have 39.3 at 0 shots and 43.7 at 4; half of them more than 58 at 4, and 62.2 at 8."""
+    gain = mix_study.paper_value("captions", Measure.parse("4-shot - 0-shot"))
+    assert gain.value == pytest.approx(43.7 - 39.3) and gain.source.startswith(DERIVED)
+    for arm, measure in (("captions-50", "8-shot - 4-shot"), ("captions", "0-shot - kind colour 0-shot")):
+        assert not mix_study.paper_value(arm, Measure.parse(measure))

@@ -21,6 +21,7 @@ from analysis.statistics import (
     other_arms,
     over_questions,
     shrunk,
+    sum_over_questions,
 )
 from mm1_lab.config import WORLD_DATA, DataIdentity
 from mm1_lab.results import Manifest
@@ -77,6 +78,30 @@ def test_a_ratio_over_uneven_blocks_has_the_error_that_a_bootstrap_finds() -> No
     drawn = generator.integers(0, 40, (4000, 40))
     bootstrap = (values[drawn] * counts[drawn]).sum(1) / counts[drawn].sum(1)
     assert found.error == pytest.approx(bootstrap.std() * math.sqrt(40 / 39), rel=0.05)
+
+
+def test_a_difference_of_means_over_shared_and_other_blocks_has_the_error_that_a_bootstrap_finds() -> None:
+    """Of questions in x and y, those in x and z: both kinds vary together in the blocks of x."""
+    generator = np.random.default_rng(3)
+    shared = generator.normal(0, 10, 40)
+    sets = {}
+    for name, common in {"x first": shared, "x second": shared, "y first": 0.0, "z second": 0.0}.items():
+        frame = pd.DataFrame({"mean": generator.normal(50, 8, 40) + common, "count": generator.integers(3, 9, 40)})
+        sets[name] = frame.astype(float)
+    names = {"first": ("x", "y"), "second": ("x", "z")}
+    terms = []
+    for kind, sign in (("first", 1.0), ("second", -1.0)):
+        blocks = pd.concat({name: sets[f"{name} {kind}"] for name in names[kind]})
+        terms.append((sign * blocks["mean"], blocks["count"], pd.Series(1, names[kind])))
+    found = sum_over_questions(terms)
+    total = np.zeros(4000)
+    drawn = {name: generator.integers(0, 40, (4000, 40)) for name in "xyz"}
+    for label, frame in sets.items():
+        name, kind = label.split()
+        values, counts = (frame[column].to_numpy()[drawn[name]] for column in ("mean", "count"))
+        total += (0.5 if kind == "first" else -0.5) * (values * counts).sum(1) / counts.sum(1)
+    assert found.estimate == pytest.approx(total.mean(), abs=0.05)
+    assert found.error == pytest.approx(total.std() * math.sqrt(40 / 39), rel=0.05)
 
 
 @pytest.mark.parametrize(("estimate", "verdict"), [(-4, "supported"), (-2.4, "undecided"), (-1, "contradicted")])

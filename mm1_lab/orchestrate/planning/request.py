@@ -33,6 +33,7 @@ from mm1_lab.config import (
     resolve,
     resolve_sweep,
 )
+from mm1_lab.config.measure import splits
 from mm1_lab.files import PARTS, RESULTS, here_or_shipped
 from mm1_lab.formatting import command_line, trials_of
 from mm1_lab.orchestrate.planning.finding import (
@@ -172,6 +173,9 @@ class Request:
 
     def why_no_value(self, measure: Measure) -> str:
         """Why no trial can have a value of the measure at this scale; empty if some may."""
+        if measure.minus:
+            first, second = measure.parts
+            return self.why_no_value(first) or self.why_no_value(second)
         shots = self.scale.evaluate.shots
         if measure.shots not in (None, *shots):
             there = ", ".join(f"{count}-shot" for count in shots)
@@ -200,7 +204,8 @@ class Request:
                 known += names_of(benchmark.name, benchmark.metric)
         if measure.of in known:
             return ""
-        return f"{str(measure)!r}: trials have no {what}{measure.of!r}{nearest(measure.of, known)}"
+        hint = "; a difference is of two whole measures, vqa 4-shot - vqa 0-shot" if splits(measure.of) else ""
+        return f"{str(measure)!r}: trials have no {what}{measure.of!r}{hint or nearest(measure.of, known)}"
 
     def why_untuned(self, measure: Measure, arms: Collection[str]) -> str:
         """Why one of these arms has no value of a measure that only tuned models have; empty if all have, or are not
@@ -280,13 +285,13 @@ class Request:
             first, second = contrast.sides
             if arms.isdisjoint((*first, *second)):
                 continue
-            measure = contrast.measure
-            if reason := self.why_no_value(measure) or self.why_untuned(measure, (*first, *second)):
-                claims[f"will not be judged by {reason}"].append(repr(contrast.claim))
-            elif measure.about == "benchmarks" and not measure.of and self._means_cider(measure.shots):
-                shots = self.scale.evaluate.shots[0] if measure.shots is None else measure.shots
-                by = f"compared by `{measure}`, a mean of CIDEr (not bounded by 100) and percentages"
-                claims[f"will be {by}; of percentages alone is `vqa {shots}-shot`"].append(repr(contrast.claim))
+            for measure in contrast.measure.parts:
+                if reason := self.why_no_value(measure) or self.why_untuned(measure, (*first, *second)):
+                    claims[f"will not be judged by {reason}"].append(repr(contrast.claim))
+                elif measure.about == "benchmarks" and not measure.of and self._means_cider(measure.shots):
+                    shots = self.scale.evaluate.shots[0] if measure.shots is None else measure.shots
+                    by = f"compared by `{measure}`, a mean of CIDEr (not bounded by 100) and percentages"
+                    claims[f"will be {by}; of percentages alone is `vqa {shots}-shot`"].append(repr(contrast.claim))
         lines = []
         for what, names in claims.items():
             which = "claim" if len(names) == 1 else "claims"
