@@ -243,9 +243,9 @@ class Study(Variant):
         else:
             values = rows_of(self._by_benchmark, measure).groupby(trial, sort=False, observed=True)["score"].mean()
         table = values.unstack("seed").reindex(index=list(self.sweep.arms), columns=self.seeds).astype(np.float64)
-        first = [self.representative(arm) for arm in table.index]
-        if len(set(first)) < len(first):  # arms that are the same trials may have been asked for at different seeds
-            table = table.groupby(first).transform("first")
+        representatives = [self.representative(arm) for arm in table.index]
+        if len(set(representatives)) < len(representatives):  # the same trials, maybe asked for at different seeds
+            table = table.groupby(representatives).transform("first")
         return table
 
     @cached_property
