@@ -249,6 +249,13 @@ def test_scores_of_few_values_are_hardly_ever_taken_for_copies(runs: int, values
     assert told <= 0.002 * tables
 
 
+def test_a_few_of_many_arms_repeat_by_luck() -> None:
+    chance = np.random.default_rng(0)
+    once = table({f"arm {arm}": chance.integers(2, size=4) for arm in range(60)}).drop(columns="seed")
+    assert not any("there again" in note for note in make_scores(once, None).notes)
+    assert any("there again" in note for note in make_scores(pd.concat([once, once]), None).notes)
+
+
 def test_runs_at_seeds_that_another_arm_lacks_are_counted() -> None:
     frame = table({"base": np.arange(12) % 5, "wide": [3, 5, 4], "deep": [2, 4, 5]})
     assert "Runs left out, as another arm has none at their seed: wide − base: 9, deep − base: 9." in judge(frame).notes
