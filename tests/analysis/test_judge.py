@@ -429,6 +429,11 @@ def test_a_difference_of_measures_of_a_table_is_a_measure(tmp_path: Path) -> Non
     assert four["seeds"] == 4, "a run that lacks a benchmark does not count"
     nothing = frame[(frame["arm"] == "a") | (frame["benchmark"] == "vqa")]
     assert found(nothing, "vqa 4-shot - gqa 4-shot")[0]["reason"] == "no question in common"
+    uneven = frame[(frame["arm"] == "a") | (frame["benchmark"] == "vqa") | (frame["shots"] == "0")]
+    for lost, measure in ((uneven, "4-shot - 0-shot"), (nothing, "vqa - average")):
+        assert "leaves other benchmarks on one side" in found(lost, measure)[0]["reason"], "arms may differ by these"
+    kept = found(nothing, "4-shot - 0-shot")[0]["difference"]
+    assert kept == found(frame, "vqa 4-shot - vqa 0-shot")[0]["difference"]
 
     first, second = (generator.normal(50, 10, (2, 40)) for _ in range(2))
     questions = []
