@@ -17,6 +17,8 @@ from mm1_lab.files import write_text
 from mm1_lab.formatting import text_table
 
 MISSING = "–"
+ALIKE = "[all alike]"
+"""Stands for an interval among numbers."""
 Row = Mapping[Any, Any]
 """A row of a frame, by column."""
 
@@ -81,7 +83,7 @@ class Table:
         """Whether each column is left-aligned."""
         found = []
         for place, cells in enumerate(self.columns):
-            has_letters = re.search(r"[^\W\d_]", "".join(cells))
+            has_letters = re.search(r"[^\W\d_]", "".join(cells).replace(ALIKE, ""))
             found.append(place == 0 or not cells or bool(has_letters))
         return found
 

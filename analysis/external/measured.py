@@ -78,6 +78,17 @@ class Asked:
     def is_empty(self) -> bool:
         return self.questions.empty or any(not self._cells.isin(side).any() for side in self.sides)
 
+    @property
+    def is_lopsided(self) -> bool:
+        """Whether a difference is left with a benchmark on one side that the other has lost, or with alike sides."""
+        if not self.sides:
+            return False
+        there = set(self._cells)
+        kept = [there.intersection(side) for side in self.sides]
+        lost = [{benchmark for benchmark, _ in set(side) - there} for side in self.sides]
+        first, second = ({benchmark for benchmark, _ in side} for side in kept)
+        return bool(lost[0] & second or lost[1] & first) or kept[0] == kept[1]
+
     @cached_property
     def weighed(self) -> pd.DataFrame:
         """The questions; of a difference times what makes its value, too, the mean over all benchmarks and shots."""

@@ -277,18 +277,19 @@ def _copies(frame: pd.DataFrame) -> list[str]:
     """A note on arms whose runs are there again in the same order, as of rows that were pasted twice.
 
     Scores of few possible values, such as rounded ones, repeat by luck: m different runs stand so many `times` in the
-    same order in at most m! / m^(m · times) of cases, as if m values were equally likely.
+    same order in at most m! / m^(m · times) of cases, as if m values were equally likely; among many arms, some do.
     """
     runs = frame.set_index(["arm", "repeat", *CELL])["score"].unstack(CELL)
+    arms = runs.groupby(level="arm", sort=False)
     copied, chance = [], 1.0
-    for arm, own in runs.groupby(level="arm", sort=False):
+    for arm, own in arms:
         scores = list(own.fillna(math.inf).itertuples(index=False, name=None))
         different = len(set(scores))
         times = len(scores) // different
         if different > 1 and times > 1 and scores == scores[:different] * times:
             copied.append(str(arm))
             chance *= math.factorial(different) / different ** (different * times)
-    if chance > SELDOM:
+    if math.comb(len(arms), len(copied)) * chance > SELDOM:
         return []
     return [
         f"All scores of {some(copied)} are there again in the same order: if rows were pasted twice, remove the "

@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.paper import PaperNumber
 from analysis.seeds import MOST_SEEDS
 from analysis.statistics import Interval
-from analysis.table import MISSING, Row, as_text
+from analysis.table import ALIKE, MISSING, Row, as_text
 
 
 def plus_minus(mean: Interval, digits: int = 1) -> str:
@@ -29,7 +29,7 @@ def interval(row: Row, form: str = ".1f") -> str:
     if low == MISSING:
         return MISSING
     if math.isclose(row["low"], row["high"]):
-        return "[all alike]"
+        return ALIKE
     return f"[{low}, {as_text(row['high'], form)}]"
 
 

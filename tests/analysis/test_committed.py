@@ -15,6 +15,7 @@ from analysis.measures import measure_rows
 from analysis.pages.axes import axes_table, level_rows
 from analysis.pages.verdicts import unseen_notes
 from analysis.study import read_study
+from analysis.table import to_markdown
 from mm1_lab.cli import main
 from mm1_lab.config import CHAT, Measure
 from mm1_lab.results.reading import read_records, read_scores, read_variant
@@ -68,7 +69,11 @@ def test_arms_of_one_trained_model_are_no_repeats() -> None:
 def test_scores_that_are_all_alike_have_no_interval(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "chain_of_thought", "mixed", "five views"]) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("chat 0-shot"))
-    assert line.endswith("0.0  [all alike]"), "they differ in demonstrations alone"
+    assert line.split()[-3:] == ["0.0", "[all", "alike]"], "they differ in demonstrations alone"
+    levels = axes_table(level_rows(read_study(STUDY / "chain_of_thought")), "", "")
+    assert not levels.is_text[list(levels.frame).index("difference")], "a column of numbers, aligned to the right"
+    committed = (STUDY / "axes.md").read_text(encoding="utf-8").splitlines()
+    assert committed[3].split("|")[5] == " ---: " and to_markdown(levels).splitlines()[2] == committed[4]
 
 
 def test_a_size_that_answers_no_better_than_constant_answers_is_named() -> None:

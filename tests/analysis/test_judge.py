@@ -249,6 +249,13 @@ def test_scores_of_few_values_are_hardly_ever_taken_for_copies(runs: int, values
     assert told <= 0.002 * tables
 
 
+def test_a_few_of_many_arms_repeat_by_luck() -> None:
+    chance = np.random.default_rng(0)
+    once = table({f"arm {arm}": chance.integers(2, size=4) for arm in range(60)}).drop(columns="seed")
+    assert not any("there again" in note for note in make_scores(once, None).notes)
+    assert any("there again" in note for note in make_scores(pd.concat([once, once]), None).notes)
+
+
 def test_runs_at_seeds_that_another_arm_lacks_are_counted() -> None:
     frame = table({"base": np.arange(12) % 5, "wide": [3, 5, 4], "deep": [2, 4, 5]})
     assert "Runs left out, as another arm has none at their seed: wide − base: 9, deep − base: 9." in judge(frame).notes
@@ -422,6 +429,11 @@ def test_a_difference_of_measures_of_a_table_is_a_measure(tmp_path: Path) -> Non
     assert four["seeds"] == 4, "a run that lacks a benchmark does not count"
     nothing = frame[(frame["arm"] == "a") | (frame["benchmark"] == "vqa")]
     assert found(nothing, "vqa 4-shot - gqa 4-shot")[0]["reason"] == "no question in common"
+    uneven = frame[(frame["arm"] == "a") | (frame["benchmark"] == "vqa") | (frame["shots"] == "0")]
+    for lost, measure in ((uneven, "4-shot - 0-shot"), (nothing, "vqa - average")):
+        assert "leaves other benchmarks on one side" in found(lost, measure)[0]["reason"], "arms may differ by these"
+    kept = found(nothing, "4-shot - 0-shot")[0]["difference"]
+    assert kept == found(frame, "vqa 4-shot - vqa 0-shot")[0]["difference"]
 
     first, second = (generator.normal(50, 10, (2, 40)) for _ in range(2))
     questions = []
