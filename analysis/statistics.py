@@ -220,11 +220,16 @@ def sum_over_questions(terms: Iterable[tuple[pd.Series[float], pd.Series[int], p
         weight = of_blocks / of_blocks.sum()
         estimate += float(weight @ parts)
         own = pd.Series(weight[codes] * share * (values - parts[codes]), means.index)
-        deviations = own if deviations is None else deviations.add(own, fill_value=0.0)
+        own[np.bincount(codes)[codes] == 1] = np.nan  # a single block has no variance, whatever others have
+        if deviations is None:
+            deviations = own
+        else:
+            every = deviations.index.union(own.index)
+            deviations = deviations.reindex(every, fill_value=0.0) + own.reindex(every, fill_value=0.0)
     codes, _ = pd.factorize(deviations.index.get_level_values(0))
     squares = np.bincount(codes, deviations.to_numpy() ** 2)
     blocks = np.bincount(codes)
-    with np.errstate(divide="ignore", invalid="ignore"):  # a single block has no variance
+    with np.errstate(divide="ignore", invalid="ignore"):
         variances = squares * blocks / (blocks - 1)
     freedom = np.maximum(blocks - 1.0, 1.0)
     total = variances.sum()

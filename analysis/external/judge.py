@@ -120,7 +120,7 @@ def judge(
         notes.append("No column of seeds: an arm's rows are taken for independent runs of it.")
     if looks and not by_number(table.frame["seed"]):
         notes.append("Looks count runs in the order of the rows, which must be that in which they were made.")
-    if not looks and any(row["open"] is None for row in rows):
+    if not looks and any(row["open"] is None and row["p"] is not None for row in rows):
         notes.append(ONCE)
     for look in dict.fromkeys(one.look for one in evidence if 0 < one.look < one.count):
         notes.append(

@@ -130,10 +130,11 @@ class Asked:
         return {arm: set(there.index[there]) for arm, there in of_arms.items()}
 
     def alone(self, arms: Sequence[str]) -> int:
-        """How many runs of these arms are at seeds that another of them lacks."""
+        """How many runs of these arms are at seeds that another of them lacks; 0 if they share none, which is told
+        otherwise."""
         seeds = [self.seeds_of_arms.get(arm, set()) for arm in arms]
         shared = set.intersection(*seeds)
-        return sum(len(own - shared) for own in seeds)
+        return sum(len(own - shared) for own in seeds) if shared else 0
 
     @cached_property
     def luck(self) -> Interval:

@@ -148,7 +148,7 @@ def unseen_notes(lessons: pd.DataFrame) -> list[str]:
     for names, marked in run_lessons(lessons[lessons["unseen"] != ""]).groupby("unseen", sort=False):
         notes.append(
             f"{UNSEEN} By the words of the protocol (`docs/study.md`) none of these would have been judged "
-            f"({tally(marked)}): their tuned base is not above its blind control in {names}."
+            f"({tally(marked)}): their tuned base is not 5 points above its blind control in {names}."
         )
     return notes
 

@@ -131,6 +131,7 @@ def compare(options: argparse.Namespace) -> int:
     from analysis.study import read_study
     from analysis.table import to_plain
 
+    measure = _measure(options.measure)
     request = _confirmation(options) or about(options, [options.first, options.second])
     folder = folder_with_results(request)
     only = () if options.seeds is None else request.seeds
@@ -143,7 +144,6 @@ def compare(options: argparse.Namespace) -> int:
         if has_changed(request, folder, arm):
             changed = "the sweep, its data, settings or the version are others now"
             remarks.append(f"{folder}: {arm} is as it was run; {changed}; run it to compare that")
-    measure = _measure(options.measure)
     if measure and study.all_values(measure).reindex([options.first, options.second]).isna().all(axis=None):
         reason = request.why_no_value(measure) or f"{str(measure)!r}: neither arm has such scores"
         raise RequestError(f"--measure {reason}")

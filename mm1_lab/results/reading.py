@@ -13,7 +13,7 @@ from mm1_lab.results.ledger import Ledger
 from mm1_lab.results.manifest import Manifest, read_manifest, read_trials
 from mm1_lab.results.packed import tell_once
 from mm1_lab.results.schema import FOLDER_AGAIN, TRIAL_COLUMNS, check_schema
-from mm1_lab.results.score_file import KINDS_BEFORE, read_score_table, read_short_tables
+from mm1_lab.results.score_file import KINDS_BEFORE, OF_CONVERSATIONS, read_score_table, read_short_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,8 +144,8 @@ def read_records(variant: Variant) -> dict[str, dict[str, Any]]:
     for fingerprint, record in records.items():
         check_schema(ledger.trial_folder(fingerprint), record, "delete the folder and run the sweep again")
         by_kind = record.get("majority_by_kind", {})
-        if before := by_kind.get("chat-vqa"):  # called as in its scores
-            by_kind["chat-vqa"] = {KINDS_BEFORE.get(kind, kind): level for kind, level in before.items()}
+        if before := by_kind.get(OF_CONVERSATIONS):  # called as in its scores
+            by_kind[OF_CONVERSATIONS] = {KINDS_BEFORE.get(kind, kind): level for kind, level in before.items()}
     return records
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCORES = "scores.parquet"
-KINDS_BEFORE = {"color": "colour", "the": "place", "thing": "shape"}
-"""Kinds of questions of the world's conversations, as earlier versions wrote them."""
+OF_CONVERSATIONS, KINDS_BEFORE = "chat-vqa", {"color": "colour", "the": "place", "thing": "shape"}
+"""A benchmark of the world, and kinds of its questions as earlier versions wrote them."""
 SCORE_COLUMNS = tuple(field.name for field in fields(ScoreRow))
 NO_ANSWERS = tuple(name for name in SCORE_COLUMNS if name != "prediction")
 CATEGORIES = {"benchmark", "family", "metric", "question", "kind"}
@@ -55,7 +55,7 @@ def read_short_tables(folders: Sequence[Path], columns: Sequence[str] = NO_ANSWE
     texts = [name for name in columns if name in CATEGORIES]
     tables = [_read(folder, columns, texts) for folder in folders]
     frame = pa.concat_tables(tables).unify_dictionaries().to_pandas().astype({"score": float})
-    if {"family", "kind"} <= set(columns):
+    if {"benchmark", "kind"} <= set(columns):
         _rename_kinds(frame)
     for name in texts:
         frame[name] = frame[name].cat.reorder_categories(sorted(frame[name].cat.categories))
@@ -67,7 +67,7 @@ def _rename_kinds(table: pd.DataFrame) -> None:
     """Calls the kinds of conversations' questions as today."""
     from pandas.api.types import pandas_dtype
 
-    before = (table["family"] == "chat") & table["kind"].isin(list(KINDS_BEFORE))
+    before = (table["benchmark"] == OF_CONVERSATIONS) & table["kind"].isin(list(KINDS_BEFORE))
     if before.any():
         kinds = table["kind"].astype(object)
         kinds[before] = kinds[before].map(KINDS_BEFORE)
