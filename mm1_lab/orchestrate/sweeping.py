@@ -212,8 +212,7 @@ def check_plan(plan: Plan, request: Request, executor: Executor) -> dict[str, di
     `fitted_resources`."""
     if request.scale_name == "paper" and not request.data_path:
         raise RequestError(
-            f"--scale paper is for planning: mm1-lab plan {request.asked} --scale paper; to train at these sizes, give "
-            "your own --data"
+            "--scale paper is for planning: say `plan` instead of `run`; to train at these sizes, give your own --data"
         )
     if not executor.shares_stages:  # neither too many for a batch nor what each GPU of several holds
         request = replace(request, scale=request.scale.model_copy(update={"workers": {}}))

@@ -167,7 +167,7 @@ def claims(*rest: str) -> str:
         (claims("second: b, measure: textcore, expect: less"), "contrasts.0.measure: is not a measure; use text-core"),
         (
             claims("second: b, measure: kind letter, expect: less"),
-            "vqa 0-shot, or kind colour 0-shot (it is 'kind letter')",
+            "or kind colour 0-shot; or the difference of two, vqa 4-shot - vqa 0-shot (it is 'kind letter')",
         ),
         (claims(*(f"second: b, measure: {k}-shot, expect: less" for k in (0, 4))), "two contrasts have the claim 'c'"),
     ],
