@@ -33,8 +33,8 @@ ARMS: dict[str, Any] = {
 }
 
 
-def write(folder: Path) -> None:
-    values = {"title": "Does an alignment help?", "recipe": "base", "arms": ARMS}
+def write(folder: Path, **more: Any) -> None:
+    values = {"title": "Does an alignment help?", "recipe": "base", "arms": ARMS | more}
     (folder / "sweeps").mkdir(exist_ok=True)
     (folder / "sweeps" / "alignment.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
@@ -172,7 +172,7 @@ def test_it_shares_the_model_s_controls_and_has_rates_parts_and_data_of_its_own(
 
 
 def test_every_seed_has_its_own(here: Path) -> None:
-    write(here)
+    write(here, alone={"frozen": ["encoder", "decoder"], "data_mix": {"interleaved": 0, "text": 0}, **LONG})
     trials = load_request("alignment", "smoke", 2).trials
     chains = {(trial.arm, trial.seed): list(trial.evaluation.chain()) for trial in trials}
     for (_, seed), stages in chains.items():
@@ -180,6 +180,7 @@ def test_every_seed_has_its_own(here: Path) -> None:
 
     names = {key: [stage.name for stage in stages] for key, stages in chains.items()}
     assert all(names[arm, 0] == names[arm, 1] for arm in ARMS)
+    assert names["alone", 1][1] == "multimodal" and "alignment" in names["aligned", 1]
 
 
 @pytest.mark.parametrize(
