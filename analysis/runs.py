@@ -65,5 +65,7 @@ def mixes_machines(study: Study, arms: Iterable[str]) -> bool:
         machines[seed, "scores"].add(str(scored_on))
         for kind, summary in record.get("summaries", {}).items():
             if "processor" in summary:
-                machines[seed, kind].add(summary["processor"])
+                # of one arm an alignment may be the model, or part of it
+                compared_as = MultimodalStage.KIND if kind == "alignment" else kind
+                machines[seed, compared_as].add(summary["processor"])
     return any(len(different) > 1 for different in machines.values())

@@ -16,6 +16,7 @@ from mm1_lab.orchestrate.execution.display import Display
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results.manifest import claim_keys
+from mm1_lab.results.trained import what_ran
 from mm1_lab.train import recorder
 from mm1_lab.train.progress import Progress
 from tests.conftest import REPOSITORY, SCALES, Place, Refused, Told, evaluation_of
@@ -32,8 +33,8 @@ ARMS: dict[str, Any] = {
 }
 
 
-def write(folder: Path) -> None:
-    values = {"title": "Does an alignment help?", "recipe": "base", "arms": ARMS}
+def write(folder: Path, **more: Any) -> None:
+    values = {"title": "Does an alignment help?", "recipe": "base", "arms": ARMS | more}
     (folder / "sweeps").mkdir(exist_ok=True)
     (folder / "sweeps" / "alignment.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
@@ -165,11 +166,13 @@ def test_it_shares_the_model_s_controls_and_has_rates_parts_and_data_of_its_own(
     alone = model_of(align=LONG, steps=0)
     as_pre_training = model_of(frozen=["encoder", "decoder"], data_mix={"captions": 1}, **LONG)
     assert alone.fingerprint == as_pre_training.fingerprint == alignment_of(align=LONG, learning_rate=1).fingerprint
-    assert (alone.name, alignment_of(align=LONG).name) == ("multimodal", "alignment")
+    assert alone.name == alignment_of(align=LONG).name == "alignment" and as_pre_training.name == "multimodal"
+    tuned = evaluation_of(recipe=Recipe.model_validate({"align": LONG, "steps": 0, "sft": {}}))
+    assert what_ran(tuned.model_dump(mode="json"))["tuned_from"].startswith("alignment of 3 steps at 0.002 on captions")
 
 
 def test_every_seed_has_its_own(here: Path) -> None:
-    write(here)
+    write(here, alone={"frozen": ["encoder", "decoder"], "data_mix": {"interleaved": 0, "text": 0}, **LONG})
     trials = load_request("alignment", "smoke", 2).trials
     chains = {(trial.arm, trial.seed): list(trial.evaluation.chain()) for trial in trials}
     for (_, seed), stages in chains.items():
@@ -177,6 +180,7 @@ def test_every_seed_has_its_own(here: Path) -> None:
 
     names = {key: [stage.name for stage in stages] for key, stages in chains.items()}
     assert all(names[arm, 0] == names[arm, 1] for arm in ARMS)
+    assert names["alone", 1][1] == "multimodal" and "alignment" in names["aligned", 1]
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,8 @@ class _Resolver:
             return None
         fields = {name: getattr(align, name) for name in AlignRecipe.model_fields}
         recipe = self.recipe.model_copy(update={**fields, "align": AlignRecipe(), "data_order": 0})
-        return replace(self, recipe=recipe, section="align.").multimodal()
+        stage = replace(self, recipe=recipe, section="align.").multimodal()
+        return stage.model_copy(update={"aligns": True})
 
     def multimodal(self) -> MultimodalStage:
         """Multimodal pre-training, after the alignment if there is one; the alignment itself if nothing follows it."""
@@ -187,7 +188,7 @@ class _Resolver:
             training=self.training(decoder),
             drop_overlong=drop_overlong,
             attention=scale.packed_attention,
-            start=start.model_copy(update={"aligns": True}) if start else None,
+            start=start,
         )
 
     def training(self, decoder: DecoderStage | PretrainedDecoder) -> MultimodalTraining:

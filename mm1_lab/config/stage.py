@@ -462,7 +462,7 @@ class MultimodalStage(WholeModelStage):
     start: "MultimodalStage | None" = None
     """The alignment, of the same parts, whose weights it goes on from."""
     aligns: bool = False
-    """Whether it is called an alignment, as another goes on from it."""
+    """Whether it is called an alignment."""
 
     views: ClassVar[int] = 1
     """Images that each picture is turned into."""

@@ -36,8 +36,9 @@ def what_ran(config: Mapping[str, Any]) -> dict[str, str]:
     if "training" in started and not _steps(started):
         tuned = "encoder and decoder joined by an untrained connector (0 steps of multimodal pre-training)"
     elif "training" in started:
+        what = "alignment" if started.get("aligns") else "multimodal pre-training"
         rates = learning_rates(started)
-        tuned = f"multimodal pre-training of {_steps(started)} steps at {rates} on {_shares(started['shares'])}"
+        tuned = f"{what} of {_steps(started)} steps at {rates} on {_shares(started['shares'])}"
     else:
         tuned = f"{started['name']} (pre-trained)"
     return values | {"tuned_from": tuned}

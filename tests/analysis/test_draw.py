@@ -335,7 +335,9 @@ def test_machines_are_mixed_only_within_a_seed(data_mix: Sweep) -> None:
         machines = {fingerprint: {"processor": str(key)} for fingerprint, key in trials[by].items()}
         whole = {fingerprint: {"environment": one} for fingerprint, one in machines.items()}
         parts = {fingerprint: {"summaries": {"decoder": one, "encoder": {}}} for fingerprint, one in machines.items()}
-        for records in (whole, parts):
+        kinds = trials["arm"].map({"base": "multimodal", "captions": "alignment"})
+        models = {fingerprint: {"summaries": {kinds[fingerprint]: one}} for fingerprint, one in machines.items()}
+        for records in (whole, parts, models):
             assert mixes_machines(replace(study, records=records), ["base", "captions"]) is mixed
 
 
