@@ -127,8 +127,8 @@ JSON = {
     "`gpu_hours`); `arms`, if any are missing (`sweep`, `arm`, `training_flops` at one seed, with what is done); "
     "`seconds`; `notes`",
     "status": "`sweeps` (`sweep`, `scale`, `trials` with `arm`, `seed`, `fingerprint`, `state`: done, running, "
-    "missing or failed, `why`: of what is running the stage and its step, if SWEEP is given; and `not_asked_for`, how "
-    "many more); `failures` of other stages (`stage`, `reason`, `log`)",
+    "missing or failed, `why`: of what is running (or was, 30 s ago) the stage and its step, if SWEEP is given; and "
+    "`not_asked_for`, how many more); `failures` of other stages (`stage`, `reason`, `log`)",
     "show": "by arm its recipe, or of the arms named `recipe`, `fingerprint`, `parameters without embeddings`, "
     "`resolved`",
     "compare": "`title`; `rows` (`measure`, `first`, `second`, `difference`, `low`, `high`, `over`: seeds or "

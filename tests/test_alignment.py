@@ -205,6 +205,12 @@ def test_what_cannot_be_is_refused_in_a_line(here: Path, refused: Refused, arm: 
     assert message in error and "own" in error
 
 
+def test_an_arm_that_switches_it_off_may_start_from_an_exported_model() -> None:
+    """It cannot remove the other fields of its base's alignment."""
+    off = {"steps": 0, "learning_rate": 1e-4}
+    assert Recipe.model_validate({"align": off, "sft": {"start": "there"}}).sft
+
+
 def test_sources_that_the_data_lack_are_named() -> None:
     data = WORLD_DATA.model_copy(update={"sources": ("interleaved", "text")})
     recipe = {"encoder": {"loss": "none"}, "data_mix": {"captions": 0, "text": 1}, "align": LONG}

@@ -107,9 +107,7 @@ def test_what_is_not_there_is_told_before_anything_heavy_is_loaded(tmp_path: Pat
 def test_a_folder_of_results_that_is_missing_is_told_if_it_was_named(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    begun = (
-        f"{here}/results/local/smoke/data_mix: no run has recorded its trials here yet, as one does when its processes"
-    )
+    begun = f"{here}/results/local/smoke/data_mix: no run has got under way here; shown is seed 0, others by --seeds\n"
     for words, told in (((), begun), (("--results", "nowhere"), "nowhere: there is no such folder yet\n")):
         assert main(["status", "data_mix", *SMOKE, *words]) == 0
         assert capsys.readouterr().err.startswith(told)
@@ -225,6 +223,9 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(capsys: O
     for asked, known in ((own, shared), (mine, {*shared, "a 0-shot", "kind banana 0-shot"})):
         every = {*shared, "a 0-shot", "a f1 0-shot", "kind banana 0-shot", "captions cider 0-shot", "chat 0-shot"}
         assert {words for words in every if not asked.why_no_value(Measure.parse(words))} == known
+    untold = {words: mine.why_untuned(Measure.parse(words), ["base"]) for words in shared | {"a 0-shot"}}
+    loss = "loss instructions.chat"
+    assert untold.pop(loss) == f"{loss!r}: only tuned models have it; give `sft` to base" and not any(untold.values())
     assert not mine.doubtful_claims(), "a benchmark without pictures is in no mean with captions"
     shown = BenchmarkConfig(name="a", metric="vqa", images_digest="1")
     seen = replace(mine, scale=mine.scale.model_copy(update={"benchmarks": (shown,)})).doubtful_claims()

@@ -187,6 +187,8 @@ def _asked(options: argparse.Namespace, name: str, keep: bool) -> Iterator[Reque
                 with suppress(OSError):  # another command has put a file there
                     path.parent.rmdir()
     if keep:
+        if not path.exists():  # another process, which was refused, has removed it
+            write_text(path, text)
         print(f"{path}: this sweep, to keep, to change and to run again by its name")
     elif is_new and not options.json:
         print(f"{path}: `run` with these options writes this sweep")

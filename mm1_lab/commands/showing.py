@@ -58,14 +58,16 @@ def status(options: argparse.Namespace) -> int:
     if options.sweep:
         options.scale = options.scale or "mini"
         request = request_of(options, options.sweep)
+        remark = ""
         if options.results != RESULTS and not options.results.is_dir():  # misspelt, or a run has only begun
-            print(f"{options.results}: there is no such folder yet", file=sys.stderr)
+            remark = f"{options.results}: there is no such folder yet"
         elif options.seeds is None and not (request.folder / "trials.csv").exists():
-            text = "no run has recorded its trials here yet, as one does when its processes have started"
-            print(f"{request.folder}: {text}; shown is seed 0 (--seeds)", file=sys.stderr)
+            remark = f"{request.folder}: no run has got under way here; shown is seed 0, others by --seeds"
         if options.seeds is None:
             request = request.at_seeds({row.seed for row in read_trials(request.folder)})
         request = rounds_of(request)[0]
+        if remark:
+            print(remark, file=sys.stderr)
         sweeps = [(request.manifest, request.rows)]
         chains = {trial.fingerprint: list(trial.evaluation.chain()) for trial in request.trials}
     elif options.only or options.data or options.set or options.seeds:

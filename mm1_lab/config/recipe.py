@@ -217,7 +217,8 @@ class Recipe(Config):
     def _trainable(self) -> "Recipe":
         _check_multipliers(self)
         if self.sft and self.sft.start:
-            own = [name for name in self.identity if name != "sft"]
+            unset = {"sft"} if self.align.steps else {"sft", "align"}  # an arm cannot remove its base's fields
+            own = [name for name in self.identity if name not in unset]
             if own:
                 raise ValueError(f"sft.start: {self.sft.start} is already pre-trained; remove {', '.join(own)}")
         return self

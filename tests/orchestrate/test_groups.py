@@ -96,6 +96,7 @@ def test_idle_processes_stay_for_tasks_that_wait_for_others(tmp_path: Path, monk
 
     tasks = {key: Task(key, (), (), ()) for key in ("encoder", "decoder")}
     tasks |= {key: Task(key, (), ("encoder", "decoder"), ()) for key in ("first", "group")}
+    tasks["last"] = Task("last", (), ("group",), ())
     work_list = WorkList(tasks, lambda stage: 0.0, 0, Ledger(tmp_path))
     workers = dict.fromkeys(tasks, 1) | {"group": 2}
     searcher = tune.TaskSearcher(work_list, workers, 3, tmp_path)
@@ -123,6 +124,8 @@ def test_idle_processes_stay_for_tasks_that_wait_for_others(tmp_path: Path, monk
     assert searcher.suggest("group") == {"task": "group"}
     end("first")
     end("group")
+    assert searcher.suggest("last") == {"task": "last"}
+    end("last")
     assert searcher.suggest("end") == "FINISHED" and work_list.done == set(tasks)
 
 
@@ -130,13 +133,14 @@ def test_a_process_that_died_idle_has_no_successor(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     from mm1_lab.orchestrate.execution import tune
 
-    tasks = {"decoder": Task("decoder", (), (), ()), "arm": Task("arm", (), ("decoder",), ())}
+    tasks = {"decoder": Task("decoder", (), (), ())} | {key: Task(key, (), ("decoder",), ()) for key in ("a", "b")}
     searcher = tune.TaskSearcher(
-        WorkList(tasks, lambda stage: 0.0, 0, Ledger(tmp_path)), dict.fromkeys(tasks, 1), 2, tmp_path
+        WorkList(tasks, lambda stage: 0.0, 0, Ledger(tmp_path)), dict.fromkeys(tasks, 1), 3, tmp_path
     )
     assert searcher.suggest("decoder") == {"task": "decoder"}
-    assert searcher.suggest("idle")["task"] == tune.IDLE
+    assert [searcher.suggest(idle)["task"] for idle in ("idle", "other")] == [tune.IDLE] * 2
     searcher.on_trial_complete("idle", error=True)
+    searcher.on_trial_complete("other")
     assert searcher.suggest("none") is None
 
 

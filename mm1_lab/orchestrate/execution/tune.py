@@ -144,7 +144,7 @@ class TaskSearcher(Searcher):
         """Ends the idle trials with that of each task, of which TrialEvents, which is called next, tells the list."""
         if trial_id in self.idle:
             self.idle.remove(trial_id)
-            self.may_idle = not error  # or the next one would die, too, perhaps for lack of memory
+            self.may_idle = self.may_idle and not error  # the next one would die, too, perhaps for lack of memory
         elif self.bells:
             (self.bells / f"bell-{self.rung}").touch()
             self.rung += 1
