@@ -6,7 +6,6 @@ import platform
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ import pytest
 import torch
 
 from mm1_lab.config import DecoderStage, RequestError, load_scale
-from mm1_lab.files import machine_cpus
 from mm1_lab.orchestrate.execution.display import Display
 from mm1_lab.orchestrate.execution.executor import make_executor
 from mm1_lab.orchestrate.execution.worker import StageReport, Worker
@@ -109,32 +107,6 @@ def test_failures_are_typed_and_the_others_go_on(inline: bool, ask: Ask, monkeyp
     # a later command plans again what failed, and what waited for it, but not what diverged
     later = make_plan(request.trials, ledger)
     assert {task.label for task in later.tasks.values()} == {decoder, *(f"{arm} / seed 1" for arm in only)}
-
-
-@dataclass(frozen=True)
-class Meeting(Marker):
-    """Its two trials run at the same time."""
-
-    def run(self, task: Task, report: StageReport) -> None:
-        super().run(task, report)
-        while task.kind == "trial" and len(list((self.ledger.store / "attempts").iterdir())) < 4:
-            time.sleep(0.1)
-
-
-@pytest.mark.slow
-def test_the_processes_of_encoder_and_decoder_run_the_trials(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    request = ask("base", "blind")
-    plan = make_plan(request.trials, request.ledger)
-    half = request.scale.resources.model_copy(update={"cpus": machine_cpus() / 2})
-    scale = request.scale.model_copy(update={"resources": half})
-    work_list = WorkList(plan.tasks, lambda stage: 1.0, 0, request.ledger)
-    with make_executor(False, None) as executor:
-        executor.open(scale)
-        executor.work(work_list, Meeting(request.ledger, None, scale))
-    attempts = [path.name.split(".") for path in (request.ledger.store / "attempts").iterdir()]
-    assert {key for key, *_ in attempts} == work_list.done == set(plan.tasks)
-    assert len({process for _, process, _ in attempts}) == 2
 
 
 STARTS = """

@@ -90,60 +90,6 @@ def test_room_is_counted_in_workers_and_a_death_is_a_loss(tmp_path: Path, monkey
     assert searcher.suggest("fourth") == "FINISHED" and work_list.done == {"single"}
 
 
-def test_idle_processes_stay_for_tasks_that_wait_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    from mm1_lab.orchestrate.execution import tune
-
-    tasks = {key: Task(key, (), (), ()) for key in ("encoder", "decoder")}
-    tasks |= {key: Task(key, (), ("encoder", "decoder"), ()) for key in ("first", "group")}
-    tasks["last"] = Task("last", (), ("group",), ())
-    work_list = WorkList(tasks, lambda stage: 0.0, 0, Ledger(tmp_path))
-    workers = dict.fromkeys(tasks, 1) | {"group": 2}
-    searcher = tune.TaskSearcher(work_list, workers, 3, tmp_path)
-    events = tune.TrialEvents(work_list)
-
-    def end(key: str) -> None:
-        searcher.on_trial_complete(key)
-        events.on_trial_complete(0, [], Trial(key, last_result={"outcome": Outcome()}))
-
-    assert [searcher.suggest(key)["task"] for key in ("encoder", "decoder")] == ["encoder", "decoder"]
-    idle = searcher.suggest("idle")
-    assert idle["task"] == tune.IDLE and not Path(idle["until"]).exists()
-    events.on_trial_start(0, [], Trial(tune.IDLE))
-    assert searcher.suggest("none") is None, "no room"
-    end("encoder")
-    assert Path(idle["until"]).exists(), "it may have a task to do now"
-    again = searcher.suggest("again")
-    assert again["task"] == tune.IDLE and not Path(again["until"]).exists()
-    end("decoder")
-    searcher.on_trial_complete("idle")
-    events.on_trial_complete(0, [], Trial(tune.IDLE, last_result={"outcome": Outcome()}))
-    assert searcher.suggest("first") == {"task": "first"}
-    assert searcher.suggest("none") is None, "idling would take the room that the group needs"
-    searcher.on_trial_complete("again", error=True)
-    assert searcher.suggest("group") == {"task": "group"}
-    end("first")
-    end("group")
-    assert searcher.suggest("last") == {"task": "last"}
-    end("last")
-    assert searcher.suggest("end") == "FINISHED" and work_list.done == set(tasks)
-
-
-def test_a_process_that_died_idle_has_no_successor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    from mm1_lab.orchestrate.execution import tune
-
-    tasks = {"decoder": Task("decoder", (), (), ())} | {key: Task(key, (), ("decoder",), ()) for key in ("a", "b")}
-    searcher = tune.TaskSearcher(
-        WorkList(tasks, lambda stage: 0.0, 0, Ledger(tmp_path)), dict.fromkeys(tasks, 1), 3, tmp_path
-    )
-    assert searcher.suggest("decoder") == {"task": "decoder"}
-    assert [searcher.suggest(idle)["task"] for idle in ("idle", "other")] == [tune.IDLE] * 2
-    searcher.on_trial_complete("idle", error=True)
-    searcher.on_trial_complete("other")
-    assert searcher.suggest("none") is None
-
-
 def test_what_tune_says_of_a_trial_without_an_outcome_is_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """A death of the process says nothing that a user understands."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")

@@ -222,7 +222,7 @@ class RayTune(Executor):
         workers = {key: _workers(task, worker.scale) for key, task in work_list.tasks.items()}
         if self.address is not None:
             check_nodes(worker)
-        run_trials(work_list, worker, workers, self.slots, keeps=self.address is None)
+        run_trials(work_list, worker, workers, self.slots)
 
     def close(self) -> None:
         """Shuts Ray down, with the garbage collector disabled.
