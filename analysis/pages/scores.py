@@ -161,9 +161,12 @@ def losses_table(study: Study) -> Table:
     """Held-out losses with a row per arm and a column per source: means over seeds ± half their 95 % interval."""
     frame = pd.DataFrame({"arm": study.scored})
     for source in study.held_out["source"].unique():
-        losses = [study.seed_values(arm, Measure(source, about="loss")) for arm in study.scored]
-        means = [replace(one_sample(values), **({} if len(values) > 2 else {"error": np.nan})) for values in losses]
-        frame[source] = [plus_minus(mean, 3) for mean in means]
+        cells = []
+        for arm in study.scored:
+            values = study.seed_values(arm, Measure(source, about="loss"))
+            mean = one_sample(values)
+            cells.append(plus_minus(mean if len(values) > 2 else replace(mean, error=np.nan), 3))
+        frame[source] = cells
     several = ", ± half the 95 % interval over seeds" if len(study.seeds) > 2 else ""
     views = {recipe.sft.views if recipe.sft else 1 for recipe in study.sweep.arms.values()}
     other = OTHER_DOCUMENTS if len(views) > 1 else ""

@@ -464,6 +464,7 @@ def test_without_a_seed_or_a_question_in_common_nothing_is_judged(tmp_path: Path
     for frame, reason in ((seeds, "no seed in common"), (benchmarks, "no question in common")):
         (claim,) = (judgement := judge(frame)).claims
         assert claim["verdict"] == "not judged" and claim["reason"].startswith(reason)
+        assert not re.search("Judged once|Runs left out", " ".join(judgement.notes)), "the reason says it"
         with pytest.raises(RequestError, match="--figure: no claim has a difference to draw"):
             draw_judgement(judgement, tmp_path / "plot.png")
 

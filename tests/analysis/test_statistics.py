@@ -102,6 +102,9 @@ def test_a_difference_of_means_over_shared_and_other_blocks_has_the_error_that_a
         total += (0.5 if kind == "first" else -0.5) * (values * counts).sum(1) / counts.sum(1)
     assert found.estimate == pytest.approx(total.mean(), abs=0.05)
     assert found.error == pytest.approx(total.std() * math.sqrt(40 / 39), rel=0.05)
+    means, counts, weights = terms[1]
+    single = (means[[("x", 0)]], counts[[("x", 0)]], weights[["x"]])
+    assert math.isnan(sum_over_questions([terms[0], single]).error), "a single block has no variance beside others"
 
 
 @pytest.mark.parametrize(("estimate", "verdict"), [(-4, "supported"), (-2.4, "undecided"), (-1, "contradicted")])

@@ -12,7 +12,7 @@ from mm1_lab.results import Ledger, ScoreRow, TrialRow, variant_name
 from mm1_lab.results import ledger as ledger_module
 from mm1_lab.results.manifest import Manifest, merge_manifest, read_manifest, read_trials
 from mm1_lab.results.reading import list_variants, read_held_out, read_scores, read_variant
-from mm1_lab.results.score_file import read_score_table, write_scores
+from mm1_lab.results.score_file import read_score_table, read_short_tables, write_scores
 
 TRICKY = ("NA", "None", "", 'say "red", then\nblue', "1e5")
 """Predictions that a careless reader would turn into something else."""
@@ -61,8 +61,10 @@ def test_kinds_that_earlier_versions_called_otherwise_are_read_by_their_names_of
     rows = []
     for family, kind in (("chat", "the"), ("chat", "color"), ("chat", "thing"), ("chat", "count"), ("vqa", "the")):
         rows.append(ScoreRow(f"{family}-vqa", family, "exact", 0, 0, f"{family} {kind}", kind, 0.0, "", True))
+    rows.append(ScoreRow("mine", "chat", "exact", 0, 0, "mine", "thing", 0.0, "", True))  # of a benchmark of one's own
     write_scores(tmp_path, rows)
-    assert read_score_table(tmp_path)["kind"].tolist() == ["place", "colour", "shape", "count", "the"]
+    for table in (read_score_table(tmp_path), read_short_tables([tmp_path])):
+        assert table["kind"].tolist() == ["place", "colour", "shape", "count", "the", "thing"]
 
 
 def test_what_a_kill_left_counts_only_if_it_was_done(tmp_path: Path) -> None:
