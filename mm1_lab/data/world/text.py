@@ -106,13 +106,18 @@ def bare_pairs(random: Random, value_first: bool) -> Parts:
         if by_place and random.random() < _BESIDE:
             questions = _about_neighbours(pairs) or questions
         for text in random.sample(list(questions), min(len(questions), count)):
-            parts += [f"question : {text} ? answer :", Answer(questions[text]), "."]
+            parts += _with_answer(f"question : {text} ? answer :", questions[text])
     else:
         parts.append(f"{listed} .")
         keys = list(pairs)
         for key in random.sample(keys, count) + random.sample(keys, count):
-            parts += [key, Answer(pairs[key]), "."]
+            parts += _with_answer(key, pairs[key])
     return tuple(parts)
+
+
+def _with_answer(prompt: str, answer: str) -> Parts:
+    """A prompt with its answer, whose loss weight may differ, and a full stop."""
+    return (prompt, Answer(answer), ".")
 
 
 def _about_neighbours(at: Mapping[str, str]) -> dict[str, str]:
@@ -295,7 +300,7 @@ def image_voice(random: Random) -> Voice:
 
 
 def _answered(asked: Asked, convention: Convention) -> Parts:
-    return (asked.prompt, Answer(spoken(asked.answer, convention)), ".")
+    return _with_answer(asked.prompt, spoken(asked.answer, convention))
 
 
 Weights = dict[Callable[[Random], Parts], float]
@@ -308,8 +313,7 @@ def facts(random: Random) -> Parts:
     for _ in range(random.choice((1, 2, 3))):
         fact = draw_fact(random)
         is_stated = random.random() < 0.4
-        prompt, answer = (fact.statement, fact.ending) if is_stated else (fact.prompt, fact.answer)
-        parts += [prompt, Answer(answer), "."]
+        parts += _with_answer(fact.statement, fact.ending) if is_stated else _with_answer(fact.prompt, fact.answer)
     return tuple(parts)
 
 
@@ -338,8 +342,7 @@ def draw_fact(random: Random) -> Fact:
 def arithmetic(random: Random) -> Parts:
     parts: list[Part] = []
     for _ in range(random.randint(2, 6)):
-        prompt, answer = sum_of_two(random)
-        parts += [prompt, Answer(answer), "."]
+        parts += _with_answer(*sum_of_two(random))
     return tuple(parts)
 
 
@@ -352,7 +355,7 @@ def sum_of_two(random: Random) -> tuple[str, str]:
 
 def pattern(random: Random) -> Parts:
     prompt, following = repetition(random)
-    return (prompt, Answer(following[0]), ".")
+    return _with_answer(prompt, following[0])
 
 
 def repetition(random: Random) -> tuple[str, tuple[str, ...]]:
@@ -365,8 +368,7 @@ def repetition(random: Random) -> tuple[str, tuple[str, ...]]:
 
 
 def story(random: Random) -> Parts:
-    prompt, answer = handover(random)
-    return (prompt, Answer(answer), ".")
+    return _with_answer(*handover(random))
 
 
 def handover(random: Random) -> tuple[str, str]:
