@@ -43,14 +43,14 @@ def _conversation(picture: Picture | None, *turns: Turn) -> Parts:
 def about_thing(random: Random, scene: Scene) -> Turn:
     """Asks for one attribute of one thing; the answer is one or two words."""
     thing = random.choice(scene.things)
-    kind = random.choice(("color", "size", "where", "shape"))
-    if kind == "color":
-        return Turn(f"the color of the {thing.name}", thing.colour)
-    if kind == "size":
-        return Turn(f"the size of the {thing.name}", thing.size)
-    if kind == "where":
-        return Turn(f"where the {thing.name} stands", PLACES[thing.place])
-    return Turn(f"which thing is {PLACES[thing.place]}", thing.name)
+    place = PLACES[thing.place]
+    turns = (
+        Turn(f"the color of the {thing.name}", thing.colour),
+        Turn(f"the size of the {thing.name}", thing.size),
+        Turn(f"where the {thing.name} stands", place),
+        Turn(f"which thing is {place}", thing.name),
+    )
+    return random.choice(turns)
 
 
 def offering(random: Random, turn: Turn) -> Turn:

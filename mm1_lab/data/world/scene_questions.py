@@ -1,6 +1,6 @@
 """Questions about scenes, with answers. Benchmarks ask them about pictures, text documents about scenes in words."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import NamedTuple
 
@@ -58,22 +58,12 @@ def _letter(random: Random, scene: Scene) -> Asked | None:
     return Asked(f"what is written at {PLACES[letters[0].place]}", letters[0].name, LETTERS)
 
 
-def _owner(thing: Thing) -> Asked | None:
+def _fact(text: str, seen: str, facts: Mapping[str, str]) -> Asked | None:
     """Requires a fact stated only in text. The answer names what is seen first, then the fact about it."""
-    if thing.name not in OWNERS:
+    if seen not in facts:
         return None
-    choices = tuple(f"{shape} {animal}" for shape, animal in OWNERS.items())
-    text = f"who owns what is at {PLACES[thing.place]}"
-    return Asked(text, f"{thing.name} {OWNERS[thing.name]}", choices)
-
-
-def _town(thing: Thing) -> Asked | None:
-    """Requires a fact stated only in text; answered as in `_owner`."""
-    if thing.colour not in LIKED:
-        return None
-    choices = tuple(f"{colour} {town}" for colour, town in LIKED.items())
-    text = f"which town likes the color of the {thing.name}"
-    return Asked(text, f"{thing.colour} {LIKED[thing.colour]}", choices)
+    choices = tuple(f"{key} {fact}" for key, fact in facts.items())
+    return Asked(text, f"{seen} {facts[seen]}", choices)
 
 
 KINDS: dict[str, Maker] = {
@@ -83,8 +73,8 @@ KINDS: dict[str, Maker] = {
     "size": _of_thing(lambda thing: Asked(f"what size is the {thing.name}", thing.size, SIZES)),
     "relation": _relation,
     "letter": _letter,
-    "owner": _of_thing(_owner),
-    "town": _of_thing(_town),
+    "owner": _of_thing(lambda thing: _fact(f"who owns what is at {PLACES[thing.place]}", thing.name, OWNERS)),
+    "town": _of_thing(lambda thing: _fact(f"which town likes the color of the {thing.name}", thing.colour, LIKED)),
 }
 
 

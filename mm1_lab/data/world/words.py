@@ -26,7 +26,7 @@ COLOURS = {
 """Name → RGB."""
 SHAPES = _words("circle square triangle cross ring diamond moon arch bow frame")
 LETTERS = tuple("cefhkltuxz")
-SIZES = ("large", "small")
+SIZES = _words("large small")
 PLACES = _words("top-left top-right center bottom-left bottom-right")
 """In reading order. Each place is one word: a decoder copies the second word of a phrase by finding what followed the
 first, which is impossible within an image token."""
@@ -57,7 +57,7 @@ LIKED = _paired(COLOURS, "lima delhi oslo cairo tokyo paris")
 """Facts that no picture shows: the town that likes each colour."""
 
 SPARE_NOUNS = _words("cup hat book lamp boat shoe key door ball coin leaf drum")
-SPARE_COLOURS = ("black", "pink", "brown", "gold")
+SPARE_COLOURS = _words("black pink brown gold")
 """Words that occur only in text, so that look-up by key is learnt for more words than pictures need."""
 
 NUMBERS = tuple(map(str, range(19)))
