@@ -168,17 +168,16 @@ def views(picture: Picture, side: int, count: int) -> list[Pixels]:
     return [overview, *quarters(picture.pixels(2 * side))]
 
 
-def decode(pictures: Sequence[Picture], side: int) -> tuple[list[Pixels | None], Decoded]:
-    """Returns each picture, or None where it cannot be decoded, and the `Decoded` counts."""
-    images: list[Pixels | None] = []
-    broken: list[str] = []
-    for picture in pictures:
+def decode(pictures: Sequence[Picture], side: int) -> tuple[dict[int, Pixels], Decoded]:
+    """Returns the pictures that can be decoded, by their place in `pictures`, and the `Decoded` counts."""
+    images = {}
+    broken = []
+    for place, picture in enumerate(pictures):
         try:
-            images.append(picture.pixels(side))
+            images[place] = picture.pixels(side)
         except BrokenPicture as error:
-            images.append(None)
             broken.append(str(error))
-    return images, Decoded(len(images), tuple(broken))
+    return images, Decoded(len(pictures), tuple(broken))
 
 
 class TooManyBrokenPictures(Exception):

@@ -93,16 +93,12 @@ class StepPairs:
             pictures.append(picture)
             captions.append(caption)
         found, decoded = decode(pictures, self._stage.image_size)
-        images, texts, places = [], [], []
-        for image, caption, place in zip(found, captions, own, strict=True):
-            if image is not None:
-                images.append(image)
-                texts.append(caption)
-                places.append(place)
-        if not images:
+        if not found:
             broken = "; ".join(decoded.broken[:10])
             raise TooManyBrokenPictures(f"none of {len(pictures)} images can be decoded: {broken}")
-        return DecodedPairs(images, texts, places, decoded)
+        texts = [captions[at] for at in found]
+        places = [own[at] for at in found]
+        return DecodedPairs(list(found.values()), texts, places, decoded)
 
 
 class RepeatedPairs:
