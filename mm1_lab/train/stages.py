@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 from torch import nn
 
+from mm1_lab import model
 from mm1_lab.config import (
     DecoderStage,
     EncoderStage,
@@ -34,8 +35,6 @@ from mm1_lab.train.progress import Report
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from mm1_lab.model import MM1, Encoder
 
 ALONE = Resources()
 """The training process loads the batches itself, and computes all rows of a step at once."""
@@ -68,27 +67,21 @@ class StageKind:
     """Raises RequestError for a stage whose network cannot be built; called on the meta device before anything runs."""
 
 
-# These import late, too: a check needs connectors alone, and importing transformers takes more than a second.
-def new_encoder(stage: EncoderStage, tokenizer: Tokenizer) -> Encoder:
+# `model` imports what it offers on first use: a check needs connectors alone, and transformers takes over a second.
+def new_encoder(stage: EncoderStage, tokenizer: Tokenizer) -> model.Encoder:
     """The newly initialised ViT, without the text tower or head that only its pre-training uses."""
-    from mm1_lab.model import build_encoder
-
-    return build_encoder(stage.size, stage.patch, stage.image_size)
+    return model.build_encoder(stage.size, stage.patch, stage.image_size)
 
 
 def new_decoder(stage: DecoderStage, tokenizer: Tokenizer) -> PreTrainedModel:
     """The newly initialised decoder, for the longest rows of its pre-training."""
-    from mm1_lab.model import build_decoder
-
     longest = max(phase.sequence_length for phase in stage.training.phases)
-    return build_decoder(stage.size, tokenizer.size, longest)
+    return model.build_decoder(stage.size, tokenizer.size, longest)
 
 
-def new_mm1(stage: ModelStage, tokenizer: Tokenizer) -> MM1:
+def new_mm1(stage: ModelStage, tokenizer: Tokenizer) -> model.MM1:
     """The newly initialised model, without the weights of its parts."""
-    from mm1_lab.model import build_mm1
-
-    return build_mm1(stage, tokenizer)
+    return model.build_mm1(stage, tokenizer)
 
 
 def check_connector(stage: ModelStage) -> None:
