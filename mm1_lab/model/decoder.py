@@ -226,7 +226,8 @@ def initialise(decoder: PreTrainedModel) -> None:
     branch_scale = 1 / math.sqrt(2 * decoder.config.num_hidden_layers)
     for index, layer in enumerate(decoder.model.layers):
         attention = layer.self_attn
-        inward = [attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]
+        projections = attention.q_proj, attention.k_proj, attention.v_proj
+        inward = [projection.weight for projection in projections]
         if hasattr(layer.mlp, "experts"):
             experts = layer.mlp.experts
             nn.init.normal_(layer.mlp.gate.weight, std=ROUTER_SPREAD / math.sqrt(width))
@@ -238,8 +239,8 @@ def initialise(decoder: PreTrainedModel) -> None:
             nn.init.normal_(weight, std=1 / math.sqrt(weight.shape[-1]))
         for weight in outward:
             nn.init.normal_(weight, std=branch_scale / math.sqrt(weight.shape[-1]))
-        for linear in (attention.q_proj, attention.k_proj, attention.v_proj):
-            nn.init.zeros_(linear.bias)
+        for projection in projections:
+            nn.init.zeros_(projection.bias)
         distances = LOOK_BACK_FIRST_LAYER if index == 0 else (1,)
         for head in range(heads if index == 0 else 1):
             _look_back(attention, head, distances[head % len(distances)], width // heads)

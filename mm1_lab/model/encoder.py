@@ -94,9 +94,8 @@ class Encoder(PreTrainedModel):
         return torch.cat([features, self.beside(images)], dim=-1)
 
 
-def _interpolate_positions(module: nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:
+def _interpolate_positions(module: Encoder, weights: dict[str, Any], prefix: str, *_: Any) -> None:
     """Interpolates the position embeddings in `weights` to the patch grid of `module` if it differs."""
-    assert isinstance(module, Encoder)
     family = module.family
     key = f"{prefix}vision.{family.positions}"
     # those that fit may be sharded over a team along the first dimension, and such cannot be flattened

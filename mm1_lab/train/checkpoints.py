@@ -221,8 +221,7 @@ def _at_least_1d(value: torch.Tensor) -> torch.Tensor:
 
 
 def _rest(checkpoint: Path) -> dict[str, Any]:
-    rest: dict[str, Any] = torch.load(checkpoint / REST, map_location="cpu", weights_only=True)
-    return rest
+    return torch.load(checkpoint / REST, map_location="cpu", weights_only=True)
 
 
 def _is_whole(checkpoint: Path) -> bool:

@@ -95,8 +95,7 @@ class Rows:
         return chunks
 
     def _ids_of(self, sample: int) -> Ids:
-        ids: Ids = self._ids[sample].values.to_numpy()
-        return ids
+        return self._ids[sample].values.to_numpy()
 
     def documents(self, row: int, epoch: int = 0) -> Iterator[Document]:
         entries = self._packed[row].values.to_numpy().reshape(-1, 5)
