@@ -113,8 +113,7 @@ def first_fit(
     return rows
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     tokens: NDArray[np.int32]
     """(sequence,)"""
     weights: NDArray[np.float32]

@@ -148,9 +148,7 @@ def _block_shapes(lengths: NDArray[np.integer]) -> list[tuple[int, int]]:
     # for the documents of the first n lengths: the minimal cost in positions, and where their last block begins
     costs, begins = [0], [0]
     for end, length in enumerate(values.tolist(), start=1):
-        choices = []
-        for start in range(end):
-            choices.append(costs[start] + BLOCK_COST + (before[end] - before[start]) * length)
+        choices = [costs[start] + BLOCK_COST + (before[end] - before[start]) * length for start in range(end)]
         costs.append(min(choices))
         begins.append(choices.index(costs[-1]))
     shapes: list[tuple[int, int]] = []

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -55,8 +56,7 @@ def train_encoder(run: StageRun[EncoderStage]) -> None:
         finish(run, recorder, new_encoder(stage, run.data.tokenizer))
 
 
-@dataclass(frozen=True)
-class DecodedPairs:
+class DecodedPairs(NamedTuple):
     images: list[Pixels]
     """(side, side, 3) each."""
     captions: list[str]

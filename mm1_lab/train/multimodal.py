@@ -1,10 +1,9 @@
 """Joint training of encoder, connector and decoder: on the data mixture (section 3.1), then on instructions."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import chain, count, cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -93,8 +92,7 @@ def train_mm1(run: StageRun[Any], model: MM1, batch: Callable[[int], Batch]) -> 
     return fit(run, model, objective, names, batch, stage.stop_after)
 
 
-@dataclass(frozen=True)
-class ShuffledImages:
+class ShuffledImages(NamedTuple):
     """A source whose documents get the pictures of the next document that has some, repeated from the first if it has
     fewer. The next after a row's last is one of a later row."""
 

@@ -90,9 +90,7 @@ class ShardedNetwork:
         in_first = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights = cast(dict[str, torch.Tensor], get_model_state_dict(self._network, options=in_first))
         if team.is_first():
-            shaped = {}
-            for name, empty in self._twin.state_dict().items():
-                shaped[name] = weights[name].view(empty.shape)
+            shaped = {name: weights[name].view(empty.shape) for name, empty in self._twin.state_dict().items()}
             self._twin.load_state_dict(shaped, assign=True)
             for part in self._twin.modules():
                 if isinstance(part, PreTrainedModel):

@@ -69,9 +69,8 @@ class Rows:
                     entries.append((sample, *chunk))
             order = draw.permutation(len(entries)).tolist()
             numbers = np.array(entries, np.int64).reshape(-1, 5)
-            packed = []
-            for row in first_fit(order, numbers[:, 3:].tolist(), self._limits, OPEN_ROWS):
-                packed.append(numbers[row].reshape(-1))
+            rows = first_fit(order, numbers[:, 3:].tolist(), self._limits, OPEN_ROWS)
+            packed = [numbers[row].reshape(-1) for row in rows]
             yield pa.RecordBatch.from_pydict({"entries": packed}, schema=SCHEMA)
 
     def _packed_chunks(self, sample: int) -> list[Chunk]:

@@ -93,9 +93,7 @@ def absent(scene: Scene, shapes: tuple[str, ...] = SHAPES) -> list[tuple[str, st
 def describing(random: Random, split: Split) -> Exchange:
     """Asks for a complete description, thing by thing."""
     scene = sample_scene(random, split)
-    told = []
-    for thing in scene.things:
-        told.append(f"{PLACES[thing.place]} a {thing.size} {thing.colour} {thing.name}")
+    told = [f"{PLACES[thing.place]} a {thing.size} {thing.colour} {thing.name}" for thing in scene.things]
     answer = f"it shows {len(told)} : {' , '.join(told)}"
     return ScenePicture(scene), Turn("all that this image shows", answer)
 

@@ -1,8 +1,8 @@
 """The world's training data: sample i of a source is a pure function of (seed, source, split, i)."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from random import Random
+from typing import NamedTuple
 
 from mm1_lab.data.types import Document, Part, Picture
 from mm1_lab.data.world.drawing import ScenePicture
@@ -114,8 +114,7 @@ def numbers_of(row: int) -> range:
     return range(row * ROW, (row + 1) * ROW)
 
 
-@dataclass(frozen=True)
-class WorldSource:
+class WorldSource(NamedTuple):
     """An infinite source of one of the four kinds of training data."""
 
     name: str
@@ -133,8 +132,7 @@ class WorldSource:
         return 0.0
 
 
-@dataclass(frozen=True)
-class WorldCurriculum:
+class WorldCurriculum(NamedTuple):
     """Text for the decoder's pre-training: a curriculum that starts with bare key-value pairs."""
 
     seed: int
@@ -148,8 +146,7 @@ class WorldCurriculum:
                 yield Document(f"pretraining-text/{index}", parts)
 
 
-@dataclass(frozen=True)
-class WorldPairs:
+class WorldPairs(NamedTuple):
     """Image-caption pairs for the encoder, distinct from the mixture's; every `_ALIKE` consecutive pairs are alike."""
 
     seed: int
