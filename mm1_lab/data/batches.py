@@ -10,7 +10,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mm1_lab import team
 from mm1_lab.config import ModelStage
@@ -34,12 +34,12 @@ class TensorBatch:
 
     def pin_memory(self) -> Self:
         """The batch with its tensors in memory from which a GPU copies by itself; the data loader calls it."""
-        return self._with(torch.Tensor.pin_memory)
+        return self._with(Tensor.pin_memory)
 
-    def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Self:
         changed: dict[str, Any] = {}
         for name, one in vars(self).items():
-            if isinstance(one, torch.Tensor):
+            if isinstance(one, Tensor):
                 changed[name] = change(one)
         return replace(self, **changed)
 
@@ -48,34 +48,34 @@ class TensorBatch:
 class Batch(TensorBatch):
     """Packed rows as tensors, of shape (rows, sequence) unless stated otherwise."""
 
-    tokens: torch.Tensor
+    tokens: Tensor
     """int64"""
-    weights: torch.Tensor
+    weights: Tensor
     """float32: loss weight for predicting `tokens[:, t]` from the tokens before it."""
-    documents: torch.Tensor
+    documents: Tensor
     """int64: the document that each position belongs to, numbered from 1 within the row; 0 is padding."""
-    positions: torch.Tensor
+    positions: Tensor
     """int64"""
-    images: torch.Tensor
+    images: Tensor
     """uint8 (n, 3, side, side), in the order in which they occur in the rows; the views of a picture are adjacent."""
     sources: tuple[str, ...]
     """Name of each row's source; if `by_document`, of each document's, row by row."""
     image_counts: tuple[int, ...]
     """Number of each row's `images`."""
-    predicting: torch.Tensor
+    predicting: Tensor
     """int64 (n,): places, in the concatenated rows, whose next token has a weight. These three are found before the
     batch is on a GPU, which would have to be waited for."""
-    real: torch.Tensor
+    real: Tensor
     """int64 (m,): places that are not padding."""
-    bounds: torch.Tensor
+    bounds: Tensor
     """int32 (documents + 1,): where documents begin in the concatenated rows, and where the last one ends."""
-    step_weight: torch.Tensor | None = None
+    step_weight: Tensor | None = None
     """If these are only some rows of a step: the sum of the loss weights of all of them."""
     by_document: bool = False
     """Whether rows mix documents of several sources."""
 
     @property
-    def owners(self) -> torch.Tensor:
+    def owners(self) -> Tensor:
         """(rows, sequence): the number in `sources` of each position; of padding that of any."""
         if not self.by_document:
             return torch.arange(len(self.tokens), device=self.tokens.device)[:, None].expand_as(self.tokens)
@@ -109,7 +109,7 @@ class Batch(TensorBatch):
         return batches
 
 
-def find_places(weights: torch.Tensor, documents: torch.Tensor) -> dict[str, Any]:
+def find_places(weights: Tensor, documents: Tensor) -> dict[str, Any]:
     """`predicting`, `real` and `bounds` of a batch; padding of a row counts as a document."""
     length = documents.shape[1]
     row, place = (weights[:, 1:] > 0).nonzero(as_tuple=True)

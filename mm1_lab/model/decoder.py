@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, Qwen2Config, Qwen2MoeConfig
@@ -89,10 +89,10 @@ class Router(Qwen2MoeTopKRouter):
 
     notes = False
     """Whether `logits` are kept: for `read_rows` alone, not when a checkpointed layer is computed again."""
-    logits: torch.Tensor | None = None
+    logits: Tensor | None = None
     """(tokens, experts) of the last forward pass. How the library returns them keeps layers from being compiled."""
 
-    def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(…, width) → logits (tokens, experts), and weights and indices of the chosen experts (tokens, chosen)."""
         with torch.autocast(hidden.device.type, enabled=False):
             logits = nn.functional.linear(hidden.flatten(0, -2).float(), self.weight.float())
@@ -103,9 +103,7 @@ class Router(Qwen2MoeTopKRouter):
         return logits, weights.to(hidden.dtype), chosen
 
 
-def _sorted_experts(
-    experts: Qwen2MoeExperts, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor
-) -> torch.Tensor:
+def _sorted_experts(experts: Qwen2MoeExperts, hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
     """The experts' weighted output (tokens, width) for `hidden` (tokens, width), with tokens sorted by expert.
 
     `chosen` and `weights` are (tokens, experts per token). In half precision on a GPU, torch's grouped product takes
@@ -187,7 +185,7 @@ class Unread(NamedTuple):
     names: list[str]
 
 
-def leave_to_team(model: PreTrainedModel, folder: Path, whole: Sequence[str] = ()) -> dict[str, torch.Tensor] | None:
+def leave_to_team(model: PreTrainedModel, folder: Path, whole: Sequence[str] = ()) -> dict[str, Tensor] | None:
     """Notes in `model.unread` what each process of a team will read of `folder` for itself: its shards of the weights.
 
     Returns the others, which the first process alone reads: those in `whole`, of other shapes, scalars and empty ones.
@@ -205,7 +203,7 @@ def leave_to_team(model: PreTrainedModel, folder: Path, whole: Sequence[str] = (
         if is_sharded and cast(TensorStorageMetadata, stored[name]).size == own[name].shape:
             unread.append(name)
     model.unread = Unread(folder, sorted(unread))
-    rest: dict[str, torch.Tensor] = {}
+    rest: dict[str, Tensor] = {}
     if not team.is_first():
         return rest
     for path in folder.glob("*.safetensors"):

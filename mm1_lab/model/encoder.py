@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
 
@@ -68,7 +68,7 @@ class Encoder(PreTrainedModel):
         self.register_load_state_dict_pre_hook(_interpolate_positions)
         self.post_init()
 
-    def _per_channel(self, name: str) -> torch.Tensor:
+    def _per_channel(self, name: str) -> Tensor:
         return torch.tensor(getattr(self.config, name))[:, None, None]
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -77,13 +77,13 @@ class Encoder(PreTrainedModel):
             for name in ("mean", "std"):
                 self.get_buffer(name).copy_(self._per_channel(name))
 
-    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+    def normalise(self, images: Tensor) -> Tensor:
         """uint8 (n, 3, side, side) → the same shape in the tower's precision, normalised as in its training."""
         values = images.float() / self.config.white
         normalised = (values - self.get_buffer("mean")) / self.get_buffer("std")
         return normalised.to(self.vision.dtype)  # not every tower does that itself (AIMv2's does not)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """uint8 (n, 3, side, side) → (n, patches, width), in row-major order of the patch grid."""
         outputs = self.vision(pixel_values=self.normalise(images))
         features = outputs.last_hidden_state[:, self.leading :]

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -55,7 +55,7 @@ class MM1Parts(PreTrainedModel):
         self.connector = self._make_connector()
         self.decoder = self._make_decoder(config.text_config)
         self.image_id: int = config.image_token_id
-        self.image_scale: torch.Tensor | None
+        self.image_scale: Tensor | None
         self.register_buffer("image_scale", torch.ones(()) if config.scale_images else None)
         self.post_init()
 
@@ -78,19 +78,19 @@ class MM1Parts(PreTrainedModel):
     def get_output_embeddings(self) -> nn.Module:
         return self.decoder.get_output_embeddings()
 
-    def get_image_features(self, pixel_values: torch.Tensor, **_: Any) -> torch.Tensor:
+    def get_image_features(self, pixel_values: Tensor, **_: Any) -> Tensor:
         """uint8 (n, 3, side, side) → image tokens (n, image tokens, width), at the scale of the word embeddings."""
         chunks = pixel_values.split(IMAGES_AT_ONCE)
         features = torch.cat([self.connector(self.encoder(some)) for some in chunks])
         return features if self.image_scale is None else features * self.image_scale
 
-    def embed(self, tokens: torch.Tensor, images: torch.Tensor, is_counted: bool = True) -> torch.Tensor:
+    def embed(self, tokens: Tensor, images: Tensor, is_counted: bool = True) -> Tensor:
         """Embeddings (rows, length, width) of `tokens` (rows, length), with image features at the image tokens.
 
         `images` are uint8 (n, 3, side, side), in the order of their tokens. If these are counted, raises ValueError for
         a number that does not match the images; a GPU has to be waited for.
         """
-        embedded: torch.Tensor = self.get_input_embeddings()(tokens)
+        embedded: Tensor = self.get_input_embeddings()(tokens)
         is_image = (tokens == self.image_id).flatten()
         expected = len(images) * self.config.connector["image_tokens"]
         if is_counted and (count := int(is_image.sum())) != expected:
@@ -121,13 +121,13 @@ class MM1ForConditionalGeneration(MM1Parts, GenerationMixin):
 
     def forward(
         self,
-        input_ids: torch.Tensor | None = None,
-        pixel_values: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
-        labels: torch.Tensor | None = None,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        labels: Tensor | None = None,
         **settings: Any,
     ) -> Any:
         """The library's output of the decoder: logits (batch, length, vocabulary), and a loss if `labels` are given.
@@ -155,7 +155,7 @@ class MM1ForConditionalGeneration(MM1Parts, GenerationMixin):
         self,
         expand_size: int = 1,
         is_encoder_decoder: bool = False,
-        input_ids: torch.Tensor | None = None,
+        input_ids: Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[Any, dict[str, Any]]:
         """Repeats each row for beams or several answers, and all pictures of a row together.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
@@ -26,16 +26,16 @@ ROUTER_Z_WEIGHT = 0.001
 
 @dataclass(frozen=True)
 class States:
-    hidden: torch.Tensor
+    hidden: Tensor
     """(rows, sequence, width): the final hidden states, before the vocabulary projection."""
-    auxiliary: dict[str, torch.Tensor] = field(default_factory=dict)
+    auxiliary: dict[str, Tensor] = field(default_factory=dict)
     """Weighted losses to be added to the main loss: `balance` and `router_z` of a mixture of experts."""
-    routing: torch.Tensor | None = None
+    routing: Tensor | None = None
     """float64 (layers with experts, experts + 2): positions routed to each expert, the sum over positions of the
     router's entropy (nats), and the number of positions."""
 
 
-def read_rows(decoder: PreTrainedModel, embedded: torch.Tensor, batch: Batch) -> States:
+def read_rows(decoder: PreTrainedModel, embedded: Tensor, batch: Batch) -> States:
     """Forward pass over the packed rows of `batch`, `embedded` (rows, sequence, width): causal attention within each
     document. Outputs at padding are finite but meaningless."""
     settings: dict[str, Any] = {}
@@ -72,11 +72,11 @@ def read_rows(decoder: PreTrainedModel, embedded: torch.Tensor, batch: Batch) ->
     return States(hidden, *_routing(logits, real, decoder.config.num_experts_per_tok))
 
 
-def _has_flash_kernels(embedded: torch.Tensor) -> bool:
+def _has_flash_kernels(embedded: Tensor) -> bool:
     return embedded.is_cuda and (torch.is_autocast_enabled("cuda") or embedded.dtype != torch.float32)
 
 
-def _document_mask(documents: torch.Tensor) -> torch.Tensor:
+def _document_mask(documents: Tensor) -> Tensor:
     """bool (rows, sequence, sequence): whether a position (row) attends to another one (column). Padding counts as one
     more document, so that every position attends to at least itself and none becomes NaN."""
     length = documents.shape[1]
@@ -84,9 +84,7 @@ def _document_mask(documents: torch.Tensor) -> torch.Tensor:
     return (documents[:, :, None] == documents[:, None, :]) & causal
 
 
-def masks_of(
-    config: PreTrainedConfig, allowed: torch.Tensor, queries: torch.Tensor, keys: torch.Tensor
-) -> torch.Tensor | dict[str, torch.Tensor]:
+def masks_of(config: PreTrainedConfig, allowed: Tensor, queries: Tensor, keys: Tensor) -> Tensor | dict[str, Tensor]:
     """The mask (n, 1, q, k), or one for each kind of layer, of a decoder that attends where `allowed` (n, q, k). Layers
     with a sliding window attend to nearer ones alone: `queries` (n, q) and `keys` (n, k) are positions."""
     window = getattr(config, "sliding_window", None)
@@ -110,15 +108,15 @@ class Blocks:
 
     shapes: list[tuple[int, int]]
     """(documents, positions per document) of each block."""
-    order: torch.Tensor
+    order: Tensor
     """int64: for each position of the blocks, its index in the concatenated rows."""
-    real: torch.Tensor
+    real: Tensor
     """bool: which positions of the blocks are not padding."""
-    back: torch.Tensor
+    back: Tensor
     """int64 (rows · sequence,): the inverse of `order`; 0 for padding of the rows."""
 
 
-def blocks_of(documents: torch.Tensor, bounds: torch.Tensor) -> Blocks:
+def blocks_of(documents: Tensor, bounds: Tensor) -> Blocks:
     """The blocks of `documents` (rows, sequence). Padding of the rows is left out unless there is nothing else."""
     ends = bounds.cpu().numpy()
     numbers = documents.flatten().cpu().numpy()
@@ -162,18 +160,18 @@ def _block_shapes(lengths: NDArray[np.integer]) -> list[tuple[int, int]]:
 
 def _document_attention(
     module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
     *,
     scaling: float,
-    bounds: torch.Tensor | None = None,
+    bounds: Tensor | None = None,
     longest: int = 0,
     shapes: Sequence[tuple[int, int]] = (),
     sliding_window: int | None = None,
     **_: Any,
-) -> tuple[torch.Tensor, None]:
+) -> tuple[Tensor, None]:
     """Causal attention within each document. Shapes (1, heads, positions, head width) → (1, positions, heads, …).
 
     With `bounds`: torch's variable-length flash attention, for half precision on a GPU. Otherwise block by block, as in
@@ -213,9 +211,7 @@ AttentionInterface.register(VARLEN, _document_attention)
 torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-def _routing(
-    logits: Sequence[torch.Tensor], real: torch.Tensor, chosen: int
-) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+def _routing(logits: Sequence[Tensor], real: Tensor, chosen: int) -> tuple[dict[str, Tensor], Tensor]:
     """Auxiliary losses and counts from each layer's router logits (positions, experts), at the positions `real`.
 
     In a team the counts are summed over all processes, and each loss is this process's part of the overall mean (see
@@ -241,7 +237,7 @@ def _routing(
     return losses, routing
 
 
-def balance_loss(probabilities: torch.Tensor, load: torch.Tensor) -> torch.Tensor:
+def balance_loss(probabilities: Tensor, load: Tensor) -> Tensor:
     """Load-balance loss of a layer: 1 for uniform use, experts / chosen if all positions choose the same experts.
 
     `probabilities` (positions, experts) are the router's, `load` (experts,) the number of positions per expert

@@ -14,7 +14,7 @@ from typing import Any, cast
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
@@ -114,15 +114,15 @@ class ProcessStrategy(SingleDeviceStrategy):
         tensors = _weights(self._trained) | _moments(optimiser["state"])
         checkpoint["state_dict"] = {}
         for parameter, state in optimiser["state"].items():
-            numbers = {name: value for name, value in state.items() if not isinstance(value, torch.Tensor)}
+            numbers = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
             optimiser["state"][parameter] = numbers
         if self.root_device.type in WRITTEN_BESIDE_TRAINING:
-            copies = cast(dict[str, torch.Tensor], self._stager.stage(tensors))
+            copies = cast(dict[str, Tensor], self._stager.stage(tensors))
             self._writing = self._thread.submit(self._write, copies, checkpoint, Path(filepath))
         else:
             self._write(tensors, checkpoint, Path(filepath))
 
-    def _write(self, tensors: dict[str, torch.Tensor], rest: dict[str, Any], folder: Path) -> None:
+    def _write(self, tensors: dict[str, Tensor], rest: dict[str, Any], folder: Path) -> None:
         """Writes a checkpoint, which replaces the last one when all processes have written theirs."""
         begun = time.monotonic()
         folder.mkdir(exist_ok=True)
@@ -183,7 +183,7 @@ class ProcessStrategy(SingleDeviceStrategy):
         self._fill(_moments(saved["state"]))
         set_optimizer_state_dict(self._trained, optimiser, saved, options=StateDictOptions(strict=False))
 
-    def _fill(self, tensors: dict[str, torch.Tensor]) -> None:
+    def _fill(self, tensors: dict[str, Tensor]) -> None:
         """Reads the values of `tensors`, or of this process's shards of them, from the checkpoint."""
         reader = HuggingFaceStorageReader(str(self._folder))
         state_dict_loader.load(tensors, storage_reader=reader, no_dist=team.size() == 1)
@@ -199,23 +199,23 @@ class ProcessStrategy(SingleDeviceStrategy):
         self.accelerator.teardown()
 
 
-def _weights(module: nn.Module) -> dict[str, torch.Tensor]:
+def _weights(module: nn.Module) -> dict[str, Tensor]:
     """What is in the module's state dict; tied weights under one name, as safetensors refuses to save memory twice."""
     names = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
     return {name: _at_least_1d(value) for name, value in module.state_dict().items() if name in names and value.numel()}
 
 
-def _moments(states: Mapping[str, Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+def _moments(states: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
     """The tensors of an optimiser's state, as PARAMETER/MOMENT."""
     return {
         f"{parameter}/{name}": _at_least_1d(value)
         for parameter, state in states.items()
         for name, value in state.items()
-        if isinstance(value, torch.Tensor)
+        if isinstance(value, Tensor)
     }
 
 
-def _at_least_1d(value: torch.Tensor) -> torch.Tensor:
+def _at_least_1d(value: Tensor) -> Tensor:
     """A view of `value`; scalars have a dimension in a team, so all checkpoints give them one."""
     return value.detach() if value.ndim else value.detach().view(1)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -115,7 +115,7 @@ class RepeatedPairs:
         return self._pairs.pair(place * self.together + member, dense)
 
 
-def _tally(loss: torch.Tensor, weight: torch.Tensor | int, tokens: torch.Tensor | int, rows: int) -> torch.Tensor:
+def _tally(loss: Tensor, weight: Tensor | int, tokens: Tensor | int, rows: int) -> Tensor:
     """A tally with one row, made without waiting for the device."""
     tally = torch.zeros(1, 4, dtype=torch.float64, device=loss.device)
     for column, value in ((LOSS, loss.detach()), (WEIGHT, weight), (TOKENS, tokens), (ROWS, rows)):
@@ -125,13 +125,13 @@ def _tally(loss: torch.Tensor, weight: torch.Tensor | int, tokens: torch.Tensor 
 
 @dataclass(frozen=True)
 class PairBatch(TensorBatch):
-    images: torch.Tensor
+    images: Tensor
     """uint8 (pairs, 3, side, side)"""
-    tokens: torch.Tensor
+    tokens: Tensor
     """int64 (pairs, length), padded at the end."""
-    ends: torch.Tensor
+    ends: Tensor
     """int64 (pairs,): position of each caption's end token."""
-    groups: torch.Tensor
+    groups: Tensor
     """int64 (pairs,): equal for identical captions."""
     lengths: tuple[int, ...]
     """Of the longest caption of each of LENGTHS groups of captions, sorted by length."""
@@ -185,14 +185,14 @@ class Contrastive(nn.Module):
         self.text_projection = nn.Linear(text.width, text.width, bias=False)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
-    def forward(self, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
         """Unit vectors (pairs, width) of the images and of the captions."""
         seen = self.encoder(batch.images).mean(dim=1)
         images = nn.functional.normalize(self.image_projection(seen))
         texts = nn.functional.normalize(self.text_projection(self._encode_text(batch)))
         return images, texts
 
-    def _encode_text(self, batch: PairBatch) -> torch.Tensor:
+    def _encode_text(self, batch: PairBatch) -> Tensor:
         """The text tower's output (pairs, width) at the end tokens. Grouping captions by length saves padding."""
         order = batch.ends.argsort()
         states = []
@@ -222,9 +222,7 @@ class Contrastive(nn.Module):
         return Losses(loss * (pairs * team.size() / count), tally)
 
 
-def contrastive_loss(
-    images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, groups: torch.Tensor, own: slice = slice(None)
-) -> torch.Tensor:
+def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, groups: Tensor, own: slice = slice(None)) -> Tensor:
     """Symmetric InfoNCE between unit vectors `images` and `texts` (pairs, width); `scale` multiplies their cosines.
 
     Pairs of the same group (pairs,) have the same caption, right for both: they are not each other's negatives. The
@@ -234,7 +232,7 @@ def contrastive_loss(
     others = groups[own][:, None] == groups
     others[torch.arange(len(right), device=images.device), right] = False
 
-    def scores(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    def scores(first: Tensor, second: Tensor) -> Tensor:
         """(own, pairs)"""
         return (scale * first.float()[own] @ second.float().T).masked_fill(others, -torch.inf)
 
@@ -295,13 +293,13 @@ def _held_out_retrieval(network: Contrastive, data: Data, side: int) -> dict[str
 class ImageBatch(TensorBatch):
     """A batch of images, or a process's part of one."""
 
-    images: torch.Tensor
+    images: Tensor
     """uint8 (n, 3, side, side)"""
-    prefix: torch.Tensor
+    prefix: Tensor
     """(n,) length of each prefix in patches"""
 
 
-def normalised_patches(images: torch.Tensor, patch: int) -> torch.Tensor:
+def normalised_patches(images: Tensor, patch: int) -> Tensor:
     """uint8 (n, 3, side, side) → (n, patches, 3 · patch²), row-major, with mean 0 and variance 1 in each patch."""
     pixels = nn.functional.unfold(images.float(), kernel_size=patch, stride=patch).transpose(1, 2)
     variance, mean = torch.var_mean(pixels, dim=2, correction=0, keepdim=True)
@@ -318,7 +316,7 @@ class Reconstructive(nn.Module):
         width = 4 * trunk.width
         self.head = nn.Sequential(nn.Linear(trunk.width, width), nn.GELU(), nn.Linear(width, 3 * patch**2))
 
-    def forward(self, images: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: Tensor, prefix: Tensor) -> Tensor:
         """Predictions (n, patches, 3 · patch²) of each patch from those before it; `prefix` (n,) is in patches."""
         vision = self.trunk.vision
         embedded = vision.pre_layrnorm(vision.embeddings(self.trunk.normalise(images)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
@@ -20,7 +20,7 @@ from mm1_lab.train.optimiser import build_optimiser
 from mm1_lab.train.progress import Diverged
 from mm1_lab.train.sharding import ShardedNetwork, add_up_without_exchange
 
-Tally = torch.Tensor
+Tally = Tensor
 """float64 (sources, 4), with the columns `LOSS`, …"""
 LOSS, WEIGHT, TOKENS, ROWS = range(4)
 """Sum of weighted losses, sum of weights, real tokens; rows, pairs or conversations."""
@@ -30,13 +30,13 @@ LOSS, WEIGHT, TOKENS, ROWS = range(4)
 class Losses:
     """An objective's result for a batch, or for this process's share of it."""
 
-    main: torch.Tensor
+    main: Tensor
     """For a share: its sum divided by the team's mean count, so that the mean over the team is the batch's loss."""
     tally: Tally
     """The sums from which `main` is computed."""
-    auxiliary: dict[str, torch.Tensor] = field(default_factory=dict)
+    auxiliary: dict[str, Tensor] = field(default_factory=dict)
     """Losses added to `main`."""
-    routing: torch.Tensor | None = None
+    routing: Tensor | None = None
     """As in `States`, for a mixture of experts."""
 
 
@@ -49,7 +49,7 @@ class Training(pl.LightningModule):
     _losses: Losses
     tally: Tally
     """Of this process's share of the most recent step."""
-    routing: torch.Tensor | None
+    routing: Tensor | None
     """As in `States`."""
 
     def __init__(
@@ -60,9 +60,9 @@ class Training(pl.LightningModule):
         self._objective = objective
         self._optimiser = optimiser
         self._fingerprint = fingerprint
-        self._random: dict[str, torch.Tensor] = {}
+        self._random: dict[str, Tensor] = {}
         self._accumulates = False
-        self._unread: list[torch.Tensor] = []
+        self._unread: list[Tensor] = []
         """Losses of the last steps, on the device, of which nobody knows yet whether they are finite."""
         self._shards = None
         if team.size() > 1:
@@ -72,7 +72,7 @@ class Training(pl.LightningModule):
         """The trained network with all its weights, in a team only in the first process; all processes call this."""
         return self._shards.whole() if self._shards else self.network
 
-    def forward(self, batch: Any, share: float = 1.0) -> torch.Tensor:
+    def forward(self, batch: Any, share: float = 1.0) -> Tensor:
         """Runs the objective inside `forward`, so that FSDP gathers the parameters. `batch` is this share of a step."""
         self._losses = self._objective(batch)
         loss = self._losses.main
@@ -80,7 +80,7 @@ class Training(pl.LightningModule):
             loss = loss + share * auxiliary
         return loss if loss.requires_grad else loss.requires_grad_()  # text alone, before a frozen decoder
 
-    def training_step(self, parts: list[Any], index: int) -> torch.Tensor:
+    def training_step(self, parts: list[Any], index: int) -> Tensor:
         """The loss of the step's last micro-batch, after the backward passes of those before it."""
         self._accumulates = len(parts) > 1
         if self._accumulates:
@@ -91,7 +91,7 @@ class Training(pl.LightningModule):
         for number, (part, positions) in enumerate(zip(parts, real, strict=True), start=1):
             if self._shards and self._accumulates:
                 add_up_without_exchange(self, is_last=number == len(parts))
-            loss: torch.Tensor = self(part, positions / max(1, sum(real)))
+            loss: Tensor = self(part, positions / max(1, sum(real)))
             losses.append(loss.detach())
             tallies.append(self._losses.tally)
             if self._losses.routing is not None:
@@ -185,14 +185,14 @@ def language_loss(decoder: PreTrainedModel, states: States, batch: Batch, names:
     return Losses(loss, tally, states.auxiliary, states.routing)
 
 
-def _cross_entropies(decoder: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _cross_entropies(decoder: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tensor:
     """(n,): the cross-entropy of each of `targets` (n,) after the hidden states (n, width).
 
     Logits take far more memory than any layer (8 rows of 2,048 tokens and 152,000 words: 35 GB). They are computed in
     chunks of at most `LOGIT_BYTES`, once for the loss and once more for its gradient.
     """
 
-    def of_chunk(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def of_chunk(hidden: Tensor, targets: Tensor) -> Tensor:
         return nn.functional.cross_entropy(decoder.lm_head(hidden).float(), targets, reduction="none")
 
     most = max(1, int(LOGIT_BYTES / logit_bytes(decoder.config.vocab_size, itemsize=4)))
