@@ -130,14 +130,7 @@ def run(options: argparse.Namespace) -> int:
     if options.results == RESULTS and is_inside and not (RESULTS.exists() or Path("sweeps").exists()):
         print(f"Results go to {RESULTS.absolute()}; to use those of {above}, stop (Ctrl-C) and run there")
     request.ledger.check_writable()
-    doubts = (
-        *request.same_trials(),
-        *request.unlike_rows(),
-        *request.unlike_before(),
-        *request.doubtful_claims(),
-        *request.long_captions(),
-    )
-    for doubt in doubts:
+    for doubt in request.doubts():
         print(doubt)
     with executor:
         try:

@@ -36,7 +36,7 @@ def status_values(
             others.pop(row.fingerprint, None)
             failure = failures.get(row.fingerprint)
             state, why = "missing", ""
-            if ledger.has_same_scores(row.fingerprint, marks) if marks else ledger.has_whole_scores(row.fingerprint):
+            if ledger.intact_mark(row.fingerprint, marks) if marks else ledger.has_whole_scores(row.fingerprint):
                 state = "done"
             elif at_work := _at_work(row.fingerprint, chains, claimed, ledger):
                 state, why = "running", at_work

@@ -133,13 +133,9 @@ def complete(request: Request, executor: Executor, draw: Draw) -> Round:
     Raises Leaving if this process leaves some of them to others, or to a later command.
     """
     known = drawn_contents(request.folder).get("trials", {})
-    marks: dict[str, str] = {}
-    for name in dict.fromkeys(trial.fingerprint for trial in request.trials):
-        # damaged scores are put aside before the plan; those that cannot be have no mark, so that this is told again
-        mark = request.ledger.mark(name)
-        if mark and mark != known.get(name):
-            mark = request.ledger.mark(name) if request.ledger.has_intact_scores(name) else ""
-        marks[name] = mark
+    # damaged scores are put aside before the plan; those that cannot be have no mark, so that this is told again
+    names = dict.fromkeys(trial.fingerprint for trial in request.trials)
+    marks = {name: request.ledger.intact_mark(name, known) for name in names}
     plan = make_plan(request.trials, request.ledger)
     fitted = _prepare(plan, request, executor) if plan.tasks else {}
     trials = request.write_manifest()

@@ -227,6 +227,11 @@ class Request:
 
         return measure.of in names_of_tuned()
 
+    def doubts(self) -> list[str]:
+        """All that is to be told before a run, which does not keep it from running."""
+        arms = (*self.same_trials(), *self.unlike_rows(), *self.unlike_before())
+        return [*arms, *self.doubtful_claims(), *self.long_captions()]
+
     def same_trials(self) -> list[str]:
         """What is to be told of arms that do not differ, as where their steps are rounded alike at this scale."""
         alike = defaultdict(list)
