@@ -72,8 +72,7 @@ class Round:
             if planned.state == "diverged":
                 print(f"diverged: {planned.why}; {DIVERGED}")
         if work_list is None:
-            done = [trial.fingerprint for trial in plan.trials if plan.stages[trial.fingerprint].state == "done"]
-            if all(map(request.ledger.has_scores, done)):  # otherwise drawing has told which are damaged
+            if all(map(request.ledger.has_scores, plan.done)):  # otherwise drawing has told which are damaged
                 print("Everything that can be done is done; nothing ran.")
             return
         for key, outcome in work_list.failed.items():
@@ -172,8 +171,7 @@ def _record_diverged(plan: Plan, ledger: Ledger) -> None:
 
 def _prepare(plan: Plan, request: Request, executor: Executor) -> dict[str, dict[str, Any]]:
     """Says what is to be done, and checks that it can be."""
-    states = [plan.stages[trial.fingerprint].state for trial in plan.trials]
-    done = f"{states.count('done')} of {counted(len(states), 'trial')} done before"
+    done = f"{len(plan.done)} of {counted(len(plan.trials), 'trial')} done before"
     tasks = counted(len(plan.tasks), "task")
     print(f"{request.variant} at {request.scale_name}: {tasks}, {done}{_reused(plan, request.ledger)}", flush=True)
     more = {name for name, count in request.scale.workers.items() if count > 1}
@@ -239,8 +237,7 @@ def work_through(
     seconds = partial(stage_seconds, slowness=measured_slowness(ledger))
     sweep = f"{request.variant} at {request.scale_name}"
     work_list = WorkList(plan.tasks, seconds, request.scale.retries, ledger, observers, sweep)
-    states = [plan.stages[trial.fingerprint].state for trial in plan.trials]
-    work_list.observers.insert(0, Display(work_list, sys.stdout, states.count("done"), len(states)))
+    work_list.observers.insert(0, Display(work_list, sys.stdout, len(plan.done), len(plan.trials)))
     executor.work(work_list, worker)
     return work_list
 

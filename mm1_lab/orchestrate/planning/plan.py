@@ -61,6 +61,11 @@ class Plan:
         self.stages[stage.fingerprint] = PlannedStage(stage, state, why)
 
     @property
+    def done(self) -> list[str]:
+        """The fingerprints of the trials that have scores."""
+        return [trial.fingerprint for trial in self.trials if self.stages[trial.fingerprint].state == "done"]
+
+    @property
     def missing(self) -> Iterator[tuple[Task, Stage]]:
         """The stages that have to run, each with its task."""
         for task in self.tasks.values():

@@ -116,12 +116,6 @@ class Request:
         others = [path.parents[1].name for path in sweeps if path.parents[1].name != self.scale_name]
         return f"; it has results at {', '.join(others)}: add --scale {others[0]}" if others else ""
 
-    def only_trial(self) -> Trial:
-        """The requested trial. Raises RequestError unless there is exactly one."""
-        if len(self.trials) != 1:
-            raise RequestError(f"this command needs one trial, not {len(self.trials)}; give --only ARM and one seed")
-        return self.trials[0]
-
     def weights_of(self, trial: Trial) -> Path:
         """The folder of the trial's model. Raises RequestError if the model has no weights."""
         fingerprint = trial.evaluation.model.fingerprint
