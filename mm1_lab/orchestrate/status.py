@@ -96,13 +96,12 @@ def status_text(status: dict[str, Any]) -> str:
 def show_values(request: Request, arms: list[str]) -> dict[str, Any]:
     """What applies of the recipe of each of `arms`, with what it is resolved to, or without any every arm's recipe.
     Raises RequestError for an arm that the sweep lacks."""
-    for arm in arms:
-        if arm not in request.sweep.arms:
-            raise RequestError(f"the sweep {request.sweep.name} has no arm {arm!r}{nearest(arm, request.sweep.arms)}")
     if not arms:
         return {arm: recipe.model_dump(mode="json") for arm, recipe in request.sweep.arms.items()}
     values = {}
     for arm in arms:
+        if arm not in request.sweep.arms:
+            raise RequestError(f"the sweep {request.sweep.name} has no arm {arm!r}{nearest(arm, request.sweep.arms)}")
         trial = next(trial for trial in request.trials if trial.arm == arm)
         start = {"start": {"data", "encoder", "decoder"}}  # those of the stage after it
         resolved = trial.evaluation.model_dump(mode="json", exclude={"model": {**start, "model": start}})

@@ -23,7 +23,7 @@ from mm1_lab.orchestrate.planning.cost import (
     measured_slowness,
     stage_seconds,
 )
-from mm1_lab.orchestrate.planning.plan import Plan, make_plan, make_tasks
+from mm1_lab.orchestrate.planning.plan import Fitted, Plan, make_plan, make_tasks
 from mm1_lab.orchestrate.planning.plan_text import time_text
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_logger import MlflowLogger
@@ -84,15 +84,6 @@ class Round:
             print(f"blocked: {plan.tasks[key].label} waits for {plan.tasks[cause].label}")
         if any(outcome.kind != "diverged" for outcome in work_list.failed.values()):
             print("Run the same command again to retry what failed.")
-
-
-def run_sweep(request: Request, executor: Executor, draw: Draw, short: Short) -> int:
-    """Runs the request; returns the exit code, 1 if a trial has no scores.
-
-    `draw` and `short` are the analysis'."""
-    done = complete(request, executor, draw)
-    done.show(short)
-    return int(not done.scored)
 
 
 def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor) -> None:
@@ -169,7 +160,7 @@ def _record_diverged(plan: Plan, ledger: Ledger) -> None:
             ledger.record_failure(trial.fingerprint, trial.name, 1, "diverged", diverged[cause], cause)
 
 
-def _prepare(plan: Plan, request: Request, executor: Executor) -> dict[str, dict[str, Any]]:
+def _prepare(plan: Plan, request: Request, executor: Executor) -> Fitted:
     """Says what is to be done, and checks that it can be."""
     done = f"{len(plan.done)} of {counted(len(plan.trials), 'trial')} done before"
     tasks = counted(len(plan.tasks), "task")
@@ -192,7 +183,7 @@ def _reused(plan: Plan, ledger: Ledger) -> str:
     return f", {counted(count, 'stage')} reused from {ledger.store}" if count else ""
 
 
-def check_runnable(plan: Plan, request: Request, executor: Executor) -> dict[str, dict[str, Any]]:
+def check_runnable(plan: Plan, request: Request, executor: Executor) -> Fitted:
     """Checks that the plan can be run, and opens the executor. Returns the `fitted_resources`."""
     fitted = check_plan(plan, request, executor)
     check_disk(plan, request.ledger.store)
@@ -201,7 +192,7 @@ def check_runnable(plan: Plan, request: Request, executor: Executor) -> dict[str
     return fitted
 
 
-def check_plan(plan: Plan, request: Request, executor: Executor) -> dict[str, dict[str, Any]]:
+def check_plan(plan: Plan, request: Request, executor: Executor) -> Fitted:
     """Raises RequestError for what `mm1-lab plan` refuses, too, before anything is written. Returns the
     `fitted_resources`."""
     if request.scale_name == "paper" and not request.data_path:
@@ -218,7 +209,7 @@ def work_through(
     plan: Plan,
     request: Request,
     executor: Executor,
-    fitted: Mapping[str, Mapping[str, Any]],
+    fitted: Fitted,
     observers: Sequence[Observer] = (),
 ) -> WorkList:
     """Runs the plan's tasks and shows their progress; returns which are done, failed (also recorded in the ledger) and

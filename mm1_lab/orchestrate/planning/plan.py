@@ -1,15 +1,17 @@
 """The plan: which trials and stages are done, which are missing, and the tasks that would finish them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from mm1_lab.config import Stage, Trial
 from mm1_lab.formatting import counted
 from mm1_lab.results import Ledger
 
 State = Literal["done", "run", "wait", "not needed", "diverged"]
+Fitted = Mapping[str, Mapping[str, Any]]
+"""Fields of the resources of stages, by fingerprint, which the scale's hardware decides."""
 
 
 @dataclass(frozen=True, slots=True)
