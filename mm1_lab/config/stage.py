@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny
 
-from mm1_lab.config.base import Config, digest
+from mm1_lab.config.base import Config, RequestError, digest
 from mm1_lab.config.benchmark import BenchmarkConfig
 from mm1_lab.config.cost import (
     Cost,
@@ -29,7 +29,6 @@ from mm1_lab.config.cost import (
     training_cost,
     vocabulary_flops,
 )
-from mm1_lab.config.errors import RequestError
 from mm1_lab.config.recipe import INSTRUCTIONS, SOURCES
 from mm1_lab.config.scale import (
     DecoderTraining,

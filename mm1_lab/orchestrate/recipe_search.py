@@ -163,7 +163,7 @@ class _Search(Rounds):
         others = {}
         for other, space in self.settings.over.items():
             if other != field:
-                others[other] = (space.low, space.high) if isinstance(space, Range) else tuple(space)
+                others[other] = (space.low, space.high) if isinstance(space, Range) else space
         single = ({other: one} for other, values in others.items() for one in values)
         together = (dict(zip(others, values, strict=True)) for values in product(*others.values()))
         for beside in chain([{}], single, islice(together, MOST_TRIED)):

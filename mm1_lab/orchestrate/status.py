@@ -134,8 +134,5 @@ def show_text(request: Request, arms: list[str]) -> str:
 
 def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """What differs, with the two values; a dash where there is none."""
-    rows = []
-    for name in dict.fromkeys((*first, *second)):
-        if first.get(name) != second.get(name):
-            rows.append((name, first.get(name, "–"), second.get(name, "–")))
-    return rows
+    differing = [name for name in dict.fromkeys((*first, *second)) if first.get(name) != second.get(name)]
+    return [(name, first.get(name, "–"), second.get(name, "–")) for name in differing]
