@@ -83,8 +83,7 @@ def _run(given: list[str]) -> int:
     if unknown:
         return _refuse(f"mm1-lab {first}: {_unrecognised(unknown[0], command_parsers(parser)[first])}")
     try:
-        code: int = options.function(options)
-        return code
+        return int(options.function(options))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE  # as other programs end that nobody reads

@@ -84,20 +84,22 @@ STORE = option(
 REQUEST = (SCALE, DATA, SEEDS, SET, IN_RESULTS, STORE)
 ARMS = (SWEEP, ONLY, *REQUEST)
 INLINE = switch("--inline", "run one stage after another in this process, without Ray")
-ADDRESS = option("--address", "a running Ray cluster (auto: the one on this machine)", "ADDRESS")
-SHARE = switch(
-    "--share",
-    "run as one of any number of processes with this command, on any machines that see the results (a job array): "
-    "each takes the next stage that no other has, waits while others' stages will free work for it, then leaves; the "
-    "last draws the tables",
+EXECUTOR = (
+    INLINE,
+    option("--address", "a running Ray cluster (auto: the one on this machine)", "ADDRESS"),
+    switch(
+        "--share",
+        "run as one of any number of processes with this command, on any machines that see the results (a job array): "
+        "each takes the next stage that no other has, waits while others' stages will free work for it, then leaves; "
+        "the last draws the tables",
+    ),
+    option(
+        "--minutes",
+        "with --share: leave within N minutes of the start, with a checkpoint from which the next process resumes",
+        "N",
+        type=float,
+    ),
 )
-MINUTES = option(
-    "--minutes",
-    "with --share: leave within N minutes of the start, with a checkpoint from which the next process resumes",
-    "N",
-    type=float,
-)
-EXECUTOR = (INLINE, ADDRESS, SHARE, MINUTES)
 JSON = switch("--json", "print JSON, with the keys in docs/reference.md")
 VARY = (
     repeated(

@@ -130,14 +130,7 @@ def run(options: argparse.Namespace) -> int:
     if options.results == RESULTS and is_inside and not (RESULTS.exists() or Path("sweeps").exists()):
         print(f"Results go to {RESULTS.absolute()}; to use those of {above}, stop (Ctrl-C) and run there")
     request.ledger.check_writable()
-    doubts = (
-        *request.same_trials(),
-        *request.unlike_rows(),
-        *request.unlike_before(),
-        *request.doubtful_claims(),
-        *request.long_captions(),
-    )
-    for doubt in doubts:
+    for doubt in request.doubts():
         print(doubt)
     with executor:
         try:
@@ -239,14 +232,13 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Seque
         table, key = open_table(base, field, "--vary")
         others[field] = [value for value in own if value != table.get(key)]
     sweep: dict[str, Any] = {"title": f"{recipe} by {', '.join(values)}", "recipe": recipe}
-    if not grid:
+    if not grid or any(others[field] == values[field] for field in values):  # none of a grid's combinations is the base
         sweep["arms"] = {recipe: {}}
+    if grid:
+        sweep["grid"] = values
+    else:
         for field, own in others.items():
             sweep["arms"] |= {f"{field} {spelt(value)}": {field: value} for value in own}
-    else:
-        if any(others[field] == values[field] for field in values):  # none of the combinations is the base
-            sweep["arms"] = {recipe: {}}
-        sweep["grid"] = values
     path = Path("sweeps") / f"{_name(recipe, values, grid)}.yaml"
     command = "\n".join(f"#   --vary {setting}" for setting in varied) + ("\n#   --grid" if grid else "")
     text = yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)

@@ -133,7 +133,10 @@ def compare(options: argparse.Namespace) -> int:
     from analysis.study import read_study
     from analysis.table import to_plain
 
-    measure = _measure(options.measure)
+    try:
+        measure = None if options.measure is None else Measure.parse(options.measure)
+    except ValueError as error:
+        raise RequestError(f"--measure {options.measure}: {error}") from None
     request = _confirmation(options) or about(options, [options.first, options.second])
     folder = folder_with_results(request)
     only = () if options.seeds is None else request.seeds
@@ -156,14 +159,6 @@ def compare(options: argparse.Namespace) -> int:
     for remark in remarks:
         print(remark, file=sys.stderr)
     return DONE
-
-
-def _measure(text: str | None) -> Measure | None:
-    """That of `--measure`; None without it. Raises RequestError."""
-    try:
-        return None if text is None else Measure.parse(text)
-    except ValueError as error:
-        raise RequestError(f"--measure {text}: {error}") from None
 
 
 def _confirmation(options: argparse.Namespace) -> Request | None:

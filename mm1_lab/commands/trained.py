@@ -80,9 +80,11 @@ def chat(options: argparse.Namespace) -> int:
 
 
 def _trained(options: argparse.Namespace) -> tuple[Request, Trial]:
-    """The requested trial; imports nothing heavy. Raises RequestError if it is not trained."""
+    """The one trial that is requested; imports nothing heavy. Raises RequestError if it is not one, or not trained."""
     request = request_of(options, options.sweep)
-    trial = request.only_trial()
+    if len(request.trials) != 1:
+        raise RequestError(f"this command needs one trial, not {len(request.trials)}; give --only ARM and one seed")
+    (trial,) = request.trials
     request.weights_of(trial)
     return request, trial
 

@@ -1,10 +1,19 @@
 """Recipe, scale, sweep, trial, stage and fingerprint: the configuration. Imports nothing else of the package."""
 
-from mm1_lab.config.base import Config, canonical_json, digest, override, read_yaml
+from mm1_lab.config.base import (
+    Config,
+    NotHere,
+    RequestError,
+    bounded,
+    canonical_json,
+    digest,
+    nearest,
+    override,
+    read_yaml,
+)
 from mm1_lab.config.benchmark import BenchmarkConfig, BenchmarkFiles
 from mm1_lab.config.check import GATES, Check, CheckVerdict, read_checks
 from mm1_lab.config.cost import Cost, Network
-from mm1_lab.config.errors import NotHere, RequestError, bounded, nearest
 from mm1_lab.config.law import FEWEST_SIZES, PAPER_LAW, parse_count
 from mm1_lab.config.measure import AVERAGE, CHAT, TEXT_CORE, UNPARSED, Measure, MeasureField
 from mm1_lab.config.own_connectors import ALLOWED, OwnConnectors

@@ -11,7 +11,7 @@
 Paths are relative to the file that contains them.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -31,7 +31,7 @@ Shots = Annotated[tuple[Annotated[Whole, Field(le=1000)], ...], Field(min_length
 class BenchmarkFiles(Config):
     """The files of one split of a benchmark."""
 
-    NOT_IN_IDENTITY: ClassVar[frozenset[str]] = frozenset({"format", "questions", "annotations", "images"})
+    NOT_IN_IDENTITY = frozenset({"format", "questions", "annotations", "images"})
 
     format: str = ""
     """One of the benchmark formats (see Names) or a Python file. Default: the benchmark's name if it is one of these,

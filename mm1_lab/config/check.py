@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from mm1_lab.config.errors import RequestError
+from mm1_lab.config.base import RequestError
 
 CheckVerdict = Literal["pass", "weak", "fail", "reported", "needs more seeds"]
 """`weak`: of a kind of question, which fails nothing; `reported`: for information only."""

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from mm1_lab.config.base import Config
-from mm1_lab.config.errors import RequestError
+from mm1_lab.config.base import Config, RequestError
 from mm1_lab.config.recipe import Recipe
 
 

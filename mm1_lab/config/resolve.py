@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from mm1_lab.config.base import Config
-from mm1_lab.config.errors import RequestError, nearest
+from mm1_lab.config.base import Config, RequestError, nearest
 from mm1_lab.config.law import PAPER_LAW
 from mm1_lab.config.recipe import SOURCES, AlignRecipe, EncoderRecipe, Part, Recipe, SftRecipe
 from mm1_lab.config.scale import MultimodalTraining, Optimiser, Scale

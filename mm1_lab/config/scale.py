@@ -4,9 +4,8 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from mm1_lab.config.base import Config, Count, Number, Rate, Ratio, Share, Weight, Whole
+from mm1_lab.config.base import Config, Count, Number, Rate, Ratio, Share, Weight, Whole, nearest
 from mm1_lab.config.benchmark import BenchmarkConfig, Shots
-from mm1_lab.config.errors import nearest
 from mm1_lab.config.size import Attention, Pretrained, Size
 
 Beta = Annotated[float, Field(ge=0, lt=1)]

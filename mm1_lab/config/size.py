@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import Field, model_validator
 
@@ -146,7 +146,7 @@ class Pretrained(Config):
 class PretrainedModel(Config):
     """A pre-trained model as its Hugging Face folder describes it."""
 
-    NOT_IN_IDENTITY: ClassVar[frozenset[str]] = frozenset({"name", "folder", "shape"})
+    NOT_IN_IDENTITY = frozenset({"name", "folder", "shape"})
 
     name: str
     """The name under which it was requested."""
@@ -211,7 +211,7 @@ class PretrainedDecoder(PretrainedModel):
 class PretrainedMM1(PretrainedModel):
     """An exported model to fine-tune or evaluate; not a stage, as nothing is to be run. `size` is the decoder's."""
 
-    NOT_IN_IDENTITY: ClassVar[frozenset[str]] = PretrainedModel.NOT_IN_IDENTITY | {"pictures", "tuned", "views"}
+    NOT_IN_IDENTITY = PretrainedModel.NOT_IN_IDENTITY | {"pictures", "tuned", "views"}
 
     encoder: PretrainedEncoder
     decoder: PretrainedDecoder

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny
 
-from mm1_lab.config.base import Config, digest
+from mm1_lab.config.base import Config, RequestError, digest
 from mm1_lab.config.benchmark import BenchmarkConfig
 from mm1_lab.config.cost import (
     Cost,
@@ -29,7 +29,6 @@ from mm1_lab.config.cost import (
     training_cost,
     vocabulary_flops,
 )
-from mm1_lab.config.errors import RequestError
 from mm1_lab.config.recipe import INSTRUCTIONS, SOURCES
 from mm1_lab.config.scale import (
     DecoderTraining,
@@ -57,7 +56,7 @@ drawing, words, captions), which are all that an encoder reads; the second one w
 class DataIdentity(Config):
     """Identifies the data by content."""
 
-    NOT_IN_IDENTITY: ClassVar[frozenset[str]] = frozenset({"instructions", "instructions_digest"})
+    NOT_IN_IDENTITY = frozenset({"instructions", "instructions_digest"})
 
     kind: Literal["world", "shards"] = "world"
     digest: str
@@ -185,8 +184,8 @@ USUAL_CAPTION = 32
 class EncoderStage(Stage):
     """Pre-training of a ViT on image-caption pairs or on images alone, or its random initialisation."""
 
-    KIND: ClassVar[str] = "encoder"
-    VERSION: ClassVar[int] = 1
+    KIND = "encoder"
+    VERSION = 1
     RECONSTRUCTIVE_VERSION: ClassVar[int] = 2
     """Raised instead of VERSION when only reconstructive training changes."""
     MIXED_VERSION: ClassVar[int] = 2
@@ -259,8 +258,8 @@ class EncoderStage(Stage):
 class DecoderStage(Stage):
     """Language-model pre-training on text alone."""
 
-    KIND: ClassVar[str] = "decoder"
-    VERSION: ClassVar[int] = 2
+    KIND = "decoder"
+    VERSION = 2
 
     size: Size
     training: DecoderTraining
@@ -439,9 +438,9 @@ class WholeModelStage(Stage):
 class MultimodalStage(WholeModelStage):
     """Multimodal pre-training of encoder, connector and decoder together, or the alignment before it."""
 
-    KIND: ClassVar[str] = "multimodal"
-    VERSION: ClassVar[int] = 3
-    NOT_IN_IDENTITY: ClassVar[frozenset[str]] = frozenset({"aligns"})
+    KIND = "multimodal"
+    VERSION = 3
+    NOT_IN_IDENTITY = frozenset({"aligns"})
 
     encoder: SerializeAsAny[EncoderStage | PretrainedEncoder]
     decoder: SerializeAsAny[DecoderStage | PretrainedDecoder]
@@ -492,8 +491,8 @@ class MultimodalStage(WholeModelStage):
 class SftStage(WholeModelStage):
     """Supervised fine-tuning of a model on instructions, with its own resolution and number of views."""
 
-    KIND: ClassVar[str] = "sft"
-    VERSION: ClassVar[int] = 4
+    KIND = "sft"
+    VERSION = 4
 
     model: SerializeAsAny[MultimodalStage | PretrainedMM1]
     sets: str = ""
@@ -557,9 +556,9 @@ encoded again at every number of shots."""
 class EvaluationStage(Stage):
     """Few-shot scores and held-out losses of a trained model."""
 
-    KIND: ClassVar[str] = "evaluation"
-    VERSION: ClassVar[int] = 5
-    TRAINS: ClassVar[bool] = False
+    KIND = "evaluation"
+    VERSION = 5
+    TRAINS = False
 
     model: SerializeAsAny[MultimodalStage | SftStage]
     settings: EvaluationSettings

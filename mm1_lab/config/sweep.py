@@ -11,8 +11,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mm1_lab.config.base import Config, Count, Number, Whole, keys_at, open_table, override, parse_yaml
-from mm1_lab.config.errors import RequestError, nearest
+from mm1_lab.config.base import (
+    Config,
+    Count,
+    Number,
+    RequestError,
+    Whole,
+    keys_at,
+    nearest,
+    open_table,
+    override,
+    parse_yaml,
+)
 from mm1_lab.config.measure import MeasureField
 from mm1_lab.config.own_connectors import OwnConnectors, read_connectors
 from mm1_lab.config.recipe import Recipe

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median_low
 from typing import ClassVar
 
 from mm1_lab.config import RateSearch, Recipe, RequestError, Scale, nearest
@@ -192,4 +192,4 @@ def _best(values: Sequence[float]) -> int:
     if max(values) == -math.inf:
         return 0
     tied = [place for place, value in enumerate(values) if value == max(values)]
-    return tied[(len(tied) - 1) // 2]
+    return median_low(tied)

@@ -24,7 +24,7 @@ from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.lr_search import RateGrids, Rounds, run_rounds, run_search
 from mm1_lab.orchestrate.planning.cost import check_networks
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.orchestrate.sweeping import Draw, Short, complete, run_sweep
+from mm1_lab.orchestrate.sweeping import Draw, Short, complete
 from mm1_lab.results.summary import value_of
 
 if TYPE_CHECKING:
@@ -37,12 +37,15 @@ FIRST_SEED = 1000
 
 
 def run_request(request: Request, executor: Executor, draw: Draw, short: Short) -> int:
-    """Runs a sweep or a search; returns the exit code."""
+    """Runs a sweep or a search; returns the exit code, 1 if a trial has no scores. `draw` and `short` are the
+    analysis'."""
     if isinstance(request.sweep.search, Search):
         return run_recipe_search(request, executor, draw, short)
     if request.sweep.search:
         return run_search(request, executor, draw)
-    return run_sweep(request, executor, draw, short)
+    done = complete(request, executor, draw)
+    done.show(short)
+    return int(not done.scored)
 
 
 def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: Short) -> int:
@@ -160,7 +163,7 @@ class _Search(Rounds):
         others = {}
         for other, space in self.settings.over.items():
             if other != field:
-                others[other] = (space.low, space.high) if isinstance(space, Range) else tuple(space)
+                others[other] = (space.low, space.high) if isinstance(space, Range) else space
         single = ({other: one} for other, values in others.items() for one in values)
         together = (dict(zip(others, values, strict=True)) for values in product(*others.values()))
         for beside in chain([{}], single, islice(together, MOST_TRIED)):

@@ -36,7 +36,7 @@ def status_values(
             others.pop(row.fingerprint, None)
             failure = failures.get(row.fingerprint)
             state, why = "missing", ""
-            if ledger.has_same_scores(row.fingerprint, marks) if marks else ledger.has_whole_scores(row.fingerprint):
+            if ledger.intact_mark(row.fingerprint, marks) if marks else ledger.has_whole_scores(row.fingerprint):
                 state = "done"
             elif at_work := _at_work(row.fingerprint, chains, claimed, ledger):
                 state, why = "running", at_work
@@ -96,13 +96,12 @@ def status_text(status: dict[str, Any]) -> str:
 def show_values(request: Request, arms: list[str]) -> dict[str, Any]:
     """What applies of the recipe of each of `arms`, with what it is resolved to, or without any every arm's recipe.
     Raises RequestError for an arm that the sweep lacks."""
-    for arm in arms:
-        if arm not in request.sweep.arms:
-            raise RequestError(f"the sweep {request.sweep.name} has no arm {arm!r}{nearest(arm, request.sweep.arms)}")
     if not arms:
         return {arm: recipe.model_dump(mode="json") for arm, recipe in request.sweep.arms.items()}
     values = {}
     for arm in arms:
+        if arm not in request.sweep.arms:
+            raise RequestError(f"the sweep {request.sweep.name} has no arm {arm!r}{nearest(arm, request.sweep.arms)}")
         trial = next(trial for trial in request.trials if trial.arm == arm)
         start = {"start": {"data", "encoder", "decoder"}}  # those of the stage after it
         resolved = trial.evaluation.model_dump(mode="json", exclude={"model": {**start, "model": start}})
@@ -135,8 +134,5 @@ def show_text(request: Request, arms: list[str]) -> str:
 
 def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """What differs, with the two values; a dash where there is none."""
-    rows = []
-    for name in dict.fromkeys((*first, *second)):
-        if first.get(name) != second.get(name):
-            rows.append((name, first.get(name, "–"), second.get(name, "–")))
-    return rows
+    differing = [name for name in dict.fromkeys((*first, *second)) if first.get(name) != second.get(name)]
+    return [(name, first.get(name, "–"), second.get(name, "–")) for name in differing]

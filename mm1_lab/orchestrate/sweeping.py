@@ -23,7 +23,7 @@ from mm1_lab.orchestrate.planning.cost import (
     measured_slowness,
     stage_seconds,
 )
-from mm1_lab.orchestrate.planning.plan import Plan, make_plan, make_tasks
+from mm1_lab.orchestrate.planning.plan import Fitted, Plan, make_plan, make_tasks
 from mm1_lab.orchestrate.planning.plan_text import time_text
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_logger import MlflowLogger
@@ -72,8 +72,7 @@ class Round:
             if planned.state == "diverged":
                 print(f"diverged: {planned.why}; {DIVERGED}")
         if work_list is None:
-            done = [trial.fingerprint for trial in plan.trials if plan.stages[trial.fingerprint].state == "done"]
-            if all(map(request.ledger.has_scores, done)):  # otherwise drawing has told which are damaged
+            if all(map(request.ledger.has_scores, plan.done)):  # otherwise drawing has told which are damaged
                 print("Everything that can be done is done; nothing ran.")
             return
         for key, outcome in work_list.failed.items():
@@ -85,15 +84,6 @@ class Round:
             print(f"blocked: {plan.tasks[key].label} waits for {plan.tasks[cause].label}")
         if any(outcome.kind != "diverged" for outcome in work_list.failed.values()):
             print("Run the same command again to retry what failed.")
-
-
-def run_sweep(request: Request, executor: Executor, draw: Draw, short: Short) -> int:
-    """Runs the request; returns the exit code, 1 if a trial has no scores.
-
-    `draw` and `short` are the analysis'."""
-    done = complete(request, executor, draw)
-    done.show(short)
-    return int(not done.scored)
 
 
 def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor) -> None:
@@ -133,13 +123,9 @@ def complete(request: Request, executor: Executor, draw: Draw) -> Round:
     Raises Leaving if this process leaves some of them to others, or to a later command.
     """
     known = drawn_contents(request.folder).get("trials", {})
-    marks: dict[str, str] = {}
-    for name in dict.fromkeys(trial.fingerprint for trial in request.trials):
-        # damaged scores are put aside before the plan; those that cannot be have no mark, so that this is told again
-        mark = request.ledger.mark(name)
-        if mark and mark != known.get(name):
-            mark = request.ledger.mark(name) if request.ledger.has_intact_scores(name) else ""
-        marks[name] = mark
+    # damaged scores are put aside before the plan; those that cannot be have no mark, so that this is told again
+    names = dict.fromkeys(trial.fingerprint for trial in request.trials)
+    marks = {name: request.ledger.intact_mark(name, known) for name in names}
     plan = make_plan(request.trials, request.ledger)
     fitted = _prepare(plan, request, executor) if plan.tasks else {}
     trials = request.write_manifest()
@@ -174,10 +160,9 @@ def _record_diverged(plan: Plan, ledger: Ledger) -> None:
             ledger.record_failure(trial.fingerprint, trial.name, 1, "diverged", diverged[cause], cause)
 
 
-def _prepare(plan: Plan, request: Request, executor: Executor) -> dict[str, dict[str, Any]]:
+def _prepare(plan: Plan, request: Request, executor: Executor) -> Fitted:
     """Says what is to be done, and checks that it can be."""
-    states = [plan.stages[trial.fingerprint].state for trial in plan.trials]
-    done = f"{states.count('done')} of {counted(len(states), 'trial')} done before"
+    done = f"{len(plan.done)} of {counted(len(plan.trials), 'trial')} done before"
     tasks = counted(len(plan.tasks), "task")
     print(f"{request.variant} at {request.scale_name}: {tasks}, {done}{_reused(plan, request.ledger)}", flush=True)
     more = {name for name, count in request.scale.workers.items() if count > 1}
@@ -198,7 +183,7 @@ def _reused(plan: Plan, ledger: Ledger) -> str:
     return f", {counted(count, 'stage')} reused from {ledger.store}" if count else ""
 
 
-def check_runnable(plan: Plan, request: Request, executor: Executor) -> dict[str, dict[str, Any]]:
+def check_runnable(plan: Plan, request: Request, executor: Executor) -> Fitted:
     """Checks that the plan can be run, and opens the executor. Returns the `fitted_resources`."""
     fitted = check_plan(plan, request, executor)
     check_disk(plan, request.ledger.store)
@@ -207,7 +192,7 @@ def check_runnable(plan: Plan, request: Request, executor: Executor) -> dict[str
     return fitted
 
 
-def check_plan(plan: Plan, request: Request, executor: Executor) -> dict[str, dict[str, Any]]:
+def check_plan(plan: Plan, request: Request, executor: Executor) -> Fitted:
     """Raises RequestError for what `mm1-lab plan` refuses, too, before anything is written. Returns the
     `fitted_resources`."""
     if request.scale_name == "paper" and not request.data_path:
@@ -224,7 +209,7 @@ def work_through(
     plan: Plan,
     request: Request,
     executor: Executor,
-    fitted: Mapping[str, Mapping[str, Any]],
+    fitted: Fitted,
     observers: Sequence[Observer] = (),
 ) -> WorkList:
     """Runs the plan's tasks and shows their progress; returns which are done, failed (also recorded in the ledger) and
@@ -243,8 +228,7 @@ def work_through(
     seconds = partial(stage_seconds, slowness=measured_slowness(ledger))
     sweep = f"{request.variant} at {request.scale_name}"
     work_list = WorkList(plan.tasks, seconds, request.scale.retries, ledger, observers, sweep)
-    states = [plan.stages[trial.fingerprint].state for trial in plan.trials]
-    work_list.observers.insert(0, Display(work_list, sys.stdout, states.count("done"), len(states)))
+    work_list.observers.insert(0, Display(work_list, sys.stdout, len(plan.done), len(plan.trials)))
     executor.work(work_list, worker)
     return work_list
 

@@ -203,11 +203,13 @@ class Ledger:
         aside = files.aside_of(folder)
         return folder if files.is_complete(folder) else aside if aside.is_dir() else None
 
-    def has_same_scores(self, fingerprint: str, marks: Mapping[str, str]) -> bool:
-        """Whether there are scores with the mark that they have in `marks`, or else intact ones (`has_intact_scores`),
-        so that only what is new or changed is read."""
+    def intact_mark(self, fingerprint: str, known: Mapping[str, str]) -> str:
+        """The mark of a trial's scores if it is the one that they have among `known`, or else if they are intact
+        (`has_intact_scores`), so that only what is new or changed is read; empty without such scores."""
         mark = self.mark(fingerprint)
-        return bool(mark) and (mark == marks.get(fingerprint) or self.has_intact_scores(fingerprint))
+        if mark and mark != known.get(fingerprint):
+            mark = self.mark(fingerprint) if self.has_intact_scores(fingerprint) else ""
+        return mark
 
     def mark(self, fingerprint: str) -> str:
         """A text that changes with a trial's scores, and if one of their files is cut or removed; empty without scores,

@@ -97,18 +97,13 @@ def _value(scores: pd.DataFrame, measure: Measure) -> float:
     return float(values.mean())
 
 
-def _shots(scores: pd.DataFrame) -> list[int]:
-    """The numbers of shots at which every model is evaluated, in ascending order."""
-    plain = scores[scores["family"].isin(PLAIN)]
-    return sorted(plain["shots"].unique().tolist())
-
-
 def headline(folder: Path) -> str:
     """A finished trial's main scores: `0-shot 41.2, 4-shot 44.0, 8-shot 45.1, text-core 60.3`."""
     scores = read_score_table(folder)
+    plain = scores[scores["family"].isin(PLAIN)]  # on which every model is evaluated
+    shots = sorted(plain["shots"].unique().tolist())
     words = []
-    shown = [Measure(shots=count) for count in _shots(scores)]
-    for measure in (*shown, TEXT_CORE):
+    for measure in (*[Measure(shots=count) for count in shots], TEXT_CORE):
         value = _value(scores, measure)
         if not math.isnan(value):
             words.append(f"{measure} {value:.1f}")

@@ -7,8 +7,11 @@ from typing import Any
 
 from mm1_lab.formatting import counted
 
+Stored = Mapping[str, Any]
+"""Plain values of a trial's record: the record, its recipe, its config, or a stage or part in there."""
 
-def what_ran(config: Mapping[str, Any]) -> dict[str, str]:
+
+def what_ran(config: Stored) -> dict[str, str]:
     """Parts, pixels, image tokens, steps, learning rate and shares of data. `config` is that of a trial's record."""
     model = config["model"]
     started = model.get("model", model)  # of a tuned model, what was tuned
@@ -44,7 +47,7 @@ def what_ran(config: Mapping[str, Any]) -> dict[str, str]:
     return values | {"tuned_from": tuned}
 
 
-def frozen_parts(config: Mapping[str, Any]) -> dict[str, str]:
+def frozen_parts(config: Stored) -> dict[str, str]:
     """The parts that the training, and that before a tuning, left as they were; not of stages without steps."""
     model = config["model"]
     stages = {"frozen": model, "frozen before tuning": model.get("model", {})}
@@ -52,7 +55,7 @@ def frozen_parts(config: Mapping[str, Any]) -> dict[str, str]:
     return {what: ", ".join(stage["frozen"]) or "nothing" for what, stage in trained.items()}
 
 
-def learning_rates(stage: Mapping[str, Any]) -> str:
+def learning_rates(stage: Stored) -> str:
     """`0.001 (encoder × 0.1, decoder × 0.1), Adafactor`: the peak, parts with another, an optimiser but AdamW."""
     if not _steps(stage):
         return "none"
@@ -67,13 +70,13 @@ def learning_rates(stage: Mapping[str, Any]) -> str:
     return f"{text}, Adafactor" if training.get("optimiser") == "adafactor" else text
 
 
-def summary_of_model(record: Mapping[str, Any]) -> Mapping[str, Any]:
+def summary_of_model(record: Stored) -> Stored:
     """What the stage of the model that was evaluated recorded; its parts come before it, the evaluation after it."""
     kinds = list(record["fingerprints"])
     return record["summaries"].get(kinds[-2], {})
 
 
-def in_the_papers_words(recipe: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+def in_the_papers_words(recipe: Stored, config: Stored) -> dict[str, Any]:
     """The recipe without what was not done: the pre-training of parts that came pre-trained, alignment and tuning of no
     steps."""
     tuning = recipe.get("sft") or {}
@@ -89,7 +92,7 @@ def in_the_papers_words(recipe: Mapping[str, Any], config: Mapping[str, Any]) ->
     return {**recipe, "encoder": {key: encoder[key] for key in ("size", "beside") if encoder.get(key)}}
 
 
-def own_rows(config: Mapping[str, Any]) -> int:
+def own_rows(config: Stored) -> int:
     """The image tokens of a model that reads rows of its own, as they are more than its scale's largest number; else 0.
     `config` as for `what_ran`."""
     model = config.get("model", {})
@@ -111,11 +114,11 @@ def own_rows_note(tokens: Mapping[str, int], known: Mapping[int, int] | None = N
     return [f"{text}, {max(known.values())}; with --set image_tokens.{name}={most} all arms read the same rows."]
 
 
-def _steps(stage: Mapping[str, Any]) -> int:
+def _steps(stage: Stored) -> int:
     return stage.get("stop_after") or stage["training"]["steps"]
 
 
-def _part(part: Mapping[str, Any]) -> str:
+def _part(part: Stored) -> str:
     """A pre-trained part's name, or the layers, width and training of one that was trained here."""
     if "size" not in part:
         return "made by a kind of stage of your own"

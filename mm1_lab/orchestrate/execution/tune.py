@@ -125,27 +125,26 @@ class TrialEvents(tune.Callback):
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.work_list.started(self.work_list.tasks[trial.config["task"]])
+        self.work_list.started(self._task(trial))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         if "progress" in result:
-            task = self.work_list.tasks[trial.config["task"]]
-            self.work_list.progress(task, result["kind"], result["progress"])
+            self.work_list.progress(self._task(trial), result["kind"], result["progress"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._settle(trial, trial.last_result["outcome"])
+        self.work_list.settle(self._task(trial), trial.last_result["outcome"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         error = ""
         with suppress(OSError, TypeError):  # Tune wrote no file
             lines = Path(trial.error_file).read_text(encoding="utf-8").splitlines()[1:]  # below its number and date
             error = "\n".join(lines).strip()
-        self._settle(trial, ending(error))
+        self.work_list.settle(self._task(trial), ending(error))
 
-    def _settle(self, trial: Any, outcome: Outcome) -> None:
-        self.work_list.settle(self.work_list.tasks[trial.config["task"]], outcome)
+    def _task(self, trial: Any) -> Task:
+        return self.work_list.tasks[trial.config["task"]]
 
 
 def ending(error: str) -> Outcome:

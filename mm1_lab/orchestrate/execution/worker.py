@@ -26,7 +26,7 @@ from mm1_lab.config import ALLOWED, OwnConnectors, RequestError, Scale, Stage, T
 from mm1_lab.files import PACKAGE, load_json, package_version, write_json, write_text
 from mm1_lab.orchestrate.execution.groups import Lost, in_group
 from mm1_lab.orchestrate.execution.worklist import Outcome
-from mm1_lab.orchestrate.planning.plan import Task
+from mm1_lab.orchestrate.planning.plan import Fitted, Task
 from mm1_lab.results import Ledger
 from mm1_lab.results.claims import ClaimLost
 from mm1_lab.train.progress import Diverged, Progress, Report, TimeUp
@@ -51,8 +51,7 @@ class Worker:
     """The folder of a pre-trained decoder whose tokenizer the data use."""
     commit: str | None = None
     """The repository's commit when the command started."""
-    fitted: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Fields of the stage's resources, by its fingerprint, which the scale's hardware decides."""
+    fitted: Fitted = field(default_factory=dict)
     connectors: OwnConnectors | None = None
     """The user's own, which the process that computes may run."""
     groups: Path | None = None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from mm1_lab.config import (
     Cost,
@@ -30,7 +30,7 @@ from mm1_lab.config import (
 from mm1_lab.config.cost import LOGIT_BYTES, keeps_whole_gradients, shard_group
 from mm1_lab.files import free_memory, load_json, machine_cpus
 from mm1_lab.formatting import counted, short
-from mm1_lab.orchestrate.planning.plan import Plan
+from mm1_lab.orchestrate.planning.plan import Fitted, Plan
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger
 
@@ -255,7 +255,7 @@ def _memory(scale: Scale, hardware: Hardware) -> float:
     return hardware.memory_bytes * (scale.resources.gpus or 1.0)
 
 
-def fitted_resources(plan: Plan, request: Request) -> dict[str, dict[str, Any]]:
+def fitted_resources(plan: Plan, request: Request) -> Fitted:
     """Fields of the resources of missing trainings, by fingerprint, with which these fit the scale's hardware: the rows
     that a GPU computes at a time, and whether it computes activations again.
 

@@ -1,15 +1,17 @@
 """The plan: which trials and stages are done, which are missing, and the tasks that would finish them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from mm1_lab.config import Stage, Trial
 from mm1_lab.formatting import counted
 from mm1_lab.results import Ledger
 
 State = Literal["done", "run", "wait", "not needed", "diverged"]
+Fitted = Mapping[str, Mapping[str, Any]]
+"""Fields of the resources of stages, by fingerprint, which the scale's hardware decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,11 @@ class Plan:
 
     def add(self, stage: Stage, state: State, why: str) -> None:
         self.stages[stage.fingerprint] = PlannedStage(stage, state, why)
+
+    @property
+    def done(self) -> list[str]:
+        """The fingerprints of the trials that have scores."""
+        return [trial.fingerprint for trial in self.trials if self.stages[trial.fingerprint].state == "done"]
 
     @property
     def missing(self) -> Iterator[tuple[Task, Stage]]:

@@ -122,8 +122,7 @@ def _notes(requests: Sequence[Request], plan: Plan, estimates: Mapping[str, Esti
     for request in requests:
         if request.refused:
             yield f"{request.variant}: {request.refused}"
-        yield from (*request.same_trials(), *request.unlike_rows(), *request.unlike_before())
-        yield from (*request.doubtful_claims(), *request.long_captions())
+        yield from request.doubts()
     for task, stage in plan.missing:
         missing = estimates[stage.fingerprint]
         if stage.TRAINS and missing.share and not missing.share.fits:

@@ -116,12 +116,6 @@ class Request:
         others = [path.parents[1].name for path in sweeps if path.parents[1].name != self.scale_name]
         return f"; it has results at {', '.join(others)}: add --scale {others[0]}" if others else ""
 
-    def only_trial(self) -> Trial:
-        """The requested trial. Raises RequestError unless there is exactly one."""
-        if len(self.trials) != 1:
-            raise RequestError(f"this command needs one trial, not {len(self.trials)}; give --only ARM and one seed")
-        return self.trials[0]
-
     def weights_of(self, trial: Trial) -> Path:
         """The folder of the trial's model. Raises RequestError if the model has no weights."""
         fingerprint = trial.evaluation.model.fingerprint
@@ -226,6 +220,11 @@ class Request:
         from mm1_lab.evaluate.benchmarks import names_of_tuned
 
         return measure.of in names_of_tuned()
+
+    def doubts(self) -> list[str]:
+        """All that is to be told before a run, which does not keep it from running."""
+        arms = (*self.same_trials(), *self.unlike_rows(), *self.unlike_before())
+        return [*arms, *self.doubtful_claims(), *self.long_captions()]
 
     def same_trials(self) -> list[str]:
         """What is to be told of arms that do not differ, as where their steps are rounded alike at this scale."""
