@@ -101,8 +101,8 @@ def one_sample(values: Sequence[float] | Floats) -> Interval:
 def moderated(values: Sequence[float] | Floats, pool: Floats, squares: float = 2.0, unlike: float = UNLIKE) -> Interval:
     """`one_sample` with the variance moderated towards the pool (see above).
 
-    `pool` (contrasts, seeds) has `along` of other arms or axes at the same seeds, and may be empty; `squares` is the
-    sum of the squared weights of the arms in `values`, 2 for a pair; `unlike` is the level of the F test.
+    `pool` (contrasts, seeds) is that of `other_arms` or `other_axes` at the same seeds, and may be empty; `squares` is
+    the sum of the squared weights of the arms in `values`, 2 for a pair; `unlike` is the level of the F test.
     """
     found = one_sample(values)
     degrees = len(pool) * (len(values) - 1)
@@ -126,16 +126,9 @@ def shrunk(
     return (prior * pooled + own_degrees * own) / total, total
 
 
-def along(columns: Floats, scores: Floats) -> Floats:
-    """Scores (arms, seeds) along orthonormal contrasts (rank, seeds) of the arms, which span `columns` (arms, …)."""
-    vectors, sizes, _ = np.linalg.svd(columns - columns.mean(0), full_matrices=False)
-    contrasts = vectors[:, sizes > 1e-9]
-    return np.asarray(contrasts.T @ scores)
-
-
 def other_arms(scores: Floats) -> Floats:
-    """The pool of a pair, from the scores (arms, seeds) of all other arms: `along` all of their contrasts, each of
-    which sets an arm against the mean of those before it (Helmert's)."""
+    """The pool of a pair, from the scores (arms, seeds) of all other arms: all of their contrasts, each of which sets
+    an arm against the mean of those before it (Helmert's)."""
     numbers = np.arange(1.0, len(scores))[:, None]
     before = np.cumsum(scores, axis=0)[:-1] / numbers
     return (scores[1:] - before) * np.sqrt(numbers / (numbers + 1))
@@ -143,9 +136,11 @@ def other_arms(scores: Floats) -> Floats:
 
 def other_axes(weights: Floats, levels: Floats, scores: Floats) -> Floats:
     """The pool of a contrast with `weights` (arms,), from the scores (arms, seeds) of all arms: what their levels
-    (arms, levels of all axes; 0 or 1) change beside it."""
+    (arms, levels of all axes; 0 or 1) change beside it, along orthonormal contrasts of the arms."""
     direction = weights / np.linalg.norm(weights)
-    return along(levels - np.outer(direction, direction @ levels), scores)
+    beside = levels - np.outer(direction, direction @ levels)
+    vectors, sizes, _ = np.linalg.svd(beside - beside.mean(0), full_matrices=False)
+    return np.asarray(vectors[:, sizes > 1e-9].T @ scores)
 
 
 def around_arms_and_seeds(scores: pd.DataFrame) -> tuple[float, float, Floats | None]:

@@ -243,10 +243,8 @@ class Study(Variant):
         else:
             values = rows_of(self._by_benchmark, measure).groupby(trial, sort=False, observed=True)["score"].mean()
         table = values.unstack("seed").reindex(index=list(self.sweep.arms), columns=self.seeds).astype(np.float64)
-        representatives = [self.representative(arm) for arm in table.index]
-        if len(set(representatives)) < len(representatives):  # the same trials, maybe asked for at different seeds
-            table = table.groupby(representatives).transform("first")
-        return table
+        # of the same trials, maybe asked for at different seeds, all arms have all values
+        return table.groupby(self.representative).transform("first")
 
     @cached_property
     def seen_before_claims(self) -> dict[str, tuple[int, ...]]:
@@ -268,10 +266,7 @@ class Study(Variant):
     @kept
     def trial_values(self, measure: Measure) -> pd.DataFrame:
         """`all_values` of the `distinct` arms; those that `first_alike` finds alike are one."""
-        first = self.first_alike(measure)
-        values = self.all_values(measure).loc[list(first)]
-        are_alike = len(set(first.values())) < len(first)
-        return values.groupby(list(first.values()), sort=False).first() if are_alike else values
+        return self.all_values(measure).groupby(self.first_alike(measure), sort=False).first()
 
     @kept
     def first_alike(self, measure: Measure) -> dict[str, str]:

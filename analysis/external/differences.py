@@ -54,10 +54,8 @@ class OutsideEvidence:
 
 def evidence_of(claim: OutsideClaim, common: Asked, looks: Sequence[int]) -> OutsideEvidence:
     """`common` are the scores of questions that all of its arms have."""
-    if common.is_empty:
-        return OutsideEvidence(reason="no question in common")
-    if common.is_lopsided:
-        return OutsideEvidence(reason="what is left out leaves other benchmarks on one side of the difference")
+    if reason := common.lacking:
+        return OutsideEvidence(reason=reason)
     weights, paired, means = claim.weights, common.paired, common.means
     theirs = means.loc[list(weights)]
     if paired:

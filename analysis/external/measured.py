@@ -33,14 +33,12 @@ def of_measure(table: Scores, measure: str) -> pd.DataFrame:
     shots = re.fullmatch(r"(\d{1,4})-shot", last)
     of_text = frame["family"] == "text"
     if measure == str(TEXT_CORE) and of_text.any():
-        rows = frame[of_text]
-    elif shots:
-        of_family = frame["family"] == name
-        named = of_family if of_family.any() else frame["benchmark"] == name
-        rows = frame[(frame["shots"] == shots[1]) & (named if name else in_average)]
-    else:
-        rows = frame[frame["benchmark"] == measure]
-    return rows
+        return frame[of_text]
+    if not shots:
+        return frame[frame["benchmark"] == measure]
+    of_family = frame["family"] == name
+    named = of_family if of_family.any() else frame["benchmark"] == name
+    return frame[(frame["shots"] == shots[1]) & (named if name else in_average)]
 
 
 def by_question(rows: pd.DataFrame) -> pd.DataFrame:
@@ -75,19 +73,19 @@ class Asked:
         return index.droplevel(["seed", "question"])
 
     @property
-    def is_empty(self) -> bool:
-        return self.questions.empty or any(not self._cells.isin(side).any() for side in self.sides)
-
-    @property
-    def is_lopsided(self) -> bool:
-        """Whether a difference is left with a benchmark on one side that the other has lost, or with alike sides."""
-        if not self.sides:
-            return False
+    def lacking(self) -> str:
+        """Why nothing can be compared; empty if something can. A difference must not be left with a benchmark on one
+        side that the other has lost, or with alike sides."""
         there = set(self._cells)
         kept = [there.intersection(side) for side in self.sides]
+        if not there or not all(kept):
+            return "no question in common"
+        if not kept:
+            return ""
         lost = [{benchmark for benchmark, _ in set(side) - there} for side in self.sides]
         first, second = ({benchmark for benchmark, _ in side} for side in kept)
-        return bool(lost[0] & second or lost[1] & first) or kept[0] == kept[1]
+        is_lopsided = lost[0] & second or lost[1] & first or kept[0] == kept[1]
+        return "what is left out leaves other benchmarks on one side of the difference" if is_lopsided else ""
 
     @cached_property
     def weighed(self) -> pd.DataFrame:

@@ -149,11 +149,11 @@ def read_csv(path: Path) -> pd.DataFrame:
     if twice := [name for name in names if name and names.count(name) > 1]:  # pandas would rename the second one
         raise ValueError(f"the column {twice[0]!r} is there twice; leave one out")
 
-    def read(has_quotes: bool) -> pd.DataFrame:
+    def read(quoting: int) -> pd.DataFrame:
         return pd.read_csv(
             path,
             sep=separator,
-            quoting=csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE,
+            quoting=quoting,
             dtype=str,
             keep_default_na=False,
             skipinitialspace=True,
@@ -163,13 +163,13 @@ def read_csv(path: Path) -> pd.DataFrame:
         )
 
     try:
-        table = read(has_quotes=True)
+        table = read(csv.QUOTE_MINIMAL)
     except pd.errors.ParserError:
         if separator != "\t":
             raise
-        table = read(has_quotes=False)
+        table = read(csv.QUOTE_NONE)
     if separator == "\t" and table.map(lambda cell: "\n" in cell).any(axis=None):
-        table = read(has_quotes=False)  # a remark began with a quote, which swallowed rows up to the next one
+        table = read(csv.QUOTE_NONE)  # a remark began with a quote, which swallowed rows up to the next one
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for names of rows
         raise ValueError("a row has more cells than the header; name every column, or remove cells")
     table.index += above + 2
@@ -223,12 +223,11 @@ def make_scores(
             )
         table = _one_score_a_row(table[~is_empty], by_benchmark, where)
     frame = pd.DataFrame(index=table.index)
-    for name in ("arm", "benchmark", "question", "shots"):
+    for name in ("arm", "benchmark", "question", "shots", "seed"):
         frame[name] = labels(table[name], name, where) if name in table else ""
     is_ours = set(table) >= OURS and set(table["family"]) <= set(get_args(Family))
     frame["family"] = table["family"] if is_ours else ""
     paired = "seed" in table
-    frame["seed"] = labels(table["seed"], "seed", where) if paired else ""
     frame["repeat"] = 0 if paired else frame.groupby(["arm", "benchmark", "shots", "question"]).cumcount()
     if by_benchmark:  # after the runs were numbered, as an empty cell is a run that lacks the benchmark
         is_scored = ~table["score"].map(_is_blank)

@@ -109,10 +109,8 @@ def load_lessons(path: Path = PATH) -> tuple[Lesson, ...]:
     return tuple(Lesson.parse(value, f"{path}: lesson {number}") for number, value in enumerate(values, 1))
 
 
-@cache
-def _shipped_lessons() -> tuple[Lesson, ...]:
-    """A process draws several sweeps."""
-    return load_lessons()
+_kept_lessons = cache(load_lessons)
+"""A process draws several sweeps."""
 
 
 def known_lessons(results: Path) -> tuple[Lesson, ...]:
@@ -121,7 +119,7 @@ def known_lessons(results: Path) -> tuple[Lesson, ...]:
     All of them are one family. Raises RequestError for an invalid file, or a name that occurs twice.
     """
     own = results / PATH.name
-    lessons = _shipped_lessons()
+    lessons = _kept_lessons(PATH)
     if own.exists():
         lessons += load_lessons(own)
     name, count = Counter(lesson.name for lesson in lessons).most_common(1)[0]
