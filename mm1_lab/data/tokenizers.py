@@ -41,6 +41,7 @@ class BackendTokenizer:
         self.begin = begin
         self.end = end
         self.image = image
+        self._special = [pad, begin, end, image]
 
     def encode(self, text: str) -> list[int]:
         return self._backend.encode(text, add_special_tokens=False).ids
@@ -51,7 +52,7 @@ class BackendTokenizer:
             yield encoding.ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        special = {self.pad, self.begin, self.end, self.image}
+        special = set(self._special)
         return self._backend.decode([i for i in ids if i not in special], skip_special_tokens=True)
 
     @property
@@ -65,8 +66,7 @@ class BackendTokenizer:
 
     @property
     def digest(self) -> str:
-        ids = [self.pad, self.begin, self.end, self.image]
-        return hashlib.sha256((canonical_json(ids) + self._backend.to_str()).encode()).hexdigest()[:16]
+        return hashlib.sha256((canonical_json(self._special) + self._backend.to_str()).encode()).hexdigest()[:16]
 
 
 def bpe_tokenizer(texts: Iterable[str], size: int, folder: Path) -> BackendTokenizer:

@@ -54,10 +54,11 @@ def write_code(folder: Path, own: OwnConnectors | None) -> None:
 
 def library_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     backend = tokenizer.backend
-    named = {"pad_token": tokenizer.pad, "bos_token": tokenizer.begin, "eos_token": tokenizer.end}
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
-        **{name: backend.id_to_token(number) for name, number in named.items()},
+        pad_token=backend.id_to_token(tokenizer.pad),
+        bos_token=backend.id_to_token(tokenizer.begin),
+        eos_token=backend.id_to_token(tokenizer.end),
         extra_special_tokens=[IMAGE],
         padding_side="left",
         clean_up_tokenization_spaces=False,

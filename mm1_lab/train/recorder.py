@@ -52,7 +52,7 @@ class Recorder(pl.Callback):
         """Routing counts of the experts since the last point; see `States`."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._unread = self.total.new_zeros(self.total.shape, device=pl_module.device)
+        self._unread = torch.zeros_like(self.total, device=pl_module.device)
         self._most_steps = STEPS_BETWEEN_READS[pl_module.device.type]
         self._read_step = trainer.global_step
         self._read_at = self._read_step + 1
