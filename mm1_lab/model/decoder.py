@@ -8,14 +8,13 @@ make some heads attend a few positions back from the first step on. Training is 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, Qwen2Config, Qwen2MoeConfig
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qwen2MoeTopKRouter
@@ -194,13 +193,13 @@ def leave_to_team(model: PreTrainedModel, folder: Path, whole: Sequence[str] = (
     if team.size() == 1:
         return None
     own = model.state_dict()
-    stored = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    stored: dict[str, Any] = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     if own.keys() - stored.keys() - set(model.all_tied_weights_keys):
         return None
     unread = []
     for name in own.keys() & stored.keys():
         is_sharded = own[name].ndim > 0 and own[name].numel() > 0 and name not in whole
-        if is_sharded and cast(TensorStorageMetadata, stored[name]).size == own[name].shape:
+        if is_sharded and stored[name].size == own[name].shape:
             unread.append(name)
     model.unread = Unread(folder, sorted(unread))
     rest: dict[str, Tensor] = {}

@@ -178,9 +178,7 @@ def _document_attention(
     `shapes`.
     """
     is_grouped = query.shape[1] > key.shape[1]
-    query = query[0].transpose(0, 1)
-    key = key[0].transpose(0, 1)
-    value = value[0].transpose(0, 1)
+    query, key, value = (one[0].transpose(0, 1) for one in (query, key, value))
     if bounds is not None:
         width = value.shape[-1]
         # the kernels take heads whose width is a multiple of 8; columns of zeros change nothing

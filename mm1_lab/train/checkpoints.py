@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -117,7 +117,7 @@ class ProcessStrategy(SingleDeviceStrategy):
             numbers = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
             optimiser["state"][parameter] = numbers
         if self.root_device.type in WRITTEN_BESIDE_TRAINING:
-            copies = cast(dict[str, Tensor], self._stager.stage(tensors))
+            copies: Any = self._stager.stage(tensors)
             self._writing = self._thread.submit(self._write, copies, checkpoint, Path(filepath))
         else:
             self._write(tensors, checkpoint, Path(filepath))

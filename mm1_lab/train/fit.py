@@ -61,7 +61,7 @@ def fit(
     module = Training(network, objective, stage.training, stage.fingerprint, stage.precision)
     with _quiet():
         trainer = pl.Trainer(
-            accelerator="cuda" if team.device().type == "cuda" else "cpu",
+            accelerator=team.device().type,
             devices=1,
             strategy=ProcessStrategy(team.device()),
             plugins=[LightningEnvironment()],  # under srun Lightning would take part in the job, and refuse --ntasks

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,11 +35,11 @@ class ShardedAdafactor(Adafactor):
                     state["exp_avg_sq"] = torch.zeros_like(parameter)
                     continue
                 everywhere = [Replicate()] * parameter.device_mesh.ndim
-                rows = cast(DTensor, parameter.mean(dim=-1))
+                rows: Any = parameter.mean(dim=-1)
                 whole = [Replicate() if place.is_partial() else place for place in rows.placements]
                 state["exp_avg_sq_row"] = torch.zeros_like(rows.redistribute(placements=whole))
-                columns = cast(DTensor, parameter.mean(dim=-2)).redistribute(placements=everywhere)
-                state["exp_avg_sq_col"] = torch.zeros_like(columns)
+                columns: Any = parameter.mean(dim=-2)
+                state["exp_avg_sq_col"] = torch.zeros_like(columns.redistribute(placements=everywhere))
 
     @staticmethod
     def _approx_sq_grad(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ the final weights, which must fit its memory: 4 bytes per parameter. For checkpo
 import copy
 import math
 import os
-from typing import cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -88,7 +88,7 @@ class ShardedNetwork:
     def whole(self) -> nn.Module:
         """The original network with its trained weights in the first process; without weights in the others."""
         in_first = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        weights = cast(dict[str, torch.Tensor], get_model_state_dict(self._network, options=in_first))
+        weights: dict[str, Any] = get_model_state_dict(self._network, options=in_first)
         if team.is_first():
             shaped = {name: weights[name].view(empty.shape) for name, empty in self._twin.state_dict().items()}
             self._twin.load_state_dict(shaped, assign=True)
