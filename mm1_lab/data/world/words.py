@@ -101,6 +101,7 @@ VOCABULARY = tuple(
         ]
     )
 )
+_IDS = {word: number for number, word in enumerate(VOCABULARY) if word not in SPECIAL}
 
 
 class WorldTokenizer:
@@ -109,12 +110,8 @@ class WorldTokenizer:
     pad, begin, end, image = range(4)
     size = len(VOCABULARY)
 
-    def __init__(self) -> None:
-        self._ids = {word: number for number, word in enumerate(VOCABULARY) if word not in SPECIAL}
-
     def encode(self, text: str) -> list[int]:
-        ids = self._ids
-        return [ids[word] for word in text.split()]
+        return [_IDS[word] for word in text.split()]
 
     def decode(self, ids: Iterable[int]) -> str:
         return " ".join(VOCABULARY[number] for number in ids if number >= len(SPECIAL))
