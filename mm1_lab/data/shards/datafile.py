@@ -1,7 +1,6 @@
 """The `--data` file, which lists the files of each source of training data (docs/your-own-data.md shows one)."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Self
 
@@ -68,7 +67,7 @@ class Entry(Config):
                     f"{file.name!r} must end in {known}, and only JSON Lines may be compressed; {A_FOLDER_NEEDS}"
                 )
             folder = base / expanded(self.images) if self.images else file.folder
-            found.append(replace(file, folder=folder, reader=reader, image=self.image, text=self.text))
+            found.append(file._replace(folder=folder, reader=reader, image=self.image, text=self.text))
         return found
 
 

@@ -10,10 +10,10 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import fsspec
 
@@ -46,8 +46,7 @@ def make_once(path: Path, make: Callable[[Path], None]) -> None:
                 make(temporary)
 
 
-@dataclass(frozen=True)
-class File:
+class File(NamedTuple):
     name: str
     """An absolute path or a URL."""
     size: int
@@ -119,7 +118,7 @@ def find(
             for ending in (".csv", ".jsonl", ".parquet"):
                 beside = Path(f"{table}{ending}")
                 if beside.is_file():
-                    return [replace(_local_file(beside), folder=path)]
+                    return [_local_file(beside)._replace(folder=path)]
         if next(islice(path.rglob("*"), MOST_ENTRIES, None), None):
             raise RequestError(
                 f"{pattern!r} holds over {MOST_ENTRIES:,} files and folders; name a folder in it, or its tables "
