@@ -156,7 +156,7 @@ def told_and_asked(random: Random, in_order: bool = False) -> Parts:
 
 def plainly_told(random: Random) -> Parts:
     """A scene of few things in the wording of image text, then many questions: this teaches look-up by key."""
-    plain = partial(alt_text, complete=True, convention=FIRST)
+    plain = partial(_IN_FULL, convention=FIRST)
     voice = random.choice((plain, page_voice(random, complete=True)))
     return _told_and_asked(random, voice, _FEW, FIRST)
 
