@@ -266,7 +266,7 @@ class Study(Variant):
     @kept
     def trial_values(self, measure: Measure) -> pd.DataFrame:
         """`all_values` of the `distinct` arms; those that `first_alike` finds alike are one."""
-        return self.all_values(measure).groupby(self.first_alike(measure), sort=False).first()
+        return self.all_values(measure).groupby(self.first_alike(measure).get, sort=False).first()
 
     @kept
     def first_alike(self, measure: Measure) -> dict[str, str]:
