@@ -171,8 +171,8 @@ def _seen_by_rule(what: str, asked: pd.DataFrame, otherwise: CheckVerdict) -> It
             verdict = "pass"
         elif found.high >= least:
             verdict = "needs more seeds"
-        one = Check.within(check, what, found.estimate, low=found.low, high=found.high)
-        yield replace(one, needed=needed, verdict=verdict)
+        value, low, high = found.estimate, found.low, found.high
+        yield Check(check=check, what=what, value=value, low=low, high=high, needed=needed, verdict=verdict)
 
 
 def _room_above(scores: pd.DataFrame) -> Iterator[Check]:
