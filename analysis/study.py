@@ -272,7 +272,7 @@ class Study(Variant):
     def first_alike(self, measure: Measure) -> dict[str, str]:
         """Each of the `distinct` arms with the first one that has the same trained models and the same values at the
         seeds that both have, as arms have that differ in how other questions are asked: these are no repeats."""
-        found: dict[str, str] = {}
+        found = {}
         cells: dict[str, dict[int, tuple[Any, float]]] = {}
         by_cell: dict[tuple[Any, ...], str] = {}
         values = self.all_values(measure).loc[self.distinct].to_numpy()

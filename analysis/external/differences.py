@@ -86,7 +86,7 @@ def evidence_of(claim: OutsideClaim, common: Asked, looks: Sequence[int]) -> Out
     finished = [look for look in looks if look <= count]
     if not finished:
         return replace(evidence, reason=f"before the first look, at {looks[0]} seeds")
-    by_look: list[P] = []
+    by_look = []
     for look in finished:
         tests = tests_of(weights, means, look)
         by_look.append(_largest_p(claim, tests) if _widest(tests).interval.error > least else {})

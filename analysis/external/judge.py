@@ -23,7 +23,7 @@ from analysis.judging.p_values import DECIDED, Tested, holm, sides
 from analysis.judging.sequential import FUTILE, chance_yet, levels_of_looks
 from analysis.seeds import seeds_needed
 from analysis.statistics import LEVEL
-from mm1_lab.config import Expectation, RequestError
+from mm1_lab.config import RequestError
 
 ONCE = (
     "Judged once, by the runs that are there; to add runs until it is decided, name the looks beforehand (--looks "
@@ -81,7 +81,7 @@ def judge(
         raise RequestError(f"looks {looks}: give increasing numbers of seeds, from 2 on, such as [4, 6, 8]")
     if claims is None:
         first, *others = table.arms
-        expect: Expectation = "less" if lower_is_better else "greater"
+        expect = "less" if lower_is_better else "greater"
         asked = [OutsideClaim(first=arm, second=first, expect=expect) for arm in others]
     elif lower_is_better:
         raise RequestError("--lower-is-better is for tables without CLAIMS; there say `expect: less`")

@@ -128,7 +128,7 @@ def _read_file(path: Path) -> pd.DataFrame:
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; of equal keys Python would keep the last."""
-    row: dict[str, Any] = {}
+    row = {}
     for name, value in pairs:
         if name in row:
             raise ValueError(f"the key {name!r} is there twice; leave one out")

@@ -94,8 +94,7 @@ def _number(value: float) -> float:
 
 def _rates(log_rate: Interval) -> list[float]:
     """A rate and its interval."""
-    rates: list[float] = to_rates([log_rate.estimate, log_rate.low, log_rate.high]).tolist()
-    return rates
+    return to_rates([log_rate.estimate, log_rate.low, log_rate.high]).tolist()
 
 
 def _optima(fit: Fit) -> pd.DataFrame:

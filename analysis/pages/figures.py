@@ -147,7 +147,7 @@ def _draw_column(axis: Axes, study: Study, column: Column, rows: Mapping[int, Sh
     for name, measure in column.measures.items():
         colour, usual, shift = looks[name]
         marks = defaultdict[str, list[tuple[float, float]]](list)
-        bars: list[tuple[float, float]] = []
+        bars = []
         for height, row in rows.items():
             at = height + shift
             marker, point = _mark(study, column.kind, measure, row, usual)

@@ -107,7 +107,7 @@ def means_table(study: Study) -> Table:
     name = study.sweep.reproduces or "arm"
     sources = study.paper.sources
     measures = shown_measures(study)
-    rows: list[dict[str, str]] = []
+    rows = []
     for shown in shown_rows(study):
         seeds = len(study.seed_values(shown.arm, study.measures[0]))
         lacking = f" ({seeds} of {len(study.seeds)} seeds)" if 0 < seeds < len(study.seeds) else ""

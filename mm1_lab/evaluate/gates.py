@@ -121,7 +121,7 @@ def text_gate(stage: EvaluationStage, decoder: Path, data: Data) -> Iterator[Che
 def read_from_pixels(sides: Mapping[int, int]) -> Iterator[Check]:
     """Whether higher resolutions show more; `sides`: side in pixels of each of the scale's resolutions. Of a picture in
     five views, an overview and its quarters, the reader sees the whole in the quarters' resolution."""
-    names: dict[int, Check] = {}
+    names = {}
     for resolution in (224, 336, 448):
         if resolution in sides:
             side = sides[resolution]
