@@ -4,8 +4,6 @@ Claims are one family under Holm's correction; with looks, p is over the looks (
 One run an arm gives no verdict: its interval, if any, is over questions.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

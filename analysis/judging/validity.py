@@ -5,8 +5,6 @@ results at every seed. Intervals are t intervals over seeds or, with one seed, i
 questions, conditional on the models at hand.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
