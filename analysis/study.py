@@ -409,7 +409,7 @@ class Study(Variant):
         if mean and measure != UNPARSED:
             return mean
         values = self.seed_values(arm, measure) or [np.nan]
-        return Interval(float(np.mean(values)), np.nan, np.nan)
+        return Interval(float(np.mean(values)))
 
     def over_questions(self, weights: Mapping[tuple[str, Measure], float], seeds: Sequence[int]) -> Interval:
         """A weighted sum of scores, by (arm, measure), with an interval over questions; averages `seeds` and shots.

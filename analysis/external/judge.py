@@ -90,8 +90,7 @@ def judge(
         check_arms(claim, arms)
     by_measure = {}
     for measure in dict.fromkeys([*(claim.measure for claim in asked), AVERAGE]):
-        scored = asked_by(table, measure)
-        if scored:
+        if scored := asked_by(table, measure):
             by_measure[measure] = scored
     for claim in asked:
         if claim.measure not in by_measure:
@@ -101,9 +100,10 @@ def judge(
         notes += _unlike_sizes(by_measure[AVERAGE])
     evidence, alone = [], []
     for claim in asked:
-        if table.paired and (count := by_measure[claim.measure].alone(list(claim.weights))):
+        scored = by_measure[claim.measure]
+        if table.paired and (count := scored.alone(list(claim.weights))):
             alone.append(f"{claim.name}: {count}")
-        common, left_out = in_common(claim, by_measure[claim.measure])
+        common, left_out = in_common(claim, scored)
         evidence.append(evidence_of(claim, common, looks))
         if left_out:
             notes.append(left_out)
