@@ -64,6 +64,8 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("fit-lr-law", "--from", "runs.csv"), "--from runs.csv: there is no such file"),
         (("fit-lr-law", "--from", "file", "--sizes", "9M"), "--sizes is for a search; with --from"),
         (("fit-lr-law", "--from", "file", "--seeds", "3"), "--seeds is for a search; with --from"),
+        (("fit-lr-law", "--from", "file", "--inline"), "--inline is for a search; with --from"),
+        (("fit-lr-law", "--from", "file", "--address", "auto"), "--address is for a search; with --from"),
         (("run", "data_mix", *SMOKE, "--set", "resources.cpus=4096"), "needs 4096 CPUs, but this machine lacks them"),
         (("status", "--results", "nowhere"), "nowhere: there is no such folder"),
         (("gc", "--store", "nowhere"), "nowhere: there is no such folder"),

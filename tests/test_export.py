@@ -432,6 +432,8 @@ def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch,
     assert "there is no such folder" in told("./nowhere")
     assert "is not a model written by `mm1-lab export`" in damaged("bare", lambda at: (at / "config.json").unlink())
     assert "model_type is 'clip'" in told(str(saved.save_encoder("clip", tmp_path / "clip")))
+    bare = damaged("early", lambda at: change(at / "config.json", '"connector":', '"conector":'))
+    assert "is not a model written by `mm1-lab export` (KeyError: 'connector')" in bare
     torn = damaged("cut", lambda at: os.truncate(at / "model.safetensors", 9999))
     assert "is not a model written by `mm1-lab export` (SafetensorError" in torn
     assert "its weights lack connector" in damaged("parts", without_connector)

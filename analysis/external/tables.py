@@ -225,7 +225,7 @@ def make_scores(
     frame = pd.DataFrame(index=table.index)
     for name in ("arm", "benchmark", "question", "shots", "seed"):
         frame[name] = labels(table[name], name, where) if name in table else ""
-    is_ours = set(table) >= OURS and set(table["family"]) <= set(get_args(Family))
+    is_ours = set(table) >= OURS and set(table["family"].map(str)) <= set(get_args(Family))
     frame["family"] = table["family"] if is_ours else ""
     paired = "seed" in table
     frame["repeat"] = 0 if paired else frame.groupby(["arm", "benchmark", "shots", "question"]).cumcount()

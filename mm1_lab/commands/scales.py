@@ -45,7 +45,7 @@ def check_scale(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.execution.executor import make_executor
 
     known = (*GATES, "validity")
-    only = [gate for text in options.only for gate in text.split(",")]
+    only = [gate.strip() for text in options.only for gate in text.split(",")]
     for gate in only:
         if gate not in known:
             raise RequestError(f"--only: there is no gate {gate!r}{nearest(gate, known)}")
@@ -157,7 +157,7 @@ def fit_lr_law(options: argparse.Namespace) -> int:
 def _fit_file(options: argparse.Namespace) -> int:
     if not options.file.is_file():
         raise RequestError(f"--from {options.file}: there is no such file")
-    for unused in ("sizes", "data", "set", "seeds", "share", "minutes"):
+    for unused in ("sizes", "data", "set", "seeds", "inline", "address", "share", "minutes"):
         if getattr(options, unused) not in (None, [], False, opt.ONE_SEED):
             raise RequestError(f"--{unused} is for a search; with --from a table is fitted, and nothing is trained")
     from analysis.law.fit import fit_objective, fit_runs

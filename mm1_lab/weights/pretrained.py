@@ -128,6 +128,7 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
         encoder = _exported_tower(name, folder, config["encoder_config"])
         processor = load_json(folder / "processor_config.json")
         seen = {"blind": processor["blind"], "pictures": processor.get("shape"), "views": processor.get("views", 1)}
+        seen["connector"] = config["connector"]
         tuned, template = processor.get("tuned"), folder / "chat_template.jinja"
         if tuned is None:  # an older export: before tuning, its template joins the parts of messages and ends no answer
             tuned = template.exists() and "eos_token" in template.read_text(encoding="utf-8")
@@ -147,7 +148,7 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
             "experts_per_token": text.num_experts_per_tok,
         }
     found = decoder | {"family": "mm1", "encoder": encoder, "decoder": decoder | text_shape(decoder["size"], text)}
-    found |= seen | {"connector": config["connector"], "tuned": tuned}
+    found |= seen | {"tuned": tuned}
     return PretrainedMM1.parse(found, str(folder / "config.json"))
 
 

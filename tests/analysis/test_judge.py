@@ -879,6 +879,8 @@ def test_a_family_of_ones_own_is_not_the_lab_s() -> None:
     scores = {"text": {"a": [70, 70.1], "b": [50, 50.1]}, "vqa": {"a": [50, 50.1], "b": [53, 53.1]}}
     frame = pd.concat([table(arms, benchmark=name, family=name) for name, arms in scores.items()])
     assert judge(frame).claims[0]["difference"] == pytest.approx(-8.5)
+    of_json_lines = frame.assign(family=[[name] for name in frame["family"]], metric="accuracy")
+    assert judge(of_json_lines).claims[0]["difference"] == pytest.approx(-8.5)
 
 
 def test_text_core_is_the_mean_over_benchmarks_without_images() -> None:

@@ -103,7 +103,7 @@ def test_one_gate_alone_needs_no_weights(place: Place, check: Told, monkeypatch:
     assert "Validity of the base: data_mix, scale mini" in told and re.search(r"\ncost +seconds .* reported", told)
     assert "Validity of the base: controls, scale mini" in told and "\norder of the data" in told
     assert not list(place.results.glob("store/*/DONE"))
-    assert "there is no gate 'prompt'; did you mean 'prompts'" in check("smoke", "--only", "prompt", code=2)
+    assert "there is no gate 'prompt'; did you mean 'prompts'" in check("smoke", "--only", "words, prompt", code=2)
 
 
 def test_scales_of_few_settings_are_asked_what_they_have(
