@@ -13,7 +13,7 @@ UNSET = "unset"
 
 def levels_of(recipe: Recipe) -> dict[str, str]:
     """Every axis of a recipe with its level as the recipe names it; the mix of sources is one axis."""
-    levels: dict[str, str] = {}
+    levels = {}
     for name, value in recipe.model_dump(mode="json").items():
         axis = name.replace("_", " ")
         if name == "data_mix":

@@ -135,7 +135,7 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
     study, rules = read_judged(folder)
     lessons = known_lessons(folder.absolute().parents[1])
     output = Output(target, latex=latex)
-    tables: dict[str, list[Table]] = {}
+    tables = {}
     claims_table = None
     levels = measures = pd.DataFrame()
     with styled():

@@ -48,11 +48,11 @@ cannot tell (86 %)."""
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate with its standard error; intervals and tests are Student's t."""
+    """An estimate with its standard error, NaN if that is not known; intervals and tests are Student's t."""
 
     estimate: float
-    error: float
-    degrees_of_freedom: float
+    error: float = np.nan
+    degrees_of_freedom: float = np.nan
 
     def __bool__(self) -> bool:
         """Whether there is an interval around the estimate."""
@@ -85,7 +85,7 @@ class Interval:
         return float(stdtr(self.degrees_of_freedom, t))
 
 
-UNKNOWN = Interval(np.nan, np.nan, np.nan)
+UNKNOWN = Interval(np.nan)
 """Stands for a missing estimate."""
 
 
@@ -230,7 +230,7 @@ def sum_over_questions(terms: Iterable[tuple[pd.Series[float], pd.Series[int], p
     total = variances.sum()
     spread = (variances**2 / freedom).sum()
     degrees = total**2 / spread if spread > 0 else freedom.sum()
-    return Interval(estimate=estimate, error=float(np.sqrt(total)), degrees_of_freedom=float(degrees))
+    return Interval(estimate, float(np.sqrt(total)), float(degrees))
 
 
 def over_blocks(rows: pd.DataFrame) -> Interval:

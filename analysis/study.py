@@ -265,13 +265,13 @@ class Study(Variant):
     @kept
     def trial_values(self, measure: Measure) -> pd.DataFrame:
         """`all_values` of the `distinct` arms; those that `first_alike` finds alike are one."""
-        return self.all_values(measure).groupby(self.first_alike(measure), sort=False).first()
+        return self.all_values(measure).groupby(self.first_alike(measure).get, sort=False).first()
 
     @kept
     def first_alike(self, measure: Measure) -> dict[str, str]:
         """Each of the `distinct` arms with the first one that has the same trained models and the same values at the
         seeds that both have, as arms have that differ in how other questions are asked: these are no repeats."""
-        found: dict[str, str] = {}
+        found = {}
         cells: dict[str, dict[int, tuple[Any, float]]] = {}
         by_cell: dict[tuple[Any, ...], str] = {}
         values = self.all_values(measure).loc[self.distinct].to_numpy()
@@ -408,7 +408,7 @@ class Study(Variant):
         if mean and measure != UNPARSED:
             return mean
         values = self.seed_values(arm, measure) or [np.nan]
-        return Interval(float(np.mean(values)), np.nan, np.nan)
+        return Interval(float(np.mean(values)))
 
     def over_questions(self, weights: Mapping[tuple[str, Measure], float], seeds: Sequence[int]) -> Interval:
         """A weighted sum of scores, by (arm, measure), with an interval over questions; averages `seeds` and shots.

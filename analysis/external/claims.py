@@ -1,7 +1,5 @@
 """Claims about the arms of a table."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

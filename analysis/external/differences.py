@@ -78,7 +78,7 @@ def evidence_of(claim: OutsideClaim, common: Asked, looks: Sequence[int]) -> Out
         reason = f"the {over} change nothing, as if one model had been scored several times"
         if paired and theirs.std(axis=1).max() > least:
             reason = SAME
-        return OutsideEvidence(Interval(found.estimate, math.nan, math.nan), count=count, reason=reason)
+        return OutsideEvidence(Interval(found.estimate), count=count, reason=reason)
     own_degrees = count - 1 if paired else int((theirs.count(axis=1) - 1).sum())
     evidence = OutsideEvidence(found, over, count, error_of_one, own_degrees)
     if not looks:
@@ -86,7 +86,7 @@ def evidence_of(claim: OutsideClaim, common: Asked, looks: Sequence[int]) -> Out
     finished = [look for look in looks if look <= count]
     if not finished:
         return replace(evidence, reason=f"before the first look, at {looks[0]} seeds")
-    by_look: list[P] = []
+    by_look = []
     for look in finished:
         tests = tests_of(weights, means, look)
         by_look.append(_largest_p(claim, tests) if _widest(tests).interval.error > least else {})

@@ -4,8 +4,6 @@ Claims are one family under Holm's correction; with looks, p is over the looks (
 One run an arm gives no verdict: its interval, if any, is over questions.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from analysis.judging.p_values import DECIDED, Tested, holm, sides
 from analysis.judging.sequential import FUTILE, chance_yet, levels_of_looks
 from analysis.seeds import seeds_needed
 from analysis.statistics import LEVEL
-from mm1_lab.config import Expectation, RequestError
+from mm1_lab.config import RequestError
 
 ONCE = (
     "Judged once, by the runs that are there; to add runs until it is decided, name the looks beforehand (--looks "
@@ -81,7 +79,7 @@ def judge(
         raise RequestError(f"looks {looks}: give increasing numbers of seeds, from 2 on, such as [4, 6, 8]")
     if claims is None:
         first, *others = table.arms
-        expect: Expectation = "less" if lower_is_better else "greater"
+        expect = "less" if lower_is_better else "greater"
         asked = [OutsideClaim(first=arm, second=first, expect=expect) for arm in others]
     elif lower_is_better:
         raise RequestError("--lower-is-better is for tables without CLAIMS; there say `expect: less`")
@@ -92,8 +90,7 @@ def judge(
         check_arms(claim, arms)
     by_measure = {}
     for measure in dict.fromkeys([*(claim.measure for claim in asked), AVERAGE]):
-        scored = asked_by(table, measure)
-        if scored:
+        if scored := asked_by(table, measure):
             by_measure[measure] = scored
     for claim in asked:
         if claim.measure not in by_measure:
@@ -103,9 +100,10 @@ def judge(
         notes += _unlike_sizes(by_measure[AVERAGE])
     evidence, alone = [], []
     for claim in asked:
-        if table.paired and (count := by_measure[claim.measure].alone(list(claim.weights))):
+        scored = by_measure[claim.measure]
+        if table.paired and (count := scored.alone(list(claim.weights))):
             alone.append(f"{claim.name}: {count}")
-        common, left_out = in_common(claim, by_measure[claim.measure])
+        common, left_out = in_common(claim, scored)
         evidence.append(evidence_of(claim, common, looks))
         if left_out:
             notes.append(left_out)

@@ -118,17 +118,17 @@ def _results(path: Path) -> dict[str, Any] | None:
 
 def _scores_of(tasks: Mapping[str, list[_Task]]) -> tuple[pd.DataFrame, list[str]]:
     """A row per question, or per task, of every run; and notes."""
-    rows: list[dict[str, Any]] = []
+    rows = []
     by_metric: dict[str, list[str]] = {}
     without_questions, without_score = [], []
-    picked: list[tuple[str, str, Metric, list[_Task], list[dict[str, float]]]] = []
+    picked = []
     for name, runs in tasks.items():
         in_all = [metric for metric in runs[0].metrics if all(metric in run.metrics for run in runs)]
         if not in_all:
             without_score.append(name)
             continue
         chosen = in_all[0]
-        questions: list[dict[str, float]] = []
+        questions = []
         for candidate in in_all:
             found = [run.questions[candidate] for run in runs]
             if all(found):
@@ -171,7 +171,7 @@ def _tasks(path: Path, told: Mapping[str, Any], arm: str, seed: str) -> Iterator
     group_of = _groups(told)
     for name, values in told["results"].items():
         more_is_better = (told.get("higher_is_better") or {}).get(name) or {}
-        metrics: dict[Metric, float] = {}
+        metrics = {}
         for key, value in values.items():
             metric, _, answers = key.partition(",")  # `acc,none` is a metric, `sample_len` is none
             if not isinstance(value, int | float) or not answers or "stderr" in metric or not math.isfinite(value):
@@ -193,7 +193,7 @@ def _tasks(path: Path, told: Mapping[str, Any], arm: str, seed: str) -> Iterator
 def _groups(told: Mapping[str, Any]) -> dict[str, str]:
     """By task, the outermost group that a mean is reported of; others are mere lists of benchmarks."""
     members = told.get("group_subtasks") or {}
-    group_of: dict[str, str] = {}
+    group_of = {}
 
     def add(group: str, names: Iterable[str]) -> None:
         for name in names:

@@ -128,7 +128,7 @@ def _read_file(path: Path) -> pd.DataFrame:
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; of equal keys Python would keep the last."""
-    row: dict[str, Any] = {}
+    row = {}
     for name, value in pairs:
         if name in row:
             raise ValueError(f"the key {name!r} is there twice; leave one out")
@@ -149,11 +149,11 @@ def read_csv(path: Path) -> pd.DataFrame:
     if twice := [name for name in names if name and names.count(name) > 1]:  # pandas would rename the second one
         raise ValueError(f"the column {twice[0]!r} is there twice; leave one out")
 
-    def read(quoting: int) -> pd.DataFrame:
+    def read(has_quotes: bool) -> pd.DataFrame:
         return pd.read_csv(
             path,
             sep=separator,
-            quoting=quoting,
+            quoting=csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE,
             dtype=str,
             keep_default_na=False,
             skipinitialspace=True,
@@ -163,13 +163,13 @@ def read_csv(path: Path) -> pd.DataFrame:
         )
 
     try:
-        table = read(csv.QUOTE_MINIMAL)
+        table = read(has_quotes=True)
     except pd.errors.ParserError:
         if separator != "\t":
             raise
-        table = read(csv.QUOTE_NONE)
+        table = read(has_quotes=False)
     if separator == "\t" and table.map(lambda cell: "\n" in cell).any(axis=None):
-        table = read(csv.QUOTE_NONE)  # a remark began with a quote, which swallowed rows up to the next one
+        table = read(has_quotes=False)  # a remark began with a quote, which swallowed rows up to the next one
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for names of rows
         raise ValueError("a row has more cells than the header; name every column, or remove cells")
     table.index += above + 2

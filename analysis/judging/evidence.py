@@ -106,7 +106,7 @@ class Evidence:
 
 def of_lessons(study: Study, lessons: Iterable[Lesson], fits: Sequence[Fit] = ()) -> list[Evidence]:
     """The evidence on each part of the lessons about a sweep; `fits` are those of a search for the law."""
-    found: list[Evidence] = []
+    found = []
     for lesson in lessons:
         if lesson.sweep != study.sweep.name:
             continue
@@ -219,7 +219,7 @@ def _tests(difference: Difference, claim: Claim, at_looks: Sequence[int], seen: 
     A look at which the claim has no more seeds than at the last, as an arm got none or failed, is not tested again;
     nor is one whose seeds were all `seen` before the claim.
     """
-    tests: list[P] = []
+    tests = []
     before = 1
     for count in at_looks:
         is_new = count > before and not set(difference.seeds[:count]) <= set(seen)

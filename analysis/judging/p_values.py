@@ -99,8 +99,7 @@ def holm(p: Mapping[str, P]) -> dict[str, Tested]:
     tested = {}
     for name in sorted(smallest, key=lambda name: smallest[name]):
         p_holm = min(1.0, max(p_holm, left * smallest[name]))
-        verdict: Verdict = verdict_from_p(p[name], tests) if p_holm <= LEVEL else "undecided"
-        tested[name] = Tested(verdict, p_holm, tests)
+        tested[name] = Tested(verdict_from_p(p[name], tests), p_holm, tests)
         left -= 1
         if p_holm <= LEVEL:
             tests = left

@@ -15,7 +15,7 @@ it. Holm's correction of these is the closed test of Maurer and Bretz (2013, Sta
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -112,7 +112,7 @@ def levels_of_looks(level: float, looks: Sequence[int]) -> list[float]:
     return [float(np.exp(np.interp(np.log(level), overall, of_look))) for of_look in nominal.T]
 
 
-@lru_cache(maxsize=64)
+@cache
 def _table(looks: tuple[int, ...]) -> tuple[Floats, Floats]:
     """ln of two-sided overall levels from 1e-6 to 1, (levels,), and of each look's nominal level, (levels, looks)."""
     shares = tuple(seeds / looks[-1] for seeds in looks)

@@ -5,8 +5,6 @@ results at every seed. Intervals are t intervals over seeds or, with one seed, i
 questions, conditional on the models at hand.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -171,8 +169,8 @@ def _seen_by_rule(what: str, asked: pd.DataFrame, otherwise: CheckVerdict) -> It
             verdict = "pass"
         elif found.high >= least:
             verdict = "needs more seeds"
-        one = Check.within(check, what, found.estimate, low=found.low, high=found.high)
-        yield replace(one, needed=needed, verdict=verdict)
+        value, low, high = found.estimate, found.low, found.high
+        yield Check(check=check, what=what, value=value, low=low, high=high, needed=needed, verdict=verdict)
 
 
 def _room_above(scores: pd.DataFrame) -> Iterator[Check]:

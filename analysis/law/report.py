@@ -67,31 +67,25 @@ def write_fits(output: Output, runs: Runs, fits: Sequence[Fit], targets: Mapping
 def _law_values(fit: Fit, targets: Mapping[str, float]) -> dict[str, Any]:
     """What law.json says about a fit."""
     law = fit.law
-    values: dict[str, Any] = {
+    terms = {"ln N": law.slope, "constant": law.constant} if law else {}
+    predictions = []
+    if law:
+        for name, params in targets.items():
+            rate, low, high = map(_number, _rates(law.predict(params)))
+            mm1 = PAPER_LAW.rate(params)
+            predictions.append({"size": name, "params": params, "value": rate, "low": low, "high": high, "mm1": mm1})
+    return {
         "objective": fit.objective.column,
         "lower_is_better": fit.objective.lower_is_better,
-        "n": 0,
+        "n": law.slope.degrees_of_freedom + 2 if law else 0,
         "seeds": fit.seeds,
-        "coefficients": None,
-        "intervals": None,
+        "coefficients": {name: _number(term.estimate) for name, term in terms.items()} or None,
+        "intervals": {name: [_number(term.low), _number(term.high)] for name, term in terms.items()} or None,
         "why": fit.why or None,
-        "degrees_of_freedom": None,
-        "scatter": None,
-        "predictions": [],
+        "degrees_of_freedom": law.slope.degrees_of_freedom if law else None,
+        "scatter": _number(law.scatter) if law else None,
+        "predictions": predictions,
     }
-    if law is None:
-        return values
-    terms = {"ln N": law.slope, "constant": law.constant}
-    values["n"] = law.slope.degrees_of_freedom + 2
-    values["coefficients"] = {name: _number(term.estimate) for name, term in terms.items()}
-    values["intervals"] = {name: [_number(term.low), _number(term.high)] for name, term in terms.items()}
-    values["degrees_of_freedom"] = law.slope.degrees_of_freedom
-    values["scatter"] = _number(law.scatter)
-    for name, params in targets.items():
-        rate, low, high = map(_number, _rates(law.predict(params)))
-        prediction = {"size": name, "params": params, "value": rate, "low": low, "high": high}
-        values["predictions"].append(prediction | {"mm1": PAPER_LAW.rate(params)})
-    return values
 
 
 def _number(value: float) -> float:
@@ -100,8 +94,7 @@ def _number(value: float) -> float:
 
 def _rates(log_rate: Interval) -> list[float]:
     """A rate and its interval."""
-    rates: list[float] = to_rates([log_rate.estimate, log_rate.low, log_rate.high]).tolist()
-    return rates
+    return to_rates([log_rate.estimate, log_rate.low, log_rate.high]).tolist()
 
 
 def _optima(fit: Fit) -> pd.DataFrame:

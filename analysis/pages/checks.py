@@ -1,7 +1,5 @@
 """Tables of checks: of a sweep's base, and of a scale's gates."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path

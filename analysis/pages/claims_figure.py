@@ -96,14 +96,8 @@ def _draw(axis: Axes, place: int, row: Row) -> None:
     low, high = np.clip(ends, left, right)
     axis.barh(place, high - low, height=0.72, left=low, color="#EFEFEF", linewidth=0, zorder=0)
     word, colour = _verdict(row)
-    mark: dict[str, Any] = {
-        "markersize": 4,
-        "linestyle": "none",
-        "color": colour,
-        "mfc": colour,
-    }
-    if row["interval"] == "questions":
-        mark["mfc"] = "white"
+    fill = "white" if row["interval"] == "questions" else colour
+    mark: dict[str, Any] = {"markersize": 4, "linestyle": "none", "color": colour, "mfc": fill}
     axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.4)
     if row["low"] < left:
         axis.plot(left, place, marker=CARETLEFT, clip_on=False, **mark)

@@ -56,7 +56,7 @@ def compare_arms(
             known = nearest(arm, study.scored)
             raise RequestError(f"{study.folder}: the arm {arm!r} has no scores{known}")
     study = study.at_seeds(_compared(study, own, only))
-    rows: list[dict[str, Any]] = []
+    rows = []
     for one in [measure] if measure else [*study.measures, *study.own_benchmarks]:
         difference = Difference(study, {(first, one): 1.0, (second, one): -1.0})
         found = difference.found

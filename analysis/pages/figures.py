@@ -147,7 +147,7 @@ def _draw_column(axis: Axes, study: Study, column: Column, rows: Mapping[int, Sh
     for name, measure in column.measures.items():
         colour, usual, shift = looks[name]
         marks = defaultdict[str, list[tuple[float, float]]](list)
-        bars: list[tuple[float, float]] = []
+        bars = []
         for height, row in rows.items():
             at = height + shift
             marker, point = _mark(study, column.kind, measure, row, usual)
@@ -168,9 +168,9 @@ def _mark(study: Study, kind: str, measure: Measure, row: Shown, marker: str) ->
     """The marker of a row, and its value; UNKNOWN if there is none."""
     if kind == "paper":
         number = study.paper.value(row.panel, row.label, measure)
-        return ">" if number.bound == "above" else marker, Interval(number.value, np.nan, np.nan)
+        return ">" if number.bound == "above" else marker, Interval(number.value)
     if not row.arm:
-        return "|", Interval(study.majority(measure) if kind == "points" else np.nan, np.nan, np.nan)
+        return "|", Interval(study.majority(measure) if kind == "points" else np.nan)
     if kind == "loss":
         return marker, one_sample(study.seed_values(row.arm, measure))
     return marker, study.mean(row.arm, measure)

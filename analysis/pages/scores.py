@@ -107,7 +107,7 @@ def means_table(study: Study) -> Table:
     name = study.sweep.reproduces or "arm"
     sources = study.paper.sources
     measures = shown_measures(study)
-    rows: list[dict[str, str]] = []
+    rows = []
     for shown in shown_rows(study):
         seeds = len(study.seed_values(shown.arm, study.measures[0]))
         lacking = f" ({seeds} of {len(study.seeds)} seeds)" if 0 < seeds < len(study.seeds) else ""
@@ -116,9 +116,7 @@ def means_table(study: Study) -> Table:
         published = {measure: study.paper.value(shown.panel, shown.label, measure) for measure in measures}
         if any(published.values()):
             row = {"group": shown.heading, name: f"*{shown.label}, MM1*"}
-            for measure, number in published.items():
-                row[str(measure)] = published_cell(number, sources)
-            rows.append(row)
+            rows.append(row | {str(measure): published_cell(number, sources) for measure, number in published.items()})
     majority = {str(measure): as_text(study.majority(measure)).replace(MISSING, "") for measure in measures}
     if any(majority.values()):
         rows.append({"group": CONTROLS, name: "majority answer"} | majority)

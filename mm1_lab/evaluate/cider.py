@@ -30,10 +30,7 @@ def cider(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> li
     words = [[caption_words(text) for text in texts] for texts in references]
     questions: Counter[NGram] = Counter()  # in the references of how many questions an n-gram occurs
     for texts in words:
-        ngrams: set[NGram] = set()
-        for text in texts:
-            ngrams.update(_ngrams(text))
-        questions.update(ngrams)
+        questions.update({ngram for text in texts for ngram in _ngrams(text)})
 
     def vector(text: list[str]) -> Vector:
         weights = {}

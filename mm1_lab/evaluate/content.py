@@ -46,9 +46,7 @@ def _colour_after(words: list[str]) -> str:
 def content(caption: str, references: Iterable[str]) -> float:
     """F1 (0 to 100) of the caption's propositions against those of all references."""
     said = propositions(caption)
-    true: set[Proposition] = set()
-    for reference in references:
-        true |= propositions(reference)
+    true = set[Proposition]().union(*map(propositions, references))
     if not said and not true:
         return 0.0
     return 200 * len(said & true) / (len(said) + len(true))
@@ -57,9 +55,7 @@ def content(caption: str, references: Iterable[str]) -> float:
 def followed(caption: str, references: Iterable[str]) -> float:
     """Of the caption's words that have a second word of the same meaning, the percentage in the references' convention:
     what a caption takes up from demonstrations, be it true or not. 0 for a caption without such words."""
-    wanted: set[str] = set()
-    for reference in references:
-        wanted.update(reference.split())
+    wanted = {word for reference in references for word in reference.split()}
     agreeing = total = 0
     for pairs in SECOND.values():
         second_wanted = not wanted.isdisjoint(pairs.values())

@@ -72,7 +72,7 @@ def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache
     for stage in stages:
         most = context_length(stage.model)
         writer = PromptWriter.of(stage, tokenizer)
-        form = (most, stage.model.tuned, writer)
+        form = (most, writer)
         if form in measured:
             continue
         measured.add(form)

@@ -121,7 +121,7 @@ def text_gate(stage: EvaluationStage, decoder: Path, data: Data) -> Iterator[Che
 def read_from_pixels(sides: Mapping[int, int]) -> Iterator[Check]:
     """Whether higher resolutions show more; `sides`: side in pixels of each of the scale's resolutions. Of a picture in
     five views, an overview and its quarters, the reader sees the whole in the quarters' resolution."""
-    names: dict[int, Check] = {}
+    names = {}
     for resolution in (224, 336, 448):
         if resolution in sides:
             side = sides[resolution]
@@ -218,27 +218,23 @@ def text_benchmark(
         return None
 
     def draw_block(random: Random) -> list[Question]:
-        """Demonstrations, then questions, all in one voice; fewer if the voice takes too many words."""
+        """Demonstrations, then questions, all in one voice; none if the voice takes too many words."""
         voice = WORDINGS[wording](random)
-        drawn: list[Question] = []
-        while len(drawn) < shots + _BLOCK:
-            question = draw(random, "train" if len(drawn) < shots else "test", voice)
+        drawn = []
+        for place in range(shots + _BLOCK):
+            question = draw(random, "train" if place < shots else "test", voice)
             if question is None:
-                break
+                return []
             drawn.append(question)
         return drawn
 
     demonstrations, questions = [], []
     for number in range(max(1, stage.settings.questions // _BLOCK)):
         random = Random(f"{kind}/{wording}/{shots}/{number}")
-        drawn: list[Question] = []
-        voices = 0
-        while len(drawn) < shots + _BLOCK:
-            if voices == _VOICES:
-                lack = f"{shots} shots of {kind!r} in {wording} do not fit a row of {length} tokens"
-                raise RequestError(f"{lack}; --set fewer evaluate.shots or a larger sequence_length")
-            drawn = draw_block(random)
-            voices += 1
+        drawn = next(filter(None, (draw_block(random) for _ in range(_VOICES))), None)
+        if drawn is None:
+            lack = f"{shots} shots of {kind!r} in {wording} do not fit a row of {length} tokens"
+            raise RequestError(f"{lack}; --set fewer evaluate.shots or a larger sequence_length")
         demonstrations.append(tuple(drawn[:shots]))
         questions.append(tuple(drawn[shots:]))
     return Benchmark(

@@ -221,7 +221,7 @@ def majority_by_kind(benchmark: Benchmark) -> dict[str, float]:
     reach without seeing, merely by knowing which answers are common. Empty for captions."""
     if METRICS[benchmark.metric].free and benchmark.family != "chat":
         return {}
-    kinds: dict[str, list[Question]] = defaultdict(list)
+    kinds = defaultdict(list)
     for question in benchmark.questions:
         kinds[question.kind].append(question)
     majority = {}

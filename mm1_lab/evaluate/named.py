@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any, TypeVar, get_args
+from typing import TypeVar, get_args
 
 from pydantic import TypeAdapter
 
@@ -58,7 +58,7 @@ def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Sha
     if metric not in known:
         raise RequestError(f"{where}: there is no metric {metric!r}{nearest(metric, known)}")
     examples = _open_demonstrations(opened, folder, f"{where}.demonstrations")
-    update: dict[str, Any] = {"metric": metric, "demonstrations": examples}
+    update = {"metric": metric, "demonstrations": examples}
     if "pictures" not in config.model_fields_set:
         update["pictures"] = shape
     opened = opened.model_copy(update=update)
@@ -275,7 +275,7 @@ def _check(config: BenchmarkConfig, settings: EvaluationSettings, cache: Path | 
                 f"{list(settings.shots)}; remove it, or add it there (--set evaluate.shots=[…])"
             )
     questions, examples, _ = choose(config, settings, cache)
-    told: list[str] = []
+    told = []
     for files, items in ((config, questions), (config.demonstrations, examples)):
         if files is None:
             continue
@@ -393,7 +393,7 @@ def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item])
     """
     folder = Path(files.images)
     decoder = ImageDecoder(config.pictures)
-    found: dict[str, StoredPicture] = {}
+    found = {}
     for item in items:
         for name in item.images:
             if name in found:

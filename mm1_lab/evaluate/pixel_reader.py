@@ -38,7 +38,7 @@ def print_read(side: int) -> tuple[int, int]:
 
 def _things(split: Split, count: int, side: int) -> Cuts:
     """Each cut is a quarter of the picture, with a thing in its middle."""
-    cuts: Cuts = []
+    cuts = []
     for number in range(count):
         scene = sample_scene(Random(f"reader/{split}/{number}"), split, letters=0.5)
         pixels = ScenePicture(scene).pixels(side)
@@ -50,7 +50,7 @@ def _things(split: Split, count: int, side: int) -> Cuts:
 
 def _print(split: Split, count: int, side: int) -> Cuts:
     """Each cut is `_WINDOW` canvas pixels wide, with a letter of a poster in its middle."""
-    cuts: Cuts = []
+    cuts = []
     half = max(1, _WINDOW * side // (2 * posters.CANVAS))
     for number in range(count):
         poster = posters.sample_poster(Random(f"reader/{split}/{number}"), split)

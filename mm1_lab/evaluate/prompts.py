@@ -99,7 +99,7 @@ class PromptWriter:
         """What a part says, as the processor of an exported model reads it: each picture as `<image>`, and the end
         token of a shown answer as the tokenizer spells it, without the begin token, which the processor adds."""
         tokens = segment.tokens[segment.tokens[:1] == (self.tokenizer.begin,) :]
-        parts: list[str] = []
+        parts = []
         place = 0
         for _, views in segment.pictures:
             start = tokens.index(self.tokenizer.image, place)

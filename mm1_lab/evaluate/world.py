@@ -48,22 +48,21 @@ def world_benchmarks(settings: EvaluationSettings, seed: int = 0) -> list[Benchm
     """All nine benchmarks. Questions and demonstrations depend only on seed and number: the same in every arm."""
     captions = Benchmark("", "captioning", "", "content", (), (), (".",), 40)
     vqa = Benchmark("", "vqa", "", "vqa", (), (), (".",), 4)
-    benchmarks = []
 
-    def draw(like: Benchmark, name: str, mirrors: str, make: Make, **other: Any) -> None:
-        benchmark = replace(like, name=name, mirrors=mirrors, **other)
-        benchmarks.append(draw_questions(benchmark, settings, seed, make))
+    def draw(like: Benchmark, name: str, mirrors: str, make: Make, **other: Any) -> Benchmark:
+        return draw_questions(replace(like, name=name, mirrors=mirrors, **other), settings, seed, make)
 
-    draw(captions, "captions", "COCO", _captioning())
-    draw(captions, "novel-captions", "NoCaps", _captioning(novel=True), family="novel")
-    draw(captions, "text-captions", "TextCaps", _captioning(letters=1.0))
-    draw(vqa, "vqa", "VQAv2", _asking("colour", "shape", "place", "size"))
-    draw(vqa, "text-vqa", "TextVQA", _asking("letter", letters=1.0))
-    draw(vqa, "degraded-vqa", "VizWiz", _asking("colour", "place", flawed=True))
-    draw(vqa, "relation-vqa", "GQA", _asking("relation", annotated=False, counts=(0, 0.5, 0.5)), metric="exact")
-    draw(vqa, "knowledge-vqa", "OK-VQA", _asking("owner", "town"))
-    draw(vqa, "text-core", "TextCore", _text, family="text", metric="exact")
-    return benchmarks
+    return [
+        draw(captions, "captions", "COCO", _captioning()),
+        draw(captions, "novel-captions", "NoCaps", _captioning(novel=True), family="novel"),
+        draw(captions, "text-captions", "TextCaps", _captioning(letters=1.0)),
+        draw(vqa, "vqa", "VQAv2", _asking("colour", "shape", "place", "size")),
+        draw(vqa, "text-vqa", "TextVQA", _asking("letter", letters=1.0)),
+        draw(vqa, "degraded-vqa", "VizWiz", _asking("colour", "place", flawed=True)),
+        draw(vqa, "relation-vqa", "GQA", _asking("relation", annotated=False, counts=(0, 0.5, 0.5)), metric="exact"),
+        draw(vqa, "knowledge-vqa", "OK-VQA", _asking("owner", "town")),
+        draw(vqa, "text-core", "TextCore", _text, family="text", metric="exact"),
+    ]
 
 
 def draw_questions(benchmark: Benchmark, settings: EvaluationSettings, seed: int, make: Make) -> Benchmark:
@@ -140,10 +139,7 @@ def _annotate(random: Random, asked: Asked) -> list[str]:
     others = [choice for choice in asked.choices if choice != asked.answer] or [asked.answer]
     careless = sum(random.random() > _CAREFUL for _ in range(10))
     careless = min(careless, _MOST_CARELESS)
-    answers = [asked.answer] * (10 - careless)
-    for _ in range(careless):
-        answers.append(random.choice(others))
-    return answers
+    return [asked.answer] * (10 - careless) + [random.choice(others) for _ in range(careless)]
 
 
 def _text(random: Random, split: Split, number: int, style: Style) -> Question | None:

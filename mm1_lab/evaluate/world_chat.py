@@ -46,29 +46,21 @@ def chat_benchmarks(settings: EvaluationSettings, seed: int = 0) -> list[Benchma
     worked = Benchmark(
         "chat-solutions", "solutions", "MathVista", "answer", (), (), (";",), 26, shots=tuple(settings.shots)
     )
-    benchmarks = []
+    described = replace(vqa, mirrors="LLaVA-Bench", metric="content", new_tokens=40)
 
-    def draw(like: Benchmark, make: Make, **changes: Any) -> None:
-        benchmark = replace(like, **changes)
-        benchmarks.append(draw_questions(benchmark, settings, seed, lambda random, split, *_: make(random, split)))
+    def draw(like: Benchmark, make: Make, **changes: Any) -> Benchmark:
+        return draw_questions(replace(like, **changes), settings, seed, lambda random, split, *_: make(random, split))
 
-    draw(vqa, _attribute)
-    draw(vqa, _asking("letter", reading), name="chat-reading", mirrors="TextVQA")
-    draw(vqa, _asking("count", counting), name="chat-charts", mirrors="SEED")
-    draw(vqa, _choice, name="chat-choice", mirrors="MMBench", metric="circular")
-    draw(vqa, _knowledge, name="chat-knowledge", mirrors="ScienceQA", metric="choice")
-    for sampling in ("random", "popular", "adversarial"):
-        draw(pope, _present(sampling), name=f"pope-{sampling}")
-    draw(worked, _solution)
-    draw(
-        vqa,
-        _asking("description", describing),
-        name="chat-descriptions",
-        mirrors="LLaVA-Bench",
-        metric="content",
-        new_tokens=40,
-    )
-    return benchmarks
+    return [
+        draw(vqa, _attribute),
+        draw(vqa, _asking("letter", reading), name="chat-reading", mirrors="TextVQA"),
+        draw(vqa, _asking("count", counting), name="chat-charts", mirrors="SEED"),
+        draw(vqa, _choice, name="chat-choice", mirrors="MMBench", metric="circular"),
+        draw(vqa, _knowledge, name="chat-knowledge", mirrors="ScienceQA", metric="choice"),
+        *(draw(pope, _present(sampling), name=f"pope-{sampling}") for sampling in ("random", "popular", "adversarial")),
+        draw(worked, _solution),
+        draw(described, _asking("description", describing), name="chat-descriptions"),
+    ]
 
 
 def _asking(kind: str, ask: Callable[[Random, Split], Exchange]) -> Make:

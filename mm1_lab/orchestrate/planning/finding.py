@@ -140,17 +140,17 @@ def _common_tokenizer(folders: Mapping[str, Path], exported: bool, data: DataFil
     from mm1_lab.data.world.words import WorldTokenizer
 
     tokenizers = [folder_tokenizer(folder) for folder in folders.values()]
+    name, first = next(iter(folders.items()))
     if len({tokenizer.digest for tokenizer in tokenizers}) > 1:
         remedy = (
             "have different tokenizers, but the arms of a sweep must read the same rows; put them into separate sweeps "
             "at the same seeds, and give `mm1-lab judge` one table with the rows of both scores.csv"
         )
         if data and not exported and all(one.has_vocabulary_of(tokenizers[0]) for one in tokenizers):
-            first = next(iter(folders.values()))
             remedy = f"begin or end texts differently; name one tokenizer in the data file: `tokenizer: {first}`"
         raise RequestError(f"the models {' and '.join(folders)} {remedy}")
     if exported and WorldTokenizer().backend.get_vocab() == tokenizers[0].backend.get_vocab():
         if data:
-            raise RequestError(f"{next(iter(folders))} reads the miniature world's words alone; leave out --data")
+            raise RequestError(f"{name} reads the miniature world's words alone; leave out --data")
         return None
-    return next(iter(folders.values()))
+    return first
