@@ -1,6 +1,7 @@
 """A new option with a default, wherever it stands, leaves the fingerprints of what was done before it alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from pydantic import create_model
@@ -95,6 +96,25 @@ def test_every_field_of_a_recipe_makes_another_arm() -> None:
     recipes = {name: Recipe.model_validate({name: value}) for name, value in OTHER.items()}
     found = {name: evaluation_of(scale="mini", recipe=recipe).fingerprint for name, recipe in recipes.items()}
     assert len({MINI.fingerprint, *found.values()}) == len(found) + 1, found
+
+
+def test_stages_before_pre_training_and_without_steps_ignore_what_they_do_not_read() -> None:
+    """An alignment has fields of its own for how it trains, and a model of 0 steps depends on none of these."""
+    parts = {"encoder", "resolution", "connector", "image_tokens", "decoder", "images"}
+
+    def changed_by(recipe: dict[str, Any], stage_of: Callable[[Any], Stage]) -> set[str]:
+        """The fields of OTHER that change the fingerprint of a stage of the recipe's trial."""
+
+        def fingerprint(values: dict[str, Any]) -> str:
+            return stage_of(evaluation_of(scale="mini", recipe=Recipe.model_validate(recipe | values))).fingerprint
+
+        return {field for field, value in OTHER.items() if fingerprint({field: value}) != fingerprint({})}
+
+    aligned = changed_by({"align": {"steps": 4000}, "sft": {}}, lambda evaluation: evaluation.model.model.start)
+    assert aligned == parts | {"align"}, "a new field that the alignment does not read: see `alignment` in resolve.py"
+    untrained = changed_by({"steps": 0, "sft": {}}, lambda evaluation: evaluation.model.model)
+    told = "a new field that only steps depend on: see `WholeModelStage.canonical` in stage.py"
+    assert untrained == parts | {"align", "steps"}, told
 
 
 FIRST_KEYS = ["09dbd30879510c22", "6a35ae2ba55afb06"]
