@@ -242,8 +242,10 @@ class Study(Variant):
             by_question = measure == UNPARSED or measure.about == "kind"
             values = over_benchmarks(self.scores if by_question else self._by_benchmark, measure, trial)
         table = values.unstack("seed").reindex(index=list(self.sweep.arms), columns=self.seeds).astype(np.float64)
-        # of the same trials, maybe asked for at different seeds, all arms have all values
-        return table.groupby(self.representative).transform("first")
+        representatives = [self.representative(arm) for arm in table.index]
+        if len(set(representatives)) < len(representatives):  # the same trials, maybe asked for at different seeds
+            table = table.groupby(representatives).transform("first")
+        return table
 
     @cached_property
     def seen_before_claims(self) -> dict[str, tuple[int, ...]]:
@@ -265,7 +267,10 @@ class Study(Variant):
     @kept
     def trial_values(self, measure: Measure) -> pd.DataFrame:
         """`all_values` of the `distinct` arms; those that `first_alike` finds alike are one."""
-        return self.all_values(measure).groupby(self.first_alike(measure).get, sort=False).first()
+        first = self.first_alike(measure)
+        values = self.all_values(measure).loc[list(first)]
+        are_alike = len(set(first.values())) < len(first)
+        return values.groupby(list(first.values()), sort=False).first() if are_alike else values
 
     @kept
     def first_alike(self, measure: Measure) -> dict[str, str]:

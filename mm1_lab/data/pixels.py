@@ -55,20 +55,19 @@ def files_apart(folder: Path, names: Iterable[str]) -> tuple[list[str], list[str
     """
     told: list[str] = []
     missing: list[str] = []
-    sizes: dict[str, int] = {}
+    sizes: dict[str, int] = {}  # of those that are there
     for name in names:
         try:
             size = os.stat(f"{folder}/{name}").st_size
+            sizes[name] = size
         except (OSError, ValueError):
             size = -1
             missing.append(name)
         told.append(f"{name} {size}")
-        sizes[name] = size
-    there = [name for name, size in sizes.items() if size >= 0]
-    if there:
-        alike = max(Counter(sizes[name] for name in there).values())
-        if len(there) <= TASTED or 4 * alike > len(there):
-            for name in there[:: -(-len(there) // TASTED)]:
+    if sizes:
+        alike = max(Counter(sizes.values()).values())
+        if len(sizes) <= TASTED or 4 * alike > len(sizes):
+            for name in list(sizes)[:: -(-len(sizes) // TASTED)]:
                 with suppress(OSError):  # a folder, or without permission: for whoever decodes it to tell
                     told.append(hashlib.sha256(read_file(folder / name)).hexdigest())
     return told, missing

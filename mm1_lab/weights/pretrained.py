@@ -127,7 +127,7 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
         text = AutoConfig.for_model(**config["text_config"])
         encoder = _exported_tower(name, folder, config["encoder_config"])
         processor = load_json(folder / "processor_config.json")
-        blind, pictures, views = processor["blind"], processor.get("shape"), processor.get("views", 1)
+        seen = {"blind": processor["blind"], "pictures": processor.get("shape"), "views": processor.get("views", 1)}
         tuned, template = processor.get("tuned"), folder / "chat_template.jinja"
         if tuned is None:  # an older export: before tuning, its template joins the parts of messages and ends no answer
             tuned = template.exists() and "eos_token" in template.read_text(encoding="utf-8")
@@ -147,7 +147,7 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
             "experts_per_token": text.num_experts_per_tok,
         }
     found = decoder | {"family": "mm1", "encoder": encoder, "decoder": decoder | text_shape(decoder["size"], text)}
-    found |= {"connector": config["connector"], "blind": blind, "pictures": pictures, "tuned": tuned, "views": views}
+    found |= seen | {"connector": config["connector"], "tuned": tuned}
     return PretrainedMM1.parse(found, str(folder / "config.json"))
 
 

@@ -51,9 +51,8 @@ class Shards:
         self.limits = Limits(scale.sequence_length, max(scale.image_tokens.values()), scale.max_images)
         self._tuning = scale.sft and Limits(scale.sft.sequence_length, self.limits.image_tokens, scale.sft.max_images)
         self._vocabulary = scale.vocabulary
-        self._folder_tokenizer: BackendTokenizer | None = None
-        if words := tokenizer or content.tokenizer_folder(path):
-            self._folder_tokenizer = folder_tokenizer(words)
+        words = tokenizer or content.tokenizer_folder(path)
+        self._folder_tokenizer = folder_tokenizer(words) if words else None
         _index_much(files.values(), cache)
         self.everything: dict[str, Collection] = {}
         """All sources, keyed as in `DataFile.all_named`."""
