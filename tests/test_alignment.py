@@ -11,6 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from analysis.effects import groups, varying
+from analysis.runs import spent
 from mm1_lab.config import WORLD_DATA, MultimodalStage, Recipe, RequestError, load_scale, load_sweep, resolve
 from mm1_lab.orchestrate.execution.display import Display
 from mm1_lab.orchestrate.planning.plan import Task
@@ -114,6 +115,11 @@ def test_the_connector_alone_learns_through_a_kill_and_pre_training_goes_on_from
     assert list(record["fingerprints"])[-3:] == ["alignment", "multimodal", "evaluation"]
     epochs = {name: summary.get("epochs", {}).keys() for name, summary in record["summaries"].items()}
     assert epochs["alignment"] == {"captions", "synthetic"} < epochs["multimodal"]
+    took = [record["summaries"][name]["seconds"] for name in ("alignment", "multimodal")]
+    asking = record["timings"]["evaluation"]["seconds"]
+    assert spent([record], "seconds") == pytest.approx((sum(took) + asking, asking)), (
+        "the alignment counts, parts do not"
+    )
     told("export", "alignment", *SMOKE, "--only", "kept", "model")
     card = Path("model/README.md").read_text(encoding="utf-8")
     assert "| alignment | 3 steps at 0.002 on captions 93 %, synthetic 7 %; frozen: decoder, encoder |" in card

@@ -69,6 +69,10 @@ def test_a_plan_says_what_deciding_takes_by_results_that_exist(
     assert "; many times as many questions as now" in measures_text(tmp_path, [Measure()])
     assert main(["plan", "data_mix", "--only", "base", "--seeds", "3,"]) == 0
     told = " ".join(capsys.readouterr().out.split())
+    assert main(["plan", "sft_connector", "--seeds", "400,"]) == 0
+    tuned = " ".join(capsys.readouterr().out.split())
+    # four seeds of two arms, each with 11.0 minutes of pre-training, 2.8 of tuning and 0.6 of questions
+    assert "chat 0-shot 115 (4 seeds)" in tuned
     assert "core-minutes that decide a difference of 3 points" in told and "times as many questions" in told
 
 
