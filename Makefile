@@ -9,6 +9,9 @@ ARGS ?=
 # Tests at a time: with two, those that start Ray leave a fifth of two processors idle.
 JOBS ?= 3
 
+# A .venv that is a link is another worktree's, which keeps it up to date: here these files are newer, as just checked out.
+NEWER = $(if $(shell test -h .venv && echo link),,requirements.lock pyproject.toml)
+
 RUN = .venv/bin/mm1-lab
 RESULTS_OPTION = $(if $(RESULTS),--results '$(RESULTS)')
 SWEEPS = $(sort $(patsubst sweeps/%.yaml,%,$(wildcard sweeps/*.yaml)))
@@ -41,7 +44,7 @@ install: .venv/.stamp
 
 # Written last, so that an interrupted installation is taken up again. pip would compile 22,000 files one after another;
 # compileall reports those that are not for this Python as a failure.
-.venv/.stamp: requirements.lock pyproject.toml
+.venv/.stamp: $(NEWER)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
 	@echo 'Installing into .venv, once: this takes minutes.'
 	@$(PYTHON) -m venv $(if $(GIVEN),--clear) .venv

@@ -27,7 +27,8 @@ FEWEST_TO_POOL = 4
 
 
 def measure_rows(study: Study, minutes: float, evaluation: float) -> pd.DataFrame:
-    """A row per measure of a sweep, a trial of which takes `minutes` of a core, `evaluation` of them for its questions.
+    """A row per measure of a sweep, a trial of which takes `minutes` of a core, `evaluation` of them for its questions,
+    as `minutes_of` says.
 
     Columns: sweep, measure, arms, seeds,
 
@@ -110,10 +111,11 @@ def measures_table(rows: pd.DataFrame, title: str) -> Table:
         "Signal: the standard deviation of the arms' true means; noise: of a trial around what arm and seed explain; "
         "in points, of losses in nats per text token. *From questions*: of the noise's variance, what the choice of "
         "questions causes; the rest is the luck of training.",
-        f"Seeds needed, and core-minutes without encoders and decoders, until {POINTS:g} points between two arms are "
-        "decided: one claim by itself, at 5 % with 80 % power. Points of different measures mean different things, and "
-        "a loss has none: across measures compare signal : noise. *Best × questions*: with so many times the questions "
-        "the core-minutes are fewest; below 1 more seeds pay, above 1 more questions.",
+        f"Seeds needed, and core-minutes until {POINTS:g} points between two arms are decided: one claim by itself, at "
+        "5 % with 80 % power; without encoders and decoders, and what both arms share counts once. Points of different "
+        "measures mean different things, and a loss has none: across measures compare signal : noise. *Best × "
+        "questions*: with so many times the questions the core-minutes are fewest; below 1 more seeds pay, above 1 "
+        "more questions.",
     ]
     formats = {"signal": ".2g", "noise": ".2g", "core-minutes": ".0f", "from questions, %": ".0f"}
     return Table(title, shown, notes, "sweep", formats)

@@ -28,7 +28,7 @@ class Paired:
     manifest: Manifest
     seeds: int
     flops: float
-    """Mean FLOPs per trial, as recorded with its times: multimodal training and later stages, without shared parts."""
+    """Mean FLOPs of a trial, without encoder and decoder; what several trials share counts once."""
     differences: pd.DataFrame
     """The columns are the seeds, indexed by measure and pair; without controls and arms that are the same trials."""
 

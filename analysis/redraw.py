@@ -146,7 +146,7 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
             evidence = of_lessons(study, lessons)
             levels = level_rows(study)
             if study.manifest.scale != "smoke":
-                measures = measure_rows(study, *minutes_of(study.records.values()))
+                measures = measure_rows(study, *minutes_of(study))
             if len(measures):
                 output.csv("measures", measures)
             if rules:

@@ -2,12 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from itertools import chain
+from itertools import chain, combinations
 
 import numpy as np
+import pandas as pd
 
 from analysis.study import Record, Study
-from mm1_lab.config import EvaluationStage, MultimodalStage, SftStage
+from mm1_lab.config import DecoderStage, EncoderStage, EvaluationStage, MultimodalStage, SftStage
 
 
 def finished_looks(study: Study) -> tuple[int, ...]:
@@ -32,21 +33,48 @@ def finished_looks(study: Study) -> tuple[int, ...]:
 
 
 def spent(records: Iterable[Record], what: str) -> tuple[float, float]:
-    """The `seconds` or `flops` of a trial, without parts that trials share, and those of its evaluation: means over the
-    trials whose training was timed, as none is that was interrupted and resumed; NaN if there are none."""
-    total, evaluation = [], []
+    """The `seconds` or `flops` of a trial, without encoder and decoder, and those of its evaluation: means over the
+    trials whose training is recorded, NaN if there are none. What several of the trials share counts once."""
+    trained: dict[str, float] = {}
+    evaluations = []
     for record in records:
-        values = {kind: timing[what] for kind, timing in record.get("timings", {}).items()}
-        if values.keys() & {MultimodalStage.KIND, SftStage.KIND}:
-            total.append(sum(values.values()))
-            evaluation.append(values.get(EvaluationStage.KIND, 0.0))
-    return float(np.mean(total or [np.nan])), float(np.mean(evaluation or [np.nan]))
+        stages = _trained(record, what)
+        if stages:
+            trained |= stages
+            evaluations.append(record["timings"][EvaluationStage.KIND][what])
+    if not evaluations:
+        return np.nan, np.nan
+    evaluation = float(np.mean(evaluations))
+    return sum(trained.values()) / len(evaluations) + evaluation, evaluation
 
 
-def minutes_of(records: Iterable[Record]) -> tuple[float, float]:
-    """Core-minutes of a trial and of its evaluation, as `spent`."""
-    total, evaluation = spent(records, "seconds")
-    return total / 60, evaluation / 60
+def _trained(record: Record, what: str) -> dict[str, float]:
+    """The `seconds` or `flops` of each stage that trained a trial's model, by fingerprint. FLOPs are recorded of the
+    last stage alone, and not if it was resumed; other stages are taken to be as fast as that one."""
+    parts = (EncoderStage.KIND, DecoderStage.KIND)
+    seconds = {
+        record["fingerprints"][name]: summary["seconds"]
+        for name, summary in record.get("summaries", {}).items()
+        if name not in parts and "seconds" in summary
+    }
+    if what == "seconds":
+        return seconds
+    timings = record.get("timings", {})
+    last = timings.get(SftStage.KIND) or timings.get(MultimodalStage.KIND)
+    if last is None:
+        return {}
+    return {stage: taken * last["flops"] / last["seconds"] for stage, taken in seconds.items()}
+
+
+def minutes_of(study: Study) -> tuple[float, float]:
+    """Core-minutes of a trial and of its evaluation, where two arms get one more seed: what both need counts once, half
+    for each. Means over all pairs; NaN if there are none."""
+    pairs = []
+    for _, fingerprints in study.done.groupby("seed")["fingerprint"]:
+        records = [study.records[fingerprint] for fingerprint in fingerprints.unique() if fingerprint in study.records]
+        pairs += [spent(pair, "seconds") for pair in combinations(records, 2)]
+    trial, evaluation = pd.DataFrame(pairs, columns=["trial", "evaluation"]).mean() / 60
+    return float(trial), float(evaluation)
 
 
 def mixes_machines(study: Study, arms: Iterable[str]) -> bool:

@@ -11,11 +11,11 @@ import yaml
 from safetensors.torch import load_file
 
 from analysis.effects import groups, varying
+from analysis.runs import spent
 from mm1_lab.config import WORLD_DATA, MultimodalStage, Recipe, RequestError, load_scale, load_sweep, resolve
 from mm1_lab.orchestrate.execution.display import Display
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import load_request
-from mm1_lab.results.manifest import claim_keys
 from mm1_lab.results.trained import what_ran
 from mm1_lab.train import recorder
 from mm1_lab.train.progress import Progress
@@ -115,6 +115,11 @@ def test_the_connector_alone_learns_through_a_kill_and_pre_training_goes_on_from
     assert list(record["fingerprints"])[-3:] == ["alignment", "multimodal", "evaluation"]
     epochs = {name: summary.get("epochs", {}).keys() for name, summary in record["summaries"].items()}
     assert epochs["alignment"] == {"captions", "synthetic"} < epochs["multimodal"]
+    took = [record["summaries"][name]["seconds"] for name in ("alignment", "multimodal")]
+    asking = record["timings"]["evaluation"]["seconds"]
+    assert spent([record], "seconds") == pytest.approx((sum(took) + asking, asking)), (
+        "the alignment counts, parts do not"
+    )
     told("export", "alignment", *SMOKE, "--only", "kept", "model")
     card = Path("model/README.md").read_text(encoding="utf-8")
     assert "| alignment | 3 steps at 0.002 on captions 93 %, synthetic 7 %; frozen: decoder, encoder |" in card
@@ -234,9 +239,3 @@ def test_a_search_over_it_needs_steps(here: Path, told: Told, refused: Refused) 
     over["align.steps"] = {"low": 0, "high": 200_000}
     output = told("plan", search(), *SMOKE)
     assert "alignment  " in output and "align.steps" in output
-
-
-def test_claims_about_recipes_without_it_are_still_known() -> None:
-    """By the keys that results of earlier versions hold: with others, a late claim would count as in time."""
-    sweep = load_sweep(REPOSITORY / "sweeps" / "sft_frozen.yaml")
-    assert sorted(claim_keys(sweep).values()) == ["09dbd30879510c22", "6a35ae2ba55afb06"]

@@ -78,7 +78,7 @@ def test_a_difference_of_measures_is_claimed_and_compared(
         assert [row["difference"], row["low"], row["high"]] == pytest.approx(known, rel=1e-4)
     shown = told(*compare, LOSSES).replace("−", "-")
     assert f"{LOSSES}  {values.loc[LOSSES, 'captions']:>8.3f}  {values.loc[LOSSES, 'base']:.3f}" in shown
-    assert "Nats per text token, development seed 0; at one seed a loss has no interval.\n" in shown
+    assert "Nats per text token, development seed 0; at one seed there is no interval.\n" in shown
     for words, said in {
         "kind color 0-shot": "'kind color 0-shot': trials have no kind 'color'; did you mean 'colour'?",
         "kind letter 0-shot - vqaa 0-shot": "'vqaa 0-shot': trials have no 'vqaa'; did you mean 'vqa'?",

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,24 @@ def test_every_command_that_is_shown_has_its_options_and_every_target_is_made() 
     assert (
         all((one.scale, one.seeds) == ("smoke", "3") for one in given[:3]) and given[0].sweep == "sweeps/data_mix.yaml"
     )
+
+
+def test_a_link_to_another_worktrees_environment_is_left_as_it_is(tmp_path: Path) -> None:
+    """In a checkout that is newer than the installation."""
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / ".stamp").touch()
+    second = tmp_path / "second"
+    second.mkdir()
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copyfile(REPOSITORY / name, second / name)
+
+    def dry_run() -> str:
+        return subprocess.run(["make", "-n", "check"], cwd=second, capture_output=True, text=True, check=True).stdout
+
+    assert "Installing" in dry_run()
+    (second / ".venv").symlink_to(tmp_path / "first")
+    os.utime(tmp_path / "first" / ".stamp", (0, 0))
+    assert "Installing" not in dry_run() and "ruff check" in dry_run()
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/study.md"])

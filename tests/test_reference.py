@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from mm1_lab.cli import main
+from mm1_lab.cli import command_parsers, main, make_parser
 from mm1_lab.config import Recipe
 from tests.conftest import REPOSITORY
 
@@ -33,7 +33,9 @@ def test_it_names_every_environment_variable_that_is_read() -> None:
 @pytest.mark.usefixtures("here")
 def test_json_has_the_keys_that_the_reference_names(capsys: pytest.CaptureFixture[str]) -> None:
     text = (REPOSITORY / "docs" / "reference.md").read_text(encoding="utf-8")
-    told = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text.split("## JSON")[1], re.MULTILINE))
+    told = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text.split("## JSON")[1].split("\n## ")[0], re.MULTILINE))
+    commands = command_parsers(make_parser())
+    assert told.keys() == {name for name, parser in commands.items() if "--json" in parser.format_usage()}
     smoke = ("--scale", "smoke", "--json")
     for words in (
         ("plan", "data_mix", "--only", "base", *smoke),

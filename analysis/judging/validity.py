@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis.judging.demonstrations import demonstration_checks, mean_by_seed
 from analysis.judging.evidence import ABOVE
-from analysis.runs import minutes_of
+from analysis.runs import spent
 from analysis.seeds import earlier_world
 from analysis.statistics import Interval, one_sample, over_blocks
 from analysis.study import CIDER, Study, read_study
@@ -59,10 +59,10 @@ def validity_checks(study: Study) -> list[Check]:
         *demonstration_checks(scores),
         *_steadiness(scores),
     ]
-    minutes, _ = minutes_of(records)
-    if not np.isnan(minutes):  # without a bound, as machines differ
+    seconds, _ = spent(records, "seconds")
+    if not np.isnan(seconds):  # without a bound, as machines differ
         what = "seconds of the base's trial, without encoder and decoder"
-        checks.append(Check.within("cost", what, 60 * minutes))
+        checks.append(Check.within("cost", what, seconds))
     return checks
 
 

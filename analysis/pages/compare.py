@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.judging.difference import Difference
@@ -79,12 +80,11 @@ def compare_arms(
     if own[first] == own[second]:
         notes.append(f"{first} and {second} are the same trials.")
     elif seeds:
+        unit = "Nats per text token" if _is_loss(measure) else "Points"
         over = "seeds" if len(seeds) > 1 else "questions, conditional on these models"
-        unit, interval_is = "Points", f"the difference's interval is over {over}, uncorrected"
-        if _is_loss(measure):
-            unit = "Nats per text token"
-            if len(seeds) == 1:
-                interval_is = "at one seed a loss has no interval"
+        interval_is = f"the difference's interval is over {over}, uncorrected"
+        if len(seeds) == 1 and all(np.isnan(row["low"]) for row in rows):
+            interval_is = "at one seed there is no interval"
         notes.append(f"{unit}, {seeds_text(seeds, study.manifest.in_world)}; {interval_is}.")
     notes += unlike_notes(study, own.values(), [measure] if measure else ())
     if study.caution:

@@ -14,8 +14,23 @@ from analysis.pages.groups import Group
 from analysis.pages.verdicts import lesson_notes, lessons_tables
 from analysis.style import styled
 from analysis.table import Table, environment, plain_markdown, to_markdown
-from mm1_lab.config import Sweep
+from mm1_lab.config import Recipe, Sweep
 from mm1_lab.files import write_text
+
+ALWAYS_TOLD = {
+    "encoder size",
+    "encoder loss",
+    "encoder data",
+    "resolution",
+    "connector",
+    "image tokens",
+    "decoder",
+    "data mix",
+    "synthetic captions",
+    "steps",
+    "learning rate",
+}
+"""Axes of which the report gives the base's level even if it is the usual one."""
 
 
 @styled()
@@ -76,11 +91,12 @@ def _picture(path: Path) -> str:
 
 
 def _question(sweep: Sweep) -> str:
-    unsaid = {"images", "frozen", "encoder schedule"}
-    levels = levels_of(sweep.base)
-    if not sweep.base.align.steps:
-        unsaid |= {axis for axis in levels if axis.startswith("align ")}
-    base = ", ".join(f"{axis} {level}" for axis, level in levels.items() if axis not in unsaid and level != UNSET)
+    usual = levels_of(Recipe())
+    told = []
+    for axis, level in levels_of(sweep.base).items():
+        if level != UNSET and (axis in ALWAYS_TOLD or level != usual.get(axis)):
+            told.append(f"{axis} {level}")
+    base = ", ".join(told)
     return f"{len(sweep.arms)} arms, each a change to the base: {base}."
 
 

@@ -256,13 +256,16 @@ class Format:
     """Required keys of the configuration."""
     mirrors: str = "own"
     """Name of the benchmark in the paper's tables."""
+    flat: bool = False
+    """Whether pictures may lie without the first folders of their names (`a/b/1.jpg` as `b/1.jpg` or `1.jpg`), as no
+    two have the same name in different folders."""
 
 
 _ANNOTATED = ("annotations", "images")
 _QUESTIONED = ("questions", "images")
 
 FORMATS: dict[str, Format] = {
-    "coco": Format(read_coco, "cider", _ANNOTATED, "COCO"),
+    "coco": Format(read_coco, "cider", _ANNOTATED, "COCO", flat=True),
     "nocaps": Format(read_nocaps, "cider", _ANNOTATED, "NoCaps"),
     "textcaps": Format(read_textcaps, "cider", _ANNOTATED, "TextCaps"),
     "vqav2": Format(read_vqa, "vqa", _QUESTIONED, "VQAv2"),

@@ -87,13 +87,12 @@ def _open_demonstrations(opened: BenchmarkConfig, folder: Path, where: str) -> B
 
 
 def _located(files: Files, folder: Path, where: str) -> Files:
-    """The files with absolute paths; in a user's own format, images are in the data file's folder by default.
+    """The files with absolute paths; where the format does not need a folder of images, they are by default in the data
+    file's.
 
     Raises RequestError if a key that the format needs is missing.
     """
-    paths = {"questions": files.questions, "annotations": files.annotations, "images": files.images}
-    if _is_own(files.format):
-        paths["images"] = files.images or "."
+    paths = {"questions": files.questions, "annotations": files.annotations, "images": files.images or "."}
     if files.format.endswith(".py"):
         paths["format"] = files.format
     for key in format_of(files).needs:
@@ -102,11 +101,6 @@ def _located(files: Files, folder: Path, where: str) -> Files:
             raise RequestError(f"{where}: the format {files.format} needs the key {key!r}{instead}")
     absolute = {key: str((folder / expanded(path)).resolve()) for key, path in paths.items() if path}
     return files.model_copy(update=absolute)
-
-
-def _is_own(kind: str) -> bool:
-    """Whether a format is a user's own, not a published one."""
-    return kind == "jsonl" or kind.endswith(".py")
 
 
 def files_digest(config: BenchmarkConfig) -> str:
@@ -392,6 +386,7 @@ def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item])
     Raises RequestError for a missing image.
     """
     folder = Path(files.images)
+    flat = format_of(files).flat
     decoder = ImageDecoder(config.pictures)
     found = {}
     for item in items:
@@ -401,7 +396,7 @@ def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item])
             if not folder.is_dir():
                 remedy = "is not a folder of images; unpack an archive first"
                 raise RequestError(f"{folder}: {remedy if folder.exists() else 'there is no such folder'}")
-            path = _find_image(folder, name, _is_own(files.format))
+            path = _find_image(folder, name, flat)
             if path is None:
                 raise RequestError(
                     f"{folder}: has no image {name[:80]!r} of question {item.key}; fetch it, or name its folder"
@@ -410,11 +405,10 @@ def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item])
     return found
 
 
-def _find_image(folder: Path, name: str, is_own: bool) -> Path | None:
-    """The image of that name, or in a published format of that name without its first folders (`a/b/1.jpg`, `b/1.jpg`,
-    `1.jpg`)."""
+def _find_image(folder: Path, name: str, flat: bool) -> Path | None:
+    """The image of that name; where `flat` also without its first folders."""
     while name and not os.path.isfile(folder / name):  # no error, as Path's, for what is too long for a name
-        name = "" if is_own else name.partition("/")[2]
+        name = name.partition("/")[2] if flat else ""
     return folder / name if name else None
 
 

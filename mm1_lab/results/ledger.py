@@ -24,7 +24,7 @@ from mm1_lab.results.score_file import SCORES, write_scores
 from mm1_lab.rows import ScoreRow
 
 if TYPE_CHECKING:
-    from mm1_lab.results.claims import Claim, Claims
+    from mm1_lab.results.leases import Claim, Claims
 
 ABSENT = (FileNotFoundError, NotADirectoryError, PermissionError)
 """Errors by which a file is not there for this user; others, as of a network disk, are raised."""
@@ -116,7 +116,7 @@ class Ledger:
 
     @cached_property
     def claims(self) -> Claims:
-        from mm1_lab.results.claims import Claims
+        from mm1_lab.results.leases import Claims
 
         return Claims(self.store / ".claims")
 

@@ -23,6 +23,18 @@ COMPUTING = ("hardware", "resources", "retries", "reuse_processes", "workers")
 """Settings of a scale that change how trials are computed, but not which trials there are; but for `resources.gpus`, by
 which the kernel of attention is chosen, and `resources` as a whole, which has it."""
 
+FIRST_FIELDS = {
+    "Recipe": "encoder resolution connector image_tokens decoder data_mix steps learning_rate lr_multipliers frozen "
+    "sft images data_order",
+    "EncoderRecipe": "size loss data schedule first_resolution beside",
+    "DataMix": "synthetic_share",
+    "AlignRecipe": "steps learning_rate lr_multipliers frozen data_mix",
+    "SftRecipe": "start mixture resolution views steps learning_rate lr_multipliers frozen after_steps "
+    "sharp_demonstrations",
+}
+"""Fields that the text of a recipe (`_recipes`) has at their defaults, too, as it had at first. Never add one: it would
+rename all claims."""
+
 
 class Manifest(Config):
     schema_version: int = SCHEMA
@@ -296,9 +308,24 @@ def claim_keys(sweep: Sweep) -> dict[str, str]:
 
 
 def _recipes(sweep: Sweep) -> dict[str, str]:
-    """The recipe of each arm as text; without an alignment as in results from before there was that field."""
+    """The recipe of each arm as text. It stays the same when recipes get new fields: results keep its digests."""
     texts = {}
     for arm, recipe in sweep.arms.items():
-        exclude = None if recipe.align.steps else {"align"}
-        texts[arm] = canonical_json(recipe.model_dump(mode="json", exclude=exclude))
+        values = _told(recipe)
+        if not recipe.align.steps:
+            values.pop("align", None)
+        texts[arm] = canonical_json(values)
     return texts
+
+
+def _told(config: Config) -> dict[str, Any]:
+    """The values of a recipe or of a part of it, but for fields at their defaults that are not among FIRST_FIELDS."""
+    values = config.model_dump(mode="json")
+    told = {*FIRST_FIELDS.get(type(config).__name__, "").split(), *config.not_default()}
+    for name in type(config).model_fields:
+        part = getattr(config, name)
+        if name not in told:
+            del values[name]
+        elif isinstance(part, Config):
+            values[name] = _told(part)
+    return values

@@ -42,7 +42,7 @@ def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.Da
             shown.append(Measure(family, shots))
     tables = []
     for measure in dict.fromkeys(shown):
-        table = trial_value(scores, measure, by).reset_index(name="value")
+        table = over_benchmarks(scores, measure, by).reset_index(name="value")
         table.insert(len(by), "measure", [measure] * len(table))
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
@@ -72,8 +72,9 @@ def rows_of(scores: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     return scores[chosen]
 
 
-def trial_value(scores: pd.DataFrame, measure: Measure, by: Sequence[str]) -> pd.Series[float]:
-    """Each trial's value of a measure of answers: the mean over benchmarks, of unparsed answers over questions."""
+def over_benchmarks(scores: pd.DataFrame, measure: Measure, by: Sequence[str]) -> pd.Series[float]:
+    """Each trial's value of a measure of answers, by a table of scores by question, or by benchmark where these tell
+    enough: the mean over benchmarks, of unparsed answers over questions."""
     rows = rows_of(scores, measure)
     if measure != UNPARSED:
         rows = benchmark_scores(rows, by)
@@ -93,7 +94,7 @@ def value_of(folder: Path, measure: Measure) -> float:
 
 def _value(scores: pd.DataFrame, measure: Measure) -> float:
     """That of the one trial whose scores these are."""
-    values = trial_value(scores.assign(trial=""), measure, ["trial"])
+    values = over_benchmarks(scores.assign(trial=""), measure, ["trial"])
     return float(values.mean())
 
 

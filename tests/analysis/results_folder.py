@@ -113,11 +113,20 @@ def write_results(
 ) -> Path:
     """Writes trials and manifest; trials named `ARM/SEED` in `missing` have no scores. Returns the variant's folder."""
     ledger, trials = Ledger(results, results / "store"), []
+    seconds = flops / 2e10
     record = {
-        "timings": {"multimodal": {"seconds": flops / 2e10, "flops": flops}},
+        "timings": {
+            "multimodal": {"seconds": seconds, "flops": flops},
+            "evaluation": {"seconds": 0.0, "flops": 0.0},
+        },
         "majority": {name: 25.0 for name, (_, metric) in BENCHMARKS.items() if metric != "cider"},
         "summaries": {
-            "multimodal": {"tokens": {"captions": 900}, "epochs": {"captions": 0.5}, "parameters": {"all": 550_000}}
+            "multimodal": {
+                "tokens": {"captions": 900},
+                "epochs": {"captions": 0.5},
+                "parameters": {"all": 550_000},
+                "seconds": seconds,
+            }
         },
     }
     name = variant_name(sweep.name, overrides, "world")
@@ -127,7 +136,8 @@ def write_results(
             trials.append(TrialRow(arm, seed, fingerprint))
             if f"{arm}/{seed}" not in missing:
                 rows = [row for row in score_rows(arm, seed, questions, lifts=lifts) if row.family in families]
-                ledger.write_scores(fingerprint, rows, HELD_OUT, record, None)
+                chain = {"multimodal": f"model of {fingerprint}", "evaluation": fingerprint}
+                ledger.write_scores(fingerprint, rows, HELD_OUT, record | {"fingerprints": chain}, None)
     manifest = Manifest(variant=name, sweep=sweep, scale=scale, overrides=overrides)
     folder = results / scale / name
     merge_manifest(folder, manifest, trials, lambda _: True, lambda _: False)

@@ -372,6 +372,8 @@ def test_the_report_needs_nothing_else_and_tells_all_of_it(one_seed: Path) -> No
     assert not re.search(r"<script|<img(?![^>]* alt=)|url\(|@import|https?:", text)
 
     assert re.search(r"each a change to the base: encoder size ViT-L, (?![^.]* (none|None|unset))", text)
+    (base,) = re.findall(r"each a change to the base: (.*)\.(?=\s|<|$)", text)
+    assert base.endswith("steps 200000, learning rate scale"), "what is as usual and seldom varied is unsaid"
     assert "captions lift zero-shot" in text and "not run: make" not in text, "no empty rows"
     assert text.index("No design choice can be said") < text.index(" lessons: ") < text.index("The axes as a table")
     assert '<p class="banner">One seed (0)' in text and "<strong>not judged</strong>: one seed" in text
@@ -513,3 +515,15 @@ def test_a_long_path_in_the_figure_of_axes_is_its_end(data_mix: Sweep) -> None:
     figure = draw_axes(levels, "", "")
     (label,) = figure.axes[0].get_yticklabels()
     assert label.get_text().endswith("/SmolLM2-360M-Instruct") and len(label.get_text()) <= 40
+
+
+def test_a_comparison_at_one_seed_says_what_its_interval_is_over_if_it_has_one(data_mix: Sweep) -> None:
+    study = study_of(data_mix, (0,), arms=("base", "captions"))
+    of_questions = (
+        "Points, development seed 0; the difference's interval is over questions, conditional on these models"
+    )
+    assert compare_arms(study, "captions", "base").notes[0].startswith(of_questions)
+    one_block = replace(study, scores=study.scores.assign(block=0))
+    found = compare_arms(one_block, "captions", "base", measure=Measure("vqa", 4))
+    assert found.rows[0]["difference"] and np.isnan(found.rows[0]["low"])
+    assert found.notes[0] == "Points, development seed 0; at one seed there is no interval."

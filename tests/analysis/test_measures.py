@@ -4,6 +4,7 @@ decision accuracy of cheaper runs, against a count by hand."""
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import pytest
 from analysis.measures import measure_rows, measures_table, measures_text, question_variance
 from analysis.proxies import Paired, accuracy, pair_arms
 from analysis.redraw import draw
-from analysis.runs import minutes_of
+from analysis.runs import minutes_of, spent
 from analysis.study import Study
 from analysis.table import write_csv
 from mm1_lab.cli import main
@@ -68,6 +69,10 @@ def test_a_plan_says_what_deciding_takes_by_results_that_exist(
     assert "; many times as many questions as now" in measures_text(tmp_path, [Measure()])
     assert main(["plan", "data_mix", "--only", "base", "--seeds", "3,"]) == 0
     told = " ".join(capsys.readouterr().out.split())
+    assert main(["plan", "sft_connector", "--seeds", "400,"]) == 0
+    tuned = " ".join(capsys.readouterr().out.split())
+    # four seeds of two arms, each with 11.0 minutes of pre-training, 2.8 of tuning and 0.6 of questions
+    assert "chat 0-shot 115 (4 seeds)" in tuned
     assert "core-minutes that decide a difference of 3 points" in told and "times as many questions" in told
 
 
@@ -139,11 +144,33 @@ def test_it_is_drawn_beside_the_dear_run_s_lessons(
     assert "Decision accuracy of cheaper runs, compared with scale mini" in (tmp_path / "summary.md").read_text("utf-8")
 
 
-def test_trials_that_were_resumed_do_not_make_a_run_look_cheaper(data_mix: Sweep) -> None:
-    """Their training has no timing, as it took more than one process."""
-    timed = {"timings": {"evaluation": {"seconds": 60, "flops": 1e12}, "multimodal": {"seconds": 180, "flops": 3e12}}}
-    resumed = {"timings": {"evaluation": {"seconds": 60, "flops": 1e12}}}
-    study = study_of(data_mix, (0, 1), arms=("base", "captions"))
-    mixed = replace(study, records={"a": timed, "b": resumed})
-    assert pair_arms(mixed).flops == 4e12 and minutes_of(mixed.records.values()) == (4.0, 1.0)
-    assert np.isnan(minutes_of([resumed])).all()
+def trial_record(tuned: float, pretraining: str = "pre", timed: bool = True) -> dict[str, Any]:
+    """Of a trial that took 10 seconds of pre-training, `tuned` of tuning and 5 of evaluation; tuning does 2 FLOPs a
+    second, evaluation 1. A tuning that was resumed has no timing."""
+    chain = {"encoder": "e", "decoder": "d", "alignment": "a", "multimodal": pretraining, "sft": f"tuned {tuned}"}
+    seconds = {"encoder": 1000, "decoder": 1000, "alignment": 3, "multimodal": 10, "sft": tuned}
+    timings = {"sft": {"seconds": tuned, "flops": 2 * tuned}} if timed else {}
+    return {
+        "fingerprints": chain,
+        "summaries": {name: {"seconds": taken} for name, taken in seconds.items()},
+        "timings": timings | {"evaluation": {"seconds": 5, "flops": 5}},
+    }
+
+
+def test_a_trial_costs_all_its_training_and_what_trials_share_is_paid_once(data_mix: Sweep) -> None:
+    """Pre-training and alignment too, but not encoder and decoder, which other seeds' trials or sweeps may share."""
+    one, other, third = trial_record(20), trial_record(40), trial_record(60, pretraining="other")
+    assert spent([one], "seconds") == (3 + 10 + 20 + 5, 5)
+    assert spent([one, other], "seconds") == ((3 + 10 + 20 + 40) / 2 + 5, 5)
+    assert spent([one, other], "flops") == (3 + 10 + 20 + 40 + 5, 5), "as fast as the last stage"
+    assert spent([one, trial_record(40, timed=False)], "flops") == spent([one], "flops"), "resumed: it looks cheaper"
+    assert np.isnan(spent([{"summaries": {}}], "seconds")).all()
+
+    study = study_of(data_mix, (0,), arms=("base", "captions", "blind"))
+    by_trial = dict(zip(study.done["fingerprint"], (one, other, third), strict=True))
+    # two arms share all but tuning; of the pairs with the third one has two pre-trainings
+    pairs = [(3 + 10 + 20 + 40), (3 + 20 + 20 + 60), (3 + 20 + 40 + 60)]
+    expected = np.mean(pairs) / 2 + 5
+    assert minutes_of(replace(study, records=by_trial)) == pytest.approx((expected / 60, 5 / 60))
+    assert np.isnan(minutes_of(replace(study, records={}))).all()
+    assert pair_arms(replace(study, records=by_trial)).flops == pytest.approx(spent(by_trial.values(), "flops")[0])

@@ -1,6 +1,7 @@
 """A new option with a default, wherever it stands, leaves the fingerprints of what was done before it alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from pydantic import create_model
@@ -11,10 +12,13 @@ from mm1_lab.config import (
     EvaluationStage,
     Recipe,
     Stage,
+    Sweep,
     load_scale,
+    load_sweep,
     resolve,
 )
-from tests.conftest import SCALES, evaluation_of
+from mm1_lab.results.manifest import claim_keys
+from tests.conftest import REPOSITORY, SCALES, evaluation_of
 
 MINI = evaluation_of(scale="mini")
 
@@ -35,6 +39,7 @@ def with_option(config: Config, path: tuple[str, ...], value: str | None) -> Con
     if not path:
         larger = create_model(type(config).__name__, __base__=type(config), new_option=(str, "old way"))
         fields = {name: getattr(config, name) for name in type(config).model_fields}
+        fields |= config.model_extra or {}  # sources of a mix
         return larger.model_construct(**fields, **({} if value is None else {"new_option": value}))
     inner = getattr(config, path[0])
     if isinstance(inner, tuple):
@@ -91,3 +96,48 @@ def test_every_field_of_a_recipe_makes_another_arm() -> None:
     recipes = {name: Recipe.model_validate({name: value}) for name, value in OTHER.items()}
     found = {name: evaluation_of(scale="mini", recipe=recipe).fingerprint for name, recipe in recipes.items()}
     assert len({MINI.fingerprint, *found.values()}) == len(found) + 1, found
+
+
+def test_stages_before_pre_training_and_without_steps_ignore_what_they_do_not_read() -> None:
+    """An alignment has fields of its own for how it trains, and a model of 0 steps depends on none of these."""
+    parts = {"encoder", "resolution", "connector", "image_tokens", "decoder", "images"}
+
+    def changed_by(recipe: dict[str, Any], stage_of: Callable[[Any], Stage]) -> set[str]:
+        """The fields of OTHER that change the fingerprint of a stage of the recipe's trial."""
+
+        def fingerprint(values: dict[str, Any]) -> str:
+            return stage_of(evaluation_of(scale="mini", recipe=Recipe.model_validate(recipe | values))).fingerprint
+
+        return {field for field, value in OTHER.items() if fingerprint({field: value}) != fingerprint({})}
+
+    aligned = changed_by({"align": {"steps": 4000}, "sft": {}}, lambda evaluation: evaluation.model.model.start)
+    assert aligned == parts | {"align"}, "a new field that the alignment does not read: see `alignment` in resolve.py"
+    untrained = changed_by({"steps": 0, "sft": {}}, lambda evaluation: evaluation.model.model)
+    told = "a new field that only steps depend on: see `WholeModelStage.canonical` in stage.py"
+    assert untrained == parts | {"align", "steps"}, told
+
+
+FIRST_KEYS = ["09dbd30879510c22", "6a35ae2ba55afb06"]
+"""Of the claims of sft_frozen, as results of the first versions hold them."""
+RENAMES = (
+    "a new field of recipes renames the claims that results hold, so that a late claim would count as in time: "
+    "`_recipes` of mm1_lab/results/manifest.py has to leave it out at its default, and not have it in FIRST_FIELDS"
+)
+
+
+def keys_of(sweep: Sweep, recipe: Config) -> list[str]:
+    """Of the sweep's claims, if one of its arms had this recipe."""
+    return sorted(claim_keys(sweep.model_copy(update={"arms": sweep.arms | {"frozen 336": recipe}})).values())
+
+
+def test_a_new_field_of_a_recipe_renames_no_claim() -> None:
+    sweep = load_sweep(REPOSITORY / "sweeps" / "sft_frozen.yaml")
+    assert sorted(claim_keys(sweep).values()) == FIRST_KEYS, RENAMES
+    for recipe in (sweep.arms["frozen 336"], Recipe(), Recipe.model_validate({"align": {"steps": 2000}})):
+        usual = keys_of(sweep, recipe)
+        for path in configurations(recipe):
+            assert keys_of(sweep, with_option(recipe, path, None)) == usual, (path, RENAMES)
+            is_nothing = path[:1] == ("align",) and not recipe.align.steps
+            assert (keys_of(sweep, with_option(recipe, path, "new way")) == usual) == is_nothing, path
+    claims = [keys_of(sweep, Recipe.model_validate({name: value})) for name, value in OTHER.items()]
+    assert len(set(map(tuple, claims))) == len(OTHER), "every field makes it another claim"

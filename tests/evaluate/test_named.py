@@ -159,6 +159,23 @@ def test_an_image_may_be_named_by_a_path_outside_its_folder(tmp_path: Path) -> N
     assert config.images_digest and len(built(config, ZERO).questions) == 1
 
 
+def test_folders_are_left_out_of_names_only_where_they_tell_no_pictures_apart(tmp_path: Path) -> None:
+    """COCO's names are unique, and many keep all of its pictures in one folder."""
+    values = WRITERS["coco"](tmp_path)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for picture in tmp_path.rglob("*20*/*.jpg"):
+        picture.rename(flat / picture.name)
+    assert len(built(opened(tmp_path, "coco", values | {"images": "flat"})).questions) == 3
+
+    values = WRITERS["nocaps"](tmp_path)
+    content = json.loads((tmp_path / values["annotations"]).read_text())
+    first = content["images"][0]
+    first["file_name"] = f"elsewhere/{first['file_name']}"
+    write(tmp_path / values["annotations"], content)
+    refused(f"has no image 'elsewhere/{Path(first['file_name']).name}'", tmp_path, "nocaps", values)
+
+
 def test_other_images_make_another_benchmark_and_each_is_where_its_path_says(tmp_path: Path) -> None:
     rows = [{"image": f"{number}.png", "question": "Which?", "answer": "b"} for number in range(40)]
 

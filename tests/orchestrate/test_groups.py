@@ -16,7 +16,7 @@ from mm1_lab.orchestrate.execution.groups import in_group
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.results import Ledger
-from mm1_lab.results.claims import ClaimLost
+from mm1_lab.results.leases import ClaimLost
 from mm1_lab.train.progress import Progress, Report
 from mm1_lab.weights.pretrained import HuggingFace
 from tests.conftest import SCALES, change

@@ -22,7 +22,7 @@ from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.results import Ledger
-from mm1_lab.results.claims import Claim
+from mm1_lab.results.leases import Claim
 from mm1_lab.train import recorder
 from mm1_lab.train.checkpoints import CHECKPOINT
 from mm1_lab.train.progress import Progress

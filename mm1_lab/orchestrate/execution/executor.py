@@ -12,7 +12,7 @@ from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.results import Ledger
-from mm1_lab.results.claims import POLL_SECONDS, Claim
+from mm1_lab.results.leases import POLL_SECONDS, Claim
 from mm1_lab.train.progress import Progress, TimeUp
 
 

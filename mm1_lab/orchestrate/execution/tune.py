@@ -22,7 +22,7 @@ from ray.tune.search import Searcher
 from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
-from mm1_lab.results.claims import POLL_SECONDS
+from mm1_lab.results.leases import POLL_SECONDS
 from mm1_lab.train.progress import Progress
 
 STARTS_GROUP = {"node:__internal_head__": 0.001}

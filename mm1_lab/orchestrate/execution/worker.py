@@ -28,7 +28,7 @@ from mm1_lab.orchestrate.execution.groups import Lost, in_group
 from mm1_lab.orchestrate.execution.worklist import Outcome
 from mm1_lab.orchestrate.planning.plan import Fitted, Task
 from mm1_lab.results import Ledger
-from mm1_lab.results.claims import ClaimLost
+from mm1_lab.results.leases import ClaimLost
 from mm1_lab.train.progress import Diverged, Progress, Report, TimeUp
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mm1_lab import files
-from mm1_lab.results.claims import Claim, ClaimLost, Claims
+from mm1_lab.results.leases import Claim, ClaimLost, Claims
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_who_was_silent_for_too_long_learns_that_another_took_over(how: str, tmp
 def test_a_command_that_is_stopped_while_it_imports_leaves_no_claim(tmp_path: Path) -> None:
     """It ends at once then, as some libraries swallow what is raised there."""
     (tmp_path / "slow.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
-    text = "import signal; from pathlib import Path; from mm1_lab import cli; from mm1_lab.results.claims import Claims"
+    text = "import signal; from pathlib import Path; from mm1_lab import cli; from mm1_lab.results.leases import Claims"
     text += "; signal.signal(signal.SIGTERM, cli._stop); claim = Claims(Path('claims')).take(['a']); import slow"
     process = subprocess.Popen([sys.executable, "-c", text], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     assert process.stdout and process.stdout.readline() and (tmp_path / "claims" / "a").exists()
