@@ -54,6 +54,8 @@ class _Task:
 def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     """A frame with the columns arm, seed, benchmark, shots, question and score, and notes. Raises RequestError."""
     files = {path: told for path in sorted(folder.rglob("*.json")) if (told := _results(path)) is not None}
+    if not files and (folder / "scores.csv").exists():
+        raise RequestError(f"{folder}: is a folder of mm1-lab's own; name the table in it: {folder / 'scores.csv'}")
     if not files:
         raise RequestError(
             f"{folder}: holds no results of lmms-eval or lm-evaluation-harness (0.4 or later); run them with "

@@ -53,13 +53,21 @@ class Training(pl.LightningModule):
     """As in `States`."""
 
     def __init__(
-        self, network: nn.Module, objective: Objective, optimiser: Optimiser, fingerprint: str, precision: str
+        self,
+        network: nn.Module,
+        objective: Objective,
+        optimiser: Optimiser,
+        fingerprint: str,
+        precision: str,
+        rate: str = "learning_rate",
     ) -> None:
+        """`rate`: the recipe's field of the learning rate, for errors."""
         super().__init__()
         self.network = network
         self._objective = objective
         self._optimiser = optimiser
         self._fingerprint = fingerprint
+        self._rate = rate
         self._random: dict[str, Tensor] = {}
         self._accumulates = False
         self._unread: list[Tensor] = []
@@ -112,7 +120,7 @@ class Training(pl.LightningModule):
         self._unread = []
         for step, loss in enumerate(losses, start=self.global_step + 1 - len(losses)):
             if not math.isfinite(loss):
-                rate = f"lower learning_rate (it is {self._optimiser.learning_rate:g}) or raise warmup_fraction"
+                rate = f"lower {self._rate} (it is {self._optimiser.learning_rate:g}) or raise warmup_fraction"
                 remedy = rate if step > 1 else "look for the cause in the connector, the data or pre-trained weights"
                 raise Diverged(f"the loss of step {step} is {loss}; {remedy}")
 

@@ -127,7 +127,7 @@ def write_results(
             trials.append(TrialRow(arm, seed, fingerprint))
             if f"{arm}/{seed}" not in missing:
                 rows = [row for row in score_rows(arm, seed, questions, lifts=lifts) if row.family in families]
-                ledger.write_scores(fingerprint, rows, HELD_OUT, record, None)
+                ledger.write_scores(fingerprint, rows, HELD_OUT, record, {})
     manifest = Manifest(variant=name, sweep=sweep, scale=scale, overrides=overrides)
     folder = results / scale / name
     merge_manifest(folder, manifest, trials, lambda _: True, lambda _: False)

@@ -28,7 +28,7 @@ def scores() -> list[ScoreRow]:
 def write(ledger: Ledger, fingerprint: str, folder: Path) -> None:
     training = folder / "training.csv"
     training.write_text("step,name,value\n1,loss,2.5\n", encoding="utf-8")
-    ledger.write_scores(fingerprint, scores(), {"text": 2 / 3}, {"seed": 0}, training)
+    ledger.write_scores(fingerprint, scores(), {"text": 2 / 3}, {"seed": 0}, {"training.csv": training})
 
 
 def manifest(tmp_path: Path, seeds: str = "1") -> tuple[Manifest, list[TrialRow]]:

@@ -32,10 +32,11 @@ from mm1_lab.config import (
     nearest,
     resolve,
     resolve_sweep,
+    steps_here,
 )
 from mm1_lab.config.measure import splits
 from mm1_lab.files import PARTS, RESULTS, here_or_shipped
-from mm1_lab.formatting import command_line, trials_of
+from mm1_lab.formatting import command_line, counted, trials_of
 from mm1_lab.orchestrate.planning.finding import (
     SWEEPS,
     decoders_tokenizer,
@@ -198,7 +199,9 @@ class Request:
                 known += names_of(benchmark.name, benchmark.metric)
         if measure.of in known:
             return ""
-        hint = "; a difference is of two whole measures, vqa 4-shot - vqa 0-shot" if splits(measure.of) else ""
+        hint = ""
+        if splits(measure.of) or "-shot" in measure.of:
+            hint = "; a difference is of two whole measures, with blanks around the hyphen: vqa 4-shot - vqa 0-shot"
         return f"{str(measure)!r}: trials have no {what}{measure.of!r}{hint or nearest(measure.of, known)}"
 
     def why_untuned(self, measure: Measure, arms: Collection[str]) -> str:
@@ -223,16 +226,43 @@ class Request:
 
     def doubts(self) -> list[str]:
         """All that is to be told before a run, which does not keep it from running."""
-        arms = (*self.same_trials(), *self.unlike_rows(), *self.unlike_before())
+        arms = (*self.same_trials(), *self.rounded_steps(), *self.unlike_rows(), *self.unlike_before())
         return [*arms, *self.doubtful_claims(), *self.long_captions()]
 
     def same_trials(self) -> list[str]:
         """What is to be told of arms that do not differ, as where their steps are rounded alike at this scale."""
         alike = defaultdict(list)
         for trial in self.trials:
-            alike[trial.fingerprint].append(trial.arm)
-        lines = [f"{' = '.join(arms)} are the same trials" for arms in alike.values() if len(arms) > 1]
+            alike[trial.fingerprint].append(trial)
+        lines = []
+        for trials in alike.values():
+            if len(trials) > 1:
+                arms = " = ".join(trial.arm for trial in trials)
+                lines.append(f"{arms} are the same trials{self._steps_alike(trials)}")
         return list(dict.fromkeys(lines))  # the same ones at every seed
+
+    def _steps_alike(self, trials: Iterable[Trial]) -> str:
+        """The fields of steps in which the recipes differ, with the number that is made of them at this scale."""
+        asked: dict[str, set[int]] = defaultdict(set)
+        made = {}
+        for trial in trials:
+            for field, (steps, _, rounded) in steps_here(trial.recipe, self.scale).items():
+                asked[field].add(steps)
+                made[field] = rounded
+        alike = [f"{field} are {counted(made[field], 'step')}" for field in made if len(asked[field]) > 1]
+        return f": {' and '.join(alike)} here" if alike else ""
+
+    def rounded_steps(self) -> list[str]:
+        """What is to be told of numbers of steps that rounding to this scale's changes by more than a tenth."""
+        rounded = {}
+        for recipe in {trial.arm: trial.recipe for trial in self.trials}.values():
+            for field, (asked, exact, made) in steps_here(recipe, self.scale).items():
+                if abs(made - exact) > 0.1 * exact:
+                    rounded[f"{field} {asked}"] = f"{exact:.2g} → {made}"
+        if not rounded:
+            return []
+        told = ", ".join(f"{field} ({steps})" for field, steps in rounded.items())
+        return [f"Rounded by more than 10 % to steps of {self.scale_name}: {told}"]
 
     def unlike_rows(self) -> list[str]:
         """What is to be told of arms with more image tokens than the scale's largest number."""
