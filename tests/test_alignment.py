@@ -165,7 +165,7 @@ def test_its_length_is_varied_from_the_command_line(told: Told) -> None:
     arms = [trial["arm"] for trial in values["trials"]]
     assert arms == ["base", "align.steps 70000", "align.steps 140000"], "0 is the base's"
     output = told("plan", "base", "--vary", "align.steps=50,20000", *SMOKE)
-    assert "align.steps 50 = align.steps 20000 are the same trials: align.steps are 1 step here\n" in output
+    assert "align.steps 50 = align.steps 20000 are the same trials (align.steps at smoke: 1)\n" in output
     assert (
         "Rounded by more than 10 % to steps of smoke: align.steps 50 (0.0015 → 1), align.steps 20000 (0.6 → 1)"
         in output

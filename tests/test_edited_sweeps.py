@@ -37,6 +37,8 @@ def test_what_a_folder_shows_after_a_change_of_its_sweep_is_told(again: Place, t
     output = told("compare", "q.yaml", "few", "base", *smoke)
     assert "few is as it was run; the sweep, its data, settings or the version are others now; run it" in output
     assert f"{folder.name}: is drawn as it was run, and the sweep's file has changed in few; run it" in told("figures")
+    changed = told("run", "q.yaml", *smoke, "--inline")
+    assert f"{folder}: other trials than before: few, as the sweep, its data or the version changed; their" in changed
     drawn = told("run", "q.yaml", *smoke, "--only", "base", "--inline")
     assert "contrasts" not in drawn and not list(folder.glob("contrasts.*")), "of claims that it no longer makes"
 
@@ -62,7 +64,7 @@ def test_arms_that_do_not_differ_at_the_scale_are_named(again: Place, told: Told
     assert alike in told("plan", "q.yaml", "--scale", "smoke", "--seeds", "2")
     assert alike not in told("plan", "q.yaml", "--scale", "mini")
     output = told("run", "q.yaml", "--scale", "smoke", "--only", "base,few", "--inline")
-    first, last = "base = few are the same trials\n", "base = few are the same trials.\n"
+    first, last = "base = few are the same trials (steps at smoke: 6)\n", "base = few are the same trials.\n"
     assert output.startswith(first) and last in output.split("Drawing")[1]
     assert re.search(r"\nfewer tokens are better +not judged: the same trials", output)
 

@@ -54,13 +54,10 @@ class _Task:
 def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     """A frame with the columns arm, seed, benchmark, shots, question and score, and notes. Raises RequestError."""
     files = {path: told for path in sorted(folder.rglob("*.json")) if (told := _results(path)) is not None}
-    if not files and (folder / "scores.csv").exists():
-        raise RequestError(f"{folder}: is a folder of mm1-lab's own; name the table in it: {folder / 'scores.csv'}")
     if not files:
-        raise RequestError(
-            f"{folder}: holds no results of lmms-eval or lm-evaluation-harness (0.4 or later); run them with "
-            "--output_path"
-        )
+        own = folder / "scores.csv"
+        remedy = f"name the table in it: {own}" if own.exists() else "run them with --output_path"
+        raise RequestError(f"{folder}: holds no results of lmms-eval or lm-evaluation-harness (0.4 or later); {remedy}")
     read: dict[tuple[str, str, str, int], Path] = {}
     tasks: dict[str, list[_Task]] = {}
     for path, told in files.items():

@@ -88,7 +88,8 @@ def _at_work(
 def _interrupted(chain: Iterable[Stage], ledger: Ledger) -> str:
     """The first stage of a trial that nobody works on and that has begun: `alignment was interrupted, resumes`."""
     for stage in chain:
-        if how := ledger.interruption(stage.fingerprint):
+        how = ledger.interruption(stage.fingerprint)
+        if how and not ledger.is_done(stage):
             return f"{stage.name} {how}"
     return ""
 

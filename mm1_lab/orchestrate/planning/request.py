@@ -36,7 +36,7 @@ from mm1_lab.config import (
 )
 from mm1_lab.config.measure import splits
 from mm1_lab.files import PARTS, RESULTS, here_or_shipped
-from mm1_lab.formatting import command_line, counted, trials_of
+from mm1_lab.formatting import command_line, trials_of
 from mm1_lab.orchestrate.planning.finding import (
     SWEEPS,
     decoders_tokenizer,
@@ -201,7 +201,7 @@ class Request:
             return ""
         hint = ""
         if splits(measure.of) or "-shot" in measure.of:
-            hint = "; a difference is of two whole measures, with blanks around the hyphen: vqa 4-shot - vqa 0-shot"
+            hint = "; a difference is of two whole measures, vqa 4-shot - vqa 0-shot, with blanks around its minus"
         return f"{str(measure)!r}: trials have no {what}{measure.of!r}{hint or nearest(measure.of, known)}"
 
     def why_untuned(self, measure: Measure, arms: Collection[str]) -> str:
@@ -249,8 +249,8 @@ class Request:
             for field, (steps, _, rounded) in steps_here(trial.recipe, self.scale).items():
                 asked[field].add(steps)
                 made[field] = rounded
-        alike = [f"{field} are {counted(made[field], 'step')}" for field in made if len(asked[field]) > 1]
-        return f": {' and '.join(alike)} here" if alike else ""
+        alike = [f"{field} at {self.scale_name}: {made[field]}" for field in made if len(asked[field]) > 1]
+        return f" ({', '.join(alike)})" if alike else ""
 
     def rounded_steps(self) -> list[str]:
         """What is to be told of numbers of steps that rounding to this scale's changes by more than a tenth."""
