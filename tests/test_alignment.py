@@ -165,11 +165,8 @@ def test_its_length_is_varied_from_the_command_line(told: Told) -> None:
     arms = [trial["arm"] for trial in values["trials"]]
     assert arms == ["base", "align.steps 70000", "align.steps 140000"], "0 is the base's"
     output = told("plan", "base", "--vary", "align.steps=50,20000", *SMOKE)
-    assert "align.steps 50 = align.steps 20000 are the same trials (align.steps at smoke: 1)\n" in output
-    assert (
-        "Rounded by more than 10 % to steps of smoke: align.steps 50 (0.0015 → 1), align.steps 20000 (0.6 → 1)"
-        in output
-    )
+    assert "align.steps 50 = align.steps 20000 are the same trials\n" in output
+    assert "Rounded to steps of smoke: align.steps 50 (0.0015 → 1), align.steps 20000 (0.6 → 1)" in output
 
 
 @pytest.mark.usefixtures("here")
@@ -261,17 +258,17 @@ def test_every_seed_has_its_own(here: Path) -> None:
     [
         (
             {"align": {**LONG, "data_mix": {"captions": 0, "text": 1}}},
-            "align.data_mix has text alone, of which connector",
+            "align.steps would train nothing: every part is frozen",
         ),
         (
             {"align": {**LONG, "lr_multipliers": {"connector": 0}}},
-            "align.lr_multipliers: every part that is not frozen",
+            "align.steps would train nothing: every part is frozen",
         ),
         (
             {"frozen": ["decoder"], "data_mix": {"captions": 0, "interleaved": 0, "text": 1}},
-            "data_mix has text alone, of",
+            ": steps would train nothing: every",
         ),
-        ({"sft": {"frozen": ["decoder"], "mixture": {"text": 1}}}, "sft.mixture has text alone, of which encoder and"),
+        ({"sft": {"frozen": ["decoder"], "mixture": {"text": 1}}}, "sft.steps would train nothing: every part"),
         ({"align": {**LONG, "data_mix": {"books": 1}}}, "align.data_mix lists books, which the data do not contain"),
         ({"align": LONG, "steps": 0, "sft": {"after_steps": 5}}, "is after pre-training's last step, 0"),
         ({"align": LONG, "sft": {"start": "there"}}, "there is already pre-trained; remove align"),

@@ -227,16 +227,11 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Seque
             raise RequestError(f"--vary {field}: --set changes it, too; give all of its values to --vary")
         own = values.setdefault(field, [])
         own += [value for value in map(_whole, parse_yaml(f"[{text}]", f"--vary {setting}")) if value not in own]
-    of_alignment = [field for field in values if field.startswith("align.") and field != "align.steps"]
-    if (
-        of_alignment
-        and not (grid and "align.steps" in values)
-        and not override(Recipe.read(path), settings).align.steps
-    ):
-        raise RequestError(
-            f"--vary {of_alignment[0]}: the base has no alignment; give it one (--set align.steps=20000), or vary "
-            "align.steps, too, with --grid"
-        )
+    has_alignment = override(Recipe.read(path), settings).align.steps or (grid and "align.steps" in values)
+    for field in values:
+        if field.startswith("align.") and field != "align.steps" and not has_alignment:
+            hint = "give it one (--set align.steps=20000), or vary align.steps, too, with --grid"
+            raise RequestError(f"--vary {field}: the base has no alignment; {hint}")
     others: dict[str, list[Any]] = {}
     for field, own in values.items():
         table, key = open_table(base, field, "--vary")

@@ -401,22 +401,15 @@ def _own_multipliers(recipe: Recipe | SftRecipe, scaled: Mapping[Part, float]) -
 
 def _check_learns(stage: ModelStage, section: str) -> None:
     """Raises RequestError for steps in which no part of the model can change."""
-    if not stage.steps():
-        return
     rates = stage.training.lr_multipliers
-    trained = [part for part in get_args(Part) if part not in stage.frozen and rates.get(part, 1)]
-    if not trained:
-        raise RequestError(
-            f"{section}lr_multipliers: every part that is not frozen has 0, so nothing is trained; raise one, or set "
-            f"{section}steps: 0"
-        )
+    trained = {part for part in get_args(Part) if part not in stage.frozen and rates.get(part, 1)}
     # a user's instruction set of that name may have pictures
-    of_text = stage.shares.keys() == {"text"} and (stage.data.kind == "world" or isinstance(stage, MultimodalStage))
-    if of_text and "decoder" not in trained:
-        mix = "mixture" if isinstance(stage, SftStage) else "data_mix"
+    if stage.shares.keys() == {"text"} and (stage.data.kind == "world" or isinstance(stage, MultimodalStage)):
+        trained &= {"decoder"}
+    if stage.steps() and not trained:
         raise RequestError(
-            f"{section}{mix} has text alone, of which {' and '.join(trained)} see nothing, so nothing is trained; add "
-            f"pictures, or train the decoder ({section}frozen)"
+            f"{section}steps would train nothing: every part is frozen, has a multiplier of 0 ({section}lr_multipliers), "
+            f"or needs pictures, which text alone lacks; train another part ({section}frozen), or add pictures"
         )
 
 
@@ -477,17 +470,13 @@ def look_up(what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:
     raise RequestError(f"this scale has no {what} {key!r}{hint}")
 
 
-def steps_here(recipe: Recipe, scale: Scale) -> dict[str, tuple[int, float, int]]:
-    """Of each field of steps: its number, in the paper's count; how many of the scale's steps these are, and how many
-    are made."""
-    asked = {"align.steps": (scale.train, recipe.align.steps, PAPER_STEPS)}
-    asked["steps"] = scale.train, recipe.steps, PAPER_STEPS
+def steps_here(recipe: Recipe, scale: Scale) -> dict[tuple[str, int], tuple[float, int]]:
+    """By a field of steps and its number, in the paper's count: how many of the scale's these are, and are made."""
+    asked = [("align.steps", scale.train, recipe.align.steps, PAPER_STEPS)]
+    asked.append(("steps", scale.train, recipe.steps, PAPER_STEPS))
     if recipe.sft and scale.sft:
-        asked["sft.steps"] = scale.sft, recipe.sft.steps, SFT_PAPER_STEPS
-    found = {}
-    for field, (training, part, whole) in asked.items():
-        found[field] = part, training.steps * part / whole, steps_of(training, part, whole)
-    return found
+        asked.append(("sft.steps", scale.sft, recipe.sft.steps, SFT_PAPER_STEPS))
+    return {(field, part): (own.steps * part / whole, steps_of(own, part, whole)) for field, own, part, whole in asked}
 
 
 def steps_of(training: Optimiser, part: float, whole: float = 1) -> int:

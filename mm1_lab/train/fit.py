@@ -58,8 +58,8 @@ def fit(
     steps = stop_after or stage.training.steps
     checkpoint = newest(run.folder, stage, lambda note: run.report(Progress(0, steps, note=note)))
     recorder = Recorder(run.folder, names, steps, run.report)
-    rate = f"{SECTIONS.get(stage.name, '')}learning_rate"
-    module = Training(network, objective, stage.training, stage.fingerprint, stage.precision, rate)
+    module = Training(network, objective, stage.training, stage.fingerprint, stage.precision)
+    module.section = SECTIONS.get(stage.name, "")
     with _quiet():
         trainer = pl.Trainer(
             accelerator=team.device().type,

@@ -4,7 +4,7 @@ before anything runs."""
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -233,36 +233,22 @@ class Request:
         """What is to be told of arms that do not differ, as where their steps are rounded alike at this scale."""
         alike = defaultdict(list)
         for trial in self.trials:
-            alike[trial.fingerprint].append(trial)
-        lines = []
-        for trials in alike.values():
-            if len(trials) > 1:
-                arms = " = ".join(trial.arm for trial in trials)
-                lines.append(f"{arms} are the same trials{self._steps_alike(trials)}")
+            alike[trial.fingerprint].append(trial.arm)
+        lines = [f"{' = '.join(arms)} are the same trials" for arms in alike.values() if len(arms) > 1]
         return list(dict.fromkeys(lines))  # the same ones at every seed
 
-    def _steps_alike(self, trials: Iterable[Trial]) -> str:
-        """The fields of steps in which the recipes differ, with the number that is made of them at this scale."""
-        asked: dict[str, set[int]] = defaultdict(set)
-        made = {}
-        for trial in trials:
-            for field, (steps, _, rounded) in steps_here(trial.recipe, self.scale).items():
-                asked[field].add(steps)
-                made[field] = rounded
-        alike = [f"{field} at {self.scale_name}: {made[field]}" for field in made if len(asked[field]) > 1]
-        return f" ({', '.join(alike)})" if alike else ""
-
     def rounded_steps(self) -> list[str]:
-        """What is to be told of numbers of steps that rounding to this scale's changes by more than a tenth."""
-        rounded = {}
+        """What is to be told of numbers of steps that rounding to this scale's makes equal, or changes by more than a
+        tenth."""
+        steps: dict[tuple[str, int], tuple[float, int]] = {}
         for recipe in {trial.arm: trial.recipe for trial in self.trials}.values():
-            for field, (asked, exact, made) in steps_here(recipe, self.scale).items():
-                if abs(made - exact) > 0.1 * exact:
-                    rounded[f"{field} {asked}"] = f"{exact:.2g} → {made}"
-        if not rounded:
-            return []
-        told = ", ".join(f"{field} ({steps})" for field, steps in rounded.items())
-        return [f"Rounded by more than 10 % to steps of {self.scale_name}: {told}"]
+            steps |= steps_here(recipe, self.scale)
+        made = Counter((field, rounded) for (field, _), (_, rounded) in steps.items())
+        told = []
+        for (field, asked), (exact, rounded) in steps.items():
+            if abs(rounded - exact) > 0.1 * exact or made[field, rounded] > 1:
+                told.append(f"{field} {asked} ({exact:.2g} → {rounded})")
+        return [f"Rounded to steps of {self.scale_name}: {', '.join(told)}"] if told else []
 
     def unlike_rows(self) -> list[str]:
         """What is to be told of arms with more image tokens than the scale's largest number."""
