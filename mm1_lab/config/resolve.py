@@ -408,8 +408,8 @@ def _check_learns(stage: ModelStage, section: str) -> None:
         trained &= {"decoder"}
     if stage.steps() and not trained:
         raise RequestError(
-            f"{section}steps would train nothing: every part is frozen, has a multiplier 0 ({section}lr_multipliers) or "
-            f"needs pictures, which text alone lacks; train another part ({section}frozen), or add pictures"
+            f"{section}steps would train nothing: every part is frozen, has a multiplier 0 ({section}lr_multipliers) "
+            f"or needs pictures, which text alone lacks; train another part ({section}frozen), or add pictures"
         )
 
 
