@@ -13,18 +13,23 @@ UNSET = "unset"
 
 def levels_of(recipe: Recipe) -> dict[str, str]:
     """Every axis of a recipe with its level as the recipe names it; the mix of sources is one axis."""
-    levels = {}
+    levels: dict[str, str] = {}
     for name, value in recipe.model_dump(mode="json").items():
         axis = name.replace("_", " ")
         if name == "data_mix":
-            levels[axis] = _mix(recipe.data_mix)
-            levels["synthetic captions"] = f"{100 * value['synthetic_share']:g} %"
+            levels |= _of_mix("", recipe.data_mix)
         elif isinstance(value, dict):
             for field, inner in value.items():
                 levels[f"{axis} {field.replace('_', ' ')}"] = _level(inner)
+            if name == "align":
+                levels |= _of_mix("align ", recipe.align.data_mix)
         else:
             levels[axis] = _level(value)
     return levels
+
+
+def _of_mix(before: str, mix: DataMix) -> dict[str, str]:
+    return {f"{before}data mix": _mix(mix), f"{before}synthetic captions": f"{100 * mix.synthetic_share:g} %"}
 
 
 def _mix(mix: DataMix) -> str:

@@ -60,7 +60,7 @@ def _trained(record: Record, what: str) -> dict[str, float]:
     if what == "seconds":
         return seconds
     timings = record.get("timings", {})
-    last = timings.get(SftStage.KIND) or timings.get(MultimodalStage.KIND)
+    last = next((timings[name] for name in (SftStage.KIND, MultimodalStage.KIND, "alignment") if name in timings), None)
     if last is None:
         return {}
     return {stage: taken * last["flops"] / last["seconds"] for stage, taken in seconds.items()}

@@ -70,7 +70,7 @@ def make_finished(folder: Path, amounts: Amounts, seeds: int) -> int:
         str(SWEEP), amounts.scale, range(seeds), (), amounts.settings, None, ledger.results, ledger.store
     )
     first, *others = (trial.fingerprint for trial in request.trials)
-    ledger.write_scores(first, [SCORE], {}, {"timings": {}}, None)
+    ledger.write_scores(first, [SCORE], {}, {"timings": {}}, {})
     for number, other in enumerate(others):
         if number % LINKS == 0:
             source = shutil.copytree(ledger.trial_folder(first), ledger.trial_folder(other))

@@ -122,8 +122,8 @@ VARIABLES = {
 JSON = {
     "plan": "`scale`; `trials` (`sweep`, `arm`, `seed`, `fingerprint`, `state`: done, to run or diverged); `stages` "
     "(`kind`, `fingerprint`, `seed`, `state`: reused, to run, waits, not needed or diverged, `why`, `arms` that need "
-    "it, and if it is to run or waits `parameters`, `active`, `flops`, `memory_bytes`, `disk_bytes`, "
-    "`checkpoint_bytes`, and `seconds` or, with GPUs, `gpus`, `rows`, `recomputes`, `bytes_per_gpu`, "
+    "it, of trainings `steps`, and if it is to run or waits `parameters`, `active`, `flops`, `memory_bytes`, "
+    "`disk_bytes`, `checkpoint_bytes`, and `seconds` or, with GPUs, `gpus`, `rows`, `recomputes`, `bytes_per_gpu`, "
     "`gpu_hours`); `arms`, if any are missing (`sweep`, `arm`, `training_flops` at one seed, with what is done); "
     "`seconds`; `notes`",
     "status": "`sweeps` (`sweep`, `scale`, `trials` with `arm`, `seed`, `fingerprint`, `state`: done, running, "

@@ -10,14 +10,19 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from analysis.effects import groups, varying
+from analysis.effects import groups, levels_of, varying
 from analysis.runs import spent
+from mm1_lab import results
 from mm1_lab.config import WORLD_DATA, MultimodalStage, Recipe, RequestError, load_scale, load_sweep, resolve
+from mm1_lab.files import RESULTS
 from mm1_lab.orchestrate.execution.display import Display
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import load_request
+from mm1_lab.orchestrate.tracking.contents import metrics
+from mm1_lab.results import Ledger
 from mm1_lab.results.trained import what_ran
 from mm1_lab.train import recorder
+from mm1_lab.train.module import Training
 from mm1_lab.train.progress import Progress
 from tests.conftest import REPOSITORY, SCALES, Place, Refused, Told, evaluation_of
 
@@ -120,9 +125,24 @@ def test_the_connector_alone_learns_through_a_kill_and_pre_training_goes_on_from
     assert spent([record], "seconds") == pytest.approx((sum(took) + asking, asking)), (
         "the alignment counts, parts do not"
     )
-    told("export", "alignment", *SMOKE, "--only", "kept", "model")
-    card = Path("model/README.md").read_text(encoding="utf-8")
-    assert "| alignment | 3 steps at 0.002 on captions 93 %, synthetic 7 %; frozen: decoder, encoder |" in card
+    for arm, steps in (("kept", 6), ("alone", 0)):
+        told("export", "alignment", *SMOKE, "--only", arm, arm)
+        card = Path(arm, "README.md").read_text(encoding="utf-8")
+        assert "| alignment | 3 steps at 0.002 on captions 93 %, synthetic 7 %; frozen: decoder, encoder |" in card
+        assert f"| steps | {steps} |" in card and (arm == "kept") == ("| frozen | connector |" in card)
+
+    ledger = Ledger(place.results)
+    of_kept, of_alone = (trials[arm].fingerprint for arm in ("kept", "alone"))
+    assert record["timings"].keys() == {"multimodal", "evaluation"}, "the alignment was resumed, and so not timed"
+    assert (ledger.trial_folder(of_alone) / "alignment.csv").exists()
+    assert not (ledger.trial_folder(of_alone) / "training.csv").exists(), "which would be of pre-training"
+    curves = results.curves(place.results / "smoke" / "alignment")
+    steps = curves[curves["name"].isin(("loss", "align/loss"))].groupby(["arm", "name"])["step"].max()
+    assert steps.to_dict() == {("kept", "loss"): 6, ("kept", "align/loss"): 3, ("alone", "align/loss"): 3}
+    names = {name for name, _, _ in metrics(ledger, of_kept, record)}
+    assert {"train/loss", "align/loss", "train/tokens per second", "align/tokens per second"} <= names
+    names = {name for name, _, _ in metrics(ledger, of_alone, ledger.record(of_alone))}
+    assert {"align/loss", "align/tokens per second"} <= names and not any(name.startswith("train/") for name in names)
 
 
 def test_a_plan_tells_the_two_apart_and_counts_a_shared_alignment_once(here: Path, told: Told) -> None:
@@ -137,6 +157,7 @@ def test_a_plan_tells_the_two_apart_and_counts_a_shared_alignment_once(here: Pat
     assert (kinds.count("alignment"), kinds.count("multimodal")) == (1, 3)
     flops = {values["arm"]: values["training_flops"] for values in values["arms"]}
     assert flops["base"] == flops["off"] < flops["aligned"] and flops["alone"] < flops["kept"]
+    assert re.search("^alignment +waits +1 +3 ", output, re.M), "its steps"
     changes = told("show", "alignment", *SMOKE)
     assert "aligned  align.steps 0 → 100000\n" in changes
     compared = told("show", "alignment", "base", "aligned", *SMOKE)
@@ -145,25 +166,43 @@ def test_a_plan_tells_the_two_apart_and_counts_a_shared_alignment_once(here: Pat
 
 @pytest.mark.usefixtures("here")
 def test_its_length_is_varied_from_the_command_line(told: Told) -> None:
-    values = json.loads(told("plan", "base", "--vary", "align.steps=0,70000,140000", *SMOKE, "--json"))
+    values = json.loads(told("plan", "base", "--vary", "align.steps=0,7e4,140000", *SMOKE, "--json"))
     arms = [trial["arm"] for trial in values["trials"]]
     assert arms == ["base", "align.steps 70000", "align.steps 140000"], "0 is the base's"
+    output = told("plan", "base", "--vary", "align.steps=50,20000", *SMOKE)
+    assert "align.steps 50 = align.steps 20000 are the same trials\n" in output
+    assert "Rounded to steps of smoke: align.steps 50 (0.0015 → 1), align.steps 20000 (0.6 → 1)" in output
+
+
+@pytest.mark.usefixtures("here")
+def test_its_other_fields_are_not_varied_without_one(told: Told, refused: Refused) -> None:
+    rates = ("plan", "base", "--vary", "align.learning_rate=1e-3,1e-4", *SMOKE)
+    assert "the base has no alignment; give it one (--set align.steps=20000)" in refused(*rates)
+    assert " same trials" not in told(*rates, "--set", "align.steps=100000")
+    assert "1e-4" in told(*rates, "--vary", "align.steps=0,100000", "--grid")
 
 
 def test_arms_differ_in_its_length_alone(here: Path) -> None:
     write(here)
     levels = varying(load_sweep(here / "sweeps" / "alignment.yaml", REPOSITORY / "sweeps"), ["base", "aligned"])
+    two = [Recipe.model_validate({"align": {**LONG, "data_mix": mix}}) for mix in ({"captions": 1}, {"interleaved": 3})]
+    assert [levels_of(recipe)["align data mix"] for recipe in two] == ["100:0:0", "0:100:0"]
     assert groups(levels, "align steps") == [{"0": "base", "100000": "aligned"}] and len(levels.columns) == 1
 
 
 def test_it_shares_the_model_s_controls_and_has_rates_parts_and_data_of_its_own() -> None:
-    own = {"learning_rate": 1e-4, "frozen": ["decoder"], "lr_multipliers": {"encoder": 0.5}, "data_mix": {"text": 1}}
+    own = {
+        "learning_rate": 1e-4,
+        "frozen": ["decoder"],
+        "lr_multipliers": {"encoder": 0.5},
+        "data_mix": {"interleaved": 1},
+    }
     aligned = alignment_of(align={**LONG, **own}, images="shuffled", data_order=3, learning_rate=1e-2)
     assert (aligned.shuffled, aligned.data_order, aligned.frozen, aligned.shares) == (
         True,
         0,
         ("decoder",),
-        {"text": 1},
+        {"interleaved": 1},
     )
     assert (aligned.training.learning_rate, aligned.training.steps) == (1e-4, 3)
     assert aligned.training.lr_multipliers["encoder"] == 0.5
@@ -174,6 +213,37 @@ def test_it_shares_the_model_s_controls_and_has_rates_parts_and_data_of_its_own(
     assert alone.name == alignment_of(align=LONG).name == "alignment" and as_pre_training.name == "multimodal"
     tuned = evaluation_of(recipe=Recipe.model_validate({"align": LONG, "steps": 0, "sft": {}}))
     assert what_ran(tuned.model_dump(mode="json"))["tuned_from"].startswith("alignment of 3 steps at 0.002 on captions")
+
+
+def test_an_arm_s_mix_is_merged_into_that_of_the_alignment(here: Path) -> None:
+    write(here, mixed={"align": {**LONG, "data_mix": {"text": 2}}})
+    mixed = next(trial for trial in load_request("alignment", "smoke").trials if trial.arm == "mixed").recipe
+    assert mixed.align.data_mix.weights == {"captions": 1, "text": 2}, "as `data_mix: {text: 2}` keeps the others"
+
+
+@pytest.mark.usefixtures("few_documents")
+def test_a_frozen_decoder_s_experts_teach_the_connector_nothing(
+    again: Place, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(again.folder)
+    experts = {"decoder": "302M-MoE", "steps": 0, "image_tokens": 64}
+    write(again.folder, moe={**experts, "align": LONG})
+    seen: dict[str, set[str]] = {}
+    """The auxiliary losses of each stage."""
+    forward = Training.forward
+
+    def watched(self: Training, *arguments: Any) -> torch.Tensor:
+        loss = forward(self, *arguments)
+        seen.setdefault(self._fingerprint, set()).update(self._losses.auxiliary)
+        return loss
+
+    monkeypatch.setattr(Training, "forward", watched)
+    told("run", "alignment", *SMOKE, "--only", "moe", "--inline")
+    aligned = model_of(**experts, align=LONG)
+    assert seen == {aligned.fingerprint: set(), aligned.decoder.fingerprint: {"balance", "router_z"}}
+    as_pre_training = model_of(**experts | LONG, frozen=["encoder", "decoder"], data_mix={"captions": 1})
+    assert aligned.fingerprint != as_pre_training.fingerprint and not as_pre_training.ignores_routers
+    assert not model_of(**experts, align={**LONG, "frozen": ["encoder"]}).ignores_routers
 
 
 def test_every_seed_has_its_own(here: Path) -> None:
@@ -191,6 +261,19 @@ def test_every_seed_has_its_own(here: Path) -> None:
 @pytest.mark.parametrize(
     ("arm", "message"),
     [
+        (
+            {"align": {**LONG, "data_mix": {"captions": 0, "text": 1}}},
+            "align.steps would train nothing: every part is frozen",
+        ),
+        (
+            {"align": {**LONG, "lr_multipliers": {"connector": 0}}},
+            "align.steps would train nothing: every part is frozen",
+        ),
+        (
+            {"frozen": ["decoder"], "data_mix": {"captions": 0, "interleaved": 0, "text": 1}},
+            ": steps would train nothing: every",
+        ),
+        ({"sft": {"frozen": ["decoder"], "mixture": {"text": 1}}}, "sft.steps would train nothing: every part"),
         ({"align": {**LONG, "data_mix": {"books": 1}}}, "align.data_mix lists books, which the data do not contain"),
         ({"align": LONG, "steps": 0, "sft": {"after_steps": 5}}, "is after pre-training's last step, 0"),
         ({"align": LONG, "sft": {"start": "there"}}, "there is already pre-trained; remove align"),
@@ -239,3 +322,33 @@ def test_a_search_over_it_needs_steps(here: Path, told: Told, refused: Refused) 
     over["align.steps"] = {"low": 0, "high": 200_000}
     output = told("plan", search(), *SMOKE)
     assert "alignment  " in output and "align.steps" in output
+
+
+def test_a_diverged_alignment_is_told_of_the_trials_that_wait_for_it(
+    again: Place, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(again.folder)
+    hot = {"align": {"steps": 200_000, "learning_rate": 1e6}, "image_tokens": 64}
+    write(again.folder, hot=hot, hotter={**hot, "steps": 100_000})
+    asked = ("alignment", *SMOKE, "--only", "hot", "--only", "hotter")
+    output = told("run", *asked, "--inline", code=1)
+    assert "lower align.learning_rate (it is 1e+06)" in output
+    for _ in range(2):
+        status = told("status", *asked)
+        assert "0 done, 0 missing, 2 failed" in status and status.count("lower align.learning_rate") > 1
+        assert "diverged: hot / seed 0: alignment " in told("run", *asked, "--inline", code=1)
+
+
+def test_an_interrupted_alignment_is_told_with_what_becomes_of_it(
+    again: Place, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(again.folder)
+    write(again.folder)
+    asked = ("alignment", *SMOKE, "--only", "alone")
+    aligned = load_request("alignment", "smoke", only=["alone"]).trials[0].evaluation.model
+    partial = Ledger(RESULTS).partial_folder(aligned.fingerprint)
+    for file, how in (("training.csv", "starts again"), ("last.ckpt", "resumes")):
+        partial.mkdir(parents=True, exist_ok=True)
+        (partial / file).touch()
+        assert f"was interrupted, {how}\n" in told("plan", *asked)
+        assert f"alignment was interrupted, {how}" in told("status", *asked, "--seeds", "1")

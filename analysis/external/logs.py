@@ -55,10 +55,9 @@ def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     """A frame with the columns arm, seed, benchmark, shots, question and score, and notes. Raises RequestError."""
     files = {path: told for path in sorted(folder.rglob("*.json")) if (told := _results(path)) is not None}
     if not files:
-        raise RequestError(
-            f"{folder}: holds no results of lmms-eval or lm-evaluation-harness (0.4 or later); run them with "
-            "--output_path"
-        )
+        own = folder / "scores.csv"
+        remedy = f"name the table in it: {own}" if own.exists() else "run them with --output_path"
+        raise RequestError(f"{folder}: holds no results of lmms-eval or lm-evaluation-harness (0.4 or later); {remedy}")
     read: dict[tuple[str, str, str, int], Path] = {}
     tasks: dict[str, list[_Task]] = {}
     for path, told in files.items():

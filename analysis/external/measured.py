@@ -182,7 +182,10 @@ def _measures_in(table: Scores, measure: str) -> Sequence[str]:
         unknown = next(side for side in pairs[0] if of_measure(table, side).empty)
     benchmarks = sorted(set(table.frame["benchmark"]) - {""})
     at_shots = [f"{count}-shot" for count in sorted(set(table.frame["shots"]) - {""}, key=int)]
-    hint = nearest(unknown, [AVERAGE, *benchmarks, *at_shots]) + hint
+    if unknown.startswith("kind "):
+        hint += "; kinds of questions are known of sweeps alone: claim it there, or see `mm1-lab compare --measure`"
+    else:
+        hint = nearest(unknown, [AVERAGE, *benchmarks, *at_shots]) + hint
     raise RequestError(f"the table has no {unknown!r}{hint}")
 
 

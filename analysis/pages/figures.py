@@ -120,6 +120,8 @@ def _columns(study: Study) -> list[Column]:
 def _lines(study: Study) -> list[tuple[str, Shown | None]]:
     """Labels with their rows, which headings lack; last the majority answer, of no arm, among the controls."""
     rows = shown_rows(study)
+    if not study.sweep.panels:  # whose arms somebody chose
+        rows = [row for row in rows if study.representative(row.arm) == row.arm]
     if not np.isnan([study.majority(measure) for measure in study.measures]).all():
         rows.append(Shown("control", MAJORITY, "", CONTROLS))
     lines: list[tuple[str, Shown | None]] = []
@@ -139,7 +141,9 @@ def _remark(study: Study, row: Shown) -> str:
         return " (no scores)"
     if row.arm in study.controls:
         return " (reads text, no pictures)"
-    return " (base)" if study.sweep.arms[row.arm] == study.sweep.base and row.label != "base" else ""
+    is_base = study.sweep.arms[row.arm] == study.sweep.base and row.label != "base"
+    same = [] if study.sweep.panels else [arm for arm in study.scored if study.representative(arm) == row.arm]
+    return "".join(f" = {arm}" for arm in same if arm != row.arm) + (" (base)" if is_base else "")
 
 
 def _draw_column(axis: Axes, study: Study, column: Column, rows: Mapping[int, Shown], looks: Looks) -> None:

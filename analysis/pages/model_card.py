@@ -43,9 +43,12 @@ def _evaluated(record: dict[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
         if found:  # not of a single block
             interval = f"{max(found.low, 0.0):.1f} to {min(found.high, most):.1f}"
         rows.append((benchmark, metric, shots, len(asked), f"{found.estimate:.1f}", interval))
+    trained = what_ran(config)
+    if not config["model"].get("aligns"):  # whose rates are in its own row
+        trained["learning_rate"] = learning_rates(config["model"])
     return {
         "record": record,
-        "trained": what_ran(config) | {"learning_rate": learning_rates(config["model"])} | frozen_parts(config),
+        "trained": trained | frozen_parts(config),
         "parameters": summary_of_model(record).get("parameters"),
         "recipe": json.dumps(in_the_papers_words(record["recipe"], config), indent=1),
         "versions": {"mm1-lab": made_with.get("mm1_lab", "before 0.3.0"), **made_with["versions"]},

@@ -18,7 +18,7 @@ from mm1_lab.config.law import FEWEST_SIZES, PAPER_LAW, parse_count
 from mm1_lab.config.measure import AVERAGE, CHAT, TEXT_CORE, UNPARSED, Measure, MeasureField
 from mm1_lab.config.own_connectors import ALLOWED, OwnConnectors
 from mm1_lab.config.recipe import SOURCES, AlignRecipe, DataMix, EncoderRecipe, Recipe, SftRecipe
-from mm1_lab.config.resolve import Trial, decoder_name, resolve, resolve_sweep
+from mm1_lab.config.resolve import Trial, decoder_name, resolve, resolve_sweep, steps_here
 from mm1_lab.config.scale import (
     DecoderTraining,
     EncoderTraining,
@@ -46,6 +46,7 @@ from mm1_lab.config.size import (
 )
 from mm1_lab.config.stage import (
     KEPT_FEATURES,
+    SECTIONS,
     WORLD_DATA,
     DataIdentity,
     DecoderStage,
@@ -55,6 +56,7 @@ from mm1_lab.config.stage import (
     MultimodalStage,
     SftStage,
     Stage,
+    steps_made,
 )
 from mm1_lab.config.sweep import (
     Contrast,

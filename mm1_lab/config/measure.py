@@ -52,7 +52,8 @@ class Measure:
             return replace(first, minus=second)
         single = cls._single(words)
         if not single:
-            raise ValueError(NOT_ONE)
+            lacking = [half for pair in splits(words) for half in pair if not cls._single(half)]
+            raise ValueError(f"{lacking[0]!r} {NOT_ONE}" if len(lacking) == 1 else NOT_ONE)
         return single
 
     @classmethod

@@ -201,7 +201,7 @@ class Recipe(Config):
     """Instruction tuning after pre-training. Without it the pre-trained model is evaluated."""
     images: Literal["shown", "blind", "shuffled"] = "shown"
     """Controls. `blind`: every image, in training and evaluation, is one flat grey (128). `shuffled`: in multimodal
-    pre-training each document gets the images of another document."""
+    pre-training, and in the alignment before it, each document gets the images of another document."""
     data_order: Whole = 0
     """A control: multimodal pre-training from the same initial weights on the same batches, in another order for each
     number above 0. How scores then differ is what the order of the data does, by luck."""

@@ -473,6 +473,15 @@ class MultimodalStage(WholeModelStage):
         return "alignment" if self.aligns else self.KIND
 
     @property
+    def ignores_routers(self) -> bool:
+        """Whether the losses of experts' routers do not count: in an alignment before a frozen decoder. Pre-training of
+        the same parts has always counted them, and is told apart."""
+        return self.aligns and "decoder" in self.frozen and self.decoder.shape.experts > 0
+
+    def canonical(self) -> dict[str, Any]:
+        return super().canonical() | ({"routers": "ignored"} if self.ignores_routers else {})
+
+    @property
     def architecture(self) -> "MultimodalStage":
         return self
 
@@ -499,6 +508,7 @@ class SftStage(WholeModelStage):
     """Hash of the files of the user's instruction sets; the world's own are covered by its version."""
     views: int
     training: SftTraining
+    ignores_routers: ClassVar[bool] = False
     drop_overlong: ClassVar[bool] = True
     """Conversations that do not fit a row are left out, and not replaced."""
     stop_after: ClassVar[int | None] = None
@@ -541,6 +551,17 @@ class SftStage(WholeModelStage):
 
 ModelStage = MultimodalStage | SftStage
 """Stages that produce the weights of an MM1."""
+
+
+SECTIONS = {"alignment": "align.", "sft": "sft."}
+"""Where a recipe has the fields of a stage, by its name; others have them at the top."""
+
+
+def steps_made(stage: Stage) -> int | None:
+    """The optimiser steps of a training; None of an evaluation, and of a kind of one's own, which need not say it."""
+    if isinstance(stage, EncoderStage | DecoderStage):
+        return stage.training.steps
+    return stage.steps() if isinstance(stage, ModelStage) else None
 
 
 WORLD_BENCHMARKS = 9

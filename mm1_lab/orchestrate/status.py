@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, RequestError, Stage, nearest
+from mm1_lab.config import RequestError, Stage, nearest, steps_made
 from mm1_lab.formatting import counted, flat, text_table
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger, Manifest, TrialRow
@@ -28,13 +28,14 @@ def status_values(
     failures, claimed = ledger.failures(), ledger.claims.recent()
     stages = {stage.fingerprint for chain in (chains or {}).values() for stage in chain}
     others = {key: failure for key, failure in failures.items() if chains is None or key in stages}
+    before = _failed_before(failures, chains or {}, ledger)
     told = []
     for manifest, rows in sweeps:
         marks = drawn_contents(ledger.results / manifest.scale / manifest.variant).get("trials", {})
         trials = []
         for row in rows:
             others.pop(row.fingerprint, None)
-            failure = failures.get(row.fingerprint)
+            failure = failures.get(row.fingerprint) or before.get(row.fingerprint)
             state, why = "missing", ""
             if ledger.intact_mark(row.fingerprint, marks) if marks else ledger.has_whole_scores(row.fingerprint):
                 state = "done"
@@ -45,6 +46,8 @@ def status_values(
                 why = f"{failure['reason']} ({counted(failure['attempts'], 'attempt')}; {failure['log'] or 'no log'})"
             elif damaged := ledger.damaged_scores(row.fingerprint):
                 why = f"damaged ({damaged}); `run` makes it anew"
+            else:
+                why = _interrupted((chains or {}).get(row.fingerprint, ()), ledger)
             trial = {"arm": row.arm, "seed": row.seed, "fingerprint": row.fingerprint, "state": state, "why": why}
             trials.append(trial)
         sweep = manifest.sweep
@@ -52,6 +55,19 @@ def status_values(
         told.append({"sweep": manifest.variant, "scale": manifest.scale, "trials": trials, "not_asked_for": more})
     left = [{name: failure[name] for name in ("stage", "reason", "log")} for failure in others.values()]
     return {"sweeps": told, "failures": left}
+
+
+def _failed_before(
+    failures: Mapping[str, Mapping[str, Any]], chains: Mapping[str, Sequence[Stage]], ledger: Ledger
+) -> dict[str, dict[str, Any]]:
+    """Of trials that wait for a stage that failed, its failure, by the trials' fingerprints: of those in `chains`, and
+    of those that the command in which it failed was to run."""
+    waiting = [(key, failure) for failure in failures.values() for key in failure.get("blocks", ())]
+    for key, chain in chains.items():
+        for stage in chain:
+            if stage.fingerprint in failures and not ledger.is_done(stage):
+                waiting.append((key, failures[stage.fingerprint]))
+    return {key: {**failure, "reason": f"{failure['stage']}: {failure['reason']}"} for key, failure in waiting}
 
 
 def _at_work(
@@ -64,16 +80,18 @@ def _at_work(
     for stage in reversed(chains[fingerprint]):
         if stage.fingerprint in claimed and not ledger.is_done(stage):
             step = ledger.last_step(stage.fingerprint)
-            return f"{stage.name}, step {step}{_of_steps(stage)}" if step else stage.name
+            steps = steps_made(stage)
+            return f"{stage.name}, step {step}{f' of {steps}' if steps else ''}" if step else stage.name
     return ""
 
 
-def _of_steps(stage: Stage) -> str:
-    if isinstance(stage, ModelStage):
-        return f" of {stage.steps()}"
-    if isinstance(stage, EncoderStage | DecoderStage):
-        return f" of {stage.training.steps}"
-    return ""  # a kind of one's own need not say it
+def _interrupted(chain: Iterable[Stage], ledger: Ledger) -> str:
+    """The first stage of a trial that nobody works on and that has begun: `alignment was interrupted, resumes`."""
+    for stage in chain:
+        how = ledger.interruption(stage.fingerprint)
+        if how and not ledger.is_done(stage):
+            return f"{stage.name} {how}"
+    return ""
 
 
 def status_text(status: dict[str, Any]) -> str:
@@ -123,7 +141,8 @@ def show_text(request: Request, arms: list[str]) -> str:
         for arm, recipe in values.items():
             changes = [f"{name} {before} → {after}" for name, before, after in _differing(flat(base), flat(recipe))]
             rows.append((arm, "; ".join(changes) or "none"))
-        return "\n".join([request.sweep.heading, "", *text_table(("arm", "change to the base"), rows)])
+        table = text_table(("arm", "change to the base"), rows)
+        return "\n".join([request.sweep.heading, "", *table, *request.rounded_steps()])
     if len(values) == 1:
         return yaml.safe_dump(values[arms[0]], sort_keys=False, allow_unicode=True).rstrip()
     differing = _differing(flat(values[arms[0]]), flat(values[arms[1]]))

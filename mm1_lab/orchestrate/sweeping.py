@@ -68,9 +68,10 @@ class Round:
                 "`mm1-lab report` puts all results on one page, `mm1-lab dashboard` shows all finished trials and "
                 "curves."
             )
-        for planned in plan.stages.values():
+        for trial in plan.trials:
+            planned = plan.stages[trial.fingerprint]
             if planned.state == "diverged":
-                print(f"diverged: {planned.why}; {DIVERGED}")
+                print(f"diverged: {trial.name}: {planned.why}; {DIVERGED}")
         if work_list is None:
             if all(map(request.ledger.has_scores, plan.done)):  # otherwise drawing has told which are damaged
                 print("Everything that can be done is done; nothing ran.")

@@ -26,6 +26,8 @@ from mm1_lab.rows import ScoreRow
 if TYPE_CHECKING:
     from mm1_lab.results.leases import Claim, Claims
 
+CHECKPOINTS = ("last.ckpt", "last.ckpt.before")
+"""Those of mm1_lab/train/checkpoints.py, without importing torch."""
 ABSENT = (FileNotFoundError, NotADirectoryError, PermissionError)
 """Errors by which a file is not there for this user; others, as of a network disk, are raised."""
 
@@ -147,6 +149,14 @@ class Ledger:
         except (OSError, ValueError, IndexError):  # it has only begun, or has just ended
             return 0
 
+    def interruption(self, fingerprint: str) -> str:
+        """What becomes of an unfinished training; empty if there is none."""
+        partial = self.partial_folder(fingerprint)
+        if not partial.exists():
+            return ""
+        resumes = files.is_complete(partial) or any((partial / name).exists() for name in CHECKPOINTS)
+        return "was interrupted, resumes" if resumes else "was interrupted, starts again"
+
     def finish_stage(self, fingerprint: str) -> None:
         files.commit(self.partial_folder(fingerprint), self.store / fingerprint)
 
@@ -241,17 +251,17 @@ class Ledger:
         scores: Iterable[ScoreRow],
         held_out: Mapping[str, float],
         record: Mapping[str, Any],
-        training: Path | None,
+        curves: Mapping[str, Path],
     ) -> None:
         """Writes a trial's results and marks it as done. `held_out`: the mean loss per text token, in nats, of held-out
-        documents by source; `training`: the model's training.csv."""
+        documents by source; `curves`: files of losses, by the names that the trial gives them (`schema.CURVES`)."""
         with files.new_folder(self.trial_folder(fingerprint)) as partial:
             write_scores(partial, list(scores))
             losses = ((source, f"{loss:.9g}") for source, loss in held_out.items())
             files.write_csv(partial / "held_out.csv", ("source", "loss"), losses)
             files.write_json(partial / "record.json", {"schema_version": SCHEMA, **record})
-            if training is not None:
-                shutil.copyfile(training, partial / "training.csv")
+            for name, path in curves.items():
+                shutil.copyfile(path, partial / name)
         self.clear_failure(fingerprint)
 
     # Failures

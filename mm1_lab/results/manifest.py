@@ -225,15 +225,20 @@ def merge_manifest(
             manifest = manifest.model_copy(update={"looks": before.looks or manifest.looks})
         names = _names_now(before.sweep, manifest.sweep) if before else {}
         lost: list[TrialRow] = []
+        others = []
         for row in kept:
             own = replace(row, arm=names.get(row.arm, row.arm))
             if own.arm in order and ((own.arm, own.seed) in rows or current(own)):
-                rows.setdefault((own.arm, own.seed), own)
+                asked = rows.setdefault((own.arm, own.seed), own)
+                if own.arm == row.arm and asked.fingerprint != row.fingerprint:
+                    others.append(row.arm)
             else:
                 lost.append(row)
+        why = "as the sweep, its data or the version changed"
+        if others:
+            print(f"{folder}: other trials than before: {', '.join(dict.fromkeys(others))}, {why}; their results stay")
         if lost:
             arms = ", ".join(dict.fromkeys(row.arm for row in lost))
-            why = "as the sweep, its data or the version changed"
             gone = {names.get(row.arm, row.arm) for row in lost}
             if before and isinstance(manifest.sweep.search, RateSearch) and order.keys().isdisjoint(gone):
                 then, now = (len({r.decoder for r in s.arms.values()}) for s in (before.sweep, manifest.sweep))

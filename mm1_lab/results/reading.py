@@ -12,7 +12,7 @@ from mm1_lab.config import RequestError
 from mm1_lab.results.ledger import Ledger
 from mm1_lab.results.manifest import Manifest, read_manifest, read_trials
 from mm1_lab.results.packed import tell_once
-from mm1_lab.results.schema import FOLDER_AGAIN, TRIAL_COLUMNS, check_schema
+from mm1_lab.results.schema import CURVES, FOLDER_AGAIN, TRIAL_COLUMNS, check_schema
 from mm1_lab.results.score_file import KINDS_BEFORE, OF_CONVERSATIONS, read_score_table, read_short_tables
 
 if TYPE_CHECKING:
@@ -86,16 +86,27 @@ def scores(folder: Path | str) -> pd.DataFrame:
 
 
 def curves(folder: Path | str) -> pd.DataFrame:
-    """The training curves of a sweep's finished trials: columns arm, seed, fingerprint, step, name, value. Raises
-    RequestError if it has none, or trials come from a pack, which has no curves."""
-    return _read(read_variant(folder), _read_curve)
+    """The training curves of a sweep's finished trials: columns arm, seed, fingerprint, step, name, value; names of an
+    alignment's begin with `align/`. Raises RequestError if it has none, or trials come from a pack, which has no
+    curves."""
+    return _read(read_variant(folder), _read_curves)
 
 
-def _read_curve(trial: Path) -> pd.DataFrame:
-    path = trial / "training.csv"
-    if not path.exists():
+def _read_curves(trial: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    tables = curves_of(trial)
+    if not tables:
+        path = trial / CURVES["train"]
         raise RequestError(f"{path}: not kept, as packs leave curves out; train it again: mm1-lab run SWEEP --anew")
-    return read_table(path)
+    if "align" in tables:
+        tables["align"]["name"] = "align/" + tables["align"]["name"]
+    return pd.concat(tables.values(), ignore_index=True)
+
+
+def curves_of(trial: Path) -> dict[str, pd.DataFrame]:
+    """The curves that a trial's folder has, by the name of their stage in trackers."""
+    return {stage: read_table(trial / name) for stage, name in CURVES.items() if (trial / name).exists()}
 
 
 def read_scores(variant: Variant) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """The format of every file in a results folder, under one version number.
 
 ```
-RESULTS/trials/FINGERPRINT/   scores.parquet held_out.csv training.csv record.json DONE
+RESULTS/trials/FINGERPRINT/   scores.parquet held_out.csv training.csv record.json DONE, of an alignment alignment.csv
 RESULTS/SCALE/VARIANT/        sweep.json trials.csv
 RESULTS/SCALE/VARIANT/        .drawn.json: which files `run` drew there, and from which contents
 RESULTS/SCALE/VARIANT/        scores.parquet records.jsonl.gz: its trials as `mm1-lab pack` writes them; RESULTS/DONE
@@ -32,6 +32,8 @@ SCHEMA = 3
 
 DRAWING = ".drawn.json"
 """Tells whether a sweep's tables are those of its results. Dates would not: clocks differ, and copies keep them."""
+CURVES = {"train": "training.csv", "align": "alignment.csv"}
+"""The files of losses in a trial's folder, by the names of their stages in trackers."""
 TRIAL_COLUMNS = ("arm", "seed", "fingerprint")
 
 

@@ -28,9 +28,11 @@ def what_ran(config: Stored) -> dict[str, str]:
         "learning_rate": f"{model['training']['learning_rate']:g}" if _steps(model) else "none",
         "trained_on": _shares(model["shares"]),
     }
-    if start := started.get("start"):
+    if model.get("aligns"):  # nothing followed it
+        values |= {"steps": "0", "learning_rate": "none", "trained_on": "nothing"}
+    if start := model if model.get("aligns") else started.get("start"):
         frozen = ", ".join(start["frozen"]) or "nothing"
-        text = f"{_steps(start)} steps at {learning_rates(start)} on {_shares(start['shares'])}"
+        text = f"{counted(_steps(start), 'step')} at {learning_rates(start)} on {_shares(start['shares'])}"
         values["alignment"] = f"{text}; frozen: {frozen}"
     if model is started:
         return values
@@ -41,7 +43,7 @@ def what_ran(config: Stored) -> dict[str, str]:
     elif "training" in started:
         what = "alignment" if started.get("aligns") else "multimodal pre-training"
         rates = learning_rates(started)
-        tuned = f"{what} of {_steps(started)} steps at {rates} on {_shares(started['shares'])}"
+        tuned = f"{what} of {counted(_steps(started), 'step')} at {rates} on {_shares(started['shares'])}"
     else:
         tuned = f"{started['name']} (pre-trained)"
     return values | {"tuned_from": tuned}
@@ -50,7 +52,7 @@ def what_ran(config: Stored) -> dict[str, str]:
 def frozen_parts(config: Stored) -> dict[str, str]:
     """The parts that the training, and that before a tuning, left as they were; not of stages without steps."""
     model = config["model"]
-    stages = {"frozen": model, "frozen before tuning": model.get("model", {})}
+    stages = {} if model.get("aligns") else {"frozen": model, "frozen before tuning": model.get("model", {})}
     trained = {what: stage for what, stage in stages.items() if "frozen" in stage and _steps(stage)}
     return {what: ", ".join(stage["frozen"]) or "nothing" for what, stage in trained.items()}
 

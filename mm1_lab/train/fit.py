@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedModel
 
 from mm1_lab import team
-from mm1_lab.config import DecoderStage, EncoderStage, ModelStage, RequestError, Resources, SftStage
+from mm1_lab.config import SECTIONS, DecoderStage, EncoderStage, ModelStage, RequestError, Resources, SftStage
 from mm1_lab.data.batches import TensorBatch, micro_batches
 from mm1_lab.data.pixels import BrokenPictures, TooManyBrokenPictures
 from mm1_lab.files import write_json
@@ -59,6 +59,7 @@ def fit(
     checkpoint = newest(run.folder, stage, lambda note: run.report(Progress(0, steps, note=note)))
     recorder = Recorder(run.folder, names, steps, run.report)
     module = Training(network, objective, stage.training, stage.fingerprint, stage.precision)
+    module.section = SECTIONS.get(stage.name, "")
     with _quiet():
         trainer = pl.Trainer(
             accelerator=team.device().type,

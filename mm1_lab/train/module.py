@@ -46,6 +46,8 @@ Objective = Callable[[Any], Losses]
 class Training(pl.LightningModule):
     """Minimises `objective` over the parameters of `network`, which are sharded in a team; `whole` gathers them."""
 
+    section = ""
+    """Of the recipe, where its learning rate is."""
     _losses: Losses
     tally: Tally
     """Of this process's share of the most recent step."""
@@ -112,8 +114,9 @@ class Training(pl.LightningModule):
         self._unread = []
         for step, loss in enumerate(losses, start=self.global_step + 1 - len(losses)):
             if not math.isfinite(loss):
-                rate = f"lower learning_rate (it is {self._optimiser.learning_rate:g}) or raise warmup_fraction"
-                remedy = rate if step > 1 else "look for the cause in the connector, the data or pre-trained weights"
+                rate = f"{self.section}learning_rate (it is {self._optimiser.learning_rate:g})"
+                lower = f"lower {rate} or raise warmup_fraction"
+                remedy = lower if step > 1 else "look for the cause in the connector, the data or pre-trained weights"
                 raise Diverged(f"the loss of step {step} is {loss}; {remedy}")
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:

@@ -1,6 +1,7 @@
 """Joint training of encoder, connector and decoder: on the data mixture (section 3.1), then on instructions."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import chain, count, cycle
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,7 +88,9 @@ def train_mm1(run: StageRun[Any], model: MM1, batch: Callable[[int], Batch]) -> 
     names = list(stage.shares)
 
     def objective(batch: Batch) -> Losses:
-        return language_loss(model.decoder, model(batch), batch, names)
+        losses = language_loss(model.decoder, model(batch), batch, names)
+        # of a frozen decoder's experts they would teach the connector to please routers
+        return replace(losses, auxiliary={}) if stage.ignores_routers else losses
 
     return fit(run, model, objective, names, batch, stage.stop_after)
 

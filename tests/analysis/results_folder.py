@@ -137,7 +137,7 @@ def write_results(
             if f"{arm}/{seed}" not in missing:
                 rows = [row for row in score_rows(arm, seed, questions, lifts=lifts) if row.family in families]
                 chain = {"multimodal": f"model of {fingerprint}", "evaluation": fingerprint}
-                ledger.write_scores(fingerprint, rows, HELD_OUT, record | {"fingerprints": chain}, None)
+                ledger.write_scores(fingerprint, rows, HELD_OUT, record | {"fingerprints": chain}, {})
     manifest = Manifest(variant=name, sweep=sweep, scale=scale, overrides=overrides)
     folder = results / scale / name
     merge_manifest(folder, manifest, trials, lambda _: True, lambda _: False)

@@ -167,12 +167,14 @@ def test_two_seeds_give_arms_no_interval_and_differences_one(data_mix: Sweep) ->
 def test_arms_that_are_the_same_trials_share_their_seeds(small_mix: Sweep) -> None:
     """Asked for at different seeds: a trial stands for both, and the table has its seeds."""
     arms = {name: small_mix.arms[name] for name in ("captions", "interleaved")}
-    sweep = small_mix.model_copy(update={"arms": arms | {"again": arms["captions"]}})
+    sweep = small_mix.model_copy(update={"arms": arms | {"again": arms["captions"]}, "panels": {}})
     study = study_of(sweep, (0, 1, 2), missing=("captions/2", "again/0", "again/1"))
     values = study.all_values(Measure(shots=0))
     assert values.loc["captions"].notna().all() and values.loc["captions"].equals(values.loc["again"])
     assert study.missing() == []
     assert compare_table(study, "again", "interleaved").notes[0].startswith("Points, development seeds 0–2;")
+    labels = [text.get_text() for text in draw_scores(study).axes[0].get_yticklabels()]
+    assert labels[:2] == ["captions = again", "interleaved"]
 
 
 def test_one_tuned_arm_leaves_the_others_in_figure_and_axes(small_mix: Sweep) -> None:

@@ -451,6 +451,7 @@ def test_a_difference_of_measures_of_a_table_is_a_measure(tmp_path: Path) -> Non
     for measure, said in {
         "vqa - gqaa": r"the table has no 'gqaa'; did you mean 'gqa'\?",
         "- vqa": "the table has no '- vqa'",
+        "kind letter 0-shot": "the table has no 'kind letter 0-shot'; kinds of questions are known of sweeps alone",
         "vqa - gqa - average": "the table has no 'vqa - gqa - average'.*; a difference is of two measures",
         "vqa 4-shot - vqa 4-shot": "subtracts the same scores; name another measure",
     }.items():
@@ -752,6 +753,7 @@ def test_a_wrong_claim_or_option(claims: str, words: list[str], told: str, tmp_p
     (tmp_path / "scores.csv").write_text("arm,score\na,1\nb,2\n", encoding="utf-8")
     (tmp_path / "claims.yaml").write_text(claims, encoding="utf-8")
     assert told in refused("judge", str(tmp_path / "scores.csv"), str(tmp_path / "claims.yaml"), *words)
+    assert f"name the table in it: {tmp_path / 'scores.csv'}" in refused("judge", str(tmp_path))
     other = shutil.copy(tmp_path / "scores.csv", tmp_path / "other.csv")
     assert "other.csv: is a table or logs, where a YAML file" in refused(
         "judge", str(tmp_path / "scores.csv"), str(other)

@@ -52,7 +52,7 @@ def write(results: Path, seeds: int, change: Change = lambda arm, row: row) -> P
                     rows.append(change(arm, row))
         apart = [replace(row, benchmark="novel", family="novel", score=row.score + 30 * seed) for row in rows[:48]]
         rows += apart  # in no average
-        ledger.write_scores(fingerprint, rows, HELD_OUT, facts, None)
+        ledger.write_scores(fingerprint, rows, HELD_OUT, facts, {})
     return folder
 
 

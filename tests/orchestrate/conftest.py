@@ -29,7 +29,7 @@ def ask(tmp_path: Path) -> Ask:
 def mark_done(ledger: Ledger, fingerprint: str, is_trial: bool = False, weights: bytes = b"weights") -> None:
     """A trial without scores, or a stage whose weights are only some bytes."""
     if is_trial:
-        ledger.write_scores(fingerprint, [], {}, {}, None)
+        ledger.write_scores(fingerprint, [], {}, {}, {})
         return
     folder = ledger.begin_stage(fingerprint)
     assert folder is not None
@@ -70,4 +70,4 @@ class Laboratory:
             asked = (shots[block // 8], block % 8, f"q{block % 8}", "colour")
             scores.append(ScoreRow("vqa", family, "vqa", *asked, points, "red", True))
         record = {"config": trial.evaluation.model_dump(mode="json"), "recipe": trial.recipe.model_dump(mode="json")}
-        request.ledger.write_scores(trial.fingerprint, scores, losses, record, None)
+        request.ledger.write_scores(trial.fingerprint, scores, losses, record, {})

@@ -282,7 +282,7 @@ def test_the_papers_final_models_are_planned_without_weights_or_memory(told: Tol
 
 def enter(folder: Path, stage: MultimodalStage, seconds: float) -> None:
     folder.mkdir(parents=True)
-    timings = {stage.KIND: {"seconds": seconds, "flops": stage.flops(), "positions": stage.positions()}}
+    timings = {stage.name: {"seconds": seconds, "flops": stage.flops(), "positions": stage.positions()}}
     (folder / "timings.json").write_text(json.dumps(timings), encoding="utf-8")
 
 
@@ -302,6 +302,13 @@ def test_measurements_of_this_machine_go_before_the_usual_speeds(tmp_path: Path)
     assert stage_seconds(stage, slowness) == pytest.approx(100)
     training = stage.training.model_copy(update={"steps": 2 * stage.training.steps})
     assert stage_seconds(stage.model_copy(update={"training": training}), slowness) == pytest.approx(200)
+    aligned = stage.model_copy(update={"aligns": True})
+    assert 80 < stage_seconds(aligned, slowness) < 90, "parts that are frozen take less"
+    enter(ledger.store / "aligned", aligned, 1000.0)
+    slowness = measured_slowness(ledger)
+    assert stage_seconds(aligned, slowness) == pytest.approx(1000) and stage_seconds(stage, slowness) == pytest.approx(
+        100
+    )
 
 
 def test_small_decoders_are_not_estimated_by_flops_alone() -> None:

@@ -47,7 +47,9 @@ def write(request: Request, trial: Trial, score: float = 40.0, benchmark: str = 
         "environment": {"date": "2026-01-01T00:00:00+00:00", "processor": "p", "commit": None},
     }
     scores = [ScoreRow(benchmark, "vqa", "vqa", 0, 0, "q", "colour", score, "red", True)]
-    request.ledger.write_scores(trial.fingerprint, scores, {"text": 1.5}, record, Path("training.csv"))
+    request.ledger.write_scores(
+        trial.fingerprint, scores, {"text": 1.5}, record, {"training.csv": Path("training.csv")}
+    )
 
 
 def log(request: Request) -> None:
@@ -156,7 +158,7 @@ def test_a_number_has_one_name_and_six_digits_and_no_mean_is_over_further_metric
     fingerprint = request_.trials[1].fingerprint
     record = {"fingerprints": {"multimodal": "m", "evaluation": "v"}}
     record |= {"summaries": {"encoder": {"retrieval": {"image_to_text": 0.00390625}}}}
-    request_.ledger.write_scores(fingerprint, rows, {"text": 1.23456789}, record, None)
+    request_.ledger.write_scores(fingerprint, rows, {"text": 1.23456789}, record, {})
     assert {name: value for name, value, _ in metrics(request_.ledger, fingerprint, record)} == {
         "captions/0-shot": 33.3333,
         "captions cider/0-shot": 290,

@@ -225,7 +225,7 @@ def test_what_is_renamed_into_place_is_on_the_disk_before(tmp_path: Path, monkey
     ledger.finish_stage("a")
     score = ScoreRow("vqa", "vqa", "vqa", 0, 0, "q", "colour", 1.0, "red", True)
     training = ledger.stage_folder("a") / "training.csv"
-    ledger.write_scores("b", [score], {"text": 1.0}, {}, training)
+    ledger.write_scores("b", [score], {"text": 1.0}, {}, {"training.csv": training})
     with files.new_file(tmp_path / "cache" / "table") as file:
         file.write_bytes(b"table")
     assert ledger.has_intact_scores("b") and not loose, f"{loose} may lose a new name"

@@ -36,7 +36,7 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
                 ledger.finish_stage(stage.fingerprint)
         scores = [ScoreRow("vqa", "vqa", "vqa", shots, 0, "q", "colour", 50.0, "red", True) for shots in (0, 4, 8)]
         record = {"fingerprints": {stage.KIND: stage.fingerprint for stage in trial.evaluation.chain()}}
-        ledger.write_scores(trial.fingerprint, scores, {"text": 1.0}, record, training)
+        ledger.write_scores(trial.fingerprint, scores, {"text": 1.0}, record, {"training.csv": training})
         rows.append(TrialRow(trial.arm, trial.seed, trial.fingerprint))
     manifest = Manifest(variant="data_mix", sweep=request.sweep, scale="smoke")
     merge_manifest(request.folder, manifest, rows, lambda _: True, lambda _: True)

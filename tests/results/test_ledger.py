@@ -28,7 +28,7 @@ def scores() -> list[ScoreRow]:
 def write(ledger: Ledger, fingerprint: str, folder: Path) -> None:
     training = folder / "training.csv"
     training.write_text("step,name,value\n1,loss,2.5\n", encoding="utf-8")
-    ledger.write_scores(fingerprint, scores(), {"text": 2 / 3}, {"seed": 0}, training)
+    ledger.write_scores(fingerprint, scores(), {"text": 2 / 3}, {"seed": 0}, {"training.csv": training})
 
 
 def manifest(tmp_path: Path, seeds: str = "1") -> tuple[Manifest, list[TrialRow]]:
@@ -132,7 +132,8 @@ def test_a_later_run_adds_seeds_and_drops_what_the_sweep_no_longer_asks(
     merge_manifest(
         folder, sweep, [row for row in both if row.seed == 1], lambda row: row.arm != "blind", lambda _: True
     )
-    assert "1 trial of earlier runs left the tables (blind), as" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "1 trial of earlier runs left the tables (blind), as" in output and "other trials" not in output
     assert read_trials(folder) == [row for row in both if (row.arm, row.seed) != ("blind", 0)]
     assert list(read_manifest(folder).sweep.panels["a"].arms) == ["100/0", "66/33", "50/50", "33/66", "0/100"]
     path = folder / "sweep.json"

@@ -53,7 +53,7 @@ def _write(ledger: Ledger, row: TrialRow, training: Path) -> None:
     ]
     record = {"seed": row.seed, "fingerprints": {"evaluation": row.fingerprint}, "timings": {"evaluation": 1 / 3}}
     held_out = {"text": 2 / 3}
-    ledger.write_scores(row.fingerprint, scores, held_out, record, training)
+    ledger.write_scores(row.fingerprint, scores, held_out, record, {"training.csv": training})
 
 
 def _read(results: Path) -> list[object]:

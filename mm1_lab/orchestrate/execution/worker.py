@@ -22,13 +22,14 @@ from operator import call
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mm1_lab.config import ALLOWED, OwnConnectors, RequestError, Scale, Stage, Trial
+from mm1_lab.config import ALLOWED, SECTIONS, OwnConnectors, RequestError, Scale, Stage, Trial
 from mm1_lab.files import PACKAGE, load_json, package_version, write_json, write_text
 from mm1_lab.orchestrate.execution.groups import Lost, in_group
 from mm1_lab.orchestrate.execution.worklist import Outcome
 from mm1_lab.orchestrate.planning.plan import Fitted, Task
 from mm1_lab.results import Ledger
 from mm1_lab.results.leases import ClaimLost
+from mm1_lab.results.schema import CURVES
 from mm1_lab.train.progress import Diverged, Progress, Report, TimeUp
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class Worker:
             remove_all(folder)
             raise
         if fresh and stage.flops() > 0:
-            write_json(folder / "timings.json", {stage.KIND: _timing(stage, started)})
+            write_json(folder / "timings.json", {stage.name: _timing(stage, started)})
         ledger.finish_stage(stage.fingerprint)
 
     def _run_stage(self, stage: Stage, folder: Path, inputs: Mapping[str, Path], report: Report) -> None:
@@ -173,13 +174,20 @@ class Worker:
         evaluation = evaluate(stage, model, self._data(stage), report, ledger.data_cache)
         for source, loss in evaluation.held_out_loss.items():
             if not math.isfinite(loss):  # the last step's update was not, which no further loss has told
-                raise Diverged(f"after training the loss on {source} is {loss}; lower learning_rate")
+                rate = f"{SECTIONS.get(stage.model.name, '')}learning_rate"
+                raise Diverged(f"after training the loss on {source} is {loss}; lower {rate}")
         if not team.is_first():
             return
         timings = {stage.KIND: _timing(stage, started)}
-        trained = model / "timings.json"
-        if trained.exists():
-            timings |= load_json(trained)
+        curves = {}
+        alignments = [needed for needed in stage.model.chain() if needed.name == "alignment"]
+        for trained in (stage.model, *alignments):
+            if not ledger.has_intact_weights(trained.fingerprint):  # of an alignment they may have been deleted
+                continue
+            folder = ledger.stage_folder(trained.fingerprint)
+            curves[CURVES["align" if trained in alignments else "train"]] = folder / "training.csv"
+            if (folder / "timings.json").exists():
+                timings |= load_json(folder / "timings.json")
         # of the stages that a score depends on; of several of a name the nearest
         chain = {needed.name: needed.fingerprint for needed in reversed(list(stage.chain()))}
         record = {
@@ -199,7 +207,7 @@ class Worker:
             evaluation.scores,
             evaluation.held_out_loss,
             record,
-            model / "training.csv",
+            curves,
         )
 
 

@@ -46,6 +46,7 @@ SPEEDS = {
     "encoder": (1e-5, 3.5e10),
     "decoder": (4e-5, 4e10),
     "multimodal": (8e-5, 4e10),
+    "alignment": (7e-5, 4.7e10),
     "sft": (1.2e-4, 2.5e10),
     "evaluation": (1e-5, 2e11),
 }
@@ -326,7 +327,8 @@ def usual_seconds(kind: str, positions: float, flops: float) -> float:
 def stage_seconds(stage: Stage, slowness: Mapping[str, float]) -> float:
     """Expected seconds on this machine's processors; `slowness` by kind of stage is 1 at `SPEEDS`."""
     flops = stage.flops()
-    usual = usual_seconds(stage.KIND, stage.positions(), flops) * slowness.get(stage.KIND, 1.0)
+    usual = usual_seconds(stage.name, stage.positions(), flops)
+    usual *= slowness.get(stage.name, slowness.get(stage.KIND, 1.0))
     return max(STARTING_SECONDS, usual) if flops > 0 else 0.0
 
 

@@ -88,7 +88,8 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
         evaluation = trial.evaluation
         if ledger.has_whole_scores(evaluation.fingerprint):
             plan.add(evaluation, "done", "scores are in the results folder")
-        elif cause := next((needed for needed in evaluation.chain() if needed.fingerprint in diverged), None):
+        elif causes := [needed for needed in evaluation.chain() if needed.fingerprint in diverged]:
+            cause = causes[-1]  # the first that did, which a failure of the trial repeats
             why = f"{cause.name} {cause.fingerprint} diverged: {diverged[cause.fingerprint]}"
             plan.add(evaluation, "diverged", why)
         else:
@@ -100,10 +101,8 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
             plan.add(stage, "wait", f"waits for {' and '.join(waits)}")
         elif ledger.failure_file(stage.fingerprint).exists():
             plan.add(stage, "run", "failed before")
-        elif ledger.partial_folder(stage.fingerprint).exists():
-            plan.add(stage, "run", "was interrupted, resumes")
         else:
-            plan.add(stage, "run", "new")
+            plan.add(stage, "run", ledger.interruption(stage.fingerprint) or "new")
     for trial in plan.trials:
         for stage in trial.evaluation.chain():
             if stage.fingerprint in plan.stages:

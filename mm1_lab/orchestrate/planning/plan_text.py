@@ -1,13 +1,13 @@
 """A plan for reading: what would run, why, and what it costs; as plain values for JSON, and as text."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter, itemgetter
 from textwrap import wrap
 from typing import Any
 
-from mm1_lab.config import ModelStage, RequestError
+from mm1_lab.config import ModelStage, RequestError, steps_made
 from mm1_lab.formatting import counted, duration, short, text_table
 from mm1_lab.orchestrate.planning.cost import (
     Estimate,
@@ -98,6 +98,8 @@ def _stage(planned: PlannedStage, estimate: Estimate | None) -> dict[str, Any]:
         "state": STATES[planned.state],
         "why": planned.why,
     }
+    if (steps := steps_made(planned.stage)) is not None:
+        values["steps"] = steps
     if estimate is None:
         return values
     cost, share = estimate.cost, estimate.share
@@ -200,6 +202,11 @@ def _total(stages: Iterable[dict[str, Any]], name: str) -> Any:
     return sum(stage[name] for stage in stages)
 
 
+def _span(ordered: Sequence[int], text: Callable[[int], str]) -> str:
+    """`1–6`; a single number, or nothing, if there are no others."""
+    return "–".join(dict.fromkeys(text(end) for end in (*ordered[:1], *ordered[-1:])))
+
+
 def arm_lines(trials: Iterable[dict[str, Any]]) -> list[str]:
     """A line per sweep, state and seed: `data_mix, to run, seed 0: base, captions`."""
     arms = defaultdict(list)
@@ -215,16 +222,15 @@ def arm_lines(trials: Iterable[dict[str, Any]]) -> list[str]:
 def _table(stages: Iterable[dict[str, Any]], gpu: str) -> list[str]:
     """A row per kind of stage, state and reason; FLOPs, disk and time are totals over the row's stages."""
     time = ["GPUs", "rows", "per GPU", f"{gpu}-hours"] if gpu else ["time"]
-    heading = ["stage", "state", "count", "parameters", "FLOPs", "memory", "disk", *time, "why"]
+    heading = ["stage", "state", "count", "steps", "parameters", "FLOPs", "memory", "disk", *time, "why"]
     alike = defaultdict(list)
     for stage in stages:
         alike[stage["kind"], stage["state"], stage["why"]].append(stage)
     rows = []
     for (kind, state, why), group in alike.items():
-        row = [kind, state, str(len(group))]
+        row = [kind, state, str(len(group)), _span(sorted(stage["steps"] for stage in group if "steps" in stage), str)]
         if "flops" in group[0]:
-            sizes = sorted(stage["parameters"] for stage in group)
-            row.append("–".join(dict.fromkeys((short(sizes[0]), short(sizes[-1])))))
+            row.append(_span(sorted(stage["parameters"] for stage in group), short))
             row.append(short(_total(group, "flops")))
             row.append(short(max(stage["memory_bytes"] for stage in group), "B"))
             row.append(short(_total(group, "disk_bytes"), "B"))

@@ -4,7 +4,7 @@ before anything runs."""
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -32,6 +32,7 @@ from mm1_lab.config import (
     nearest,
     resolve,
     resolve_sweep,
+    steps_here,
 )
 from mm1_lab.config.measure import splits
 from mm1_lab.files import PARTS, RESULTS, here_or_shipped
@@ -198,7 +199,9 @@ class Request:
                 known += names_of(benchmark.name, benchmark.metric)
         if measure.of in known:
             return ""
-        hint = "; a difference is of two whole measures, vqa 4-shot - vqa 0-shot" if splits(measure.of) else ""
+        hint = ""
+        if splits(measure.of) or "-shot" in measure.of:
+            hint = "; a difference is of two whole measures, vqa 4-shot - vqa 0-shot, with blanks around its minus"
         return f"{str(measure)!r}: trials have no {what}{measure.of!r}{hint or nearest(measure.of, known)}"
 
     def why_untuned(self, measure: Measure, arms: Collection[str]) -> str:
@@ -223,7 +226,7 @@ class Request:
 
     def doubts(self) -> list[str]:
         """All that is to be told before a run, which does not keep it from running."""
-        arms = (*self.same_trials(), *self.unlike_rows(), *self.unlike_before())
+        arms = (*self.same_trials(), *self.rounded_steps(), *self.unlike_rows(), *self.unlike_before())
         return [*arms, *self.doubtful_claims(), *self.long_captions()]
 
     def same_trials(self) -> list[str]:
@@ -233,6 +236,19 @@ class Request:
             alike[trial.fingerprint].append(trial.arm)
         lines = [f"{' = '.join(arms)} are the same trials" for arms in alike.values() if len(arms) > 1]
         return list(dict.fromkeys(lines))  # the same ones at every seed
+
+    def rounded_steps(self) -> list[str]:
+        """What is to be told of numbers of steps that rounding to this scale's makes equal, or changes by more than a
+        tenth."""
+        steps: dict[tuple[str, int], tuple[float, int]] = {}
+        for recipe in {trial.arm: trial.recipe for trial in self.trials}.values():
+            steps |= steps_here(recipe, self.scale)
+        made = Counter((field, rounded) for (field, _), (_, rounded) in steps.items())
+        told = []
+        for (field, asked), (exact, rounded) in steps.items():
+            if abs(rounded - exact) > 0.1 * exact or made[field, rounded] > 1:
+                told.append(f"{field} {asked} ({exact:.2g} → {rounded})")
+        return [f"Rounded to steps of {self.scale_name}: {', '.join(told)}"] if told else []
 
     def unlike_rows(self) -> list[str]:
         """What is to be told of arms with more image tokens than the scale's largest number."""

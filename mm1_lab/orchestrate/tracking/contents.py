@@ -5,7 +5,7 @@ from typing import Any
 
 from mm1_lab.formatting import flat
 from mm1_lab.results import Ledger, Manifest
-from mm1_lab.results.reading import held_out_losses, read_table
+from mm1_lab.results.reading import curves_of, held_out_losses
 from mm1_lab.results.score_file import read_score_table
 from mm1_lab.results.summary import benchmark_scores, measures
 from mm1_lab.results.trained import in_the_papers_words, summary_of_model, what_ran
@@ -49,7 +49,7 @@ def parameters(manifest: Manifest, names: Names, record: Mapping[str, Any]) -> d
 
 def metrics(ledger: Ledger, fingerprint: str, record: Mapping[str, Any]) -> list[Point]:
     """Scores by benchmark (`captions/0-shot`) and their means (`captioning 0-shot`), losses (`held-out/captions`),
-    quality of the encoder, tokens per second, and training curves (`train/loss`)."""
+    quality of the encoder, tokens per second, and training curves (`train/loss`, of an alignment `align/loss`)."""
     folder = ledger.trial_folder(fingerprint)
     table = read_score_table(folder)
     table["trial"] = ""
@@ -63,13 +63,15 @@ def metrics(ledger: Ledger, fingerprint: str, record: Mapping[str, Any]) -> list
     retrieval = record["summaries"].get("encoder", {}).get("retrieval")
     if retrieval:
         found["encoder/retrieval"] = retrieval["image_to_text"]
-    summary = summary_of_model(record)
-    tokens = sum(summary.get("tokens", {}).values())  # without padding
-    if tokens and summary.get("seconds"):
-        found["train/tokens per second"] = tokens / summary["seconds"]
+    summaries = {"train": summary_of_model(record), "align": record["summaries"].get("alignment", {})}
+    if summaries["train"] == summaries["align"]:  # nothing followed the alignment
+        del summaries["train"]
+    for stage, summary in summaries.items():
+        tokens = sum(summary.get("tokens", {}).values())  # without padding
+        if tokens and summary.get("seconds"):
+            found[f"{stage}/tokens per second"] = tokens / summary["seconds"]
     points = [(name, float(f"{value:.6g}"), 0) for name, value in found.items()]
-    curves = folder / "training.csv"
-    if curves.exists():
-        for step, name, value in read_table(curves).itertuples(index=False):
-            points.append((f"train/{name}", value, step))
+    for stage, curves in curves_of(folder).items():
+        for step, name, value in curves.itertuples(index=False):
+            points.append((f"{stage}/{name}", value, step))
     return points
