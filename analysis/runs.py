@@ -49,21 +49,20 @@ def spent(records: Iterable[Record], what: str) -> tuple[float, float]:
 
 
 def _trained(record: Record, what: str) -> dict[str, float]:
-    """The `seconds` or `flops` of each stage that trained a trial's model, by fingerprint. FLOPs are recorded of the
-    last stage alone, and not if it was resumed; other stages are taken to be as fast as that one."""
+    """The `seconds` or `flops` of each stage that trained a trial's model, by fingerprint. Earlier records have the
+    FLOPs of the last stage alone, and not if it was resumed."""
     parts = (EncoderStage.KIND, DecoderStage.KIND)
-    seconds = {
-        record["fingerprints"][name]: summary["seconds"]
+    found = {
+        record["fingerprints"][name]: summary[what]
         for name, summary in record.get("summaries", {}).items()
-        if name not in parts and "seconds" in summary
+        if name not in parts and what in summary
     }
-    if what == "seconds":
-        return seconds
     timings = record.get("timings", {})
     last = timings.get(SftStage.KIND) or timings.get(MultimodalStage.KIND)
-    if last is None:
-        return {}
-    return {stage: taken * last["flops"] / last["seconds"] for stage, taken in seconds.items()}
+    if last and not found:
+        *_, model, _ = record["fingerprints"].values()
+        found[model] = last[what]
+    return found
 
 
 def minutes_of(study: Study) -> tuple[float, float]:

@@ -120,6 +120,8 @@ def test_the_connector_alone_learns_through_a_kill_and_pre_training_goes_on_from
     assert spent([record], "seconds") == pytest.approx((sum(took) + asking, asking)), (
         "the alignment counts, parts do not"
     )
+    flops = [stage.flops() for stage in (trials["kept"].evaluation, kept, alone)]
+    assert spent([record], "flops") == pytest.approx((sum(flops), flops[0]))
     told("export", "alignment", *SMOKE, "--only", "kept", "model")
     card = Path("model/README.md").read_text(encoding="utf-8")
     assert "| alignment | 3 steps at 0.002 on captions 93 %, synthetic 7 %; frozen: decoder, encoder |" in card
