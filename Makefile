@@ -9,8 +9,9 @@ ARGS ?=
 # Tests at a time: with two, those that start Ray leave a fifth of two processors idle.
 JOBS ?= 3
 
-# A .venv that is a link is another worktree's, which keeps it up to date: here these files are newer, as just checked out.
-NEWER = $(if $(shell test -h .venv && echo link),,requirements.lock pyproject.toml)
+# In a further worktree, whose .git is a file, a .venv that is a link is the first one's, which keeps it up to date: here
+# these files are newer, as just checked out.
+NEWER = $(if $(shell test -h .venv && test -f .git && echo link),,requirements.lock pyproject.toml)
 
 RUN = .venv/bin/mm1-lab
 RESULTS_OPTION = $(if $(RESULTS),--results '$(RESULTS)')

@@ -1,8 +1,9 @@
 """How a sweep's trials were run, by their records: which looks are finished, how long they took, on which machines."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
-from itertools import chain, combinations
+from itertools import chain
+from math import comb
 
 import numpy as np
 import pandas as pd
@@ -49,32 +50,44 @@ def spent(records: Iterable[Record], what: str) -> tuple[float, float]:
 
 
 def _trained(record: Record, what: str) -> dict[str, float]:
-    """The `seconds` or `flops` of each stage that trained a trial's model, by fingerprint. FLOPs are recorded of the
-    last stage alone, and not if it was resumed; other stages are taken to be as fast as that one."""
+    """The `seconds` or `flops` of each stage that trained a trial's model, by fingerprint. Earlier records have the
+    FLOPs of the last stage alone, and not if it was resumed."""
     parts = (EncoderStage.KIND, DecoderStage.KIND)
-    seconds = {
-        record["fingerprints"][name]: summary["seconds"]
+    found = {
+        record["fingerprints"][name]: summary[what]
         for name, summary in record.get("summaries", {}).items()
-        if name not in parts and "seconds" in summary
+        if name not in parts and what in summary
     }
-    if what == "seconds":
-        return seconds
     timings = record.get("timings", {})
-    last = next((timings[name] for name in (SftStage.KIND, MultimodalStage.KIND, "alignment") if name in timings), None)
-    if last is None:
-        return {}
-    return {stage: taken * last["flops"] / last["seconds"] for stage, taken in seconds.items()}
+    last = timings.get(SftStage.KIND) or timings.get(MultimodalStage.KIND)
+    if last and not found:
+        *_, model, _ = record["fingerprints"].values()
+        found[model] = last[what]
+    return found
 
 
 def minutes_of(study: Study) -> tuple[float, float]:
     """Core-minutes of a trial and of its evaluation, where two arms get one more seed: what both need counts once, half
     for each. Means over all pairs; NaN if there are none."""
-    pairs = []
+    pairs, training, asking = 0, 0.0, 0.0
     for _, fingerprints in study.done.groupby("seed")["fingerprint"]:
-        records = [study.records[fingerprint] for fingerprint in fingerprints.unique() if fingerprint in study.records]
-        pairs += [spent(pair, "seconds") for pair in combinations(records, 2)]
-    trial, evaluation = pd.DataFrame(pairs, columns=["trial", "evaluation"]).mean() / 60
-    return float(trial), float(evaluation)
+        trained: dict[str, float] = {}
+        users: Counter[str] = Counter()  # trials by the stage that they need
+        evaluations = []
+        for fingerprint in fingerprints.unique():
+            record = study.records.get(fingerprint, {})
+            if stages := _trained(record, "seconds"):
+                trained |= stages
+                users.update(stages.keys())
+                evaluations.append(record["timings"][EvaluationStage.KIND]["seconds"])
+        arms = len(evaluations)
+        pairs += comb(arms, 2)
+        for stage, seconds in trained.items():
+            training += seconds * (comb(arms, 2) - comb(arms - users[stage], 2))  # pairs of which an arm needs it
+        asking += sum(evaluations) * (arms - 1) / 2
+    if not pairs:
+        return np.nan, np.nan
+    return (training / 2 + asking) / pairs / 60, asking / pairs / 60
 
 
 def mixes_machines(study: Study, arms: Iterable[str]) -> bool:

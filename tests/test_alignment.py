@@ -125,6 +125,8 @@ def test_the_connector_alone_learns_through_a_kill_and_pre_training_goes_on_from
     assert spent([record], "seconds") == pytest.approx((sum(took) + asking, asking)), (
         "the alignment counts, parts do not"
     )
+    flops = [stage.flops() for stage in (trials["kept"].evaluation, kept, alone)]
+    assert spent([record], "flops") == pytest.approx((sum(flops), flops[0]))
     for arm, steps in (("kept", 6), ("alone", 0)):
         told("export", "alignment", *SMOKE, "--only", arm, arm)
         card = Path(arm, "README.md").read_text(encoding="utf-8")

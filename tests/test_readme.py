@@ -121,6 +121,8 @@ def test_a_link_to_another_worktrees_environment_is_left_as_it_is(tmp_path: Path
     assert "Installing" in dry_run()
     (second / ".venv").symlink_to(tmp_path / "first")
     os.utime(tmp_path / "first" / ".stamp", (0, 0))
+    assert "Installing" in dry_run(), "a checkout of its own, whose environment is on another disk"
+    (second / ".git").write_text("gitdir: elsewhere\n")
     assert "Installing" not in dry_run() and "ruff check" in dry_run()
 
 

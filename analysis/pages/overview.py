@@ -14,7 +14,7 @@ from analysis.pages.groups import Group
 from analysis.pages.verdicts import lesson_notes, lessons_tables
 from analysis.style import styled
 from analysis.table import Table, environment, plain_markdown, to_markdown
-from mm1_lab.config import Recipe, Sweep
+from mm1_lab.config import Recipe, SftRecipe, Sweep
 from mm1_lab.files import write_text
 
 ALWAYS_TOLD = {
@@ -29,6 +29,8 @@ ALWAYS_TOLD = {
     "synthetic captions",
     "steps",
     "learning rate",
+    "sft resolution",
+    "sft steps",
 }
 """Axes of which the report gives the base's level even if it is the usual one."""
 
@@ -91,7 +93,7 @@ def _picture(path: Path) -> str:
 
 
 def _question(sweep: Sweep) -> str:
-    usual = levels_of(Recipe())
+    usual = levels_of(Recipe(sft=SftRecipe()))
     told = []
     for axis, level in levels_of(sweep.base).items():
         if level != UNSET and (axis in ALWAYS_TOLD or level != usual.get(axis)):

@@ -24,6 +24,7 @@ from analysis.pages.axes import draw_axes, drawn_levels, level_rows, what_matter
 from analysis.pages.claims_figure import LETTERS, draw_claims, is_drawn
 from analysis.pages.compare import compare_arms, compare_table
 from analysis.pages.figures import draw_scores
+from analysis.pages.overview import _question
 from analysis.pages.scores import cider_table, losses_table, means, means_table, scores_by_benchmark, short_table
 from analysis.pages.verdicts import claims_notes, verdicts_table
 from analysis.redraw import _write_scores, draw, sweep_in_short
@@ -31,7 +32,7 @@ from analysis.runs import mixes_machines
 from analysis.study import Study, read_study
 from analysis.style import row_name, styled
 from mm1_lab.cli import main
-from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Contrast, Measure, Panel, SftRecipe, Sweep
+from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Contrast, Measure, Panel, Recipe, SftRecipe, Sweep
 from mm1_lab.files import write_text
 from mm1_lab.results.manifest import read_trials
 from tests.analysis.results_folder import of_arms, of_own_data, score_rows, study_of, write_results
@@ -517,6 +518,12 @@ def test_a_long_path_in_the_figure_of_axes_is_its_end(data_mix: Sweep) -> None:
     figure = draw_axes(levels, "", "")
     (label,) = figure.axes[0].get_yticklabels()
     assert label.get_text().endswith("/SmolLM2-360M-Instruct") and len(label.get_text()) <= 40
+
+
+def test_the_report_tells_of_a_base_what_is_not_as_usual(data_mix: Sweep) -> None:
+    base = Recipe.model_validate({"frozen": ["encoder"], "sft": {"views": 5}})
+    told = _question(data_mix.model_copy(update={"base": base}))
+    assert told.endswith("learning rate scale, frozen encoder, sft resolution 336, sft views 5, sft steps 10000.")
 
 
 def test_a_comparison_at_one_seed_says_what_its_interval_is_over_if_it_has_one(data_mix: Sweep) -> None:

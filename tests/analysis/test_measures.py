@@ -144,16 +144,17 @@ def test_it_is_drawn_beside_the_dear_run_s_lessons(
     assert "Decision accuracy of cheaper runs, compared with scale mini" in (tmp_path / "summary.md").read_text("utf-8")
 
 
-def trial_record(tuned: float, pretraining: str = "pre", timed: bool = True) -> dict[str, Any]:
-    """Of a trial that took 10 seconds of pre-training, `tuned` of tuning and 5 of evaluation; tuning does 2 FLOPs a
-    second, evaluation 1. A tuning that was resumed has no timing."""
+def trial_record(tuned: float, pretraining: str = "pre") -> dict[str, Any]:
+    """Of a trial that took 10 seconds of pre-training, `tuned` of tuning and 5 of evaluation, and as many FLOPs, but
+    100 of tuning."""
     chain = {"encoder": "e", "decoder": "d", "alignment": "a", "multimodal": pretraining, "sft": f"tuned {tuned}"}
     seconds = {"encoder": 1000, "decoder": 1000, "alignment": 3, "multimodal": 10, "sft": tuned}
-    timings = {"sft": {"seconds": tuned, "flops": 2 * tuned}} if timed else {}
+    summaries = {name: {"seconds": taken, "flops": taken} for name, taken in seconds.items()}
+    summaries["sft"]["flops"] = 100
     return {
-        "fingerprints": chain,
-        "summaries": {name: {"seconds": taken} for name, taken in seconds.items()},
-        "timings": timings | {"evaluation": {"seconds": 5, "flops": 5}},
+        "fingerprints": chain | {"evaluation": f"asked {tuned}"},
+        "summaries": summaries,
+        "timings": {"sft": {"seconds": tuned + 1, "flops": 100}, "evaluation": {"seconds": 5, "flops": 5}},
     }
 
 
@@ -162,8 +163,11 @@ def test_a_trial_costs_all_its_training_and_what_trials_share_is_paid_once(data_
     one, other, third = trial_record(20), trial_record(40), trial_record(60, pretraining="other")
     assert spent([one], "seconds") == (3 + 10 + 20 + 5, 5)
     assert spent([one, other], "seconds") == ((3 + 10 + 20 + 40) / 2 + 5, 5)
-    assert spent([one, other], "flops") == (3 + 10 + 20 + 40 + 5, 5), "as fast as the last stage"
-    assert spent([one, trial_record(40, timed=False)], "flops") == spent([one], "flops"), "resumed: it looks cheaper"
+    assert spent([one, other], "flops") == ((3 + 10 + 200) / 2 + 5, 5)
+    early = {"encoder": {"seconds": 1}, "sft": {"seconds": 20}}  # as records were, without FLOPs of all stages
+    resumed = {"evaluation": other["timings"]["evaluation"]}
+    assert spent([one | {"summaries": early}], "flops") == (100 + 5, 5)
+    assert np.isnan(spent([other | {"summaries": early, "timings": resumed}], "flops")).all()
     assert np.isnan(spent([{"summaries": {}}], "seconds")).all()
 
     study = study_of(data_mix, (0,), arms=("base", "captions", "blind"))

@@ -189,13 +189,17 @@ class Worker:
             if (folder / "timings.json").exists():
                 timings |= load_json(folder / "timings.json")
         # of the stages that a score depends on; of several of a name the nearest
-        chain = {needed.name: needed.fingerprint for needed in reversed(list(stage.chain()))}
+        chain = {needed.name: needed for needed in reversed(list(stage.chain()))}
+        summaries = {}
+        for name, needed in chain.items():
+            if ledger.has_weights(needed.fingerprint):
+                summaries[name] = ledger.summary(needed.fingerprint) | {"flops": needed.flops()}
         record = {
             "trials": [trial.name for trial in trials],
             "recipe": trials[0].recipe.model_dump(mode="json"),
             "config": stage.model_dump(mode="json"),
-            "fingerprints": chain,
-            "summaries": {kind: ledger.summary(key) for kind, key in chain.items() if ledger.has_weights(key)},
+            "fingerprints": {name: needed.fingerprint for name, needed in chain.items()},
+            "summaries": summaries,
             "majority": evaluation.majority,
             "majority_by_kind": evaluation.majority_by_kind,
             **({"benchmarks": evaluation.notes} if evaluation.notes else {}),
