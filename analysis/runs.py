@@ -6,7 +6,6 @@ from itertools import chain
 from math import comb
 
 import numpy as np
-import pandas as pd
 
 from analysis.study import Record, Study
 from mm1_lab.config import DecoderStage, EncoderStage, EvaluationStage, MultimodalStage, SftStage
