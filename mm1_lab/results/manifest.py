@@ -28,6 +28,7 @@ FIRST_FIELDS = {
     "sft images data_order",
     "EncoderRecipe": "size loss data schedule first_resolution beside",
     "DataMix": "synthetic_share",
+    "AlignRecipe": "steps learning_rate lr_multipliers frozen data_mix",
     "SftRecipe": "start mixture resolution views steps learning_rate lr_multipliers frozen after_steps "
     "sharp_demonstrations",
 }
