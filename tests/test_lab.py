@@ -221,5 +221,5 @@ def test_base_and_instruct_are_arms_of_one_sweep(models: Path, tmp_path: Path) -
     both = ask("base", "instruct", tokenizer="base")
     assert both.trials == (*ask("base", tokenizer="base").trials, *ask("instruct", tokenizer="base").trials)
     assert both.trials[0] == ask("base").trials[0] and both.trials[1] != ask("instruct").trials[0]
-    (told,) = both.unlike_before()
+    (told,) = [doubt for doubt in both.doubts() if "texts begin" in doubt]
     assert told == f"{tmp_path / 'instruct'}: its texts begin and end as those of the data file's tokenizer"

@@ -12,7 +12,7 @@ from mm1_lab.config import EncoderStage, MultimodalStage, Size
 from mm1_lab.data.types import Data
 from mm1_lab.model import build_encoder, load_weights
 from mm1_lab.train.encoder_stage import Reconstructive, RepeatedPairs, StepPairs, normalised_patches
-from tests.conftest import Squares
+from tests.conftest import Flat, Squares
 from tests.train.conftest import Finished, curve, shortened, train, weights_of
 
 DEEP = Size(layers=6, width=16, heads=2)
@@ -101,6 +101,20 @@ def test_few_different_pairs_come_again_in_another_order(encoder_stage: EncoderS
     found = StepPairs(stage, squares)(1)
     assert found.places == list(range(8)) and len(found.images) == found.decoded.asked == 8
     assert found.captions == [pairs.pair(index, False)[1] for index in range(8, 16)]
+
+
+def test_a_broken_picture_leaves_its_caption_and_its_place_in_the_step_out(
+    encoder_stage: EncoderStage, squares: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the second half of the step, as the second of two processes reads it."""
+    monkeypatch.setattr(
+        Squares, "pair", lambda self, index, dense: (Flat(None if index % 4 == 1 else index), f"{index}")
+    )
+    monkeypatch.setattr("mm1_lab.team.own", lambda count: slice(count // 2, count))
+    found = StepPairs(encoder_stage, squares)(1)
+    assert found.places == [4, 6, 7] and found.captions == ["12", "14", "15"]
+    assert [int(image[0, 0, 0]) for image in found.images] == [12, 14, 15]
+    assert found.decoded.asked == 4 and found.decoded.broken == ("torn.jpg",)
 
 
 def test_a_temperature_at_its_limit_goes_on_learning_and_without_held_out_pairs_there_is_no_retrieval(
