@@ -19,7 +19,7 @@ from analysis.statistics import UNKNOWN, Interval, arm_means, sum_over_questions
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure, Panel, RequestError, Sweep, canonical_json
 from mm1_lab.results.manifest import claim_keys
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_short_scores, read_variant
-from mm1_lab.results.summary import benchmark_scores, over_benchmarks, rows_of
+from mm1_lab.results.summary import benchmark_scores, over_benchmarks, rows_of, value_by
 from mm1_lab.results.trained import own_rows
 
 Record = Mapping[str, Any]
@@ -239,8 +239,10 @@ class Study(Variant):
             of_source = self.held_out[self.held_out["source"] == measure.of]
             values = of_source.set_index(trial)["loss"]
         else:
-            by_question = measure == UNPARSED or measure.about == "kind"
-            values = over_benchmarks(self.scores if by_question else self._by_benchmark, measure, trial)
+            if measure == UNPARSED or measure.about == "kind":  # of which means by benchmark do not tell
+                values = over_benchmarks(self.scores, measure, trial)
+            else:
+                values = value_by(rows_of(self._by_benchmark, measure), trial)
         table = values.unstack("seed").reindex(index=list(self.sweep.arms), columns=self.seeds).astype(np.float64)
         representatives = [self.representative(arm) for arm in table.index]
         if len(set(representatives)) < len(representatives):  # the same trials, maybe asked for at different seeds

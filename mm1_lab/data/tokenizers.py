@@ -52,8 +52,7 @@ class BackendTokenizer:
             yield encoding.ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        special = set(self._special)
-        return self._backend.decode([i for i in ids if i not in special], skip_special_tokens=True)
+        return self._backend.decode([i for i in ids if i not in self._special], skip_special_tokens=True)
 
     @property
     def backend(self) -> Backend:

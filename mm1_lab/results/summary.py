@@ -73,13 +73,17 @@ def rows_of(scores: pd.DataFrame, measure: Measure) -> pd.DataFrame:
 
 
 def over_benchmarks(scores: pd.DataFrame, measure: Measure, by: Sequence[str]) -> pd.Series[float]:
-    """Each trial's value of a measure of answers, by a table of scores by question, or by benchmark where these tell
-    enough: the mean over benchmarks, of unparsed answers over questions."""
+    """Each trial's value of a measure of answers, by a table of scores by question: the mean over benchmarks, of
+    unparsed answers over questions."""
     rows = rows_of(scores, measure)
     if measure != UNPARSED:
         rows = benchmark_scores(rows, by)
-    groups = rows.groupby(list(by), sort=False, observed=True)
-    return groups["score"].mean()
+    return value_by(rows, by)
+
+
+def value_by(rows: pd.DataFrame, by: Sequence[str]) -> pd.Series[float]:
+    """Each trial's value of a measure whose rows these are, one for each benchmark."""
+    return rows.groupby(list(by), sort=False, observed=True)["score"].mean()
 
 
 def value_of(folder: Path, measure: Measure) -> float:
