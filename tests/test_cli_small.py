@@ -40,6 +40,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("plan", "data_mix", "--seed", "3"), "plan: there is no option '--seed'; did you mean 'seeds'?"),
         (("run", "data_mix", "--scale", "paper"), "is for planning: say `plan` instead of `run`"),
         (("verify", "--results", "."), ".: there are no results here"),
+        (("pack", "nowhere"), "nowhere: there is no such folder"),
         (("show", "data_mix", *SMOKE, "base"), "unexpected argument 'base'; names come before the options, and"),
         (("dashboard", "--port", "99999"), "--port 99999: bind(): port must be 0-65535"),
         (("run", "lr_law", "--seeds", "6", "--until-decided", "--scale", "smoke"), "lr_law is a search"),

@@ -37,8 +37,10 @@ def test_what_a_folder_shows_after_a_change_of_its_sweep_is_told(again: Place, t
     output = told("compare", "q.yaml", "few", "base", *smoke)
     assert "few is as it was run; the sweep, its data, settings or the version are others now; run it" in output
     assert f"{folder.name}: is drawn as it was run, and the sweep's file has changed in few; run it" in told("figures")
-    changed = told("run", "q.yaml", *smoke, "--inline")
-    assert f"{folder}: other trials than before: few, as the sweep, its data or the version changed; their" in changed
+    asked = ("q.yaml", *smoke)
+    replaced = f"{folder}: other trials than before: few, as the sweep, its data, settings or the version changed; the"
+    assert replaced in told("plan", *asked) and replaced in told("run", *asked, "--inline")
+    assert replaced not in told("plan", *asked)
     drawn = told("run", "q.yaml", *smoke, "--only", "base", "--inline")
     assert "contrasts" not in drawn and not list(folder.glob("contrasts.*")), "of claims that it no longer makes"
 

@@ -86,6 +86,7 @@ def verify(options: argparse.Namespace) -> int:
 @command("results/study", option("results", "a folder that `run --results` wrote", "RESULTS", type=Path))
 def pack(options: argparse.Namespace) -> int:
     """Pack results into two files per sweep, to be committed instead of trials and weights."""
+    opt.check_there(options.results, RESULTS)
     paths = packed.pack(options.results)
     for path in paths:
         print(path)

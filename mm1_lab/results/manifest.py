@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field
 
 from mm1_lab.config import WORLD_DATA, Config, DataIdentity, RateSearch, RequestError, Sweep, canonical_json, digest
-from mm1_lab.files import RESULTS, file_digest, locked, write_csv, write_json
+from mm1_lab.files import RESULTS, file_digest, locked, package_version, write_csv, write_json
 from mm1_lab.formatting import command_line, counted
 from mm1_lab.results.schema import AGAIN, DRAWING, SCHEMA, TRIAL_COLUMNS, TrialRow, check_schema, read_json
 
@@ -142,8 +142,9 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def drawn_contents(folder: Path) -> dict[str, Any]:
-    """The contents that a sweep's files were drawn from: digests of `files`, and the ledger's marks of `trials` by
-    fingerprint; empty if that is not known, or one of the drawn files is not there."""
+    """The contents that a sweep's files were drawn from: the package's `version`, as another may count otherwise,
+    digests of `files`, and the ledger's marks of `trials` by fingerprint; empty if that is not known, or one of the
+    drawn files is not there."""
     try:
         contents = read_json(folder / DRAWING)
         is_whole = isinstance(contents["trials"], dict) and all(
@@ -160,7 +161,8 @@ def contents_now(folder: Path, overrides: Sequence[str], data_name: str, marks: 
         return {}
     gates = folder.with_name(variant_name("check_scale", overrides, data_name)) / "gates.csv"
     paths = (folder / "sweep.json", folder / "trials.csv", gates)
-    return {"files": {path.name: file_digest(path) for path in paths if path.exists()}, "trials": dict(marks)}
+    digests = {path.name: file_digest(path) for path in paths if path.exists()}
+    return {"version": package_version(), "files": digests, "trials": dict(marks)}
 
 
 def note_drawing(folder: Path, files: Iterable[Path], contents: Mapping[str, Any]) -> None:
@@ -225,18 +227,13 @@ def merge_manifest(
             manifest = manifest.model_copy(update={"looks": before.looks or manifest.looks})
         names = _names_now(before.sweep, manifest.sweep) if before else {}
         lost: list[TrialRow] = []
-        others = []
         for row in kept:
             own = replace(row, arm=names.get(row.arm, row.arm))
             if own.arm in order and ((own.arm, own.seed) in rows or current(own)):
-                asked = rows.setdefault((own.arm, own.seed), own)
-                if own.arm == row.arm and asked.fingerprint != row.fingerprint:
-                    others.append(row.arm)
+                rows.setdefault((own.arm, own.seed), own)
             else:
                 lost.append(row)
         why = "as the sweep, its data or the version changed"
-        if others:
-            print(f"{folder}: other trials than before: {', '.join(dict.fromkeys(others))}, {why}; their results stay")
         if lost:
             arms = ", ".join(dict.fromkeys(row.arm for row in lost))
             gone = {names.get(row.arm, row.arm) for row in lost}

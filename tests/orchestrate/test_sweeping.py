@@ -198,7 +198,9 @@ def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing
     assert outputs[0].endswith("2 trials of 12 not run: not needed.\n")
 
 
-def test_a_sweep_is_drawn_again_once_its_contents_or_its_files_are_others_whatever_the_dates(request_: Request) -> None:
+def test_a_sweep_is_drawn_again_once_its_contents_or_its_files_are_others_whatever_the_dates(
+    request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows, ledger = request_.write_manifest(), request_.ledger
     table, gates = request_.folder / "table.md", request_.folder.with_name("check_scale") / "gates.csv"
     held_out = ledger.trial_folder(rows[0].fingerprint) / "held_out.csv"
@@ -211,7 +213,11 @@ def test_a_sweep_is_drawn_again_once_its_contents_or_its_files_are_others_whatev
         drawn.append(folder)
         return [table]
 
-    changes = (lambda: None, table.unlink, lambda: gates.write_text("failed"), lambda: held_out.write_text("cut"))
+    def upgrade() -> None:
+        monkeypatch.setattr("mm1_lab.results.manifest.package_version", lambda: "99.0")
+
+    failed, cut = lambda: gates.write_text("failed"), lambda: held_out.write_text("cut")
+    changes = (lambda: None, table.unlink, failed, cut, upgrade)
     for count, change in enumerate((*changes, lambda: ledger.forget(rows[0].fingerprint)), 1):
         change()
         for _ in range(2):

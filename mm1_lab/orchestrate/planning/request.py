@@ -47,7 +47,7 @@ from mm1_lab.orchestrate.planning.finding import (
     split_settings,
 )
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
-from mm1_lab.results.manifest import data_name, deciding, merge_manifest
+from mm1_lab.results.manifest import data_name, deciding, merge_manifest, read_trials
 from mm1_lab.results.trained import own_rows_note
 from mm1_lab.rows import OF_OWN_DATA, OF_TUNED, Family
 from mm1_lab.weights.pretrained import HuggingFace, has_chat_template
@@ -227,7 +227,25 @@ class Request:
     def doubts(self) -> list[str]:
         """All that is to be told before a run, which does not keep it from running."""
         arms = (*self.same_trials(), *self.rounded_steps(), *self.unlike_rows(), *self.unlike_before())
-        return [*arms, *self.doubtful_claims(), *self.long_captions()]
+        return [*self.replaced(), *arms, *self.doubtful_claims(), *self.long_captions()]
+
+    def replaced(self) -> list[str]:
+        """What is to be told of arms that had other trials with scores in this sweep's tables."""
+        try:
+            before = read_trials(self.folder)
+        except RequestError:  # of a damaged file, of which a run tells
+            return []
+        now = {(trial.arm, trial.seed): trial.fingerprint for trial in self.trials}
+        arms = []
+        for row in before:
+            is_other = now.get((row.arm, row.seed), row.fingerprint) != row.fingerprint
+            if is_other and self.ledger.has_scores(row.fingerprint):
+                arms.append(row.arm)
+        if not arms:
+            return []
+        others = f"other trials than before: {', '.join(dict.fromkeys(arms))}"
+        why = "as the sweep, its data, settings or the version changed"
+        return [f"{self.folder}: {others}, {why}; the scores before leave the tables, and stay"]
 
     def same_trials(self) -> list[str]:
         """What is to be told of arms that do not differ, as where their steps are rounded alike at this scale."""
