@@ -295,6 +295,15 @@ def test_what_cannot_be_is_refused_in_a_line(here: Path, refused: Refused, arm: 
     assert message in error and "own" in error
 
 
+def test_what_trained_nothing_in_an_earlier_version_can_still_be_read(here: Path, told: Told, refused: Refused) -> None:
+    """A sweep's other arms, too: only running the arm is refused."""
+    write(here, nothing={"lr_multipliers": {"encoder": 0, "connector": 0, "decoder": 0}})
+    assert "lr_multipliers" in told("show", "alignment", *SMOKE)
+    assert "nothing " in told("status", "alignment", *SMOKE, "--seeds", "1")
+    assert "nothing / seed 0: steps would train nothing" in refused("run", "alignment", *SMOKE)
+    assert "nothing" not in told("plan", "alignment", *SMOKE, "--only", "base")
+
+
 def test_an_arm_that_switches_it_off_may_start_from_an_exported_model() -> None:
     """It cannot remove the other fields of its base's alignment."""
     off = {"steps": 0, "learning_rate": 1e-4}

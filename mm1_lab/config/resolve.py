@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from mm1_lab.config.base import Config, RequestError, nearest
 from mm1_lab.config.law import PAPER_LAW
@@ -23,7 +23,6 @@ from mm1_lab.config.stage import (
     DecoderStage,
     EncoderStage,
     EvaluationStage,
-    ModelStage,
     MultimodalStage,
     SftStage,
     Stage,
@@ -172,7 +171,7 @@ class _Resolver:
         drop_overlong = image_tokens > max(scale.image_tokens.values())
         if self.data.kind == "world" and not drop_overlong:
             _check_room_for_world(shares, image_tokens, scale)
-        stage = MultimodalStage(
+        return MultimodalStage(
             **self.shared,
             encoder=encoder,
             decoder=decoder,
@@ -190,8 +189,6 @@ class _Resolver:
             attention=scale.packed_attention,
             start=start,
         )
-        _check_learns(stage, self.section)
-        return stage
 
     def training(self, decoder: DecoderStage | PretrainedDecoder) -> MultimodalTraining:
         """The scale's multimodal training with the recipe's steps and learning rate."""
@@ -264,7 +261,6 @@ class _Resolver:
             frozen=tuple(sorted(set(sft.frozen))),
             training=training,
         )
-        _check_learns(stage, "sft.")
         if stage.picture_tokens + 2 > stage.sequence_length or stage.views > stage.max_images:
             raise RequestError(
                 f"a picture of {stage.views} views takes {stage.picture_tokens} positions; increase "
@@ -397,20 +393,6 @@ def _own_multipliers(recipe: Recipe | SftRecipe, scaled: Mapping[Part, float]) -
     """The recipe's multipliers that change something: not of frozen parts, and not what the scale has anyway."""
     own = recipe.lr_multipliers.items()
     return {part: value for part, value in own if part not in recipe.frozen and value != scaled.get(part, 1)}
-
-
-def _check_learns(stage: ModelStage, section: str) -> None:
-    """Raises RequestError for steps in which no part of the model can change."""
-    rates = stage.training.lr_multipliers
-    trained = {part for part in get_args(Part) if part not in stage.frozen and rates.get(part, 1)}
-    # a user's instruction set of that name may have pictures
-    if stage.shares.keys() == {"text"} and (stage.data.kind == "world" or isinstance(stage, MultimodalStage)):
-        trained &= {"decoder"}
-    if stage.steps() and not trained:
-        raise RequestError(
-            f"{section}steps would train nothing: every part is frozen, has a multiplier 0 ({section}lr_multipliers) "
-            f"or needs pictures, which text alone lacks; train another part ({section}frozen), or add pictures"
-        )
 
 
 def _check_length(decoder: DecoderStage | PretrainedDecoder, length: int, setting: str) -> None:

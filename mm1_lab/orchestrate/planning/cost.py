@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, get_args
 
 from mm1_lab.config import (
+    SECTIONS,
     Cost,
     EvaluationStage,
     Hardware,
+    ModelStage,
     MultimodalStage,
     Network,
     RequestError,
@@ -28,6 +30,7 @@ from mm1_lab.config import (
     canonical_json,
 )
 from mm1_lab.config.cost import LOGIT_BYTES, keeps_whole_gradients, shard_group
+from mm1_lab.config.recipe import Part
 from mm1_lab.files import free_memory, load_json, machine_cpus
 from mm1_lab.formatting import counted, short
 from mm1_lab.orchestrate.planning.plan import Fitted, Plan
@@ -394,14 +397,32 @@ BUILT: set[str] = set()
 
 
 def check_networks(stages: Iterable[Stage]) -> None:
-    """Raises RequestError for a stage whose connector cannot be built."""
+    """Raises RequestError for a stage whose connector cannot be built, or which would train nothing."""
     import torch
 
     from mm1_lab.train.stages import KINDS
 
     with torch.device("meta"):
         for stage in stages:
+            if isinstance(stage, ModelStage):
+                _check_learns(stage)
             network = same_network(stage)
             if network not in BUILT:
                 KINDS[type(stage)].check(stage)
                 BUILT.add(network)
+
+
+def _check_learns(stage: ModelStage) -> None:
+    """Raises RequestError for steps in which no part of the model can change. Not asked where recipes are resolved, as
+    earlier results of such a recipe can still be read."""
+    rates = stage.training.lr_multipliers
+    trained = {part for part in get_args(Part) if part not in stage.frozen and rates.get(part, 1)}
+    # a user's instruction set of that name may have pictures
+    if stage.shares.keys() == {"text"} and (stage.data.kind == "world" or isinstance(stage, MultimodalStage)):
+        trained &= {"decoder"}
+    if stage.steps() and not trained:
+        section = SECTIONS.get(stage.name, "")
+        raise RequestError(
+            f"{section}steps would train nothing: every part is frozen, has a multiplier 0 ({section}lr_multipliers) "
+            f"or needs pictures, which text alone lacks; train another part ({section}frozen), or add pictures"
+        )
