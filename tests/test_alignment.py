@@ -136,7 +136,11 @@ def test_the_connector_alone_learns_through_a_kill_and_pre_training_goes_on_from
     ledger = Ledger(place.results)
     of_kept, of_alone = (trials[arm].fingerprint for arm in ("kept", "alone"))
     assert record["timings"].keys() == {"multimodal", "evaluation"}, "the alignment was resumed, and so not timed"
-    assert (ledger.trial_folder(of_alone) / "alignment.csv").exists()
+    curve, mark = ledger.trial_folder(of_alone) / "alignment.csv", ledger.mark(of_alone)
+    text = curve.read_bytes()
+    curve.unlink()
+    assert ledger.mark(of_alone) != mark, "tables, `status` and `run` take it for damaged"
+    curve.write_bytes(text)
     assert not (ledger.trial_folder(of_alone) / "training.csv").exists(), "which would be of pre-training"
     curves = results.curves(place.results / "smoke" / "alignment")
     steps = curves[curves["name"].isin(("loss", "align/loss"))].groupby(["arm", "name"])["step"].max()

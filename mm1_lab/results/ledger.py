@@ -229,7 +229,8 @@ class Ledger:
                 done = file.read()
         except ABSENT:
             return ""
-        sizes = self._sizes(fingerprint, SCORES, "record.json", "held_out.csv", "training.csv")
+        aligned = ("alignment.csv",) * (b"alignment.csv" in done)  # marks of trials without one stay as they were
+        sizes = self._sizes(fingerprint, SCORES, "record.json", "held_out.csv", "training.csv", *aligned)
         return hashlib.sha256(done + str(sizes).encode()).hexdigest()[:16]
 
     def _sizes(self, fingerprint: str, *names: str) -> list[int]:
