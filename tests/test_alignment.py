@@ -351,6 +351,7 @@ def test_a_diverged_alignment_is_told_of_the_trials_that_wait_for_it(
     for _ in range(2):
         status = told("status", *asked)
         assert "0 done, 0 missing, 2 failed" in status and status.count("lower align.learning_rate") > 1
+        assert "0 done, 0 missing, 2 failed" in told("status"), "without the sweep: by what the failure blocks"
         assert "diverged: hot / seed 0: alignment " in told("run", *asked, "--inline", code=1)
 
 
