@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,10 @@ def test_the_connector_alone_learns_through_a_kill_and_pre_training_goes_on_from
     names = {name for name, _, _ in metrics(ledger, of_alone, ledger.record(of_alone))}
     assert {"align/loss", "align/tokens per second"} <= names and not any(name.startswith("train/") for name in names)
 
+    shutil.rmtree(ledger.stage_folder(alone.fingerprint))  # as gc does
+    output = told("run", "alignment", *SMOKE, "--inline", "--only", "kept", "--set", "evaluate.shots=[0]")
+    assert "alignment for" not in output, "which evaluating the model needs no more"
+
 
 def test_a_plan_tells_the_two_apart_and_counts_a_shared_alignment_once(here: Path, told: Told) -> None:
     write(here)
@@ -172,12 +177,14 @@ def test_a_plan_tells_the_two_apart_and_counts_a_shared_alignment_once(here: Pat
 
 @pytest.mark.usefixtures("here")
 def test_its_length_is_varied_from_the_command_line(told: Told) -> None:
-    values = json.loads(told("plan", "base", "--vary", "align.steps=0,7e4,140000", *SMOKE, "--json"))
+    values = json.loads(told("plan", "base", "--vary", "align.steps=0,70000,140000", *SMOKE, "--json"))
     arms = [trial["arm"] for trial in values["trials"]]
     assert arms == ["base", "align.steps 70000", "align.steps 140000"], "0 is the base's"
     output = told("plan", "base", "--vary", "align.steps=50,20000", *SMOKE)
     assert "align.steps 50 = align.steps 20000 are the same trials\n" in output
     assert "Rounded to steps of smoke: align.steps 50 (0.0015 → 1), align.steps 20000 (0.6 → 1)" in output
+    output = told("plan", "base", "--vary", "steps=190000,210000", *SMOKE)
+    assert "Rounded to steps of smoke: steps 200000 (6 → 6), steps 190000 (5.7 → 6), steps 210000 (6.3 → 6)" in output
 
 
 @pytest.mark.usefixtures("here")

@@ -226,7 +226,7 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Seque
         if any(same_or_inside(field, changed.partition("=")[0].strip()) for changed in settings):
             raise RequestError(f"--vary {field}: --set changes it, too; give all of its values to --vary")
         own = values.setdefault(field, [])
-        own += [value for value in map(_whole, parse_yaml(f"[{text}]", f"--vary {setting}")) if value not in own]
+        own += [value for value in parse_yaml(f"[{text}]", f"--vary {setting}") if value not in own]
     has_alignment = override(Recipe.read(path), settings).align.steps or (grid and "align.steps" in values)
     for field in values:
         if field.startswith("align.") and field != "align.steps" and not has_alignment:
@@ -248,13 +248,6 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Seque
     command = "\n".join(f"#   --vary {setting}" for setting in varied) + ("\n#   --grid" if grid else "")
     text = yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
     return path, f"# Written by mm1-lab run {recipe}\n{command}\n# Add `contrasts`: what you expect of it.\n{text}"
-
-
-def _whole(value: Any) -> Any:
-    """YAML's `2e4` is a text; as a whole number it is the same value, and makes the same sweep, as 20000."""
-    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d", value) and float(value).is_integer():
-        return int(float(value))
-    return value
 
 
 def same_or_inside(field: str, other: str) -> bool:

@@ -1,6 +1,6 @@
 """A scale translates a recipe in the paper's units into layers, widths, pixels, steps, batch sizes and resources."""
 
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -258,13 +258,6 @@ class Scale(Config):
         if self.attention is None:
             return "varlen" if self.precision == "bf16-mixed" and self.resources.gpus else "masked"
         return self.attention
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_recipes(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "align" in values:
-            raise ValueError("`align` is a field of recipes; write it in an arm, or --set align.steps=20000")
-        return values
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:

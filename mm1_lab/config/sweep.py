@@ -290,10 +290,13 @@ def _changed(base: Recipe, change: dict[str, Any], where: str, own: OwnConnector
     """The base with the change applied; a mapping updates only the fields that it contains. A connector of the user's
     own gets its file's digest."""
     values = base.model_dump()
-    change = deepcopy(change)  # which a dotted path into one of its tables would alter
-    if isinstance(change.get("align"), dict):  # its mix, too, is updated; that of `sft` is replaced
-        change |= {f"align.{field}": value for field, value in change.pop("align").items()}
-    for path, value in change.items():
+    changes: dict[str, Any] = {}
+    for path, value in deepcopy(change).items():  # a dotted path into one of its tables would alter it
+        if path == "align" and isinstance(value, dict):  # its mix, too, is updated; that of `sft` is replaced
+            changes |= {f"align.{field}": part for field, part in value.items()}
+        else:
+            changes[path] = value
+    for path, value in changes.items():
         table, key = open_table(values, path, where)
         if isinstance(table.get(key), dict) and isinstance(value, dict):
             value = table[key] | value

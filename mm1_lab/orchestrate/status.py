@@ -1,6 +1,7 @@
 """Sweeps as text and plain values: their arms, one resolved or two told apart; the state of their trials."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import yaml
@@ -29,6 +30,7 @@ def status_values(
     stages = {stage.fingerprint for chain in (chains or {}).values() for stage in chain}
     others = {key: failure for key, failure in failures.items() if chains is None or key in stages}
     before = _failed_before(failures, chains or {}, ledger)
+    interruption = cache(ledger.interruption)  # many trials share stages
     told = []
     for manifest, rows in sweeps:
         marks = drawn_contents(ledger.results / manifest.scale / manifest.variant).get("trials", {})
@@ -47,7 +49,7 @@ def status_values(
             elif damaged := ledger.damaged_scores(row.fingerprint):
                 why = f"damaged ({damaged}); `run` makes it anew"
             else:
-                why = _interrupted((chains or {}).get(row.fingerprint, ()), ledger)
+                why = _interrupted((chains or {}).get(row.fingerprint, ()), interruption)
             trial = {"arm": row.arm, "seed": row.seed, "fingerprint": row.fingerprint, "state": state, "why": why}
             trials.append(trial)
         sweep = manifest.sweep
@@ -85,11 +87,10 @@ def _at_work(
     return ""
 
 
-def _interrupted(chain: Iterable[Stage], ledger: Ledger) -> str:
+def _interrupted(chain: Iterable[Stage], interruption: Callable[[str], str]) -> str:
     """The first stage of a trial that nobody works on and that has begun: `alignment was interrupted, resumes`."""
     for stage in chain:
-        how = ledger.interruption(stage.fingerprint)
-        if how and not ledger.is_done(stage):
+        if how := interruption(stage.fingerprint):
             return f"{stage.name} {how}"
     return ""
 
@@ -142,7 +143,9 @@ def show_text(request: Request, arms: list[str]) -> str:
             changes = [f"{name} {before} → {after}" for name, before, after in _differing(flat(base), flat(recipe))]
             rows.append((arm, "; ".join(changes) or "none"))
         table = text_table(("arm", "change to the base"), rows)
-        return "\n".join([request.sweep.heading, "", *table, *request.rounded_steps()])
+        for note in request.rounded_steps():
+            table += ["", note]
+        return "\n".join([request.sweep.heading, "", *table])
     if len(values) == 1:
         return yaml.safe_dump(values[arms[0]], sort_keys=False, allow_unicode=True).rstrip()
     differing = _differing(flat(values[arms[0]]), flat(values[arms[1]]))

@@ -181,7 +181,7 @@ class Worker:
         timings = {stage.KIND: _timing(stage, started)}
         curves = {}
         alignments = [needed for needed in stage.model.chain() if needed.name == "alignment"]
-        for trained in (stage.model, *alignments):
+        for trained in (*alignments, stage.model):
             if not ledger.has_intact_weights(trained.fingerprint):  # of an alignment they may have been deleted
                 continue
             folder = ledger.stage_folder(trained.fingerprint)

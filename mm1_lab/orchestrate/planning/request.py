@@ -265,7 +265,7 @@ class Request:
         told = []
         for (field, asked), (exact, rounded) in steps.items():
             if abs(rounded - exact) > 0.1 * exact or made[field, rounded] > 1:
-                told.append(f"{field} {asked} ({exact:.2g} → {rounded})")
+                told.append(f"{field} {asked} ({exact:.4g} → {rounded})")
         return [f"Rounded to steps of {self.scale_name}: {', '.join(told)}"] if told else []
 
     def unlike_rows(self) -> list[str]:
