@@ -71,7 +71,7 @@ def minutes_of(study: Study) -> tuple[float, float]:
     pairs, training, asking = 0, 0.0, 0.0
     for _, fingerprints in study.done.groupby("seed")["fingerprint"]:
         trained: dict[str, float] = {}
-        users: Counter[str] = Counter()  # trials by the stage that they need
+        users: Counter[str] = Counter()  # how many trials need each stage
         evaluations = []
         for fingerprint in fingerprints.unique():
             record = study.records.get(fingerprint, {})

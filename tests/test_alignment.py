@@ -133,6 +133,7 @@ def test_the_connector_alone_learns_through_a_kill_and_pre_training_goes_on_from
         card = Path(arm, "README.md").read_text(encoding="utf-8")
         assert "| alignment | 3 steps at 0.002 on captions 93 %, synthetic 7 %; frozen: decoder, encoder |" in card
         assert f"| steps | {steps} |" in card and (arm == "kept") == ("| frozen | connector |" in card)
+        assert (arm == "alone") == ("| learning rate | none |" in card) and "frozen before tuning" not in card
 
     ledger = Ledger(place.results)
     of_kept, of_alone = (trials[arm].fingerprint for arm in ("kept", "alone"))

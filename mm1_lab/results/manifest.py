@@ -233,8 +233,8 @@ def merge_manifest(
                 rows.setdefault((own.arm, own.seed), own)
             else:
                 lost.append(row)
-        why = "as the sweep, its data or the version changed"
         if lost:
+            why = "as the sweep, its data or the version changed"
             arms = ", ".join(dict.fromkeys(row.arm for row in lost))
             gone = {names.get(row.arm, row.arm) for row in lost}
             if before and isinstance(manifest.sweep.search, RateSearch) and order.keys().isdisjoint(gone):
