@@ -31,21 +31,17 @@ def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.Da
     section 3.1, and those of families that these exclude; further metrics, with scales of their own, have none."""
     import pandas as pd
 
+    means = benchmark_scores(scores, by)
     shown = []
-    asked = scores[["family", "shots"]].drop_duplicates()
-    for family, shots in asked.itertuples(index=False):
+    for family, shots in dict.fromkeys(zip(means["family"], means["shots"], strict=True)):
         if family == "text":
             shown.append(TEXT_CORE)
         elif family in PLAIN:
             shown += [Measure(shots=shots), Measure(family, shots), AVERAGE]
         elif family != "further":
             shown.append(Measure(family, shots))
-    tables = []
-    for measure in dict.fromkeys(shown):
-        table = over_benchmarks(scores, measure, by).reset_index(name="value")
-        table.insert(len(by), "measure", [measure] * len(table))
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+    rows = pd.concat([rows_of(means, measure).assign(measure=measure) for measure in dict.fromkeys(shown)])
+    return value_by(rows, [*by, "measure"]).reset_index(name="value")
 
 
 def rows_of(scores: pd.DataFrame, measure: Measure) -> pd.DataFrame:
