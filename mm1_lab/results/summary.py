@@ -40,8 +40,11 @@ def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.Da
             shown += [Measure(shots=shots), Measure(family, shots), AVERAGE]
         elif family != "further":
             shown.append(Measure(family, shots))
-    rows = pd.concat([rows_of(means, measure).assign(measure=measure) for measure in dict.fromkeys(shown)])
-    return value_by(rows, [*by, "measure"]).reset_index(name="value")
+    tables = []
+    for measure in dict.fromkeys(shown):
+        rows = rows_of(means, measure)
+        tables.append(rows.assign(measure=[measure] * len(rows)))
+    return value_by(pd.concat(tables), [*by, "measure"]).reset_index(name="value")
 
 
 def rows_of(scores: pd.DataFrame, measure: Measure) -> pd.DataFrame:
