@@ -42,8 +42,9 @@ def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.Da
             shown.append(Measure(family, shots))
     tables = []
     for measure in dict.fromkeys(shown):
-        rows = rows_of(means, measure)
-        tables.append(rows.assign(measure=[measure] * len(rows)))
+        rows = rows_of(means, measure).copy()
+        rows.insert(0, "measure", [measure] * len(rows))
+        tables.append(rows)
     return value_by(pd.concat(tables), [*by, "measure"]).reset_index(name="value")
 
 
