@@ -6,6 +6,7 @@ Training curves are left out.
 
 import gzip
 import json
+import re
 import sys
 from collections import defaultdict
 from functools import cache
@@ -112,6 +113,9 @@ def _unpack(results: Path, trials: Path) -> bool:
             for entry in map(json.loads, file):
                 remedy = "read it with the version that wrote it, or name another folder with --results"
                 check_schema(records, entry["record"], remedy)
+                for name in (entry["trial"], *entry["texts"]):
+                    if not re.fullmatch(r"\w[\w.-]*", name):  # a path, which could lead anywhere
+                        raise RequestError(f"{records}: {name!r} is no name of a file; do not use packs of this source")
                 if not files.is_complete(trials / entry["trial"]):
                     missing[scores][entry["trial"]] = entry
     if count := sum(map(len, missing.values())):

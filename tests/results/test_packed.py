@@ -1,6 +1,7 @@
 """Packs of results: what comes back from them, and what a damage, a kill or a second process does."""
 
 import gzip
+import json
 import re
 import shutil
 import signal
@@ -195,6 +196,30 @@ def test_a_damaged_pack_is_told_and_is_restored_or_given_up(results: Path, capsy
 def _finished(results: Path) -> list[list[bool]]:
     """Of both sweeps, which trials are there."""
     return [read_variant(folder).trials["done"].tolist() for folder in sorted(results.glob("smoke/*"))]
+
+
+@pytest.mark.parametrize("kind", ["trial", "text"])
+def test_a_pack_writes_only_into_its_trials(kind: str, results: Path, tmp_path: Path) -> None:
+    """Digests are no signature: whoever writes a pack writes the list of digests."""
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "thesis.txt").write_text("kept")
+    (records, *_) = pack(results)
+    lines = gzip.decompress(records.read_bytes()).decode().splitlines()
+    entry = json.loads(lines[0])
+    if kind == "trial":
+        entry["trial"] = "../../victim"
+    else:
+        entry["texts"]["../../../victim/thesis.txt"] = "lost"
+    records.write_bytes(gzip.compress("\n".join([json.dumps(entry), *lines[1:]]).encode()))
+    shutil.rmtree(results / "trials")
+    done = files.load_json(results / files.DONE)
+    done["files"][records.relative_to(results).as_posix()] = files.file_digest(records)
+    files.write_json(results / files.DONE, done)
+    with pytest.raises(RequestError, match="is no name of a file; do not use packs of this source"):
+        read_variant(results / "smoke" / "data_mix")
+    assert [path.name for path in victim.iterdir()] == ["thesis.txt"]
+    assert (victim / "thesis.txt").read_text() == "kept"
 
 
 def test_a_pack_of_another_version_is_refused_in_one_line(results: Path, refused: Refused) -> None:
