@@ -23,6 +23,7 @@ def console() -> NoReturn:
     """The command: `main`, and the end of the process, without taking apart all that was imported (2 seconds)."""
     code = 1  # of an error that is raised
     atexit.register(lambda: _leave(code))  # registered first, called last
+    os.environ["PYTHONSAFEPATH"] = "1"  # or our processes would import a random.py of the working folder as Python's
     try:
         code = main()
     except SystemExit as ended:  # argparse's

@@ -154,7 +154,7 @@ def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_a
     import shutil
     import socket
     from urllib.error import HTTPError
-    from urllib.request import Request, urlopen
+    from urllib.request import HTTPCookieProcessor, Request, build_opener, urlopen
 
     shutil.copytree(finished.results, place.results, dirs_exist_ok=True)
     with socket.socket() as free:
@@ -163,20 +163,31 @@ def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_a
         free.listen()
         refused = place.run("dashboard", "--port", str(port), code=2)
         assert f"--port {port}: " in refused and refused.count("\n") == 1, "before anything is entered"
+    for module in ("random", "starlette"):
+        (place.folder / f"{module}.py").write_text("raise SystemExit('imported from the working folder')\n")
     process = place.start("dashboard", "--port", str(port))
     try:
-        address = f"http://127.0.0.1:{port}"
         assert process.stdout.readline() == "MLflow starts …\n"
-        assert process.stdout.readline().startswith(f"MLflow is at {address}; end it with Ctrl-C")
+        words, _, opened = process.stdout.readline().strip().rpartition(" ")
+        address, _, token = opened.partition("/?token=")
+        assert words == "MLflow is at" and address == f"http://127.0.0.1:{port}" and len(token) > 20
+        assert process.stdout.readline().startswith("End it with Ctrl-C")
         assert process.stdout.readline().startswith("data_mix at smoke: nothing new for sqlite:///")
         page = "#/experiments/1/runs?workflowType=machine_learning"
-        assert process.stdout.readline() == f"Runs of data_mix: {address}/{page}\n"
-        with urlopen(f"{address}/ajax-api/3.0/mlflow/ui-telemetry", timeout=30) as answer:
+        assert process.stdout.readline() == f"Runs of data_mix: {opened}{page}\n"
+        telemetry = f"{address}/ajax-api/3.0/mlflow/ui-telemetry"
+        for wrong in (address, telemetry, f"{address}/?token={token[1:]}"):
+            with pytest.raises(HTTPError, match="403"):
+                urlopen(wrong, timeout=30)
+        browser = build_opener(HTTPCookieProcessor())
+        with browser.open(opened, timeout=30) as answer:
+            assert answer.url == f"{address}/" and "static-files/static/js/main" in answer.read().decode()
+        with browser.open(telemetry, timeout=30) as answer:
             assert json.load(answer)["disable_ui_telemetry"] is True
-        with urlopen(address, timeout=30) as answer:
-            assert "static-files/static/js/main" in answer.read().decode()
         with pytest.raises(HTTPError, match="403"):
-            urlopen(Request(address, headers={"Host": "other.example"}), timeout=30)
+            browser.open(Request(address, headers={"Host": "other.example"}), timeout=30)
+        with urlopen(Request(telemetry, headers={"Authorization": f"Bearer {token}"}), timeout=30) as answer:
+            assert answer.status == 200, "as MLflow's client sends MLFLOW_TRACKING_TOKEN"
     finally:
         os.killpg(process.pid, signal.SIGINT)
         output, _ = process.communicate()

@@ -2,7 +2,8 @@
 
 import zlib
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import astuple, replace
+from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,13 @@ def study_of(
     arms: Iterable[str] | None = None,
 ) -> Study:
     """What `read_study` makes of such results, without writing them."""
-    trials, rows = [], []
+    trials, rows, values = [], [], attrgetter(*SCORE_COLUMNS)
     for seed in seeds:
         for arm in sweep.arms if arms is None else arms:
             there = f"{arm}/{seed}" not in missing
             trials.append((arm, seed, f"{arm}/{seed}", there))
             for row in score_rows(arm, seed, questions, lifts=lifts) if there else ():
-                rows.append((arm, seed, f"{arm}/{seed}", *astuple(row)))
+                rows.append((arm, seed, f"{arm}/{seed}", *values(row)))
     frame = pd.DataFrame(trials, columns=["arm", "seed", "fingerprint", "done"])
     manifest = Manifest(variant=sweep.name, sweep=sweep, scale=scale)
     scores = pd.DataFrame(rows, columns=["arm", "seed", "fingerprint", *SCORE_COLUMNS])

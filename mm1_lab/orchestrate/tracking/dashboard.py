@@ -1,15 +1,20 @@
 """`mm1-lab dashboard`: serves MLflow's interface on this machine."""
 
 import os
+import secrets
+import shlex
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
+import mm1_lab
 from mm1_lab.config import RequestError
 from mm1_lab.files import RESULTS
+from mm1_lab.orchestrate.tracking.dashboard_app import TOKEN
 from mm1_lab.orchestrate.tracking.mlflow_logger import (
     ARTIFACTS,
     HEADING,
@@ -43,10 +48,12 @@ def show_dashboard(port: int, log: Iterator[str]) -> None:
     except Exception as error:  # whatever the database raises
         raise RequestError(no_access(error)) from None
     print("MLflow starts …", flush=True)
-    with _serve(uri, port) as server:
+    token = secrets.token_urlsafe(16)
+    address = f"http://{HOST}:{port}/?token={token}"
+    with _serve(uri, port, token) as server:
         try:
             _wait_for(server, port)
-            print(f"MLflow is at http://{HOST}:{port}; end it with Ctrl-C. What it has, as it is logged:", flush=True)
+            print(f"MLflow is at {address}\nEnd it with Ctrl-C. What it has, as it is logged:", flush=True)
             try:
                 for line in log:
                     print(line, flush=True)
@@ -55,17 +62,22 @@ def show_dashboard(port: int, log: Iterator[str]) -> None:
             for sweep in connect().search_experiments(filter_string=f"tags.`{HEADING}` != ''"):
                 # without its last part, as MLflow's front page, it would show what MLflow has for agents
                 page = f"#/experiments/{sweep.experiment_id}/runs?workflowType=machine_learning"
-                print(f"Runs of {sweep.name}: http://{HOST}:{port}/{page}", flush=True)
+                print(f"Runs of {sweep.name}: {address}{page}", flush=True)
             server.wait()
         finally:
             server.terminate()
 
 
-def _serve(uri: str, port: int) -> subprocess.Popen[bytes]:
-    """Starts MLflow's server, which answers this machine alone and writes its messages to a file."""
-    command = [sys.executable, "-m", "mlflow", "server", "--no-serve-artifacts", "--workers", "1"]
-    command += ["--host", HOST, "--port", str(port)]
+def _serve(uri: str, port: int, token: str) -> subprocess.Popen[bytes]:
+    """Starts MLflow's server, which answers this machine alone, and of its users who knows the token; it writes its
+    messages to a file."""
+    packages = Path(mm1_lab.__file__).parents[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--app-name", "mm1-lab", "--no-serve-artifacts"]
+    command += ["--host", HOST, "--port", str(port), "--workers", "1"]
+    # uvicorn would import from the working folder, and log addresses with the token
+    command += ["--uvicorn-opts", shlex.join(["--app-dir", str(packages), "--no-access-log"])]
     environment = os.environ | {
+        TOKEN: token,
         "MLFLOW_ENABLE_ASSISTANT_SANDBOX": "true",  # or MLflow's assistant could run commands as this user
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_BACKEND_STORE_URI": uri,  # other users of the machine could read it in the command line
