@@ -184,7 +184,7 @@ class Recipe(Config):
     """A size from the scale's table (`302M`), or a Hugging Face folder or hub name. `base`: the scale's counterpart of
     the paper's 1.2B. `larger`: its counterpart of the 2.9B of Table 1 (at `mini` the base's)."""
     data_mix: DataMix = DataMix.model_validate({"captions": 5, "interleaved": 5, "text": 1})
-    """Weights of the sources. An arm's changes those that it names; the others stay as in the recipe (0 leaves one out)."""
+    """Weights of the sources. An arm's changes those that it names; the others stay (0 leaves one out)."""
     align: AlignRecipe = AlignRecipe()
     """A stage before multimodal pre-training, which then goes on from it; by default there is none."""
     steps: Steps = 200_000
