@@ -197,7 +197,7 @@ def test_looks_say_whether_to_go_on() -> None:
     assert not judge(table({"a": [0, 1, 0, 1], "b": [1, 0, 0, 1]}), looks=(3, 20)).go_on, "there is nothing to see"
 
 
-@pytest.mark.parametrize("tables", [40, soaked(1000)])
+@pytest.mark.parametrize("tables", [20, soaked(1000)])
 def test_whoever_goes_on_as_he_is_told_seldom_errs(tables: int) -> None:
     """Of two equal arms, judged after each further seed; without looks a fifth of such loops end in a verdict."""
     chance = np.random.default_rng(0)
