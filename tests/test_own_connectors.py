@@ -33,6 +33,7 @@ def test_trained_evaluated_exported_and_trained_anew_only_after_an_edit(tmp_path
     write(tmp_path)
     options = ("own", "--scale", "smoke")
     told = "own at smoke: 1 task, 1 of 2 trials done before, 2 stages reused from "
+    (again.folder / "profile.py").write_text("raise SystemExit('taken for the module of Python that torch imports')")
     assert f"{told}{again.results / 'store'}\n" in again.run("run", *options)
     again.run("export", *options, "--only", "mine", "exported")
     with pytest.raises(ValueError, match="connector 'max-pooling' is from a file of its author's own"):

@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import chdir
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -173,13 +174,15 @@ class RayTune(Executor):
         import ray  # reads RAY_AUTH_MODE when it is imported
 
         try:
-            ray.init(
-                address="local",
-                num_cpus=machine_cpus(),
-                include_dashboard=False,
-                object_store_memory=200 * 2**20,  # tasks are small, and results are passed as files
-                **QUIET,
-            )
+            # its processes start where it does, and would import a profile.py of the working folder as Python's
+            with chdir(self.code):
+                ray.init(
+                    address="local",
+                    num_cpus=machine_cpus(),
+                    include_dashboard=False,
+                    object_store_memory=200 * 2**20,  # tasks are small, and results are passed as files
+                    **QUIET,
+                )
         except Exception as error:  # Ray raises nothing narrower if one of its processes dies meanwhile
             text = f"Ray did not start ({first_line(error)}); run the same command again, or without Ray (--inline)"
             raise RequestError(text) from None
@@ -266,7 +269,8 @@ def _workers(task: Task, scale: Scale) -> int:
 
 
 def _worker_environment(resources: Resources, code: Path) -> dict[str, str]:
-    paths = [os.fspath(code), *filter(None, [os.environ.get("PYTHONPATH")])]
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    paths = [os.fspath(code), *(os.path.abspath(path) for path in given if path)]
     return {
         "PYTHONPATH": os.pathsep.join(paths),
         "OMP_NUM_THREADS": str(max(1, int(resources.cpus))),
