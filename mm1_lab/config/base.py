@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 MOST_BYTES = 2000
@@ -71,6 +71,25 @@ Rate = Annotated[float, IS_NUMBER, Field(ge=LEAST_RATE, le=MOST_RATE)]
 Share = Annotated[float, IS_NUMBER, Field(gt=0, le=1)]
 Ratio = Annotated[float, IS_NUMBER, Field(ge=0, le=1)]
 Weight = Annotated[float, IS_NUMBER, Field(ge=0)]
+NOT_SCALES = ("trials", "store", "failures")
+"""Folders beside those of scales in a results folder."""
+
+
+def _folder_name(name: str) -> str:
+    if not name.strip(".") or "/" in name or "\\" in name:
+        raise ValueError("must be a name, not a path, as a folder of the results has it")
+    return name
+
+
+def scale_name(name: str) -> str:
+    """The name, if a scale can have it. Raises ValueError."""
+    if _folder_name(name) in NOT_SCALES:
+        raise ValueError("is the name of another folder of the results; rename the scale")
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(_folder_name)]
+ScaleName = Annotated[str, AfterValidator(scale_name)]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from mm1_lab.config.base import (
     Config,
     Count,
+    FolderName,
     Number,
     RequestError,
     Whole,
@@ -22,6 +23,7 @@ from mm1_lab.config.base import (
     open_table,
     override,
     parse_yaml,
+    scale_name,
 )
 from mm1_lab.config.measure import MeasureField
 from mm1_lab.config.own_connectors import OwnConnectors, read_connectors
@@ -182,7 +184,7 @@ class _Question(Config):
 class Sweep(_Question):
     """One question about a recipe, as loaded from a file in `sweeps/`."""
 
-    name: str
+    name: FolderName
     """File name without its suffix."""
     base: Recipe
     arms: dict[str, Recipe] = Field(min_length=1)
@@ -236,7 +238,8 @@ def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Swee
             if arm not in arms:
                 raise RequestError(f"{path}: {what} an unknown arm {arm!r}{nearest(arm, arms)}")
     values = file.model_dump(exclude={"recipe", "arms", "grid", "connectors"})
-    return Sweep(name=path.stem, base=_changed(base, {}, str(path), own), arms=arms, connectors=own, **values)
+    values |= {"name": path.stem, "base": _changed(base, {}, str(path), own), "arms": arms, "connectors": own}
+    return Sweep.parse(values, str(path))
 
 
 def find_yaml(lacking: str, name: str, folders: Iterable[Path]) -> Path:
@@ -307,6 +310,10 @@ def _changed(base: Recipe, change: dict[str, Any], where: str, own: OwnConnector
 
 def load_scale(name: str, *folders: Path, settings: tuple[str, ...] = ()) -> Scale:
     """Reads `NAME.yaml` in the first folder that has it, and applies the `--set` settings. Raises RequestError."""
+    try:
+        scale_name(name)
+    except ValueError as error:
+        raise RequestError(f"the scale {name!r} {error}") from None
     scale = Scale.read(find_yaml("there is no scale", name, folders))
     return override(scale, settings)
 
