@@ -111,9 +111,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+MOST_WRITTEN = 10_000_000
+"""Characters of a YAML file if its aliases (`*name`) were written out, which some errors and names of arms do: a few
+lines of nested aliases would take for ever. No file that PyYAML reads in a minute has as many."""
+
+
 class _Loader(yaml.SafeLoader):
-    """Rejects equal keys, of which PyYAML keeps the last: one of two arms of one name would be lost silently; and merge
-    keys (`<<`), as nothing flattens them."""
+    """Rejects equal keys, of which PyYAML keeps the last: one of two arms of one name would be lost silently; merge
+    keys (`<<`), as nothing flattens them; and aliases of too much."""
+
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        if node and _written_out(node, {}) > MOST_WRITTEN:
+            text = "its aliases stand for too much, or for themselves; write the values instead"
+            raise yaml.MarkedYAMLError(problem=text)
+        return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         seen: set[str] = set()
@@ -129,6 +141,23 @@ class _Loader(yaml.SafeLoader):
         if not isinstance(node.value, list):
             node.value.encode()  # half of a surrogate pair (`"\\ud800"`) could not be written to any file
         return super().construct_scalar(node)
+
+
+def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """The number of characters and values of a node whose aliases are written out; `known` has those of nodes so far.
+    A node that contains itself has too many."""
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = MOST_WRITTEN
+    count = 1
+    if isinstance(node, yaml.ScalarNode):
+        count += len(node.value)
+    else:
+        for part in node.value:
+            for inner in part if isinstance(part, tuple) else (part,):  # of a mapping, key and value
+                count += _written_out(inner, known)
+    known[id(node)] = count
+    return count
 
 
 def parse_yaml(text: str, where: str) -> Any:
