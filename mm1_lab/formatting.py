@@ -1,5 +1,7 @@
 """Numbers, times and tables in human-readable form."""
 
+import os
+import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -7,6 +9,11 @@ from typing import Any
 
 from mm1_lab.files import RESULTS
 
+SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+SECRET_PART = re.compile(
+    r"""([?&][\w-]*(?:password|passwd|pwd|token|signature|sig|credential|key)=)[^&\s]+(?<![:,;)'"])""", re.IGNORECASE
+)
+"""A secret in the query of a URL that a sentence may quote; signed URLs of S3, Azure and Google have several."""
 PREFIXES = {"Z": 1e21, "E": 1e18, "P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "K": 1e3}
 
 
@@ -32,6 +39,15 @@ def counted(count: int, noun: str) -> str:
 def sound(text: str) -> str:
     """Replaces lone surrogates in `text`, which JSON and file names may contain but UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def without_secrets(text: str) -> str:
+    """The text without user names, passwords and signatures in URLs and without MLflow's credentials."""
+    for name in SECRETS:
+        secret = os.environ.get(name)
+        if secret:
+            text = text.replace(secret, "…")
+    return re.sub(r"://[^/\s]+@", "://", SECRET_PART.sub(r"\1…", text))
 
 
 def first_line(error: Exception) -> str:

@@ -15,15 +15,18 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from mm1_lab.formatting import without_secrets
+
 MOST_BYTES = 2000
 """Length limit of an error message, in bytes: a malformed file or a command may contain arbitrarily long names."""
 
 
 class RequestError(Exception):
-    """The request cannot be carried out. The message says what is wrong, where, and what to do; the exit code is 2."""
+    """The request cannot be carried out. The message says what is wrong, where, and what to do, without the secrets of
+    URLs; the exit code is 2."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(bounded(text))
+        super().__init__(bounded(without_secrets(text)))
 
 
 class NotHere(RequestError):

@@ -10,13 +10,13 @@ from contextlib import suppress
 
 from mm1_lab.config import RequestError
 from mm1_lab.files import RESULTS
+from mm1_lab.formatting import without_secrets
 from mm1_lab.orchestrate.tracking.mlflow_logger import (
     ARTIFACTS,
     HEADING,
     connect,
     no_access,
     tracking_uri,
-    without_secrets,
 )
 
 HOST = "127.0.0.1"
