@@ -15,7 +15,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from mm1_lab.formatting import without_secrets
+from mm1_lab.formatting import BREAKS, on_one_line, without_secrets
 
 MOST_BYTES = 2000
 """Length limit of an error message, in bytes: a malformed file or a command may contain arbitrarily long names."""
@@ -23,10 +23,11 @@ MOST_BYTES = 2000
 
 class RequestError(Exception):
     """The request cannot be carried out. The message says what is wrong, where, and what to do, without the secrets of
-    URLs; the exit code is 2."""
+    URLs and what controls a terminal; the exit code is 2."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(bounded(without_secrets(text)))
+        lines = map(on_one_line, without_secrets(text).split("\n"))
+        super().__init__(bounded("\n".join(lines)))
 
 
 class NotHere(RequestError):
@@ -74,6 +75,18 @@ Rate = Annotated[float, IS_NUMBER, Field(ge=LEAST_RATE, le=MOST_RATE)]
 Share = Annotated[float, IS_NUMBER, Field(gt=0, le=1)]
 Ratio = Annotated[float, IS_NUMBER, Field(ge=0, le=1)]
 Weight = Annotated[float, IS_NUMBER, Field(ge=0)]
+LINES = "\n\t\u2028\u2029"
+"""Those of BREAKS that a title may have."""
+
+
+def _shown(text: str) -> str:
+    if BREAKS.search(text.translate(dict.fromkeys(map(ord, LINES)))):
+        raise ValueError("has a character that controls a terminal or turns the direction of text; remove it")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_shown)]
+"""What tables, figures and terminals show."""
 NOT_SCALES = ("trials", "store", "failures")
 """Folders beside those of scales in a results folder."""
 

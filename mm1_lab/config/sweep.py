@@ -8,6 +8,7 @@ from copy import deepcopy
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from unicodedata import normalize
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -17,6 +18,7 @@ from mm1_lab.config.base import (
     FolderName,
     Number,
     RequestError,
+    Text,
     Whole,
     keys_at,
     nearest,
@@ -118,8 +120,8 @@ AnySearch = Annotated[Search | RateSearch, BeforeValidator(_search)]
 class Panel(Config):
     """A part of the sweep's figure."""
 
-    title: str
-    arms: dict[str, str] = Field(min_length=1)
+    title: Text
+    arms: dict[Text, str] = Field(min_length=1)
     """The labels along the panel's axis, in order, and the arm that each one shows."""
 
 
@@ -140,7 +142,7 @@ Side = Annotated[str | tuple[str, ...], BeforeValidator(_side)]
 class Contrast(Config):
     """A claim about two arms, or two groups of arms, written before the runs that test it."""
 
-    claim: str
+    claim: Text
     first: Side
     """An arm, or a list of two arms or more, whose mean counts."""
     second: Side
@@ -168,12 +170,12 @@ class Contrast(Config):
 class _Question(Config):
     """What a sweep and its file have in common."""
 
-    title: str
-    reproduces: str = ""
+    title: Text
+    reproduces: Text = ""
     """The table or figure of the paper that it reproduces, if any: `Fig. 5`."""
-    axis: str = ""
+    axis: Text = ""
     """What varies, in a word or two; for readers of the file."""
-    panels: dict[str, Panel] = Field(default_factory=dict)
+    panels: dict[Text, Panel] = Field(default_factory=dict)
     """The figure's panels. Without any, one panel shows all arms."""
     contrasts: tuple[Contrast, ...] = ()
     """What is expected of the arms, stated in advance."""
@@ -187,7 +189,7 @@ class Sweep(_Question):
     name: FolderName
     """File name without its suffix."""
     base: Recipe
-    arms: dict[str, Recipe] = Field(min_length=1)
+    arms: dict[Text, Recipe] = Field(min_length=1)
     connectors: OwnConnectors | None = None
 
     @property
@@ -275,6 +277,11 @@ def _changes(file: SweepFile, path: Path) -> dict[str, dict[str, Any]]:
             if name in changes:
                 raise RequestError(f"{path}: two arms are called {name!r}; a grid names its cells by their values")
             changes[name] = dict(zip(file.grid, cell, strict=True))
+    spellings: dict[str, str] = {}
+    for name in changes:
+        other = spellings.setdefault(normalize("NFC", name).casefold(), name)
+        if other != name:
+            raise RequestError(f"{path}: the arms {other!r} and {name!r} look alike; rename one of them")
     if not changes:
         raise RequestError(f"{path}: the sweep has no arms; give it `arms` or a `grid`")
     return changes

@@ -139,6 +139,13 @@ def claims(*rest: str) -> str:
             "is no plain YAML (its aliases stand for too much, or for themselves; write",
         ),
         ("grid: {steps: &a [*a]}\n", "is no plain YAML (its aliases stand for too much, or for themselves; write the"),
+        (
+            'arms: {a: {}}\npanels: {"a\\e[2J": {title: t, arms: {a: a}}}\n',
+            "panels.a [2J: has a character that controls a terminal or turns the direction of text; remove it",
+        ),
+        ("arms: {a: {}}\npanels: {x: {title: a\u202eb, arms: {a: a}}}\n", "panels.x.title: has a character that"),
+        ('grid: {connector: [mlp, "a\\e[2J"]}\n', "arms.a [2J: has a character that controls a terminal"),
+        ("arms: {Caf\u00e9: {}, cafe\u0301: {}}\n", "the arms 'Café' and 'cafe\u0301' look alike; rename one of them"),
         ("axis: a: b\n", "line 5: is no plain YAML (mapping values are not allowed here); see to its"),
         ("arms: {a: {learning_rate: fast}}\n", "should be a valid number or 'scale' or 'paper' (it is 'fast')"),
         ("arms: {a: {learning_rate: yes}}\n", "learning_rate: must be a number or 'scale' or 'paper' (it is True)"),
