@@ -14,16 +14,13 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from mm1_lab.files import write_text
-from mm1_lab.formatting import text_table
+from mm1_lab.formatting import on_one_line, text_table
 
 MISSING = "–"
 ALIKE = "[all alike]"
 """Stands for an interval among numbers."""
 Row = Mapping[Any, Any]
 """A row of a frame, by column."""
-
-BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-"""Line breaks and other control characters, which would end a caption, a heading or a row."""
 
 MARKS = {
     r"(?<![\w*])\*\*(?=\S)(.+?)(?<=\S)\*\*(?!\w)": "strong",
@@ -153,12 +150,12 @@ def to_latex(*tables: Table) -> str:
 
 
 def _latex(text: str) -> str:
-    return without_marks(BREAKS.sub(" ", text)).translate(LATEX)
+    return without_marks(on_one_line(text)).translate(LATEX)
 
 
 def plain_markdown(text: str) -> str:
     """Text on one line, in which `<b>` is no tag of HTML."""
-    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", BREAKS.sub(" ", text))
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", on_one_line(text))
 
 
 def without_marks(text: str) -> str:
@@ -191,7 +188,8 @@ def to_plain(table: Table) -> str:
     """Aligned columns for a terminal, without markup."""
     rows = [[without_marks(cell) for cell in line] for line in table.lines()]
     right = [place for place, text in enumerate(table.is_text) if not text]
-    return "\n".join([table.title, "", *text_table(table.head, rows, right), "", *table.notes])
+    notes = map(on_one_line, table.notes)
+    return "\n".join([on_one_line(table.title), "", *text_table(table.head, rows, right), "", *notes])
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:

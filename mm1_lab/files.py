@@ -242,7 +242,7 @@ def put_aside(path: Path) -> Path | None:
     try:
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(path, aside)
-        if aside.is_dir():
+        if aside.is_dir() and not aside.is_symlink():
             (aside / DONE).unlink(missing_ok=True)  # so that it does not count as complete
     except OSError:
         return None

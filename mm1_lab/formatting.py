@@ -1,5 +1,7 @@
 """Numbers, times and tables in human-readable form."""
 
+import os
+import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -7,6 +9,14 @@ from typing import Any
 
 from mm1_lab.files import RESULTS
 
+SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+SECRET_PART = re.compile(
+    r"""([?&][\w-]*(?:password|passwd|pwd|token|signature|sig|credential|key)=)[^&\s]+(?<![:,;)'"])""", re.IGNORECASE
+)
+"""A secret in the query of a URL that a sentence may quote; signed URLs of S3, Azure and Google have several."""
+BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+"""Line breaks and other control characters, which would end a caption, a heading or a row, or command a terminal, and
+those that turn the direction of what follows."""
 PREFIXES = {"Z": 1e21, "E": 1e18, "P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "K": 1e3}
 
 
@@ -32,6 +42,19 @@ def counted(count: int, noun: str) -> str:
 def sound(text: str) -> str:
     """Replaces lone surrogates in `text`, which JSON and file names may contain but UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def on_one_line(text: str) -> str:
+    return BREAKS.sub(" ", text)
+
+
+def without_secrets(text: str) -> str:
+    """The text without user names, passwords and signatures in URLs and without MLflow's credentials."""
+    for name in SECRETS:
+        secret = os.environ.get(name)
+        if secret:
+            text = text.replace(secret, "…")
+    return re.sub(r"://[^/\s]+@", "://", SECRET_PART.sub(r"\1…", text))
 
 
 def first_line(error: Exception) -> str:
@@ -80,7 +103,7 @@ def at_seeds(seeds: Sequence[int]) -> tuple[str, ...]:
 
 def text_table(heading: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[int] = ()) -> list[str]:
     """The lines of a table with aligned columns; those whose numbers are in `right` are aligned on the right."""
-    cells = [[str(cell) for cell in row] for row in (heading, *rows)]
+    cells = [[on_one_line(str(cell)) for cell in row] for row in (heading, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
     for row in cells:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mm1_lab.cli import main
-from tests.conftest import Place, Refused
+from tests.conftest import SCALES, Place, Refused
 from tests.data.conftest import Files
 
 
@@ -57,6 +57,23 @@ def test_an_arm_that_cannot_be_trained(here: Path, refused: Refused, arm: str, m
     (here / "own.yaml").write_text(f"title: T\nrecipe: base\narms: {{own: {arm}}}\n", encoding="utf-8")
     error = refused(sweep="own.yaml")
     assert "own / seed 0: " in error and message in error
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_sweep_s_file_gives_its_results_a_folder_of_their_own(here: Path, refused: Refused, name: str) -> None:
+    (here / f"{name}.yaml").write_text("title: T\nrecipe: base\narms: {own: {}}\n", encoding="utf-8")
+    assert f"{name}.yaml: name: must be a name, not a path, as a folder of" in refused(sweep=f"./{name}.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("../own", "must be a name, not a path"), ("..", "must be a name"), ("trials", "is the name of another folder")],
+)
+def test_a_scale_s_results_have_a_folder_of_their_own(here: Path, refused: Refused, name: str, message: str) -> None:
+    file = here / "sweeps" / "scales" / f"{name}.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes((SCALES / "smoke.yaml").read_bytes())
+    assert f"the scale {name!r} {message}" in refused("--scale", name)
 
 
 def test_a_wrong_option(refused: Refused) -> None:

@@ -2,8 +2,10 @@
 
 from mm1_lab.config.base import (
     Config,
+    FolderName,
     NotHere,
     RequestError,
+    ScaleName,
     bounded,
     canonical_json,
     digest,

@@ -12,18 +12,22 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
+
+from mm1_lab.formatting import BREAKS, on_one_line, without_secrets
 
 MOST_BYTES = 2000
 """Length limit of an error message, in bytes: a malformed file or a command may contain arbitrarily long names."""
 
 
 class RequestError(Exception):
-    """The request cannot be carried out. The message says what is wrong, where, and what to do; the exit code is 2."""
+    """The request cannot be carried out. The message says what is wrong, where, and what to do, without the secrets of
+    URLs and what controls a terminal; the exit code is 2."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(bounded(text))
+        lines = map(on_one_line, without_secrets(text).split("\n"))
+        super().__init__(bounded("\n".join(lines)))
 
 
 class NotHere(RequestError):
@@ -71,6 +75,37 @@ Rate = Annotated[float, IS_NUMBER, Field(ge=LEAST_RATE, le=MOST_RATE)]
 Share = Annotated[float, IS_NUMBER, Field(gt=0, le=1)]
 Ratio = Annotated[float, IS_NUMBER, Field(ge=0, le=1)]
 Weight = Annotated[float, IS_NUMBER, Field(ge=0)]
+LINES = "\n\t\u2028\u2029"
+"""Those of BREAKS that a title may have."""
+
+
+def _shown(text: str) -> str:
+    if BREAKS.search(text.translate(dict.fromkeys(map(ord, LINES)))):
+        raise ValueError("has a character that controls a terminal or turns the direction of text; remove it")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_shown)]
+"""What tables, figures and terminals show."""
+NOT_SCALES = ("trials", "store", "failures")
+"""Folders beside those of scales in a results folder."""
+
+
+def _folder_name(name: str) -> str:
+    if not name.strip(".") or "/" in name or "\\" in name:
+        raise ValueError("must be a name, not a path, as a folder of the results has it")
+    return name
+
+
+def scale_name(name: str) -> str:
+    """The name, if a scale can have it. Raises ValueError."""
+    if _folder_name(name) in NOT_SCALES:
+        raise ValueError("is the name of another folder of the results; rename the scale")
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(_folder_name)]
+ScaleName = Annotated[str, AfterValidator(scale_name)]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -92,9 +127,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+MOST_WRITTEN = 10_000_000
+"""Characters of a YAML file if its aliases (`*name`) were written out, which some errors and names of arms do: a few
+lines of nested aliases would take for ever. No file that PyYAML reads in a minute has as many."""
+
+
 class _Loader(yaml.SafeLoader):
-    """Rejects equal keys, of which PyYAML keeps the last: one of two arms of one name would be lost silently; and merge
-    keys (`<<`), as nothing flattens them."""
+    """Rejects equal keys, of which PyYAML keeps the last: one of two arms of one name would be lost silently; merge
+    keys (`<<`), as nothing flattens them; and aliases of too much."""
+
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        if node and _written_out(node, {}) > MOST_WRITTEN:
+            text = "its aliases stand for too much, or for themselves; write the values instead"
+            raise yaml.MarkedYAMLError(problem=text)
+        return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         seen: set[str] = set()
@@ -110,6 +157,23 @@ class _Loader(yaml.SafeLoader):
         if not isinstance(node.value, list):
             node.value.encode()  # half of a surrogate pair (`"\\ud800"`) could not be written to any file
         return super().construct_scalar(node)
+
+
+def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """The number of characters and values of a node whose aliases are written out; `known` has those of nodes so far.
+    A node that contains itself has too many."""
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = MOST_WRITTEN
+    count = 1
+    if isinstance(node, yaml.ScalarNode):
+        count += len(node.value)
+    else:
+        for part in node.value:
+            for inner in part if isinstance(part, tuple) else (part,):  # of a mapping, key and value
+                count += _written_out(inner, known)
+    known[id(node)] = count
+    return count
 
 
 def parse_yaml(text: str, where: str) -> Any:

@@ -8,20 +8,24 @@ from copy import deepcopy
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from unicodedata import normalize
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from mm1_lab.config.base import (
     Config,
     Count,
+    FolderName,
     Number,
     RequestError,
+    Text,
     Whole,
     keys_at,
     nearest,
     open_table,
     override,
     parse_yaml,
+    scale_name,
 )
 from mm1_lab.config.measure import MeasureField
 from mm1_lab.config.own_connectors import OwnConnectors, read_connectors
@@ -116,8 +120,8 @@ AnySearch = Annotated[Search | RateSearch, BeforeValidator(_search)]
 class Panel(Config):
     """A part of the sweep's figure."""
 
-    title: str
-    arms: dict[str, str] = Field(min_length=1)
+    title: Text
+    arms: dict[Text, str] = Field(min_length=1)
     """The labels along the panel's axis, in order, and the arm that each one shows."""
 
 
@@ -138,7 +142,7 @@ Side = Annotated[str | tuple[str, ...], BeforeValidator(_side)]
 class Contrast(Config):
     """A claim about two arms, or two groups of arms, written before the runs that test it."""
 
-    claim: str
+    claim: Text
     first: Side
     """An arm, or a list of two arms or more, whose mean counts."""
     second: Side
@@ -166,12 +170,12 @@ class Contrast(Config):
 class _Question(Config):
     """What a sweep and its file have in common."""
 
-    title: str
-    reproduces: str = ""
+    title: Text
+    reproduces: Text = ""
     """The table or figure of the paper that it reproduces, if any: `Fig. 5`."""
-    axis: str = ""
+    axis: Text = ""
     """What varies, in a word or two; for readers of the file."""
-    panels: dict[str, Panel] = Field(default_factory=dict)
+    panels: dict[Text, Panel] = Field(default_factory=dict)
     """The figure's panels. Without any, one panel shows all arms."""
     contrasts: tuple[Contrast, ...] = ()
     """What is expected of the arms, stated in advance."""
@@ -182,10 +186,10 @@ class _Question(Config):
 class Sweep(_Question):
     """One question about a recipe, as loaded from a file in `sweeps/`."""
 
-    name: str
+    name: FolderName
     """File name without its suffix."""
     base: Recipe
-    arms: dict[str, Recipe] = Field(min_length=1)
+    arms: dict[Text, Recipe] = Field(min_length=1)
     connectors: OwnConnectors | None = None
 
     @property
@@ -236,7 +240,8 @@ def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Swee
             if arm not in arms:
                 raise RequestError(f"{path}: {what} an unknown arm {arm!r}{nearest(arm, arms)}")
     values = file.model_dump(exclude={"recipe", "arms", "grid", "connectors"})
-    return Sweep(name=path.stem, base=_changed(base, {}, str(path), own), arms=arms, connectors=own, **values)
+    values |= {"name": path.stem, "base": _changed(base, {}, str(path), own), "arms": arms, "connectors": own}
+    return Sweep.parse(values, str(path))
 
 
 def find_yaml(lacking: str, name: str, folders: Iterable[Path]) -> Path:
@@ -272,6 +277,11 @@ def _changes(file: SweepFile, path: Path) -> dict[str, dict[str, Any]]:
             if name in changes:
                 raise RequestError(f"{path}: two arms are called {name!r}; a grid names its cells by their values")
             changes[name] = dict(zip(file.grid, cell, strict=True))
+    spellings: dict[str, str] = {}
+    for name in changes:
+        other = spellings.setdefault(normalize("NFC", name).casefold(), name)
+        if other != name:
+            raise RequestError(f"{path}: the arms {other!r} and {name!r} look alike; rename one of them")
     if not changes:
         raise RequestError(f"{path}: the sweep has no arms; give it `arms` or a `grid`")
     return changes
@@ -307,6 +317,10 @@ def _changed(base: Recipe, change: dict[str, Any], where: str, own: OwnConnector
 
 def load_scale(name: str, *folders: Path, settings: tuple[str, ...] = ()) -> Scale:
     """Reads `NAME.yaml` in the first folder that has it, and applies the `--set` settings. Raises RequestError."""
+    try:
+        scale_name(name)
+    except ValueError as error:
+        raise RequestError(f"the scale {name!r} {error}") from None
     scale = Scale.read(find_yaml("there is no scale", name, folders))
     return override(scale, settings)
 

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from mm1_lab.config import RequestError, Stage, nearest, steps_made
-from mm1_lab.formatting import counted, flat, text_table
+from mm1_lab.formatting import counted, flat, on_one_line, text_table
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger, Manifest, TrialRow
 from mm1_lab.results.manifest import drawn_contents
@@ -108,7 +108,8 @@ def status_text(status: dict[str, Any]) -> str:
         lines += ["", f"{sweep['sweep']} at {sweep['scale']}: {counts}"]
         lines += text_table(list(trials[0]) if trials else [], [list(trial.values()) for trial in trials])
     for failure in status["failures"]:
-        lines.append(f"failed: {failure['stage']}: {failure['reason']} ({failure['log'] or 'no log'})")
+        line = f"failed: {failure['stage']}: {failure['reason']} ({failure['log'] or 'no log'})"
+        lines.append(on_one_line(line))
     return "\n".join(lines[1:])
 
 

@@ -12,10 +12,21 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from mm1_lab.config import WORLD_DATA, Config, DataIdentity, RateSearch, RequestError, Sweep, canonical_json, digest
+from mm1_lab.config import (
+    WORLD_DATA,
+    Config,
+    DataIdentity,
+    FolderName,
+    RateSearch,
+    RequestError,
+    ScaleName,
+    Sweep,
+    canonical_json,
+    digest,
+)
 from mm1_lab.files import RESULTS, file_digest, locked, package_version, write_csv, write_json
 from mm1_lab.formatting import command_line, counted
-from mm1_lab.results.schema import AGAIN, DRAWING, SCHEMA, TRIAL_COLUMNS, TrialRow, check_schema, read_json
+from mm1_lab.results.schema import AGAIN, DRAWING, FINGERPRINT, SCHEMA, TRIAL_COLUMNS, TrialRow, check_schema, read_json
 
 CHECK = "check"
 """A column of trials.csv: a digest of its row, so that damage which still reads as CSV is noticed."""
@@ -38,10 +49,10 @@ rename all claims."""
 
 class Manifest(Config):
     schema_version: int = SCHEMA
-    variant: str
+    variant: FolderName
     """The sweep's name, followed by overrides and data, if any (see `variant_name`)."""
     sweep: Sweep
-    scale: str
+    scale: ScaleName
     overrides: tuple[str, ...] = ()
     data: DataIdentity = WORLD_DATA
     data_name: str = "world"
@@ -186,6 +197,8 @@ def read_trials(folder: Path) -> list[TrialRow]:
                 row = TrialRow(arm, int(seed), fingerprint)
                 if row_check(row) != check:
                     raise ValueError(f"row {reader.line_num} is damaged: it differs from its check")
+                if not FINGERPRINT.fullmatch(fingerprint):  # a path, which could lead anywhere
+                    raise ValueError(f"row {reader.line_num}: {fingerprint!r} is no fingerprint")
                 rows.append(row)
     except (OSError, ValueError, csv.Error) as error:
         raise RequestError(f"{path}: cannot be read ({str(error)[:200]}); {AGAIN}") from None

@@ -6,7 +6,6 @@ Training curves are left out.
 
 import gzip
 import json
-import re
 import sys
 from collections import defaultdict
 from functools import cache
@@ -17,11 +16,12 @@ from mm1_lab import files
 from mm1_lab.config import RequestError
 from mm1_lab.formatting import counted
 from mm1_lab.results.manifest import read_trials
-from mm1_lab.results.schema import check_schema, read_json
+from mm1_lab.results.schema import FINGERPRINT, check_schema, read_json
 from mm1_lab.results.score_file import SCORES, pack_scores, unpack_scores, write_table
 
 RECORDS = "records.jsonl.gz"
 HELD_OUT = "held_out.csv"
+DO_NOT = "do not use packs of this source"
 STAMP = ".unpacked"
 """In the folder of trials: which packs were unpacked, all of them intact."""
 
@@ -83,6 +83,8 @@ def unpacked(results: Path) -> Path:
                 f"read; copy {files.DONE} along with the packs, all of them"
             )
         return trials
+    if trials.is_symlink():
+        raise RequestError(f"{trials}: is a link, and packs are unpacked only into a folder; put one in its place")
     stamp = trials / STAMP
     state = files.file_digest(results / files.DONE)
     try:
@@ -113,9 +115,8 @@ def _unpack(results: Path, trials: Path) -> bool:
             for entry in map(json.loads, file):
                 remedy = "read it with the version that wrote it, or name another folder with --results"
                 check_schema(records, entry["record"], remedy)
-                for name in (entry["trial"], *entry["texts"]):
-                    if not re.fullmatch(r"\w[\w.-]*", name):  # a path, which could lead anywhere
-                        raise RequestError(f"{records}: {name!r} is no name of a file; do not use packs of this source")
+                if not FINGERPRINT.fullmatch(entry["trial"]):  # a path, which could lead anywhere
+                    raise RequestError(f"{records}: {entry['trial']!r} is no fingerprint; {DO_NOT}")
                 if not files.is_complete(trials / entry["trial"]):
                     missing[scores][entry["trial"]] = entry
     if count := sum(map(len, missing.values())):
@@ -125,8 +126,7 @@ def _unpack(results: Path, trials: Path) -> bool:
             with files.new_folder(trials / trial) as partial:
                 write_table(partial, table)
                 files.write_json(partial / "record.json", entries[trial]["record"])
-                for name, text in entries[trial]["texts"].items():
-                    files.write_text(partial / name, text)
+                files.write_text(partial / HELD_OUT, entries[trial]["texts"][HELD_OUT])
     return not bad
 
 
@@ -150,9 +150,18 @@ def damaged(results: Path) -> dict[Path, str]:
 
 
 def _packs(results: Path, ending: str = "") -> list[Path]:
-    """The packs whose names have this ending; none if DONE is damaged."""
+    """The packs whose names have this ending; none if DONE is damaged. Raises RequestError if it names other files."""
     try:
         names = sorted(files.load_json(results / files.DONE)["files"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
+    for name in names:
+        if not _is_pack(name):  # `pack` deletes earlier packs
+            raise RequestError(f"{results / files.DONE}: {name!r} is no pack; {DO_NOT}")
     return [results / name for name in names if name.endswith(ending)]
+
+
+def _is_pack(name: str) -> bool:
+    """Whether it is `SCALE/VARIANT/FILE` of a pack."""
+    *folders, file = name.split("/")
+    return len(folders) == 2 and file in (RECORDS, SCORES) and all(folder.strip(".") for folder in folders)

@@ -16,6 +16,7 @@ which scores do not depend (times, machines); that is in `record.json`.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ DRAWING = ".drawn.json"
 CURVES = {"train": "training.csv", "align": "alignment.csv"}
 """The files of losses in a trial's folder, by the names of their stages in trackers."""
 TRIAL_COLUMNS = ("arm", "seed", "fingerprint")
+FINGERPRINT = re.compile(r"[0-9a-f]+")
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,13 @@ def test_text_of_several_lines_stays_in_its_caption_heading_and_cell_and_is_no_c
     assert "& {[}0, 1] " in to_latex(table)
 
 
+def test_no_form_of_a_table_controls_a_terminal_or_turns_text() -> None:
+    text = "red\x1b[2J\x9b0m\u202e\u2066 \r"
+    table = Table(text, pd.DataFrame({text: [text]}), [text])
+    for shown in (to_plain(table), to_markdown(table), to_latex(table)):
+        assert shown.count("red") >= 4 and not re.search("[\x1b\x9b\u202e\u2066\r]", shown)
+
+
 def test_html_holds_the_same_cells_escaped_and_marked() -> None:
     text = to_html(Table("t", FRAME, group="panel", formats=TABLE.formats))
     assert "a &amp; b | 50 %" in text and "&lt;blind&gt;" in text and "<blind>" not in text

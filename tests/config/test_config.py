@@ -117,6 +117,10 @@ def test_a_decoder_with_experts_starts_as_the_dense_one() -> None:
     assert [stage.KIND for stage in second.chain()] == ["decoder", "decoder"]
 
 
+BOMB = "axis: &n0 [lol]\n" + "".join(f"n{n + 1}: &n{n + 1} [{f'*n{n},' * 10}]\n" for n in range(9))
+"""Ten lines that stand for a billion values."""
+
+
 def claims(*rest: str) -> str:
     """Claims about arm `a` by one name."""
     return "arms: {a: {}, b: {}}\ncontrasts:\n" + "".join(f"- {{claim: c, first: a, {one}}}\n" for one in rest)
@@ -129,6 +133,19 @@ def claims(*rest: str) -> str:
         ("arms:\n  a: {data_mix: {captions: 0, interleaved: 0, text: 0}}\n", "the weights are all zero"),
         ("arms:\n  a: {}\n  a: {}\n", "line 7: is no plain YAML (the key 'a' appears twice; merge them into one)"),
         ("arms: {a: {<<: {image_tokens: 64}}}\n", "line 5: is no plain YAML"),
+        (BOMB + "grid: {steps: [*n9]}\narms: {a: {}}\n", "is no plain YAML (its aliases stand for too much, or for"),
+        (
+            BOMB + "arms: {a: {steps: *n9}}\n",
+            "is no plain YAML (its aliases stand for too much, or for themselves; write",
+        ),
+        ("grid: {steps: &a [*a]}\n", "is no plain YAML (its aliases stand for too much, or for themselves; write the"),
+        (
+            'arms: {a: {}}\npanels: {"a\\e[2J": {title: t, arms: {a: a}}}\n',
+            "panels.a [2J: has a character that controls a terminal or turns the direction of text; remove it",
+        ),
+        ("arms: {a: {}}\npanels: {x: {title: a\u202eb, arms: {a: a}}}\n", "panels.x.title: has a character that"),
+        ('grid: {connector: [mlp, "a\\e[2J"]}\n', "arms.a [2J: has a character that controls a terminal"),
+        ("arms: {Caf\u00e9: {}, cafe\u0301: {}}\n", "the arms 'Café' and 'cafe\u0301' look alike; rename one of them"),
         ("axis: a: b\n", "line 5: is no plain YAML (mapping values are not allowed here); see to its"),
         ("arms: {a: {learning_rate: fast}}\n", "should be a valid number or 'scale' or 'paper' (it is 'fast')"),
         ("arms: {a: {learning_rate: yes}}\n", "learning_rate: must be a number or 'scale' or 'paper' (it is True)"),

@@ -1,4 +1,4 @@
-"""Packs of results: what comes back from them, and what a damage, a kill or a second process does."""
+"""Packs of results: what comes back from them, and what a damage, a kill, a second process or a stranger does."""
 
 import gzip
 import json
@@ -19,12 +19,14 @@ from mm1_lab.cli import main
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import Ledger, ScoreRow, TrialRow
-from mm1_lab.results.manifest import Manifest, merge_manifest, read_manifest
+from mm1_lab.results.manifest import Manifest, merge_manifest, read_manifest, row_check
 from mm1_lab.results.packed import damaged, pack
 from mm1_lab.results.reading import curves, read_held_out, read_records, read_scores, read_variant
 from mm1_lab.results.score_file import pack_scores, unpack_scores
 from tests.conftest import REPOSITORY, Refused
 
+NEW = {"controls": "c0", "data_mix": "da"}
+"""The fingerprints of further trials, by sweep."""
 PREDICTIONS = ("NA", "", 'say "red", then\nblue', "1e5")
 
 
@@ -131,13 +133,13 @@ def test_packing_that_ends_in_the_middle_can_be_repeated(
     pack(results)
     training = tmp_path / "training.csv"
     for folder in sorted(results.glob("smoke/*")):
-        row = TrialRow("base", 1, f"new-{folder.name}")
+        row = TrialRow("base", 1, NEW[folder.name])
         _write(Ledger(results), row, training)
         merge_manifest(folder, read_manifest(folder), [row], lambda _: True, lambda _: True)
     more = _read(results)
     assert more != before
     if what == "damaged":
-        path = results / "trials" / "new-data_mix" / "scores.parquet"
+        path = results / "trials" / NEW["data_mix"] / "scores.parquet"
         whole = path.read_bytes()
         path.write_bytes(whole[:-1])
         with pytest.raises(RequestError, match="mm1-lab verify moves it aside"):
@@ -199,11 +201,8 @@ def _finished(results: Path) -> list[list[bool]]:
 
 
 @pytest.mark.parametrize("kind", ["trial", "text"])
-def test_a_pack_writes_only_into_its_trials(kind: str, results: Path, tmp_path: Path) -> None:
+def test_a_pack_writes_only_into_its_trials(kind: str, results: Path, victim: Path, refused: Refused) -> None:
     """Digests are no signature: whoever writes a pack writes the list of digests."""
-    victim = tmp_path / "victim"
-    victim.mkdir()
-    (victim / "thesis.txt").write_text("kept")
     (records, *_) = pack(results)
     lines = gzip.decompress(records.read_bytes()).decode().splitlines()
     entry = json.loads(lines[0])
@@ -213,13 +212,92 @@ def test_a_pack_writes_only_into_its_trials(kind: str, results: Path, tmp_path: 
         entry["texts"]["../../../victim/thesis.txt"] = "lost"
     records.write_bytes(gzip.compress("\n".join([json.dumps(entry), *lines[1:]]).encode()))
     shutil.rmtree(results / "trials")
-    done = files.load_json(results / files.DONE)
-    done["files"][records.relative_to(results).as_posix()] = files.file_digest(records)
-    files.write_json(results / files.DONE, done)
-    with pytest.raises(RequestError, match="is no name of a file; do not use packs of this source"):
-        read_variant(results / "smoke" / "data_mix")
-    assert [path.name for path in victim.iterdir()] == ["thesis.txt"]
+    _sign(results, records)
+    if kind == "trial":
+        message = refused("compare", "data_mix", "base", "captions", "--scale", "smoke", "--results", str(results))
+        assert f"{records}: '../../victim' is no fingerprint; do not use packs of this source" in message
+    else:  # it is not read
+        assert all(map(all, _finished(results)))
+    _is_untouched(victim)
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    """A folder beside the results, which looks like a trial's."""
+    files.write_text(tmp_path / "victim" / "thesis.txt", "kept")
+    files.write_json(tmp_path / "victim" / files.DONE, {"files": {"thesis.txt": "0"}})
+    return tmp_path / "victim"
+
+
+def _is_untouched(victim: Path) -> None:
+    assert sorted(path.name for path in victim.iterdir()) == [files.DONE, "thesis.txt"]
     assert (victim / "thesis.txt").read_text() == "kept"
+
+
+def _sign(results: Path, *paths: Path) -> None:
+    """Adds the files to the packs that DONE lists."""
+    done = files.load_json(results / files.DONE)
+    done["files"] |= {path.relative_to(results).as_posix(): files.file_digest(path) for path in paths}
+    files.write_json(results / files.DONE, done)
+
+
+def test_packing_deletes_no_file_that_is_no_pack(results: Path, victim: Path, refused: Refused) -> None:
+    pack(results)
+    done = files.load_json(results / files.DONE)
+    for name in ("../victim/thesis.txt", "smoke/data_mix/sweep.json", "../../scores.parquet", "/a/b/scores.parquet"):
+        files.write_json(results / files.DONE, {"files": done["files"] | {name: "0"}})
+        message = refused("pack", str(results))
+        assert f"{results / files.DONE}: {name!r} is no pack; do not use packs of this source" in message
+    _is_untouched(victim)
+
+
+def test_packs_are_not_unpacked_through_a_link(results: Path, victim: Path, refused: Refused) -> None:
+    pack(results)
+    shutil.rmtree(results / "trials")
+    (results / "trials").symlink_to(victim)
+    message = refused("figures", "--results", str(results))
+    assert f"{results / 'trials'}: is a link, and packs are unpacked only into a folder" in message
+    _is_untouched(victim)
+
+
+def test_a_damaged_trial_that_is_a_link_leaves_what_it_leads_to(results: Path, victim: Path) -> None:
+    trial = next(results.glob("trials/*"))
+    shutil.rmtree(trial)
+    trial.symlink_to(victim)
+    main(["verify", "--results", str(results)])
+    assert not trial.exists()
+    _is_untouched(victim)
+
+
+def test_a_list_of_trials_names_no_paths(results: Path, victim: Path, refused: Refused) -> None:
+    row = TrialRow("base", 0, "../../victim")
+    for folder in results.glob("smoke/*"):
+        columns, *_ = (folder / "trials.csv").read_text().splitlines()
+        text = f"{columns}\nbase,0,{row.fingerprint},{row_check(row)}\n"
+        (folder / "trials.csv").write_text(text)
+    message = refused("figures", "--results", str(results))
+    assert "trials.csv: cannot be read (row 2: '../../victim' is no fingerprint); delete it and run" in message
+    _is_untouched(victim)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("scale", "../victim", "scale: must be a name, not a path, as a folder of the results has it"),
+        ("scale", "trials", "scale: is the name of another folder of the results; rename the scale"),
+        ("variant", "../../victim", "variant: must be a name, not a path"),
+        ("variant", "..", "variant: must be a name, not a path"),
+    ],
+)
+def test_a_manifest_names_no_folder_elsewhere(
+    key: str, value: str, message: str, results: Path, victim: Path, refused: Refused
+) -> None:
+    for folder in results.glob("smoke/*"):
+        values = files.load_json(folder / "sweep.json") | {key: value}
+        del values["digest"]
+        files.write_json(folder / "sweep.json", values)
+    assert f"sweep.json: {message}" in refused("figures", "--results", str(results))
+    _is_untouched(victim)
 
 
 def test_a_pack_of_another_version_is_refused_in_one_line(results: Path, refused: Refused) -> None:

@@ -14,6 +14,7 @@ from mm1_lab.data.shards.finding import File, short_hash
 from mm1_lab.data.shards.index import Shard, cached
 from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import Answer, Document, Part
+from mm1_lab.formatting import without_secrets
 
 CHUNKS_VERSION = 6
 """Increased when documents are tokenised or held out differently; part of the data's identity."""
@@ -81,7 +82,7 @@ class Collection:
     def pictures(self, sample: int) -> list[StoredPicture]:
         images = self._columns["images"][sample]
         file = self.shards[self._shard_of(sample)].file
-        place = f"{file.name}: {self._columns['place'][sample].as_py()}"
+        place = f"{without_secrets(file.name)}: {self._columns['place'][sample].as_py()}"
         pictures = []
         for at, image in enumerate(images):
             name = f"{place}, image {at}" if len(images) > 1 else place

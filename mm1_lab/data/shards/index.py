@@ -20,6 +20,7 @@ from mm1_lab.data.shards.readers import READERS, Image, LeftOut, Sample
 from mm1_lab.data.shards.tables import Broken, Fields, read_rows
 from mm1_lab.data.types import Answer
 from mm1_lab.files import load_json, write_text
+from mm1_lab.formatting import without_secrets
 
 INDEX_VERSION = 13
 """Increased when readers or the format of the index change, so that cached indexes in an old form are ignored."""
@@ -142,7 +143,7 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
         except Broken as reason:
             left_out["broken"] += 1
             if len(notes) < NOTES:
-                notes.append(f"{file.name}, {place}: {reason}")
+                notes.append(f"{without_secrets(file.name)}, {place}: {reason}")
             continue
         record = _record(sample, row["key"], place)
         rows.append(record)

@@ -14,6 +14,7 @@ from pathlib import Path
 import mm1_lab
 from mm1_lab.config import RequestError
 from mm1_lab.files import RESULTS
+from mm1_lab.formatting import without_secrets
 from mm1_lab.orchestrate.tracking.dashboard_app import TOKEN
 from mm1_lab.orchestrate.tracking.mlflow_logger import (
     ARTIFACTS,
@@ -21,7 +22,6 @@ from mm1_lab.orchestrate.tracking.mlflow_logger import (
     connect,
     no_access,
     tracking_uri,
-    without_secrets,
 )
 
 HOST = "127.0.0.1"

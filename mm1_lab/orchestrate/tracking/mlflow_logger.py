@@ -16,7 +16,7 @@ from typing import Any
 
 from mm1_lab.config import RequestError
 from mm1_lab.files import RESULTS, locked, replace
-from mm1_lab.formatting import first_line, trials_of
+from mm1_lab.formatting import first_line, trials_of, without_secrets
 from mm1_lab.orchestrate.tracking import contents
 from mm1_lab.orchestrate.tracking.trackers import TrialLogger
 from mm1_lab.results import Ledger
@@ -32,7 +32,6 @@ DEFAULTS = {
 DATABASE = RESULTS / "mlflow.db"
 ARTIFACTS = RESULTS / "mlartifacts"
 """Files of the runs in the local database."""
-SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 BATCH = 900
 """Metrics in a request: MLflow's limit is 1,000 values, of which up to 100 are parameters."""
 MOST_RUNS = 50_000
@@ -60,22 +59,12 @@ def tracking_uri() -> str:
     return named_store() or f"sqlite:///{DATABASE.absolute()}"
 
 
-def without_secrets(text: str) -> str:
-    """The text without user names and passwords in URLs and without MLflow's credentials."""
-    for name in SECRETS:
-        secret = os.environ.get(name)
-        if secret:
-            text = text.replace(secret, "…")
-    text = re.sub(r"([?&](?:password|passwd|pwd|token)=)[^&\s]+", r"\1…", text)
-    return re.sub(r"://[^/\s]+@", "://", text)
-
-
 def no_access(error: Exception) -> str:
     """What to tell a user about an exception of MLflow, of a server or of its database."""
     why = first_line(error)
     if "filesystem tracking backend" in why:  # and a long notice
         why = "it keeps no runs in plain folders any more; use sqlite:///… or http://…"
-    return without_secrets(f"MLflow at {tracking_uri()} cannot be written ({why})")
+    return f"MLflow at {tracking_uri()} cannot be written ({why})"
 
 
 def connect() -> Any:
