@@ -377,6 +377,9 @@ def test_an_exported_model_is_evaluated_as_it_is(
     single = ("once", "--scale", "smoke", "--only", "single")
     assert main(["run", *single, "--inline"]) == 0 and main(["export", *single, "single"]) == 0
     assert main(["run", "as_is", "--scale", "smoke", "--inline"]) == 0
+    card = (place / "single" / "README.md").read_text(encoding="utf-8")
+    for hint, text in (("{sft: {start: FOLDER}}", TUNED), ("{sft: {start: FOLDER, steps: 0}}", AS_IS)):
+        assert hint in card and hint.replace("FOLDER", "mm1") in text, "what is pasted runs"
 
     (trial,) = load_request("once", "smoke", only=("single",)).trials
     request = load_request("as_is", "smoke")
