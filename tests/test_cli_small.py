@@ -58,6 +58,11 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("init", "file"), "file: already exists; give a new folder"),
         (("fit-lr-law", *SMOKE, "--sizes", "9M,85M"), "--sizes 9M,85M: fitting a law with its uncertainty needs three"),
         (("fit-lr-law", *SMOKE, "--sizes", "9M,85M,1.2b"), "this scale has no decoder of '1.2b'; did you mean '1.2B'?"),
+        (
+            ("fit-lr-law", *SMOKE, "--sizes", "9M,85M,302M-MoE"),
+            "--sizes: 302M-MoE has experts, and the others are dense",
+        ),
+        (("fit-lr-law", *SMOKE, "--sizes", "9M,2.9B,3B"), "--sizes: 2.9B and 3B have the same N; leave one out"),
         (("fit-lr-law", *SMOKE, "--predict", "31B"), "--predict: this scale has no decoder of '31B'"),
         (("fit-lr-law", *SMOKE, "--lower-is-better"), "--lower-is-better needs --from"),
         (("fit-lr-law", "--share", "--results", "mine"), "--share with --results needs --store"),

@@ -261,6 +261,9 @@ def test_experts_of_any_width_run_in_the_library(tmp_path: Path, monkeypatch: py
         for model in (whole, AutoModelForCausalLM.from_pretrained("decoder").eval()):
             torch.testing.assert_close(model(input_ids=ids).logits, expected)
             assert model.bfloat16()(input_ids=ids).logits.isfinite().all()
+            # the weight of training, and none while nobody asks for it
+            text = model.config.get_text_config()
+            assert text.router_aux_loss_coef == 0.01 and not text.output_router_logits
     assert AutoTokenizer.from_pretrained("decoder")("red circle")["input_ids"][1:] == tokenizer.encode("red circle")
 
     (tmp_path / "sweeps" / "tuned.yaml").write_text(TUNED, encoding="utf-8")
@@ -374,6 +377,9 @@ def test_an_exported_model_is_evaluated_as_it_is(
     single = ("once", "--scale", "smoke", "--only", "single")
     assert main(["run", *single, "--inline"]) == 0 and main(["export", *single, "single"]) == 0
     assert main(["run", "as_is", "--scale", "smoke", "--inline"]) == 0
+    card = (place / "single" / "README.md").read_text(encoding="utf-8")
+    for hint, text in (("{sft: {start: FOLDER}}", TUNED), ("{sft: {start: FOLDER, steps: 0}}", AS_IS)):
+        assert hint in card and hint.replace("FOLDER", "mm1") in text, "what is pasted runs"
 
     (trial,) = load_request("once", "smoke", only=("single",)).trials
     request = load_request("as_is", "smoke")

@@ -149,6 +149,7 @@ def _of_law(study: Study, lesson: Lesson, number: int, part: Part, fits: Sequenc
     slope = UNKNOWN
     reason = ""
     if fit and fit.law:
+        detail += f" ({fit.through})" if fit.through else ""
         slope = replace(fit.law.slope, estimate=fit.law.slope.estimate - minus)
         if study.manifest.scale == "smoke":
             reason = NOTHING_LEARNT

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.polynomial import Polynomial
 
-from analysis.law.fit import Fit, to_rates
+from analysis.law.fit import Fit, is_vague, to_rates
 from analysis.law.runs import Runs
 from analysis.style import DARK, DASHES, GREY, MARKERS, WIDTH, annotate_head
 from mm1_lab.config import PAPER_LAW
@@ -97,6 +97,8 @@ def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) 
         axis.plot(along, to_rates([[point.low, point.high] for point in line]), color=DARK, linewidth=0.8)
         for name, params in targets.items():
             log_rate = fit.law.line(params).estimate
+            if is_vague(fit.law.predict(params)):
+                continue
             shown.append(log_rate)
             place = params, math.exp(log_rate)
             axis.plot(*place, marker="*", color="black", markersize=7)

@@ -17,6 +17,9 @@ from mm1_lab.formatting import counted
 VERDICT_SEEDS = 3
 """Seeds per rate that a verdict needs, as a seed shifts all rates of a size together; with fewer there is none."""
 
+WIDEST = 3.0
+"""Orders of magnitude over which a prediction's interval may extend. Beyond, it excludes no rate that one would try."""
+
 
 @dataclass(frozen=True)
 class Law:
@@ -54,6 +57,14 @@ class Fit:
     """By parameters: the law through the other sizes."""
     seeds: int
     """The smallest number of seeds of a cell; 1 if seeds are not given."""
+
+    @property
+    def through(self) -> str:
+        """`3 of 4 sizes; 1.2B left out`; empty if the law is that of all sizes."""
+        out = [optimum.cell.name for optimum in self.optima if optimum.needs]
+        if not out:
+            return ""
+        return f"{len(self.optima) - len(out)} of {len(self.optima)} sizes; {', '.join(out)} left out"
 
 
 def fit_runs(runs: Runs) -> list[Fit]:
@@ -112,6 +123,15 @@ def fit_law(optima: Sequence[Optimum]) -> Law:
         covariance=covariance,
         scatter=math.sqrt(variance),
     )
+
+
+def orders_of_magnitude(log_rate: Interval) -> float:
+    """Over which the interval of a rate extends."""
+    return 2 * log_rate.half_width / math.log(10)
+
+
+def is_vague(log_rate: Interval) -> bool:
+    return orders_of_magnitude(log_rate) > WIDEST
 
 
 def to_rates(log_rates: Any) -> Any:

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.law.figure import draw_law, sized
-from analysis.law.fit import VERDICT_SEEDS, Fit, fit_runs, to_rates
+from analysis.law.fit import VERDICT_SEEDS, Fit, fit_runs, is_vague, orders_of_magnitude, to_rates
+from analysis.law.optimum import rate_text
 from analysis.law.runs import Runs, search_runs
 from analysis.output import Output
 from analysis.statistics import Interval
@@ -135,19 +136,19 @@ def _optima_table(optima: pd.DataFrame, title: str = "") -> Table:
                 "size": sized(row["size"], row["params"]),
                 "best η": _with_range(row["optimum"], math.nan if row["needs"] else row["low"], row["high"]),
                 "predicted without it": left_out,
-                "best tried": "" if np.isnan(row["grid_best"]) else row["grid_best"],
+                "best tried": "" if np.isnan(row["grid_best"]) else rate_text(row["grid_best"]),
                 "not bracketed: needs": row["needs"],
                 "runs": row["runs"],
                 "failed": row["failed"],
             }
         )
-    return Table(title, pd.DataFrame(rows), formats={"best tried": ".3g"})
+    return Table(title, pd.DataFrame(rows))
 
 
 def _with_range(value: float, low: float, high: float) -> str:
     if math.isnan(value):
         return ""
-    return f"{value:.3g}" if math.isnan(low) else f"{value:.3g} [{low:.3g}, {high:.3g}]"
+    return rate_text(value) + ("" if math.isnan(low) else f" [{rate_text(low)}, {rate_text(high)}]")
 
 
 def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
@@ -169,6 +170,8 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
         says = f"The optimum {falls} with size; MM1's slope lies {within} the interval"
     says += f". The optima scatter around the law by a factor of {math.exp(fit.law.scatter):.2f}."
     lines = [head, says]
+    if fit.through:
+        lines.append(f"The law is through {fit.through}.")
     slopes = []
     for optimum in fit.optima:
         if (other := fit.without.get(optimum.cell.params)) and not optimum.needs:
@@ -180,6 +183,9 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
         told.append(f"{slope.estimate:.3f}{interval}".replace("-", "−") + f" without {size}")
     lines.append(f"Through all sizes but one, the slope is between {' and '.join(told)}.")
     for name, params in targets.items():
-        rates = _with_range(*_rates(fit.law.predict(params)))
-        lines.append(f"- {sized(name, params)}: η = {rates}; by MM1's Eq. 1 {PAPER_LAW.rate(params):.3g}")
+        predicted = fit.law.predict(params)
+        spans = f"{orders_of_magnitude(predicted):.0f} orders of magnitude"
+        vague = f", which spans {spans} and **predicts nothing**" if is_vague(predicted) else ""
+        mm1 = rate_text(PAPER_LAW.rate(params))
+        lines.append(f"- {sized(name, params)}: η = {_with_range(*_rates(predicted))}{vague}; by MM1's Eq. 1 {mm1}")
     return lines

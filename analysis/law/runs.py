@@ -51,12 +51,16 @@ def search_runs(variant: Variant) -> Runs:
     diverged = ledger.diverged()
     shots = max(manifest.shots)
     params = {}
+    sparse = set()
     share = 1.0
     records = read_records(variant)
     for record in records.values():
         model = record["config"]["model"]
         size = Size.model_validate(model["decoder"]["size"])
-        params[record["recipe"]["decoder"]] = float(size.parameters().dense)
+        name = record["recipe"]["decoder"]
+        params[name] = float(size.parameters().dense)
+        if size.experts:
+            sparse.add(name)
         # the scale's, so the same of every trial
         share = model.get("training", {}).get("lr_multipliers", {}).get("decoder", 1.0)
     arms = manifest.sweep.arms
@@ -97,6 +101,11 @@ def search_runs(variant: Variant) -> Runs:
     points = pd.DataFrame(rows).rename(columns={"average": average})
     own_rate = "." if share == 1 else f", and the decoder learns at {share:g} × this rate."
     cautions = [SLOPES_ONLY + own_rate, caution(manifest, sorted(set(variant.done["seed"])))]
+    if 0 < len(sparse) < len(params):
+        cautions.append(
+            f"{', '.join(sorted(sparse))}: experts among dense decoders, at the N of their dense backbones; a law "
+            "through both kinds is of neither."
+        )
     if without_runs:
         cautions.append(f"Left out, as every run diverged: {', '.join(sorted(without_runs))}; try lower rates.")
     best = points.groupby(["size", "learning_rate"], sort=False)["skill"].mean().groupby("size", sort=False).max()

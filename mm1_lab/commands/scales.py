@@ -119,7 +119,7 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     if options.file:
         return _fit_file(options)
     from mm1_lab.orchestrate.execution.executor import Leaving
-    from mm1_lab.orchestrate.lr_search import decoder_sizes, run_search, with_sizes
+    from mm1_lab.orchestrate.lr_search import check_one_law, decoder_sizes, run_search, with_sizes
 
     if options.lower_is_better:
         raise RequestError("--lower-is-better needs --from, as it applies to measurements from a file")
@@ -129,6 +129,7 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     sizes = decoder_sizes("--sizes", chosen, scale)
     if len(sizes) < FEWEST_SIZES:
         raise RequestError(f"--sizes {chosen}: fitting a law with its uncertainty needs three sizes or more")
+    check_one_law(sizes, scale)
     if options.predict is None:
         known = decoder_sizes("--predict", ",".join(scale.decoders), scale)
         predicted = {name: params for name, params in known.items() if params > max(sizes.values())}
@@ -160,7 +161,7 @@ def _fit_file(options: argparse.Namespace) -> int:
     for unused in ("sizes", "data", "set", "seeds", "inline", "address", "share", "minutes"):
         if getattr(options, unused) not in (None, [], False, opt.ONE_SEED):
             raise RequestError(f"--{unused} is for a search; with --from a table is fitted, and nothing is trained")
-    from analysis.law.fit import fit_objective, fit_runs
+    from analysis.law.fit import fit_objective, fit_runs, is_vague
     from analysis.law.report import write_fits
     from analysis.law.runs import Objective, read_runs
     from analysis.output import Output
@@ -177,8 +178,10 @@ def _fit_file(options: argparse.Namespace) -> int:
     digest = hashlib.sha256(str(options.file.resolve()).encode()).hexdigest()[:6]
     folder = options.results / "lr_law" / f"{options.file.stem}-{digest}"
     fits = fit_runs(runs)
-    turned = Objective("score", not options.lower_is_better)
-    if not fits[0].law and fit_objective(runs.points, turned).law:
+    turned = fit_objective(runs.points, Objective("score", not options.lower_is_better)).law
+    # of scores that are all alike, both directions bracket some sizes, and either's law predicts nothing
+    none_bracketed = all(optimum.needs for optimum in fits[0].optima)
+    if not fits[0].law and turned and (none_bracketed or not is_vague(turned.predict(max(targets.values())))):
         given = "leave out --lower-is-better" if options.lower_is_better else "add --lower-is-better"
         best = "highest" if options.lower_is_better else "lowest, as of a loss"
         raise RequestError(f"--from {options.file}: there is a law only if the best score is the {best}; {given}")

@@ -32,8 +32,11 @@ class Size(Config):
     """Dimensions of a transformer."""
 
     layers: Count
+    """Transformer blocks."""
     width: Count
+    """Of the residual stream."""
     heads: Count
+    """Of attention, each width / heads wide."""
     kv_heads: Count | None = None
     """Decoder only: key/value heads for grouped-query attention. Default: `heads`."""
     feed_forward: Count | None = None
@@ -42,7 +45,10 @@ class Size(Config):
     experts: Whole = 0
     """Decoder only: number of experts in every `experts_every`th layer; 0 for a dense decoder."""
     experts_every: Count = 2
+    """Decoder only: 1 for experts in all layers, 2 for every second one (the last of each two), …"""
     experts_per_token: Count = 2
+    """Decoder only: experts that each position passes through, the likeliest by the router. Their outputs are weighted
+    by the router's probabilities, which are divided by their sum; with 1, by the probability as it is (Switch)."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

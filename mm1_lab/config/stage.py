@@ -260,6 +260,8 @@ class DecoderStage(Stage):
 
     KIND = "decoder"
     VERSION = 2
+    SINGLE_VERSION: ClassVar[int] = 2
+    """Raised instead of VERSION when only decoders with one expert per token change."""
 
     size: Size
     training: DecoderTraining
@@ -271,6 +273,10 @@ class DecoderStage(Stage):
     def shape(self) -> Size:
         """All dimensions, as for a pre-trained decoder."""
         return self.size
+
+    def canonical(self) -> dict[str, Any]:
+        is_single = self.size.experts > 0 and self.size.experts_per_token == 1
+        return super().canonical() | ({"single": self.SINGLE_VERSION} if is_single else {})
 
     def parameters(self) -> Parameters:
         return self.size.parameters()

@@ -58,7 +58,8 @@ def decoder_config(size: Size, vocabulary: int, sequence: int) -> PreTrainedConf
         num_experts=size.experts,
         num_experts_per_tok=size.experts_per_token,
         decoder_sparse_step=size.experts_every,
-        norm_topk_prob=True,
+        # the weight of a single expert would always be 1, and the task would teach the router nothing (Switch)
+        norm_topk_prob=size.experts_per_token > 1,
         moe_intermediate_size=size.inner_width,
         shared_expert_intermediate_size=0,
     )
@@ -96,7 +97,8 @@ class Router(Qwen2MoeTopKRouter):
         with torch.autocast(hidden.device.type, enabled=False):
             logits = nn.functional.linear(hidden.flatten(0, -2).float(), self.weight.float())
             weights, chosen = logits.softmax(dim=-1).topk(self.top_k, dim=-1)
-            weights = weights / weights.sum(dim=-1, keepdim=True)
+            if self.norm_topk_prob:
+                weights = weights / weights.sum(dim=-1, keepdim=True)
         if self.notes:
             self.logits = logits
         return logits, weights.to(hidden.dtype), chosen
@@ -135,7 +137,8 @@ def sparse_layers(decoder: PreTrainedModel) -> list[Any]:
 def upcycle(decoder: PreTrainedModel, dense: Path) -> None:
     """Makes each expert a copy of its layer's feed-forward in the folder of a dense decoder (Komatsuzaki et al. 2023).
 
-    As the weights of the chosen experts add up to 1, the logits are the dense decoder's. Routers stay as initialised.
+    As the weights of the chosen experts add up to 1, the logits are the dense decoder's; with one expert per token,
+    whose weight is its probability, they are not. Routers stay as initialised.
     """
     weights = {name: value for path in dense.glob("*.safetensors") for name, value in load_file(path).items()}
     for index, layer in enumerate(decoder.model.layers):

@@ -21,6 +21,7 @@ from mm1_lab import files
 from mm1_lab.config import ALLOWED, RequestError, Trial
 from mm1_lab.model import MM1Processor, library_tokenizer, write_code
 from mm1_lab.model.decoder import sparse_layers
+from mm1_lab.model.packed import BALANCE_WEIGHT
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.weights.stored import quiet_library
 
@@ -84,6 +85,8 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
     with quiet_library():
         model = AutoModelForImageTextToText.from_pretrained(weights, dtype=torch.float32)
     _align_experts(model.decoder)
+    if sparse_layers(model.decoder):
+        model.decoder.config.router_aux_loss_coef = BALANCE_WEIGHT  # whoever trains on gets the training's
     model.generation_config = GenerationConfig(
         do_sample=False,
         bos_token_id=data.tokenizer.begin,

@@ -8,7 +8,8 @@ All state is in the ledger, so the same command resumes a search, and a kill at 
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
 from statistics import fmean, median_low
@@ -96,6 +97,19 @@ def decoder_sizes(option: str, text: str, scale: Scale) -> dict[str, float]:
             raise RequestError(f"{option}: this scale has no decoder of {name!r}{nearest(name, scale.decoders)}")
         sizes[name] = float(scale.decoders[name].parameters().dense)
     return dict(sorted(sizes.items(), key=itemgetter(1)))
+
+
+def check_one_law(sizes: Mapping[str, float], scale: Scale) -> None:
+    """Raises RequestError for `sizes`, smallest first, through which no single law can be drawn."""
+    sparse = [name for name in sizes if scale.decoders[name].experts]
+    if 0 < len(sparse) < len(sizes):
+        have = "has" if len(sparse) == 1 else "have"
+        raise RequestError(
+            f"--sizes: {', '.join(sparse)} {have} experts, and the others are dense; fit a law for each kind by itself"
+        )
+    for (name, params), (other, as_many) in pairwise(sizes.items()):
+        if params == as_many:
+            raise RequestError(f"--sizes: {name} and {other} have the same N; leave one out")
 
 
 def with_sizes(request: Request, sizes: Iterable[str]) -> Request:

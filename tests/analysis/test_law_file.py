@@ -53,7 +53,7 @@ def test_a_file_of_exact_points_gives_eq_1_back(capsys: pytest.CaptureFixture[st
     assert values["coefficients"] == pytest.approx({"ln N": SLOPE, "constant": CONSTANT}, abs=1e-6)
     assert values["n"] == 4 and values["objective"] == "score"
     output = capsys.readouterr().out
-    assert "η = exp(−0.4214 ln N − 0.5535)" in output and "30B: η = 2.21e-05" in output and "- 7B: η = " in output
+    assert "η = exp(−0.4214 ln N − 0.5535)" in output and "30B: η = 2.21e−05" in output and "- 7B: η = " in output
     rows = optima()
     assert list(rows["optimum"]) == pytest.approx([math.exp(true_log_rate(n)) for n in SIZES], rel=1e-5)
     assert list(rows["left_out_prediction"]) == pytest.approx(list(rows["optimum"]), rel=1e-4)
@@ -88,13 +88,30 @@ def test_losses_are_turned_round(undrawn: None, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err.endswith("is the highest; leave out --lower-is-better\n")
 
 
+@pytest.mark.parametrize("options", [(), ("--lower-is-better",)], ids=("as a score", "as a loss"))
+def test_scores_that_are_noise_are_neither_losses_nor_predict_a_rate(
+    options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is no law as a score; as a loss there is one, by which 30B's rate may be any."""
+    generator = np.random.default_rng(0)
+    rates = np.geomspace(1e-5, 1e-2, 7)
+    rows = [(n, rate, generator.normal(60, 0.5), seed) for n in SIZES for seed in range(3) for rate in rates]
+    write_csv(Path("results.csv"), rows, WITH_SEED)
+    fit(*options)
+    output = capsys.readouterr().out
+    says_nothing = re.search(r"- 30B: η = .*, which spans \d+ orders of magnitude and \*\*predicts nothing\*\*", output)
+    assert bool(says_nothing) == bool(options) and ("**No law**" in output) == (not options)
+    assert not re.search(r"\de-\d", output), "one minus sign"
+
+
 def test_an_unbracketed_size_is_named_and_left_out(undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
     end = math.exp(true_log_rate(SIZES[0]) - 0.5)
     write_csv(Path("results.csv"), [row for row in exact_rows() if row[0] != SIZES[0] or row[1] < end])
     fit()
     assert law()["n"] == 3
     output = capsys.readouterr().out
-    assert "not bracketed: needs" in output
+    assert "not bracketed: needs" in output and "The law is through 3 of 4 sizes; 9.44M left out." in output
+    assert "predicts nothing" not in output
     assert re.search(r"\n\| .*\| [0-9.e-]+ \|[^|]*\|[^|]*\| rates above ", output), "its best rate has no interval"
 
 

@@ -117,6 +117,22 @@ def test_a_decoder_with_experts_starts_as_the_dense_one() -> None:
     assert [stage.KIND for stage in second.chain()] == ["decoder", "decoder"]
 
 
+def test_one_expert_per_token_has_a_version_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Routers of such decoders learn from the task, which they did not at first; no other fingerprint tells."""
+
+    def fingerprints() -> list[str]:
+        sizes = "experts: 4, experts_per_token: 1", "experts: 4", "experts_per_token: 1"
+        scales = [
+            mini_with("base_decoder=302M", f"decoders.302M={{layers: 4, width: 80, heads: 4, {size}}}")
+            for size in sizes
+        ]
+        return [resolve("base", BASE, scale, 0, WORLD).evaluation.model.decoder.fingerprint for scale in scales]
+
+    before = fingerprints()
+    monkeypatch.setattr("mm1_lab.config.DecoderStage.SINGLE_VERSION", 3)
+    assert [a == b for a, b in zip(before, fingerprints(), strict=True)] == [False, True, True]
+
+
 BOMB = "axis: &n0 [lol]\n" + "".join(f"n{n + 1}: &n{n + 1} [{f'*n{n},' * 10}]\n" for n in range(9))
 """Ten lines that stand for a billion values."""
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from mm1_lab.config import Size, load_scale
 from mm1_lab.data.batches import Batch
 from mm1_lab.model import build_decoder, count_parameters, read_by_document, read_rows, upcycle
-from mm1_lab.model.decoder import sparse_layers
+from mm1_lab.model.decoder import Router, sparse_layers
 from tests.small import rows_of
 
 DENSE = Size(layers=4, width=24, heads=4)
@@ -113,6 +113,21 @@ def test_the_router_is_in_single_precision_and_learns() -> None:
     assert seen == [torch.float32]
     sum(states.auxiliary.values()).backward()  # type: ignore[union-attr]
     assert gate.weight.grad is not None and bool((gate.weight.grad != 0).any())
+
+
+@pytest.mark.parametrize("chosen", [1, 2, 3])
+def test_the_task_teaches_the_router(chosen: int) -> None:
+    """Of one expert per token the weight is its probability, not a constant 1; the library computes the same."""
+    torch.manual_seed(0)
+    decoder = build_decoder(EXPERTS.model_copy(update={"experts_per_token": chosen}), 20, 12)
+    ids = torch.randint(0, 20, (2, 12))
+    logits = decoder(input_ids=ids).logits
+    torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids.flatten()).backward()
+    assert all(layer.mlp.gate.weight.grad.abs().max() > 1e-5 for layer in sparse_layers(decoder))
+    library = AutoModelForCausalLM.from_config(decoder.config, experts_implementation="eager")
+    library.load_state_dict(decoder.state_dict())
+    assert not isinstance(sparse_layers(library)[0].mlp.gate, Router)
+    torch.testing.assert_close(library(input_ids=ids).logits, logits, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()

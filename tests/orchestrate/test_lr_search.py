@@ -218,6 +218,14 @@ def test_a_size_of_which_every_run_diverged_is_named(
     assert (request.folder / "figure.pdf").exists() and "By held-out loss" in (request.folder / "table.tex").read_text()
 
 
+def test_experts_among_dense_decoders_are_named(laboratory: Laboratory, own: Callable[..., Request]) -> None:
+    for decoder in ("302M-MoE", "302M"):
+        request = own("85M", decoder)
+        assert run_search(request, Inline(), no_drawing) == 0
+        cautions = " ".join(search_runs(read_variant(request.folder)).cautions)
+        assert ("302M-MoE: experts among dense decoders, at the N of their" in cautions) == (decoder == "302M-MoE")
+
+
 def test_a_search_is_run_whole_and_anew_with_all_its_rates(
     laboratory: Laboratory, here: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
