@@ -27,13 +27,14 @@ from analysis.pages.figures import draw_scores
 from analysis.pages.overview import _question
 from analysis.pages.scores import cider_table, losses_table, means, means_table, scores_by_benchmark, short_table
 from analysis.pages.verdicts import claims_notes, verdicts_table
-from analysis.redraw import _write_scores, draw, sweep_in_short
+from analysis.redraw import _write_scores, draw, draw_sweep, sweep_in_short
 from analysis.runs import mixes_machines
 from analysis.study import Study, read_study
 from analysis.style import row_name, styled
 from mm1_lab.cli import main
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Contrast, Measure, Panel, Recipe, SftRecipe, Sweep
 from mm1_lab.files import write_text
+from mm1_lab.lab import contrasts
 from mm1_lab.results.manifest import read_trials
 from tests.analysis.results_folder import of_arms, of_own_data, score_rows, study_of, write_results
 from tests.conftest import run_python
@@ -121,6 +122,26 @@ def test_a_run_ends_with_scores_and_verdicts(three_seeds: Path, one_seed: Path) 
     verdicts = verdicts_table(claims, "claims").frame.set_index("claim")["verdict"]
     assert verdicts["captions lift zero-shot"] == "**not judged**: for a reason"
     assert verdicts.str.startswith("**not judged**: for").sum() == 1
+
+
+def test_a_claim_of_a_lesson_has_its_verdict_beside_it(three_seeds: Path, tmp_path: Path) -> None:
+    """As `figures` judged it, also after one sweep is drawn alone and from Python; of other seeds it tells nothing."""
+    shutil.copytree(three_seeds.parents[1], tmp_path / "results")
+    folder = tmp_path / "results" / "mini" / three_seeds.name
+    own = contrasts(folder).set_index("claim")
+    assert own.loc[own["of_lesson"] != "", "lesson_verdict"].eq("by mm1-lab figures").all()
+    assert own.loc["the base sees its pictures", ["of_lesson", "lesson_verdict"]].eq("").all()
+
+    draw(tmp_path / "results")
+    lessons = pd.read_csv(folder.with_name("lessons.csv")).set_index("lesson")["verdict"]
+    expected = own["of_lesson"].map(lessons).fillna("").tolist()
+    assert {"supported", "undecided", ""} <= set(expected)
+    draw_sweep(folder)
+    written = pd.read_csv(folder / "contrasts.csv", keep_default_na=False)
+    assert written["lesson_verdict"].tolist() == contrasts(folder)["lesson_verdict"].tolist() == expected
+    path = folder / "contrasts.csv"
+    path.write_text(path.read_text(encoding="utf-8").replace("0 1 2", "0 1"), encoding="utf-8")
+    assert "supported" not in set(contrasts(folder)["lesson_verdict"])
 
 
 def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(small_mix: Sweep) -> None:
