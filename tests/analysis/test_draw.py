@@ -24,6 +24,7 @@ from analysis.pages.axes import draw_axes, drawn_levels, level_rows, what_matter
 from analysis.pages.claims_figure import LETTERS, draw_claims, is_drawn
 from analysis.pages.compare import compare_arms, compare_table
 from analysis.pages.figures import draw_scores
+from analysis.pages.notes import MIXED
 from analysis.pages.overview import _question
 from analysis.pages.scores import cider_table, losses_table, means, means_table, scores_by_benchmark, short_table
 from analysis.pages.verdicts import claims_notes, verdicts_table
@@ -362,7 +363,10 @@ def test_machines_are_mixed_only_within_a_seed(data_mix: Sweep) -> None:
         kinds = trials["arm"].map({"base": "multimodal", "captions": "alignment"})
         models = {fingerprint: {"summaries": {kinds[fingerprint]: one}} for fingerprint, one in machines.items()}
         for records in (whole, parts, models):
-            assert mixes_machines(replace(study, records=records), ["base", "captions"]) is mixed
+            told = replace(study, records=records)
+            assert mixes_machines(told, ["base", "captions"]) is mixed
+            for table in (means_table(told), short_table(told), compare_table(told, "base", "captions")):
+                assert (MIXED in table.notes) is mixed
 
 
 def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path) -> None:
