@@ -346,16 +346,17 @@ class Study(Variant):
         return found
 
     def majority(self, measure: Measure) -> float:
-        """The score of the best constant answer per kind of question: the mean over trials, as questions differ between
-        seeds. NaN for a measure with captions."""
+        """The score of the best constant answer per kind of question: the mean over seeds, between which questions
+        differ, however many arms have which. NaN for a measure with captions."""
         names = set(rows_of(self.asked, measure)["benchmark"])
-        levels = []
-        for record in self.records.values():
-            if known := record.get("majority"):
+        seeds = dict(zip(self.done["fingerprint"], self.done["seed"], strict=True))
+        levels = defaultdict[int | None, list[float]](list)
+        for fingerprint, record in self.records.items():
+            if names and (known := record.get("majority")):
                 if not names <= set(known):
                     return np.nan
-                levels += [known[name] for name in names]
-        return float(np.mean(levels or [np.nan]))
+                levels[seeds.get(fingerprint)] += [known[name] for name in names]
+        return float(np.mean([np.mean(of_seed) for of_seed in levels.values()] or [np.nan]))
 
     # the paper
 

@@ -353,6 +353,19 @@ def test_each_level_of_an_axis_is_compared_with_the_base_s_and_controls_stand_ap
     assert labels[-1] == "images (a control), base: shown" and "synthetic captions, base: 7 %" in labels
 
 
+def test_the_majority_answer_does_not_depend_on_which_arms_ran(data_mix: Sweep) -> None:
+    """At the second seed, whose questions are easier to guess, one arm ran instead of three."""
+    study = study_of(
+        data_mix, (0, 1), questions=8, arms=("base", "captions", "text-33"), missing=("captions/1", "base/1")
+    )
+    names = study.asked["benchmark"].unique()
+    records = {}
+    for fingerprint, seed in zip(study.done["fingerprint"], study.done["seed"], strict=True):
+        records[fingerprint] = {"majority": dict.fromkeys(names, 10.0 + 20 * seed)}
+    assert replace(study, records=records).majority(TEXT_CORE) == 20
+    assert np.isnan(replace(study, records=records).majority(Measure("unasked", 0)))
+
+
 def test_machines_are_mixed_only_within_a_seed(data_mix: Sweep) -> None:
     study = study_of(data_mix, (0, 1), questions=8, arms=("base", "captions"))
     trials = study.trials.set_index("fingerprint")
