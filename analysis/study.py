@@ -324,6 +324,9 @@ class Study(Variant):
         values = self.all_values(measure).loc[arm].to_numpy(np.float64)
         return values[~np.isnan(values)].tolist()
 
+    def seed_count(self, arm: str) -> int:
+        return len(self.seed_values(arm, self.measures[0]))
+
     def asked_unlike(self, arms: frozenset[str], measure: Measure) -> bool:
         """Whether a measure averages other benchmarks in some trials of `arms` than in others, as after a benchmark was
         added to the data and not all arms were evaluated again."""
@@ -356,7 +359,8 @@ class Study(Variant):
                 if not names <= set(known):
                     return np.nan
                 levels[seeds.get(fingerprint)] += [known[name] for name in names]
-        return float(np.mean([np.mean(of_seed) for of_seed in levels.values()] or [np.nan]))
+        means = [float(np.mean(of_seed)) for of_seed in levels.values()]
+        return float(np.mean(means or [np.nan]))
 
     # the paper
 

@@ -20,6 +20,10 @@ TOO_FEW = (
     "them: `mm1-lab compare`"
 )
 MIXED = "At some seed the arms were scored on different machines or with different libraries."
+FEW_SEEDS = (
+    "The interval of an arm with one or two seeds is from the other arms' spread, wider as it has fewer seeds: whether "
+    "it varies as they do, so few cannot tell."
+)
 ADJUSTED = (
     "Means of arms that lack seeds are adjusted by what these seeds do to the other arms (score = arm + seed), so that "
     "luck with seeds moves no arm. Each seed's own scores are in `scores.csv`."
@@ -30,12 +34,20 @@ def notes_of(study: Study) -> list[str]:
     """Below tables of means."""
     intervals = f"± {UNCERTAINTY[study.uncertainty].format(seeds=len(study.seeds))}"
     notes = [f"Points; {intervals}." if study.shows_intervals else f"Points. {TOO_FEW}."]
-    if study.uncertainty == "seeds":
-        adjusted = [arm for arm in study.scored if arm not in study.controls]  # controls keep the means of their seeds
-        fewest = min(len(study.seed_values(arm, study.measures[0])) for arm in adjusted)
-        if fewest < len(study.seeds):
-            notes.append(ADJUSTED)
-    return [*notes, *unlike_notes(study, study.scored), *remarks(study)]
+    if study.uncertainty == "seeds" and _fewest_seeds(study) < len(study.seeds):
+        notes.append(ADJUSTED)
+    return [*notes, few_seeds_note(study), *unlike_notes(study, study.scored), *remarks(study)]
+
+
+def few_seeds_note(study: Study) -> str:
+    """What the interval of an arm is that has too few seeds for one of its own; empty if there is none."""
+    is_shown = study.uncertainty == "seeds" and study.shows_intervals
+    return FEW_SEEDS if is_shown and _fewest_seeds(study) < 3 else ""
+
+
+def _fewest_seeds(study: Study) -> int:
+    """Of all arms but controls, which keep the means of their seeds."""
+    return min(study.seed_count(arm) for arm in study.scored if arm not in study.controls)
 
 
 def unlike_notes(study: Study, arms: Collection[str], measures: Sequence[Measure] = ()) -> list[str]:

@@ -100,6 +100,9 @@ def test_contrasts_carry_interval_verdict_and_the_papers_difference(three_seeds:
     assert "3 training seeds" in table and "Loftus and Masson" in table
     (blind,) = (line for line in table.splitlines() if line.startswith("| blind |"))
     base = next(line for line in table.splitlines() if line.startswith("| with VeCap (2 of 3 seeds) |"))
+    for line in sweep_in_short(three_seeds).splitlines()[2:9]:  # also where arms are a table of their own
+        assert line.startswith("base ") is ("(2 of 3 seeds)" in line)
+    assert "interval of an arm with one or two seeds is from the other arms' spread" in table
     assert "±" not in blind and "±" not in base.split(" | ")[-1] and base.count("±") > 5
 
 
