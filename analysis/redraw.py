@@ -137,7 +137,7 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
     output = Output(target, latex=latex)
     tables = {}
     claims_table = None
-    levels = measures = pd.DataFrame()
+    levels = measures = claims = pd.DataFrame()
     with styled():
         output.csv("scores", scores.scores_by_benchmark(study))
         if isinstance(study.sweep.search, RateSearch):
@@ -178,6 +178,7 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
         runs=study.done[["arm", "seed", "fingerprint"]],
         paired=pair_arms(study),
         claims=claims_table,
+        contrasts=claims,
         tables=tables,
         looks=reached_text(study),
         unseen=unseen_conversations(study, rules) if study.manifest.scale != "smoke" else [],

@@ -324,6 +324,9 @@ class Study(Variant):
         values = self.all_values(measure).loc[arm].to_numpy(np.float64)
         return values[~np.isnan(values)].tolist()
 
+    def seed_count(self, arm: str) -> int:
+        return len(self.seed_values(arm, self.measures[0]))
+
     def asked_unlike(self, arms: frozenset[str], measure: Measure) -> bool:
         """Whether a measure averages other benchmarks in some trials of `arms` than in others, as after a benchmark was
         added to the data and not all arms were evaluated again."""
@@ -346,16 +349,18 @@ class Study(Variant):
         return found
 
     def majority(self, measure: Measure) -> float:
-        """The score of the best constant answer per kind of question: the mean over trials, as questions differ between
-        seeds. NaN for a measure with captions."""
+        """The score of the best constant answer per kind of question: the mean over seeds, between which questions
+        differ, however many arms have which. NaN for a measure with captions."""
         names = set(rows_of(self.asked, measure)["benchmark"])
-        levels = []
-        for record in self.records.values():
-            if known := record.get("majority"):
+        seeds = dict(zip(self.done["fingerprint"], self.done["seed"], strict=True))
+        levels = defaultdict[int | None, list[float]](list)
+        for fingerprint, record in self.records.items():
+            if names and (known := record.get("majority")):
                 if not names <= set(known):
                     return np.nan
-                levels += [known[name] for name in names]
-        return float(np.mean(levels or [np.nan]))
+                levels[seeds.get(fingerprint)] += [known[name] for name in names]
+        means = [float(np.mean(of_seed)) for of_seed in levels.values()]
+        return float(np.mean(means or [np.nan]))
 
     # the paper
 

@@ -102,9 +102,13 @@ def contrasts(folder: Path) -> pd.DataFrame:
     """The sweep's claims with estimates, intervals and verdicts, one row per claim; `folder` is `sweep.folder`.
 
     A verdict rests on the measure that its claim names; unlike those of lessons it is not corrected for their number.
+    Of a claim that is part of a lesson, `of_lesson`, the verdict that counts is `lesson_verdict`, which
+    `mm1-lab figures` finds.
     """
+    from analysis.judging.claims import known_lessons
+    from analysis.judging.evidence import of_lessons
     from analysis.judging.validity import read_judged
     from analysis.judging.verdicts import judge_contrasts
 
     study, _ = read_judged(folder)
-    return judge_contrasts(study).drop(columns=["of_lesson", "aside"])
+    return judge_contrasts(study, of_lessons(study, known_lessons(study.folder.absolute().parents[1])))

@@ -5,6 +5,7 @@ contradicted if one is (the smallest p times their number).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +42,10 @@ ESTIMATE = (
 STATEMENTS = ("p_supported", "p_contradicted")
 PARTS = ("lesson", "part", "decides", "sweep", *ESTIMATE, *STATEMENTS, "says", "reason")
 """The columns of `lesson_parts.csv`. `says` is the uncorrected verdict of the row by itself."""
+
+
+BY_FIGURES = "by mm1-lab figures"
+"""Stands for the verdict of a lesson that was not judged with these seeds yet, as one sweep alone cannot."""
 
 
 class Judged(NamedTuple):
@@ -126,18 +131,34 @@ def judge_contrasts(study: Study, on_lessons: Sequence[Evidence] = ()) -> pd.Dat
     """The contrasts of the sweep's file, each judged by itself at 5 %: sweep, claim, `ESTIMATE` and `STATEMENTS`,
     verdict, reason, `seeds_needed`, and what evidence on lessons about this sweep says of the same claim.
 
-    `of_lesson` names the lesson that it is a part of, whose verdict, corrected for multiple testing, is the lesson's;
-    `aside` says why a lesson does not rest on it. Both may be empty.
+    `of_lesson` names the lesson that it is a part of, whose verdict, corrected for multiple testing, counts:
+    `lesson_verdict`, as last drawn with the same seeds; `aside` says why a lesson does not rest on it.
+    Each may be empty.
     """
     rows = []
+    drawn = _drawn_verdicts(study.folder / "contrasts.csv") if on_lessons else {}
     for evidence in of_contrasts(study):
         judged = judge({"": [evidence]})[""]
         same = [one for one in on_lessons if one.claim == evidence.claim]
         of_lesson = next((one.question for one in same), "")
         aside = next((one.aside for one in same if one.aside), "")
-        rows.append(evidence.row() | judged._asdict() | {"of_lesson": of_lesson, "aside": aside})
-    columns = ["sweep", "claim", *ESTIMATE, *STATEMENTS, "verdict", "reason", "seeds_needed", "of_lesson", "aside"]
-    return pd.DataFrame(rows, columns=columns)
+        row = evidence.row() | judged._asdict() | {"of_lesson": of_lesson, "aside": aside}
+        known = drawn.get((of_lesson, row["claim"], row["seed_list"]))
+        row["lesson_verdict"] = (known or BY_FIGURES) if of_lesson else ""
+        rows.append(row)
+    columns = ["sweep", "claim", *ESTIMATE, *STATEMENTS, "verdict", "reason", "seeds_needed"]
+    return pd.DataFrame(rows, columns=[*columns, "of_lesson", "lesson_verdict", "aside"])
+
+
+def _drawn_verdicts(path: Path) -> dict[tuple[str, str, str], str]:
+    """The verdicts of lessons in a `contrasts.csv`, by lesson, claim and seeds; empty if it has none."""
+    if not path.exists():
+        return {}
+    drawn = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if "lesson_verdict" not in drawn:
+        return {}
+    keys = zip(drawn["of_lesson"], drawn["claim"], drawn["seed_list"], strict=True)
+    return dict(zip(keys, drawn["lesson_verdict"], strict=True))
 
 
 def judge_lessons(lessons: Sequence[Lesson], evidence: Iterable[Evidence], scale: str) -> pd.DataFrame:

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.pages.scores import CONTROLS, Shown, as_shown, shown_measures, shown_rows
+from analysis.pages.notes import few_seeds_note
+from analysis.pages.scores import CONTROLS, Shown, as_shown, lacking_seeds, shown_measures, shown_rows
 from analysis.statistics import Interval, one_sample
 from analysis.study import Study
 from analysis.style import BASE, DARK, LEGEND_COLUMNS, MARKERS, SERIES, WIDTH, annotate_head, row_name
@@ -79,7 +80,7 @@ def draw_scores(study: Study) -> Figure:
         notes = ["No intervals below three seeds (`table.md` says why)."]
     if any(number.bound == "above" for number in study.paper.values.values()):
         notes.append("MM1's triangles that point right: more than this.")
-    annotate_head(figure, head(study), *notes, study.caution)
+    annotate_head(figure, head(study), *notes, few_seeds_note(study), study.caution)
     return figure
 
 
@@ -139,11 +140,12 @@ def _remark(study: Study, row: Shown) -> str:
         return ""
     if study.representative(row.arm) not in study.scored:
         return " (no scores)"
+    lacking = lacking_seeds(study, row.arm)
     if row.arm in study.controls:
-        return " (reads text, no pictures)"
+        return f" (reads text, no pictures){lacking}"
     is_base = study.sweep.arms[row.arm] == study.sweep.base and row.label != "base"
     same = [] if study.sweep.panels else [arm for arm in study.scored if study.representative(arm) == row.arm]
-    return "".join(f" = {arm}" for arm in same if arm != row.arm) + (" (base)" if is_base else "")
+    return "".join(f" = {arm}" for arm in same if arm != row.arm) + (" (base)" if is_base else "") + lacking
 
 
 def _draw_column(axis: Axes, study: Study, column: Column, rows: Mapping[int, Shown], looks: Looks) -> None:

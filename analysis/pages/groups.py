@@ -47,6 +47,8 @@ class Drawn:
     paired: Paired
     claims: Table | None
     """The claims of its file with their verdicts."""
+    contrasts: pd.DataFrame
+    """The same as data."""
     tables: Mapping[str, Sequence[Table]]
     """Tables by their heading in the report."""
     looks: str

@@ -1,7 +1,8 @@
 """The notes below a sweep's tables and figures: what its intervals are, what is missing or adjusted, what was asked."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
+from analysis.runs import mixes_machines
 from analysis.study import Study
 from mm1_lab.config import Measure
 from mm1_lab.results.summary import PLAIN
@@ -18,6 +19,11 @@ TOO_FEW = (
     "No ± and no bars below three seeds: two may agree by luck. Differences have intervals, as wide as two seeds leave "
     "them: `mm1-lab compare`"
 )
+MIXED = "At some seed the arms were scored on different machines or with different libraries."
+FEW_SEEDS = (
+    "The interval of an arm with one or two seeds is from the other arms' spread, wider as it has fewer seeds: whether "
+    "it varies as they do, so few cannot tell."
+)
 ADJUSTED = (
     "Means of arms that lack seeds are adjusted by what these seeds do to the other arms (score = arm + seed), so that "
     "luck with seeds moves no arm. Each seed's own scores are in `scores.csv`."
@@ -28,17 +34,25 @@ def notes_of(study: Study) -> list[str]:
     """Below tables of means."""
     intervals = f"± {UNCERTAINTY[study.uncertainty].format(seeds=len(study.seeds))}"
     notes = [f"Points; {intervals}." if study.shows_intervals else f"Points. {TOO_FEW}."]
-    if study.uncertainty == "seeds":
-        adjusted = [arm for arm in study.scored if arm not in study.controls]  # controls keep the means of their seeds
-        fewest = min(len(study.seed_values(arm, study.measures[0])) for arm in adjusted)
-        if fewest < len(study.seeds):
-            notes.append(ADJUSTED)
-    return [*notes, *unlike_notes(study, study.scored), *remarks(study)]
+    if study.uncertainty == "seeds" and _fewest_seeds(study) < len(study.seeds):
+        notes.append(ADJUSTED)
+    return [*notes, few_seeds_note(study), *unlike_notes(study, study.scored), *remarks(study)]
 
 
-def unlike_notes(study: Study, arms: Iterable[str], measures: Sequence[Measure] = ()) -> list[str]:
+def few_seeds_note(study: Study) -> str:
+    """What the interval of an arm is that has too few seeds for one of its own; empty if there is none."""
+    is_shown = study.uncertainty == "seeds" and study.shows_intervals
+    return FEW_SEEDS if is_shown and _fewest_seeds(study) < 3 else ""
+
+
+def _fewest_seeds(study: Study) -> int:
+    """Of all arms but controls, which keep the means of their seeds."""
+    return min(study.seed_count(arm) for arm in study.scored if arm not in study.controls)
+
+
+def unlike_notes(study: Study, arms: Collection[str], measures: Sequence[Measure] = ()) -> list[str]:
     """Below what compares `arms`, by some measures or all: means that cannot be compared, as arms or numbers of shots
-    have other benchmarks."""
+    have other benchmarks; and what else makes arms unlike."""
     notes = []
     unlike = [str(measure) for measure in measures or study.measures if study.asked_unlike(frozenset(arms), measure)]
     if unlike:
@@ -49,6 +63,8 @@ def unlike_notes(study: Study, arms: Iterable[str], measures: Sequence[Measure] 
     if len(fewer):
         some = ", ".join(fewer)
         notes.append(f"Means at different numbers of shots are not comparable, as only some of them ask {some}.")
+    if mixes_machines(study, arms):
+        notes.append(MIXED)
     return [*notes, *own_rows_note({arm: study.own_rows.get(arm, 0) for arm in arms}), *_means_with_cider(study)]
 
 

@@ -46,6 +46,11 @@ def write_overview(out: Path, groups: Sequence[Group], latex: bool, left_out: Se
             title = f"The paper's lessons at {group.name}"
             output.csv("lessons", group.lessons)
             output.csv("lesson_parts", group.parts)
+            verdicts = group.lessons.set_index("lesson")["verdict"]
+            for one in group.of_lessons:
+                if len(one.contrasts):
+                    own = one.contrasts["of_lesson"].map(verdicts).fillna("")
+                    Output(one.folder).csv("contrasts", one.contrasts.assign(lesson_verdict=own))
             output.tables("lessons", *lessons_tables(group.lessons, group.parts, title))
             if is_drawn(group.lessons, group.scale):
                 output.figure("lessons", draw_claims(group.lessons, title, group.caution))

@@ -109,9 +109,7 @@ def means_table(study: Study) -> Table:
     measures = shown_measures(study)
     rows = []
     for shown in shown_rows(study):
-        seeds = len(study.seed_values(shown.arm, study.measures[0]))
-        lacking = f" ({seeds} of {len(study.seeds)} seeds)" if 0 < seeds < len(study.seeds) else ""
-        row = {"group": shown.heading, name: f"{shown.label}{lacking}"}
+        row = {"group": shown.heading, name: f"{shown.label}{lacking_seeds(study, shown.arm)}"}
         rows.append(row | _cells(study, shown.arm, [*measures, UNPARSED]))
         published = {measure: study.paper.value(shown.panel, shown.label, measure) for measure in measures}
         if any(published.values()):
@@ -126,7 +124,7 @@ def means_table(study: Study) -> Table:
 
 def arms_table(study: Study, measures: Sequence[Measure], heading: str, notes: Sequence[str]) -> Table:
     """The means of `measures`, with a row per arm with scores, one for arms that are the same trials."""
-    rows = [{"arm": arm} | _cells(study, arm, measures) for arm in study.distinct]
+    rows = [{"arm": f"{arm}{lacking_seeds(study, arm)}"} | _cells(study, arm, measures) for arm in study.distinct]
     return Table(heading, pd.DataFrame(rows), notes)
 
 
@@ -155,9 +153,15 @@ def as_shown(study: Study, mean: Interval) -> Interval:
     return mean if study.shows_intervals else replace(mean, error=np.nan)
 
 
+def lacking_seeds(study: Study, arm: str) -> str:
+    """` (3 of 6 seeds)` after the name of an arm that has scores at some of the study's seeds only."""
+    seeds = study.seed_count(arm)
+    return f" ({seeds} of {len(study.seeds)} seeds)" if 0 < seeds < len(study.seeds) else ""
+
+
 def losses_table(study: Study) -> Table:
     """Held-out losses with a row per arm and a column per source: means over seeds ± half their 95 % interval."""
-    frame = pd.DataFrame({"arm": study.scored})
+    frame = pd.DataFrame({"arm": [f"{arm}{lacking_seeds(study, arm)}" for arm in study.scored]})
     for source in study.held_out["source"].unique():
         cells = []
         for arm in study.scored:

@@ -10,7 +10,7 @@ from analysis.judging.claims import LAW
 from analysis.judging.looks import reached_text
 from analysis.judging.p_values import Verdict
 from analysis.pages.cells import are_losses, cited_in, estimate, paper_cell, references, seeds_cell
-from analysis.pages.notes import remarks
+from analysis.pages.notes import MIXED, remarks
 from analysis.seeds import SEEN
 from analysis.study import Study
 from analysis.table import MISSING, Row, Table
@@ -92,7 +92,7 @@ def claims_notes(study: Study, claims: pd.DataFrame) -> list[str]:
     if claims["seeds_needed"][claims["of_lesson"] == ""].notna().any():
         notes.append(NEEDED_NOTE)
     if (claims["mixes_machines"] == 1).any():
-        notes.append("‡ At some seed the arms were scored on different machines or with different libraries.")
+        notes.append(f"‡ {MIXED}")
     return [*notes, *remarks(study)]
 
 

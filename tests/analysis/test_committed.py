@@ -118,6 +118,14 @@ def test_conversations_that_a_tuned_base_does_not_see_are_named_and_rule_nothing
         assert note in text and "**contradicted** †" in text
 
 
+def test_a_claim_of_a_lesson_stands_beside_the_lessons_verdict() -> None:
+    lessons = pd.read_csv(STUDY / "lessons.csv").set_index("lesson")["verdict"]
+    claims = pd.concat([pd.read_csv(path) for path in STUDY.glob("*/contrasts.csv")]).dropna(subset="of_lesson")
+    assert claims["lesson_verdict"].tolist() == lessons[claims["of_lesson"]].tolist()
+    unlike = claims[(claims["verdict"] == "supported") & (claims["lesson_verdict"] == "undecided")]
+    assert "captions" in set(unlike["of_lesson"])
+
+
 def test_the_only_pair_of_a_level_is_named() -> None:
     levels = level_rows(read_study(STUDY / "sft_resolution"))
     table = axes_table(levels, "", "").frame.set_index("axis")

@@ -24,16 +24,18 @@ from analysis.pages.axes import draw_axes, drawn_levels, level_rows, what_matter
 from analysis.pages.claims_figure import LETTERS, draw_claims, is_drawn
 from analysis.pages.compare import compare_arms, compare_table
 from analysis.pages.figures import draw_scores
+from analysis.pages.notes import MIXED
 from analysis.pages.overview import _question
 from analysis.pages.scores import cider_table, losses_table, means, means_table, scores_by_benchmark, short_table
 from analysis.pages.verdicts import claims_notes, verdicts_table
-from analysis.redraw import _write_scores, draw, sweep_in_short
+from analysis.redraw import _write_scores, draw, draw_sweep, sweep_in_short
 from analysis.runs import mixes_machines
 from analysis.study import Study, read_study
 from analysis.style import row_name, styled
 from mm1_lab.cli import main
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Contrast, Measure, Panel, Recipe, SftRecipe, Sweep
 from mm1_lab.files import write_text
+from mm1_lab.lab import contrasts
 from mm1_lab.results.manifest import read_trials
 from tests.analysis.results_folder import of_arms, of_own_data, score_rows, study_of, write_results
 from tests.conftest import run_python
@@ -98,6 +100,9 @@ def test_contrasts_carry_interval_verdict_and_the_papers_difference(three_seeds:
     assert "3 training seeds" in table and "Loftus and Masson" in table
     (blind,) = (line for line in table.splitlines() if line.startswith("| blind |"))
     base = next(line for line in table.splitlines() if line.startswith("| with VeCap (2 of 3 seeds) |"))
+    for line in sweep_in_short(three_seeds).splitlines()[2:9]:  # also where arms are a table of their own
+        assert line.startswith("base ") is ("(2 of 3 seeds)" in line)
+    assert "interval of an arm with one or two seeds is from the other arms' spread" in table
     assert "±" not in blind and "±" not in base.split(" | ")[-1] and base.count("±") > 5
 
 
@@ -121,6 +126,26 @@ def test_a_run_ends_with_scores_and_verdicts(three_seeds: Path, one_seed: Path) 
     verdicts = verdicts_table(claims, "claims").frame.set_index("claim")["verdict"]
     assert verdicts["captions lift zero-shot"] == "**not judged**: for a reason"
     assert verdicts.str.startswith("**not judged**: for").sum() == 1
+
+
+def test_a_claim_of_a_lesson_has_its_verdict_beside_it(three_seeds: Path, tmp_path: Path) -> None:
+    """As `figures` judged it, also after one sweep is drawn alone and from Python; of other seeds it tells nothing."""
+    shutil.copytree(three_seeds.parents[1], tmp_path / "results")
+    folder = tmp_path / "results" / "mini" / three_seeds.name
+    own = contrasts(folder).set_index("claim")
+    assert own.loc[own["of_lesson"] != "", "lesson_verdict"].eq("by mm1-lab figures").all()
+    assert own.loc["the base sees its pictures", ["of_lesson", "lesson_verdict"]].eq("").all()
+
+    draw(tmp_path / "results")
+    lessons = pd.read_csv(folder.with_name("lessons.csv")).set_index("lesson")["verdict"]
+    expected = own["of_lesson"].map(lessons).fillna("").tolist()
+    assert {"supported", "undecided", ""} <= set(expected)
+    draw_sweep(folder)
+    written = pd.read_csv(folder / "contrasts.csv", keep_default_na=False)
+    assert written["lesson_verdict"].tolist() == contrasts(folder)["lesson_verdict"].tolist() == expected
+    path = folder / "contrasts.csv"
+    path.write_text(path.read_text(encoding="utf-8").replace("0 1 2", "0 1"), encoding="utf-8")
+    assert "supported" not in set(contrasts(folder)["lesson_verdict"])
 
 
 def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(small_mix: Sweep) -> None:
@@ -331,6 +356,19 @@ def test_each_level_of_an_axis_is_compared_with_the_base_s_and_controls_stand_ap
     assert labels[-1] == "images (a control), base: shown" and "synthetic captions, base: 7 %" in labels
 
 
+def test_the_majority_answer_does_not_depend_on_which_arms_ran(data_mix: Sweep) -> None:
+    """At the second seed, whose questions are easier to guess, one arm ran instead of three."""
+    study = study_of(
+        data_mix, (0, 1), questions=8, arms=("base", "captions", "text-33"), missing=("captions/1", "base/1")
+    )
+    names = study.asked["benchmark"].unique()
+    records = {}
+    for fingerprint, seed in zip(study.done["fingerprint"], study.done["seed"], strict=True):
+        records[fingerprint] = {"majority": dict.fromkeys(names, 10.0 + 20 * seed)}
+    assert replace(study, records=records).majority(TEXT_CORE) == 20
+    assert np.isnan(replace(study, records=records).majority(Measure("unasked", 0)))
+
+
 def test_machines_are_mixed_only_within_a_seed(data_mix: Sweep) -> None:
     study = study_of(data_mix, (0, 1), questions=8, arms=("base", "captions"))
     trials = study.trials.set_index("fingerprint")
@@ -341,7 +379,10 @@ def test_machines_are_mixed_only_within_a_seed(data_mix: Sweep) -> None:
         kinds = trials["arm"].map({"base": "multimodal", "captions": "alignment"})
         models = {fingerprint: {"summaries": {kinds[fingerprint]: one}} for fingerprint, one in machines.items()}
         for records in (whole, parts, models):
-            assert mixes_machines(replace(study, records=records), ["base", "captions"]) is mixed
+            told = replace(study, records=records)
+            assert mixes_machines(told, ["base", "captions"]) is mixed
+            for table in (means_table(told), short_table(told), compare_table(told, "base", "captions")):
+                assert (MIXED in table.notes) is mixed
 
 
 def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path) -> None:
