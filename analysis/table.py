@@ -154,7 +154,8 @@ def _latex(text: str) -> str:
 
 
 def plain_markdown(text: str) -> str:
-    """Text on one line, in which `<b>` is no tag of HTML."""
+    """Text on one line, in which `<b>` is no tag of HTML and `![b](http://…)` no picture, which would be fetched."""
+    text = re.sub(r"(?<=!)\[|\\*\](?=[(\[])", lambda found: f"\\{found[0][-1]}", text)
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", on_one_line(text))
 
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from analysis.table import Table, as_text, environment, to_latex, to_markdown, to_plain
+from analysis.table import Table, as_text, environment, plain_markdown, to_latex, to_markdown, to_plain
 
 FRAME = pd.DataFrame(
     {
@@ -54,6 +54,14 @@ def test_no_form_of_a_table_controls_a_terminal_or_turns_text() -> None:
     table = Table(text, pd.DataFrame({text: [text]}), [text])
     for shown in (to_plain(table), to_markdown(table), to_latex(table)):
         assert shown.count("red") >= 4 and not re.search("[\x1b\x9b\u202e\u2066\r]", shown)
+
+
+def test_no_text_of_a_table_is_a_picture_from_elsewhere() -> None:
+    for text in ("a ![b](http://x/y.png)", r"a ![b\](http://x/y.png)", "a ![b][c]", "a](http://x/y.png)", "a] [1, 2]"):
+        shown = plain_markdown(text)
+        assert not re.search(r"!\[|(?<!\\)\][(\[]|\\\\", shown), shown
+        assert shown.replace("\\", "") == text.replace("\\", "")
+        assert to_markdown(Table(text, pd.DataFrame({text: [text]}), [text])).count(shown) == 4
 
 
 def test_html_holds_the_same_cells_escaped_and_marked() -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from mm1_lab.config import RequestError
 from mm1_lab.data import pixels
-from mm1_lab.data.shards import index
+from mm1_lab.data.shards import index, tables
 from mm1_lab.data.types import BrokenPicture
 
 
@@ -164,6 +164,15 @@ def test_a_saved_dataset_whose_middle_is_damaged(files: Any) -> None:
     assert whole.count(ends) == 1
     path.write_bytes(whole.replace(ends, b"\3\0\0\0\xff\xff\xff\x7f"))
     files.refused(r"\.arrow: is cut off, damaged or no \.arrow .*; fetch or write it again", text=["saved"])
+
+
+@pytest.mark.parametrize("name", ["t.jsonl.gz", "t.jsonl", "t.csv"])
+def test_a_line_without_end_is_no_damage(files: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(tables, "LONGEST_LINE", 1 << 20)
+    first, long = (b"text\n", b"x" * (2 << 20)) if name.endswith("csv") else (b'{"text": "a"}\n', b" " * (2 << 20))
+    content = first + b'"a"\n' * name.endswith("csv") + long
+    (files.folder / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    files.refused(rf"{name}, after line \d: a line has more than 1 MB; write a document on each line$", text=[name])
 
 
 def test_up_to_one_percent_of_rows_may_be_broken_and_are_named(files: Any) -> None:

@@ -25,6 +25,8 @@ COLUMNAR = (".parquet", ".arrow", ".csv")
 """Endings of files whose rows all have the same columns."""
 BATCH = 64
 """Rows of a Parquet file that are converted to plain values at once; few, as they may hold pictures."""
+LONGEST_LINE = 256 << 20
+"""Bytes of a line; a small compressed file may hold one that no memory does."""
 BETWEEN = re.compile(r"[\s,]*")
 """What stands between the values of a JSON array."""
 csv.field_size_limit(sys.maxsize)  # by default 128 KiB; texts that are too long are left out and counted
@@ -32,6 +34,10 @@ csv.field_size_limit(sys.maxsize)  # by default 128 KiB; texts that are too long
 Fields = dict[str, Any]
 Columns = Mapping[str, tuple[str, ...]]
 """Field → the names of columns under which it may be found."""
+
+
+class LongLine(Exception):
+    """A line has more than LONGEST_LINE bytes."""
 
 
 class Broken(Exception):
@@ -58,6 +64,11 @@ def read_rows(path: Path, name: str, columns: Columns, required: Collection[str]
             yield place, row
     except RequestError:
         raise
+    except LongLine:
+        where = f", after {place}" if place else ""
+        raise RequestError(
+            f"{name}{where}: a line has more than {LONGEST_LINE >> 20} MB; write a document on each line"
+        ) from None
     except Exception as error:  # each library has kinds of its own for damaged files
         where = f" after {place}" if place else ""
         raise RequestError(
@@ -99,7 +110,10 @@ def _arrow(path: Path, wanted: Collection[str]) -> FileRows:
 def _lines(path: Path) -> Iterator[bytes]:
     # Arrow decompresses by the file's ending; without Python's buffer, each line would be a call to it
     with io.BufferedReader(pa.input_stream(str(path)), 1 << 16) as stream:
-        yield from stream
+        while line := stream.readline(LONGEST_LINE + 1):
+            if len(line) > LONGEST_LINE:
+                raise LongLine
+            yield line
 
 
 def _csv(path: Path, _: object) -> FileRows:
