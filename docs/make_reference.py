@@ -130,7 +130,7 @@ JSON = {
     "missing or failed, `why`: of what is running (or was, 30 s ago) the stage and its step, if SWEEP is given; and "
     "`not_asked_for`, how many more); `failures` of other stages (`stage`, `reason`, `log`)",
     "show": "by arm its recipe, or of the arms named `recipe`, `fingerprint`, `parameters without embeddings`, "
-    "`resolved`",
+    "`of these active per token`, `resolved`",
     "compare": "`title`; `rows` (`measure`, `first`, `second`, `difference`, `low`, `high`, `over`: seeds or "
     "questions, `seeds`); `notes`",
     "answers": "`arm`, `seed`; `scores` (`benchmark`, `kind`, `questions`, a mean for each number of shots such as "

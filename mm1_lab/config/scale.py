@@ -172,7 +172,7 @@ class Hardware(Config):
     """Gigabytes per GPU. Default: those of the named one."""
     mfu: Share = 0.4
     """Expected model FLOPs utilisation: the share of the peak performance that the model's own FLOPs reach, where
-    no activations are computed again."""
+    no activations are computed again. Hours contain the traffic of sharding only as far as it lowers this share."""
 
     def peak(self, precision: str) -> float:
         """FLOPs per second at a stage's `precision`."""

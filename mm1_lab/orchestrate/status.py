@@ -124,11 +124,13 @@ def show_values(request: Request, arms: list[str]) -> dict[str, Any]:
             raise RequestError(f"the sweep {request.sweep.name} has no arm {arm!r}{nearest(arm, request.sweep.arms)}")
         trial = next(trial for trial in request.trials if trial.arm == arm)
         start = {"start": {"data", "encoder", "decoder"}}  # those of the stage after it
+        parameters = trial.evaluation.parameters()
         resolved = trial.evaluation.model_dump(mode="json", exclude={"model": {**start, "model": start}})
         values[arm] = {
             "recipe": in_the_papers_words(trial.recipe.model_dump(mode="json"), resolved),
             "fingerprint": trial.fingerprint,
-            "parameters without embeddings": trial.evaluation.parameters().total,
+            "parameters without embeddings": parameters.total,
+            "of these active per token": parameters.active,
             "resolved": resolved,
         }
     return values

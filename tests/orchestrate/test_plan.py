@@ -191,6 +191,15 @@ def test_arms_that_read_rows_of_their_own_are_named_where_others_do_not(here: Pa
         assert "Rows of their own" not in told(*asked, *same)
 
 
+def test_parameters_of_experts_stand_beside_the_active_ones(told: Told) -> None:
+    """Of a decoder by itself with its embeddings, of an arm without."""
+    experts = told("plan", "moe", "--scale", "mini", "--only", "experts")
+    assert re.search(r"^decoder .* 712K \(508K active\) ", experts, re.M), experts
+    assert " active)" not in told("plan", "moe", "--scale", "mini", "--only", "dense")
+    shown = told("show", "moe", "experts", "--scale", "mini")
+    assert "parameters without embeddings: 762496\nof these active per token: 557696\n" in shown
+
+
 def test_an_evaluation_alone_keeps_no_checkpoints(ask: Ask) -> None:
     request = ask("base")
     for stage in request.trials[0].evaluation.chain():

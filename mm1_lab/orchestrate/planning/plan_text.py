@@ -231,6 +231,8 @@ def _table(stages: Iterable[dict[str, Any]], gpu: str) -> list[str]:
         row = [kind, state, str(len(group)), _span(sorted(stage["steps"] for stage in group if "steps" in stage), str)]
         if "flops" in group[0]:
             row.append(_span(sorted(stage["parameters"] for stage in group), short))
+            if any(stage["active"] < stage["parameters"] for stage in group):
+                row[-1] += f" ({_span(sorted(stage['active'] for stage in group), short)} active)"
             row.append(short(_total(group, "flops")))
             row.append(short(max(stage["memory_bytes"] for stage in group), "B"))
             row.append(short(_total(group, "disk_bytes"), "B"))
