@@ -138,8 +138,10 @@ def _escaped(stars: re.Match[str]) -> str:
 
 
 def to_latex(*tables: Table) -> str:
-    r"""A table environment per table, for LuaLaTeX or XeLaTeX, which know ± and ≤; needs \usepackage{booktabs,graphicx}.
-    What is wider than a line is scaled to it."""
+    r"""A table environment per table, for LuaLaTeX or XeLaTeX, which know ± and ≤.
+
+    It needs \usepackage{booktabs,graphicx}; what is wider than a line is scaled to it.
+    """
     parts = []
     for table in tables:
         rows = pd.DataFrame(table.lines(), columns=pd.Index(table.head))
