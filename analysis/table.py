@@ -40,6 +40,8 @@ LATEX = str.maketrans(
         **{mark: f"\\{mark}" for mark in "&%$#_{}"},
     }
 )
+FITTING = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+"""Begins what is made as narrow as a line if it is wider."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,10 @@ def _escaped(stars: re.Match[str]) -> str:
 
 
 def to_latex(*tables: Table) -> str:
-    r"""A table environment per table, for LuaLaTeX or XeLaTeX, which know ± and ≤; needs \usepackage{booktabs}."""
+    r"""A table environment per table, for LuaLaTeX or XeLaTeX, which know ± and ≤.
+
+    It needs \usepackage{booktabs,graphicx}; what is wider than a line is scaled to it.
+    """
     parts = []
     for table in tables:
         rows = pd.DataFrame(table.lines(), columns=pd.Index(table.head))
@@ -145,7 +150,8 @@ def to_latex(*tables: Table) -> str:
             caption=_latex(table.title or tables[0].title),
         )
         notes = _latex(" ".join(table.notes))
-        parts.append(text.replace("\\end{tabular}\n", f"\\end{{tabular}}\n\\par\\raggedright {notes}\n"))
+        text = text.replace("\\begin{tabular}", f"{FITTING}\n\\begin{{tabular}}")
+        parts.append(text.replace("\\end{tabular}\n", f"\\end{{tabular}}}}\n\\par\\raggedright {notes}\n"))
     return "\n".join(parts)
 
 

@@ -142,7 +142,7 @@ def _unrecognised(word: str, command: argparse.ArgumentParser) -> str:
     if flag.startswith("-"):
         # without dashes, which make all options alike
         known = [option[2:] for option in command._option_string_actions if option.startswith("--")]
-        return f"there is no option {flag!r}{nearest(flag.lstrip('-'), known)}"
+        return f"there is no option {flag!r}{nearest(flag.lstrip('-'), known, before='--')}"
     text = "names come before the options, and an option is repeated for each of its values"
     return f"unexpected argument {word!r}; {text}; {command.epilog}"
 

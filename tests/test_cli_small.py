@@ -37,7 +37,10 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("plan", "data_mix", "--seed", "3"), "plan: there is no option '--seed'; did you mean 'seeds'?"),
+        (("plan", "data_mix", "--seed", "3"), "plan: there is no option '--seed'; did you mean '--seeds'?"),
+        (("answers", "data_mix", "base", "--seeds", "3"), "there is no option '--seeds'; did you mean '--seed'?"),
+        (("run", "base"), "'base' is a recipe, no sweep; give a sweep, or vary a field of the recipe"),
+        (("status", "base"), "mm1-lab run base --vary image_tokens=64,144"),
         (("run", "data_mix", "--scale", "paper"), "is for planning: say `plan` instead of `run`"),
         (("verify", "--results", "."), ".: there are no results here"),
         (("pack", "nowhere"), "nowhere: there is no such folder"),

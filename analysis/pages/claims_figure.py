@@ -22,6 +22,8 @@ ROW = 0.21
 """Inches of a row: the 25 lessons take a page of 1,400 pixels."""
 LETTERS = 62
 """Characters on a line of a claim: most of the lessons take one."""
+LESSON = 24
+"""Characters on a line of a lesson's name beside the axis."""
 NOTE = "Dots: the difference with its 95 % interval. Grey bands: what is claimed."
 
 
@@ -64,6 +66,8 @@ def _notes(claims: pd.DataFrame, shown: pd.DataFrame, ends: tuple[float, float])
         notes.append("Arrows: the interval goes on.")
     if shown["expect"].isin(["equivalent", "keeps"]).any():
         notes.append(ONE_SIDED)
+    if any(_verdict(row)[1] == BASE for row in shown.to_dict("records")):
+        notes.append("Black: part of the lesson that is named beside it, whose verdict counts (`lessons.md`).")
     if "p_holm" in shown:
         notes.append("Verdicts are corrected for the number of lessons (Holm), intervals are not.")
     if shown["paper"].notna().any():
@@ -96,6 +100,7 @@ def _draw(axis: Axes, place: int, row: Row) -> None:
     low, high = np.clip(ends, left, right)
     axis.barh(place, high - low, height=0.72, left=low, color="#EFEFEF", linewidth=0, zorder=0)
     word, colour = _verdict(row)
+    weight = "normal" if colour == BASE else "bold"
     fill = "white" if row["interval"] == "questions" else colour
     mark: dict[str, Any] = {"markersize": 4, "linestyle": "none", "color": colour, "mfc": fill}
     axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.4)
@@ -107,11 +112,11 @@ def _draw(axis: Axes, place: int, row: Row) -> None:
     if np.isfinite(row["paper"]):
         shape = ">" if row["paper_bound"] == "above" else "D"
         axis.plot(row["paper"], place, marker=shape, **mark | {"color": DARK, "mfc": "white"})
-    annotate(axis, word, (1.01, place), va="center", color=colour, fontweight="bold", fontsize=6.5)
+    annotate(axis, word, (1.01, place), va="center", color=colour, fontweight=weight, fontsize=6.5)
 
 
 def _verdict(row: Row) -> tuple[str, str]:
-    """The verdict, or in short why there is none, with its colour."""
+    """The verdict, the lesson that has it, or in short why there is none, with its colour."""
     verdict = row["verdict"]
     if verdict == "not judged":
         reason = in_short(row["reason"])
@@ -120,5 +125,5 @@ def _verdict(row: Row) -> tuple[str, str]:
     if row.get("aside"):
         verdict = "not judged"
     elif row.get("of_lesson") and row["verdict"] != "not judged":
-        return "see lessons", BASE
+        return row_name(row["of_lesson"], LESSON), BASE
     return verdict, COLOURS.get(verdict, GREY)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.pages.notes import few_seeds_note
-from analysis.pages.scores import CONTROLS, Shown, as_shown, lacking_seeds, shown_measures, shown_rows
+from analysis.pages.scores import CONTROLS, Shown, as_shown, headed, lacking_seeds, shown_measures, shown_rows
 from analysis.statistics import Interval, one_sample
 from analysis.study import Study
 from analysis.style import BASE, DARK, LEGEND_COLUMNS, MARKERS, SERIES, WIDTH, annotate_head, row_name
@@ -78,6 +78,9 @@ def draw_scores(study: Study) -> Figure:
     notes = [f"Lines: 95 % intervals over {study.uncertainty}, to compare arms by eye (`table.md` says how)."]
     if not study.shows_intervals:
         notes = ["No intervals below three seeds (`table.md` says why)."]
+    lacking = [arm for arm in study.sweep.arms if study.representative(arm) not in study.scored]
+    if lacking and not study.sweep.panels:
+        notes.append(f"Without scores: {', '.join(lacking)}.")
     if any(number.bound == "above" for number in study.paper.values.values()):
         notes.append("MM1's triangles that point right: more than this.")
     annotate_head(figure, head(study), *notes, few_seeds_note(study), study.caution)
@@ -89,7 +92,7 @@ def head(study: Study) -> str:
     overridden = study.manifest.overrides
     if len(overridden) > 4:
         overridden = (*overridden[:3], f"{len(overridden) - 3} more settings (table.md)")
-    return ", ".join([study.sweep.heading, study.setting, *overridden])
+    return headed(study, ", ", *overridden)
 
 
 def _columns(study: Study) -> list[Column]:
@@ -122,7 +125,7 @@ def _lines(study: Study) -> list[tuple[str, Shown | None]]:
     """Labels with their rows, which headings lack; last the majority answer, of no arm, among the controls."""
     rows = shown_rows(study)
     if not study.sweep.panels:  # whose arms somebody chose
-        rows = [row for row in rows if study.representative(row.arm) == row.arm]
+        rows = [row for row in rows if study.representative(row.arm) == row.arm and row.arm in study.scored]
     if not np.isnan([study.majority(measure) for measure in study.measures]).all():
         rows.append(Shown("control", MAJORITY, "", CONTROLS))
     lines: list[tuple[str, Shown | None]] = []

@@ -200,4 +200,11 @@ def scores_by_benchmark(study: Study) -> pd.DataFrame:
 
 
 def title(study: Study) -> str:
-    return ", ".join([f"{study.sweep.heading}: {study.setting}", *study.manifest.overrides])
+    return headed(study, ": ", *study.manifest.overrides)
+
+
+def headed(study: Study, mark: str, *overridden: str) -> str:
+    """The sweep's heading, then its setting, after a `mark` or the heading's own question mark."""
+    setting = ", ".join([study.setting, *overridden])
+    heading = study.sweep.heading
+    return f"{heading} {setting[0].upper()}{setting[1:]}" if heading.endswith("?") else f"{heading}{mark}{setting}"

@@ -8,12 +8,17 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from analysis.judging import difference
+from analysis.judging.claims import load_lessons
 from analysis.judging.difference import Difference
+from analysis.judging.evidence import of_lessons
 from analysis.judging.validity import failed_gates, unseen_conversations, validity_checks
+from analysis.judging.verdicts import judge_lessons
 from analysis.law.runs import HELD_OUT, search_runs
 from analysis.measures import measure_rows
 from analysis.pages.axes import axes_table, level_rows
 from analysis.pages.verdicts import unseen_notes
+from analysis.statistics import one_sample
 from analysis.study import read_study
 from analysis.table import to_markdown
 from mm1_lab.cli import main
@@ -124,6 +129,19 @@ def test_a_claim_of_a_lesson_stands_beside_the_lessons_verdict() -> None:
     assert claims["lesson_verdict"].tolist() == lessons[claims["of_lesson"]].tolist()
     unlike = claims[(claims["verdict"] == "supported") & (claims["lesson_verdict"] == "undecided")]
     assert "captions" in set(unlike["of_lesson"])
+
+
+def test_readme_says_which_verdicts_hold_by_the_arms_own_variance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(difference, "moderated", lambda values, *_: one_sample(values))
+    lessons, evidence = load_lessons(), []
+    for folder in sorted(path.parent for path in STUDY.glob("*/sweep.json")):
+        evidence += of_lessons(read_study(folder), lessons)
+    # without the two about the learning-rate law, which is not over seeds
+    judged = judge_lessons(lessons, evidence, "mini").set_index("lesson")["verdict"]
+    published = pd.read_csv(STUDY / "lessons.csv").set_index("lesson")["verdict"]
+    decided = published[published.isin(["supported", "contradicted"])]
+    assert len(decided) == 5 and (judged[decided.index] == decided).sum() == 3
+    assert set(judged[["resolution", "resolution after tuning"]]) == {"undecided"}
 
 
 def test_the_only_pair_of_a_level_is_named() -> None:

@@ -322,6 +322,25 @@ def test_a_figure_names_every_row_and_shows_the_papers_numbers_on_an_axis_of_the
     assert all(len(axis.get_xticks()) > 1 for axis in ours) and "new combinations" not in labels
 
 
+def test_a_figure_of_a_question_draws_arms_with_scores_and_names_the_others(data_mix: Sweep) -> None:
+    asked = of_arms(data_mix, ("base", "captions", "text-33"), title="How much text?", reproduces="")
+    study = study_of(asked, (0, 1), missing=("text-33/0", "text-33/1", "captions/1"), questions=8)
+    with styled():
+        figure = draw_scores(study)
+    assert figure.get_suptitle() == "How much text? Scale mini" == means_table(study).title
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert labels == ["base", "captions (1 of 2 seeds)"]
+    assert "Without scores: text-33." in figure.get_supxlabel().replace("\n", " ")
+
+
+def test_a_figure_of_claims_names_the_lesson_that_has_the_verdict(mix_study: Study) -> None:
+    with styled():
+        figure = draw_claims(judge_contrasts(mix_study, of_lessons(mix_study, load_lessons())), "head")
+    beside = [text.get_text() for text in figure.axes[0].texts]
+    assert {"captions", "interleaved documents", "supported"} <= set(beside)
+    assert "Black: part of the lesson that is named beside it" in figure.get_supxlabel().replace("\n", " ")
+
+
 def test_a_changed_sweep_shows_no_numbers_of_the_paper_s_and_cites_none(data_mix: Sweep) -> None:
     arms = {"mine": data_mix.arms["base"], "captions": data_mix.arms["captions"]}
     study = study_of(of_arms(data_mix, arms), (0, 1))

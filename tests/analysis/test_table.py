@@ -74,6 +74,8 @@ def test_html_holds_the_same_cells_escaped_and_marked() -> None:
 def test_latex_is_booktabs_with_as_many_cells_as_columns() -> None:
     text = to_latex(TABLE)
     assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
+    assert r"\width>\linewidth" in text and text.index(r"\resizebox") < text.index(r"\begin{tabular}")
+    assert "\\end{tabular}}\n" in text and text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
     assert r"\begin{tabular}{lrrrl}" in text and r"\caption{Scores \& losses}" in text
     rows = [line for line in text.splitlines() if line.endswith(r" \\")]
     assert len(rows) == 6 and all(len(re.findall(r"(?<!\\)&", row)) == 4 for row in rows)

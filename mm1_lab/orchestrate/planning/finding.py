@@ -45,7 +45,14 @@ def find_sweep(name: str) -> Path:
     for known in (name, name.replace("-", "_")):
         if any((folder / f"{known}.yaml").is_file() for folder in SWEEPS):
             return find_yaml("there is no sweep", known, SWEEPS)
-    return without_ending if without_ending.is_file() else find_yaml("there is no sweep", name, SWEEPS)
+    if without_ending.is_file():
+        return without_ending
+    if any((folder / "recipes" / f"{name}.yaml").is_file() for folder in SWEEPS):
+        raise RequestError(
+            f"{name!r} is a recipe, no sweep; give a sweep, or vary a field of the recipe, which makes one: "
+            f"mm1-lab run {name} --vary image_tokens=64,144"
+        )
+    return find_yaml("there is no sweep", name, SWEEPS)
 
 
 def split_settings(settings: Collection[str]) -> tuple[list[str], tuple[str, ...]]:
