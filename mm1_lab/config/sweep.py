@@ -279,7 +279,7 @@ def _changes(file: SweepFile, path: Path) -> dict[str, dict[str, Any]]:
             changes[name] = dict(zip(file.grid, cell, strict=True))
     spellings: dict[str, str] = {}
     for name in changes:
-        other = spellings.setdefault(normalize("NFC", name).casefold(), name)
+        other = spellings.setdefault(normalize("NFC", name), name)
         if other != name:
             raise RequestError(f"{path}: the arms {other!r} and {name!r} look alike; rename one of them")
     if not changes:

@@ -161,7 +161,7 @@ def claims(*rest: str) -> str:
         ),
         ("arms: {a: {}}\npanels: {x: {title: a\u202eb, arms: {a: a}}}\n", "panels.x.title: has a character that"),
         ('grid: {connector: [mlp, "a\\e[2J"]}\n', "arms.a [2J: has a character that controls a terminal"),
-        ("arms: {Caf\u00e9: {}, cafe\u0301: {}}\n", "the arms 'Café' and 'cafe\u0301' look alike; rename one of them"),
+        ("arms: {Caf\u00e9: {}, Cafe\u0301: {}}\n", "the arms 'Café' and 'Cafe\u0301' look alike; rename one of them"),
         ("axis: a: b\n", "line 5: is no plain YAML (mapping values are not allowed here); see to its"),
         ("arms: {a: {learning_rate: fast}}\n", "should be a valid number or 'scale' or 'paper' (it is 'fast')"),
         ("arms: {a: {learning_rate: yes}}\n", "learning_rate: must be a number or 'scale' or 'paper' (it is True)"),
