@@ -129,7 +129,8 @@ def test_a_run_ends_with_scores_and_verdicts(three_seeds: Path, one_seed: Path) 
 
 
 def test_a_claim_of_a_lesson_has_its_verdict_beside_it(three_seeds: Path, tmp_path: Path) -> None:
-    """As `figures` judged it, also after one sweep is drawn alone and from Python; of other seeds it tells nothing."""
+    """As `figures` judged it, also after one sweep is drawn alone and from Python; of another claim or scores it tells
+    nothing."""
     shutil.copytree(three_seeds.parents[1], tmp_path / "results")
     folder = tmp_path / "results" / "mini" / three_seeds.name
     own = contrasts(folder).set_index("claim")
@@ -144,8 +145,11 @@ def test_a_claim_of_a_lesson_has_its_verdict_beside_it(three_seeds: Path, tmp_pa
     written = pd.read_csv(folder / "contrasts.csv", keep_default_na=False)
     assert written["lesson_verdict"].tolist() == contrasts(folder)["lesson_verdict"].tolist() == expected
     path = folder / "contrasts.csv"
-    path.write_text(path.read_text(encoding="utf-8").replace("0 1 2", "0 1"), encoding="utf-8")
-    assert "supported" not in set(contrasts(folder)["lesson_verdict"])
+    for column, other in (("seed_list", "0 1"), ("expectation", "< 0"), ("estimate", -1), ("claim", "another")):
+        written.assign(**{column: other}).to_csv(path, index=False)
+        assert set(contrasts(folder)["lesson_verdict"]) == {"by mm1-lab figures", ""}
+    path.write_text("", encoding="utf-8")  # as after a full disk
+    assert set(contrasts(folder)["lesson_verdict"]) == {"by mm1-lab figures", ""}
 
 
 def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(small_mix: Sweep) -> None:
