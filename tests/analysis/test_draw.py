@@ -24,7 +24,7 @@ from analysis.pages.axes import draw_axes, drawn_levels, level_rows, what_matter
 from analysis.pages.claims_figure import LETTERS, draw_claims, is_drawn
 from analysis.pages.compare import compare_arms, compare_table
 from analysis.pages.figures import draw_scores
-from analysis.pages.notes import MIXED
+from analysis.pages.notes import FEW_SEEDS, MIXED
 from analysis.pages.overview import _question
 from analysis.pages.scores import cider_table, losses_table, means, means_table, scores_by_benchmark, short_table
 from analysis.pages.verdicts import claims_notes, verdicts_table
@@ -168,6 +168,12 @@ def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(small_mix: 
         row = rows.loc[measure]
         assert row["captions"] - row["interleaved"] == pytest.approx(row["difference"])
     assert compare_table(study, *arms, (2,)).notes[0].startswith("Points, development seed 2;")
+
+
+def test_an_arm_that_was_not_asked_the_first_benchmark_does_not_lack_seeds(small_mix: Sweep) -> None:
+    study = study_of(small_mix, range(3), arms=("base", "captions", "interleaved"), questions=8)
+    lacks = (study.scores["arm"] == "captions") & (study.scores["benchmark"] == "text-core")
+    assert lacks.any() and FEW_SEEDS not in means_table(replace(study, scores=study.scores[~lacks])).notes
 
 
 def test_two_seeds_give_arms_no_interval_and_differences_one(data_mix: Sweep) -> None:
