@@ -44,8 +44,10 @@ PARTS = ("lesson", "part", "decides", "sweep", *ESTIMATE, *STATEMENTS, "says", "
 """The columns of `lesson_parts.csv`. `says` is the uncorrected verdict of the row by itself."""
 
 
+SAME = ("of_lesson", "claim", "detail", "expectation", "seed_list")
+"""The columns of `contrasts.csv` in which a row must be the same for a lesson's verdict in it to be kept."""
 BY_FIGURES = "by mm1-lab figures"
-"""Stands for the verdict of a lesson that was not judged with these seeds yet, as one sweep alone cannot."""
+"""Stands for the verdict of a lesson that was not judged with these scores yet, as one sweep alone cannot."""
 
 
 class Judged(NamedTuple):
@@ -132,8 +134,8 @@ def judge_contrasts(study: Study, on_lessons: Sequence[Evidence] = ()) -> pd.Dat
     verdict, reason, `seeds_needed`, and what evidence on lessons about this sweep says of the same claim.
 
     `of_lesson` names the lesson that it is a part of, whose verdict, corrected for multiple testing, counts:
-    `lesson_verdict`, as last drawn with the same seeds; `aside` says why a lesson does not rest on it.
-    Each may be empty.
+    `lesson_verdict`, as last drawn of the same claim, seeds and difference; `aside` says why a lesson does not rest on
+    it. Each may be empty.
     """
     rows = []
     drawn = _drawn_verdicts(study.folder / "contrasts.csv") if on_lessons else {}
@@ -143,22 +145,22 @@ def judge_contrasts(study: Study, on_lessons: Sequence[Evidence] = ()) -> pd.Dat
         of_lesson = next((one.question for one in same), "")
         aside = next((one.aside for one in same if one.aside), "")
         row = evidence.row() | judged._asdict() | {"of_lesson": of_lesson, "aside": aside}
-        known = drawn.get((of_lesson, row["claim"], row["seed_list"]))
-        row["lesson_verdict"] = (known or BY_FIGURES) if of_lesson else ""
+        estimate, known = drawn.get(tuple(row[column] for column in SAME), (np.nan, BY_FIGURES))
+        is_same = np.isclose(estimate, row["estimate"], rtol=1e-4, equal_nan=True)  # the file has six digits
+        row["lesson_verdict"] = (known if is_same else BY_FIGURES) if of_lesson else ""
         rows.append(row)
     columns = ["sweep", "claim", *ESTIMATE, *STATEMENTS, "verdict", "reason", "seeds_needed"]
     return pd.DataFrame(rows, columns=[*columns, "of_lesson", "lesson_verdict", "aside"])
 
 
-def _drawn_verdicts(path: Path) -> dict[tuple[str, str, str], str]:
-    """The verdicts of lessons in a `contrasts.csv`, by lesson, claim and seeds; empty if it has none."""
-    if not path.exists():
+def _drawn_verdicts(path: Path) -> dict[tuple[str, ...], tuple[float, str]]:
+    """The estimates and the verdicts of lessons in a `contrasts.csv`, by `SAME`; empty if it has none or is cut."""
+    try:
+        drawn = pd.read_csv(path, dtype=str, keep_default_na=False)
+        values = zip(pd.to_numeric(drawn["estimate"]), drawn["lesson_verdict"], strict=True)
+        return dict(zip(zip(*(drawn[column] for column in SAME), strict=True), values, strict=True))
+    except (OSError, ValueError, KeyError):
         return {}
-    drawn = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if "lesson_verdict" not in drawn:
-        return {}
-    keys = zip(drawn["of_lesson"], drawn["claim"], drawn["seed_list"], strict=True)
-    return dict(zip(keys, drawn["lesson_verdict"], strict=True))
 
 
 def judge_lessons(lessons: Sequence[Lesson], evidence: Iterable[Evidence], scale: str) -> pd.DataFrame:

@@ -24,7 +24,7 @@ from analysis.pages.axes import draw_axes, drawn_levels, level_rows, what_matter
 from analysis.pages.claims_figure import LETTERS, draw_claims, is_drawn
 from analysis.pages.compare import compare_arms, compare_table
 from analysis.pages.figures import draw_scores
-from analysis.pages.notes import MIXED
+from analysis.pages.notes import FEW_SEEDS, MIXED
 from analysis.pages.overview import _question
 from analysis.pages.scores import cider_table, losses_table, means, means_table, scores_by_benchmark, short_table
 from analysis.pages.verdicts import claims_notes, verdicts_table
@@ -129,7 +129,8 @@ def test_a_run_ends_with_scores_and_verdicts(three_seeds: Path, one_seed: Path) 
 
 
 def test_a_claim_of_a_lesson_has_its_verdict_beside_it(three_seeds: Path, tmp_path: Path) -> None:
-    """As `figures` judged it, also after one sweep is drawn alone and from Python; of other seeds it tells nothing."""
+    """As `figures` judged it, also after one sweep is drawn alone and from Python; of another claim or scores it tells
+    nothing."""
     shutil.copytree(three_seeds.parents[1], tmp_path / "results")
     folder = tmp_path / "results" / "mini" / three_seeds.name
     own = contrasts(folder).set_index("claim")
@@ -144,8 +145,11 @@ def test_a_claim_of_a_lesson_has_its_verdict_beside_it(three_seeds: Path, tmp_pa
     written = pd.read_csv(folder / "contrasts.csv", keep_default_na=False)
     assert written["lesson_verdict"].tolist() == contrasts(folder)["lesson_verdict"].tolist() == expected
     path = folder / "contrasts.csv"
-    path.write_text(path.read_text(encoding="utf-8").replace("0 1 2", "0 1"), encoding="utf-8")
-    assert "supported" not in set(contrasts(folder)["lesson_verdict"])
+    for column, other in (("seed_list", "0 1"), ("expectation", "< 0"), ("estimate", -1), ("claim", "another")):
+        written.assign(**{column: other}).to_csv(path, index=False)
+        assert set(contrasts(folder)["lesson_verdict"]) == {"by mm1-lab figures", ""}
+    path.write_text("", encoding="utf-8")  # as after a full disk
+    assert set(contrasts(folder)["lesson_verdict"]) == {"by mm1-lab figures", ""}
 
 
 def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(small_mix: Sweep) -> None:
@@ -164,6 +168,12 @@ def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(small_mix: 
         row = rows.loc[measure]
         assert row["captions"] - row["interleaved"] == pytest.approx(row["difference"])
     assert compare_table(study, *arms, (2,)).notes[0].startswith("Points, development seed 2;")
+
+
+def test_an_arm_that_was_not_asked_the_first_benchmark_does_not_lack_seeds(small_mix: Sweep) -> None:
+    study = study_of(small_mix, range(3), arms=("base", "captions", "interleaved"), questions=8)
+    lacks = (study.scores["arm"] == "captions") & (study.scores["benchmark"] == "text-core")
+    assert lacks.any() and FEW_SEEDS not in means_table(replace(study, scores=study.scores[~lacks])).notes
 
 
 def test_two_seeds_give_arms_no_interval_and_differences_one(data_mix: Sweep) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import mm1_lab
 from mm1_lab.config import RequestError
 from mm1_lab.files import RESULTS
 from mm1_lab.formatting import without_secrets
@@ -71,7 +70,7 @@ def show_dashboard(port: int, log: Iterator[str]) -> None:
 def _serve(uri: str, port: int, token: str) -> subprocess.Popen[bytes]:
     """Starts MLflow's server, which answers this machine alone, and of its users who knows the token; it writes its
     messages to a file."""
-    packages = Path(mm1_lab.__file__).parents[1]
+    packages = Path(__file__).parents[3]
     command = [sys.executable, "-m", "mlflow", "server", "--app-name", "mm1-lab", "--no-serve-artifacts"]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     # uvicorn would import from the working folder, and log addresses with the token
