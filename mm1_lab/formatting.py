@@ -11,7 +11,8 @@ from mm1_lab.files import RESULTS
 
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 SECRET_PART = re.compile(
-    r"""([?&][\w-]*(?:password|passwd|pwd|token|signature|sig|credential|key)=)[^&\s]+(?<![:,;)'"])""", re.IGNORECASE
+    r"""([?&][\w-]*(?:password|passwd|pwd|token|signature|sig|credential|key|secret|auth)=)[^&\s]+(?<![:,;)'"])""",
+    re.IGNORECASE,
 )
 """A secret in the query of a URL that a sentence may quote; signed URLs of S3, Azure and Google have several."""
 BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
@@ -54,7 +55,7 @@ def without_secrets(text: str) -> str:
         secret = os.environ.get(name)
         if secret:
             text = text.replace(secret, "…")
-    return re.sub(r"://[^/\s]+@", "://", SECRET_PART.sub(r"\1…", text))
+    return re.sub(r"(?<!\bhf)(?<!\bgithub)://[^/\s]+@", "://", SECRET_PART.sub(r"\1…", text))
 
 
 def first_line(error: Exception) -> str:

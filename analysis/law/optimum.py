@@ -54,11 +54,6 @@ class Optimum:
     """The curve in ln η − grid_best, lowest power first; None with fewer than three rates."""
 
 
-def rate_text(rate: float) -> str:
-    """`6.55e−05`, with the minus sign of all tables."""
-    return f"{rate:.3g}".replace("-", "−")
-
-
 def find_optimum(cell: Cell) -> Optimum:
     """The optimum of a cell; `log_rate` is NaN if no score is finite."""
     at_rates = pd.Series(_without_luck(cell)).groupby(cell.log_rates)
@@ -67,9 +62,7 @@ def find_optimum(cell: Cell) -> Optimum:
     failed = is_failed.index[is_failed].to_numpy()
     means = at_rates.mean()[~is_failed]
     if means.empty:
-        return Optimum(
-            cell, np.nan, np.nan, np.nan, np.nan, f"rates below {rate_text(np.exp(failed[0]))}: every run failed"
-        )
+        return Optimum(cell, np.nan, np.nan, np.nan, np.nan, f"rates below {np.exp(failed[0]):.3g}: every run failed")
     rates = means.index.to_numpy()
     drops = np.asarray(means.max() - means, np.float64)
     tied = rates[drops == 0]
@@ -79,9 +72,9 @@ def find_optimum(cell: Cell) -> Optimum:
     worse = rates[drops > 0]
     needs = []
     if not (worse < peak).any():
-        needs.append(f"rates below {rate_text(np.exp(rates[0]))}")
+        needs.append(f"rates below {np.exp(rates[0]):.3g}")
     if cliff == np.inf and not (worse > peak).any():
-        needs.append(f"rates above {rate_text(np.exp(rates[-1]))}")
+        needs.append(f"rates above {np.exp(rates[-1]):.3g}")
 
     usable = rates[rates < cliff]
     left, right = usable[usable < peak], usable[usable > peak]

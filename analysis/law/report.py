@@ -10,7 +10,6 @@ import pandas as pd
 
 from analysis.law.figure import draw_law, sized
 from analysis.law.fit import VERDICT_SEEDS, Fit, fit_runs, is_vague, orders_of_magnitude, to_rates
-from analysis.law.optimum import rate_text
 from analysis.law.runs import Runs, search_runs
 from analysis.output import Output
 from analysis.statistics import Interval
@@ -136,19 +135,24 @@ def _optima_table(optima: pd.DataFrame, title: str = "") -> Table:
                 "size": sized(row["size"], row["params"]),
                 "best η": _with_range(row["optimum"], math.nan if row["needs"] else row["low"], row["high"]),
                 "predicted without it": left_out,
-                "best tried": "" if np.isnan(row["grid_best"]) else rate_text(row["grid_best"]),
-                "not bracketed: needs": row["needs"],
+                "best tried": "" if np.isnan(row["grid_best"]) else row["grid_best"],
+                "not bracketed: needs": row["needs"].replace("-", "−"),
                 "runs": row["runs"],
                 "failed": row["failed"],
             }
         )
-    return Table(title, pd.DataFrame(rows))
+    return Table(title, pd.DataFrame(rows), formats={"best tried": ".3g"})
+
+
+def _rate_text(rate: float) -> str:
+    """`6.55e−05`, with the minus sign of all tables."""
+    return f"{rate:.3g}".replace("-", "−")
 
 
 def _with_range(value: float, low: float, high: float) -> str:
     if math.isnan(value):
         return ""
-    return rate_text(value) + ("" if math.isnan(low) else f" [{rate_text(low)}, {rate_text(high)}]")
+    return _rate_text(value) + ("" if math.isnan(low) else f" [{_rate_text(low)}, {_rate_text(high)}]")
 
 
 def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
@@ -186,6 +190,6 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
         predicted = fit.law.predict(params)
         spans = f"{orders_of_magnitude(predicted):.0f} orders of magnitude"
         vague = f", which spans {spans} and **predicts nothing**" if is_vague(predicted) else ""
-        mm1 = rate_text(PAPER_LAW.rate(params))
+        mm1 = _rate_text(PAPER_LAW.rate(params))
         lines.append(f"- {sized(name, params)}: η = {_with_range(*_rates(predicted))}{vague}; by MM1's Eq. 1 {mm1}")
     return lines

@@ -1,6 +1,7 @@
 """Recipe, scale, sweep, trial, stage and fingerprint: the configuration. Imports nothing else of the package."""
 
 from mm1_lab.config.base import (
+    NOT_SCALES,
     Config,
     FolderName,
     NotHere,

@@ -75,7 +75,7 @@ Rate = Annotated[float, IS_NUMBER, Field(ge=LEAST_RATE, le=MOST_RATE)]
 Share = Annotated[float, IS_NUMBER, Field(gt=0, le=1)]
 Ratio = Annotated[float, IS_NUMBER, Field(ge=0, le=1)]
 Weight = Annotated[float, IS_NUMBER, Field(ge=0)]
-LINES = "\n\t\u2028\u2029"
+LINES = "\n\r\t\x85\u2028\u2029"
 """Those of BREAKS that a title may have."""
 
 
@@ -87,7 +87,7 @@ def _shown(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_shown)]
 """What tables, figures and terminals show."""
-NOT_SCALES = ("trials", "store", "failures")
+NOT_SCALES = ("trials", "store", "failures", "lr_law")
 """Folders beside those of scales in a results folder."""
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mm1_lab import files
-from mm1_lab.config import RequestError
+from mm1_lab.config import NOT_SCALES, RequestError
 from mm1_lab.formatting import counted
 from mm1_lab.results.manifest import read_trials
 from mm1_lab.results.schema import FINGERPRINT, check_schema, read_json
@@ -152,7 +152,7 @@ def damaged(results: Path) -> dict[Path, str]:
 def _packs(results: Path, ending: str = "") -> list[Path]:
     """The packs whose names have this ending; none if DONE is damaged. Raises RequestError if it names other files."""
     try:
-        names = sorted(files.load_json(results / files.DONE)["files"])
+        names = sorted(map(str, files.load_json(results / files.DONE)["files"]))
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
     for name in names:
@@ -164,4 +164,5 @@ def _packs(results: Path, ending: str = "") -> list[Path]:
 def _is_pack(name: str) -> bool:
     """Whether it is `SCALE/VARIANT/FILE` of a pack."""
     *folders, file = name.split("/")
-    return len(folders) == 2 and file in (RECORDS, SCORES) and all(folder.strip(".") for folder in folders)
+    is_name = all(folder.strip(".") for folder in folders)
+    return len(folders) == 2 and is_name and folders[0] not in NOT_SCALES and file in (RECORDS, SCORES)

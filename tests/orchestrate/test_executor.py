@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +67,20 @@ def _environment() -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("inline", [True, False], ids=["inline", "ray"])
-def test_failures_are_typed_and_the_others_go_on(inline: bool, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_are_typed_and_the_others_go_on(
+    inline: bool, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # where Ray's processes find `Marker`
+    (tmp_path / "of_caller.py").write_text(
+        "from tests.orchestrate.test_executor import Marker\nclass Own(Marker): pass"
+    )
+    monkeypatch.syspath_prepend(tmp_path)  # who calls the lab in Python may import from the working folder
     only = ("base", "captions", "blind")
     request = ask(*only, seeds=2)
     ledger = request.ledger
     plan = make_plan(request.trials, ledger)
-    worker = Marker(ledger, None, request.scale, dies=not inline)
+    worker = import_module("of_caller").Own(ledger, None, request.scale, dies=not inline)
+    monkeypatch.chdir(tmp_path)
     result = WorkList(plan.tasks, lambda stage: 1.0, request.scale.retries, ledger)
     told = io.StringIO()
     result.observers.append(Display(result, told))

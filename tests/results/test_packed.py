@@ -244,7 +244,8 @@ def _sign(results: Path, *paths: Path) -> None:
 def test_packing_deletes_no_file_that_is_no_pack(results: Path, victim: Path, refused: Refused) -> None:
     pack(results)
     done = files.load_json(results / files.DONE)
-    for name in ("../victim/thesis.txt", "smoke/data_mix/sweep.json", "../../scores.parquet", "/a/b/scores.parquet"):
+    names = ("../victim/thesis.txt", "smoke/data_mix/sweep.json", "../../scores.parquet", "/a/b/scores.parquet")
+    for name in (*names, "trials/abc/scores.parquet"):
         files.write_json(results / files.DONE, {"files": done["files"] | {name: "0"}})
         message = refused("pack", str(results))
         assert f"{results / files.DONE}: {name!r} is no pack; do not use packs of this source" in message

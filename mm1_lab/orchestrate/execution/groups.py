@@ -3,6 +3,7 @@
 The task's own process only starts the group and relays progress. The number of workers is not part of a fingerprint.
 """
 
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ from mm1_lab.train.progress import Progress, Report
 
 PATIENCE = 6
 """Attempts of Ray to place all workers, ten minutes each; lost nodes may come back."""
+FOLDER = "MM1_LAB_FOLDER"
+"""The variable with the command's working folder, in processes of a Ray that started elsewhere."""
 
 
 class Lost(Exception):
@@ -70,11 +73,18 @@ def _tells_of_a_death(error: Exception) -> bool:
     return type(error).__module__.startswith(("ray.", "torch.distributed")) or "gloo" in str(error)
 
 
+def enter_folder() -> None:
+    """Goes to the command's working folder, to which paths in the environment and in users' code may be relative."""
+    with suppress(KeyError):
+        os.chdir(os.environ[FOLDER])
+
+
 def _worker(work: Callable[[Report], None], news: Any, gpu: bool) -> None:
     import torch
     from ray.train import get_context
     from ray.train.torch import get_device
 
+    enter_folder()
     if gpu:
         torch.cuda.set_device(get_device())
     first = get_context().get_world_rank() == 0

@@ -24,6 +24,7 @@ from mm1_lab.config import RequestError, Resources, Scale
 from mm1_lab.files import PACKAGE, machine_cpus
 from mm1_lab.formatting import first_line, short
 from mm1_lab.orchestrate.execution.executor import Executor
+from mm1_lab.orchestrate.execution.groups import FOLDER
 from mm1_lab.orchestrate.execution.worker import Worker, library_versions
 from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.cost import STAGE_BYTES, memory_slots
@@ -171,11 +172,16 @@ class RayTune(Executor):
         os.environ.update(SETTINGS | LOCAL | _worker_environment(scale.resources, self.code))
         os.environ["RAY_AUTH_MODE"] = "token"  # other users of this machine are refused
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.pop(FOLDER, None)
+        start = Path.cwd()
+        if "PYTHONSAFEPATH" in os.environ:  # as the command line sets it: a caller in Python may import from there
+            # Ray's processes would import a profile.py of the folder where Ray is started as Python's
+            os.environ[FOLDER] = os.fspath(start)
+            start = self.code
         import ray  # reads RAY_AUTH_MODE when it is imported
 
         try:
-            # its processes start where it does, and would import a profile.py of the working folder as Python's
-            with chdir(self.code):
+            with chdir(start):
                 ray.init(
                     address="local",
                     num_cpus=machine_cpus(),

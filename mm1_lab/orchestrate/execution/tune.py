@@ -19,6 +19,7 @@ from ray import tune
 from ray.exceptions import ActorDiedError, RayActorError
 from ray.tune.search import Searcher
 
+from mm1_lab.orchestrate.execution.groups import enter_folder
 from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
@@ -66,6 +67,7 @@ def run_trials(work_list: WorkList, worker: Worker, workers: Mapping[str, int], 
 
 def _run_trial(config: dict[str, Any], tasks: Mapping[str, Task], worker: Worker) -> None:
     """Runs one task in a process of Ray's; reports its progress and outcome as Tune results."""
+    enter_folder()
     last = 0.0
     task = tasks[config["task"]]
     ledger = worker.ledger

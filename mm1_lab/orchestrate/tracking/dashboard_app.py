@@ -29,7 +29,7 @@ class BehindToken:
         if scope["type"] != "http":  # a websocket, of which MLflow has none
             return await send({"type": "websocket.close"})
         request = Request(scope)
-        cookie = f"mm1-lab-{request.url.port}"  # a browser sends the cookies of all ports of a host
+        cookie = f"mm1-lab-{scope['server'][1]}"  # a browser sends the cookies of all ports of a host
         if self._is_token(request.query_params.get("token", "")):
             answer = RedirectResponse(request.url.path)  # a browser keeps what follows the #
             answer.set_cookie(cookie, self.token, httponly=True, samesite="lax")
