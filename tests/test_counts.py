@@ -24,7 +24,7 @@ from tests.small import rows_of, small_mm1
 @pytest.mark.parametrize(
     ("tower", "decoder", "checkpointing", "rows", "changes"),
     [
-        ("CLIP ViT-L/336", "Qwen2.5-1.5B", True, 4, {}),
+        pytest.param("CLIP ViT-L/336", "Qwen2.5-1.5B", True, 4, {}, marks=pytest.mark.soak),
         ("AIMv2-L/336", "Qwen2.5-0.5B", False, 2, {}),
         ("CLIP ViT-L/336", "Qwen2.5-0.5B", True, 4, {"frozen": ("encoder",), "image_size": 896}),
         ("CLIP ViT-L/336", "Qwen2.5-0.5B", True, 8, {"frozen": ("decoder", "encoder")}),

@@ -56,7 +56,7 @@ def nothing(ancestor: int) -> list[int]:
 @pytest.mark.parametrize(
     ("moments", "inline"),
     [
-        (2, True),
+        (1, True),
         pytest.param(100, False, marks=[pytest.mark.soak, pytest.mark.timeout(7200)]),
     ],
 )
