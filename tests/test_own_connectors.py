@@ -29,8 +29,9 @@ def write(folder: Path, code: str = CODE, sweep: str = SWEEP) -> None:
 
 @pytest.mark.slow
 def test_trained_evaluated_exported_and_trained_anew_only_after_an_edit(tmp_path: Path, again: Place) -> None:
-    """By Ray's processes; the base was trained before."""
-    write(tmp_path)
+    """By Ray's processes; the base was trained before. The file reads another, relative to the working folder."""
+    code = f'{CODE}\nopen("profile.py").close()\n'
+    write(tmp_path, code)
     options = ("own", "--scale", "smoke")
     told = "own at smoke: 1 task, 1 of 2 trials done before, 2 stages reused from "
     (again.folder / "profile.py").write_text("raise SystemExit('taken for the module of Python that torch imports')")
@@ -40,9 +41,9 @@ def test_trained_evaluated_exported_and_trained_anew_only_after_an_edit(tmp_path
         MM1ForConditionalGeneration.from_pretrained(tmp_path / "exported")
     assert "class MaxPooling" in (tmp_path / "exported" / "own_connectors.py").read_text(encoding="utf-8")
 
-    write(tmp_path, CODE.replace("AdaptiveMaxPool2d", "AdaptiveAvgPool2d"))
+    write(tmp_path, code.replace("AdaptiveMaxPool2d", "AdaptiveAvgPool2d"))
     assert "2 trials, 2 stages to run" in again.run("plan", *options), "its training and its scores"
-    write(tmp_path)
+    write(tmp_path, code)
     assert "2 trials, 0 stages to run" in again.run("plan", *options)
 
 

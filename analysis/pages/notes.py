@@ -48,7 +48,7 @@ def few_seeds_note(study: Study) -> str:
 def _fewest_seeds(study: Study) -> int:
     """Of all arms but controls, which keep the means of their seeds, and arms that were asked other benchmarks."""
     counts = [study.seed_count(arm) for arm in study.scored if arm not in study.controls]
-    return min(filter(None, counts))
+    return min(filter(None, counts), default=len(study.seeds))
 
 
 def unlike_notes(study: Study, arms: Collection[str], measures: Sequence[Measure] = ()) -> list[str]:
