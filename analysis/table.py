@@ -38,6 +38,14 @@ LATEX = str.maketrans(
         "^": r"\textasciicircum{}",
         "[": "{[}",  # after the end of a line, [ would begin an option of it
         **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+        # pdfLaTeX shows < > | as other characters, and stops at − ≤ ≥ η
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "−": "$-$",
+        "≤": r"$\leq$",
+        "≥": r"$\geq$",
+        "η": r"$\eta$",
     }
 )
 FITTING = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
@@ -135,7 +143,7 @@ def _escaped(stars: re.Match[str]) -> str:
 
 
 def to_latex(*tables: Table) -> str:
-    r"""A table environment per table, for LuaLaTeX or XeLaTeX, which know ± and ≤.
+    r"""A table environment per table, for pdfLaTeX, too.
 
     It needs \usepackage{booktabs,graphicx}; what is wider than a line is scaled to it.
     """
@@ -149,9 +157,9 @@ def to_latex(*tables: Table) -> str:
             position_float="centering",
             caption=_latex(table.title or tables[0].title),
         )
-        notes = _latex(" ".join(table.notes))
+        notes = rf"\par\smallskip\raggedright\footnotesize {_latex(' '.join(table.notes))}"
         text = text.replace("\\begin{tabular}", f"{FITTING}\n\\begin{{tabular}}")
-        parts.append(text.replace("\\end{tabular}\n", f"\\end{{tabular}}}}\n\\par\\raggedright {notes}\n"))
+        parts.append(text.replace("\\end{tabular}\n", f"\\end{{tabular}}}}\n{notes}\n"))
     return "\n".join(parts)
 
 
