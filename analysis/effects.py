@@ -18,6 +18,8 @@ def levels_of(recipe: Recipe) -> dict[str, str]:
         axis = name.replace("_", " ")
         if name == "data_mix":
             levels |= _of_mix("", recipe.data_mix)
+        elif name == "scale":
+            levels |= {f"scale.{path}": _level(inner) for path, inner in recipe.scale.items()}
         elif isinstance(value, dict):
             for field, inner in value.items():
                 levels[f"{axis} {field.replace('_', ' ')}"] = _level(inner)

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from analysis.effects import levels_of
 from mm1_lab.cli import main
 from mm1_lab.commands.running import varied_sweep
 from mm1_lab.config import Recipe, is_of_recipe, load_sweep
 from mm1_lab.files import write_text
-from tests.conftest import REPOSITORY, Refused
+from tests.conftest import REPOSITORY, Refused, Told
 
 SMOKE = ("--scale", "smoke")
 
@@ -106,6 +107,14 @@ def test_other_values_are_another_sweep() -> None:
 WRONG = {
     ("x=1",): "recipes have no 'x'; known: encoder,",
     ("train.steps=1,2",): "recipes have no 'train.steps', which is the scale's, but 'steps', in the",
+    (
+        "train.weight_decay=0,1",
+    ): "no 'train.weight_decay'; it is a setting of the scale: --vary scale.train.weight_deca",
+    ("decoder.experts=2,4",): "vary decoder=NAME,NAME, or scale.decoders.NAME.experts of the one that the base has",
+    (
+        "scale.evaluate.blocks=8,16",
+    ): "scale: 'evaluate' is the same for all arms (--set); those of one may be of connector_width,",
+    ("scale.train.weight_decai=0,1",): "unknown key 'train.weight_decai'; did you mean 'train.weight_decay'?",
     ("evaluate.blocks=8,16",): "no 'evaluate.blocks'; it is a setting of the scale: run the sweep once for each",
     ("train.lr_multipliers.encoder=1,2",): "which is the scale's, but 'lr_multipliers.encoder', in the paper's units",
     ("pictures=crop,pad",): "recipes have no 'pictures': `pictures` is set in the data file; write one file for each",
@@ -126,6 +135,17 @@ def test_what_plan_refuses_leaves_nothing_when_it_is_run(here: Path, refused: Re
     (here / "mine.yaml").write_text("title: T\nrecipe: base\narms: {a: {connector: mlp}}\n", encoding="utf-8")
     assert "connector 'mlp'" in refused("run", "mine.yaml", *SMOKE, "--inline")
     assert [path.name for path in here.iterdir()] == ["mine.yaml"]
+
+
+@pytest.mark.usefixtures("here")
+def test_settings_of_the_scale_vary_by_arm(told: Told) -> None:
+    command = ("base", "--set", "decoder=302M-MoE", "--vary", "scale.decoders.302M-MoE.experts=2,4", *SMOKE)
+    shown = told("plan", *command)
+    assert "base = scale.decoders.302M-MoE.experts 4 are the same trials" in shown
+    arms = arms_of(written("base", command[4]))
+    assert [recipe.scale.get("decoders.302M-MoE.experts") for recipe in arms.values()] == [None, 2, 4]
+    levels = [levels_of(recipe).get("scale.decoders.302M-MoE.experts") for recipe in arms.values()]
+    assert levels == [None, "2", "4"]
 
 
 @pytest.mark.parametrize("varied", WRONG)

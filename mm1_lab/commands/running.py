@@ -38,7 +38,7 @@ from mm1_lab.config import (
     spelt,
 )
 from mm1_lab.config.base import keys_at, open_table, override, parse_yaml
-from mm1_lab.config.recipe import PICTURES_ARE_OF_DATA
+from mm1_lab.config.recipe import OF_SCALE, PICTURES_ARE_OF_DATA
 from mm1_lab.files import PUBLISHED, RESULTS, here_or_shipped, write_text
 from mm1_lab.orchestrate.planning.finding import SWEEPS
 
@@ -220,9 +220,14 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Seque
                 hint = f": {PICTURES_ARE_OF_DATA}"
             elif first == "train" and rest.split(".")[0] in Recipe.model_fields:
                 hint = f", which is the scale's, but {rest!r}, in the paper's units"
+            elif first in OF_SCALE:
+                hint = f"; it is a setting of the scale: --vary scale.{setting}"
             elif first in Scale.model_fields:
                 hint = "; it is a setting of the scale: run the sweep once for each value, with --set"
             raise RequestError(f"--vary {setting}: recipes have no {field!r}{hint}")
+        if first == "decoder" and rest:
+            hint = f"decoder=NAME,NAME, or scale.decoders.NAME.{rest} of the one that the base has (--set decoder=NAME)"
+            raise RequestError(f"--vary {setting}: sizes of decoders are the scale's; vary {hint}")
         if any(same_or_inside(field, changed.partition("=")[0].strip()) for changed in settings):
             raise RequestError(f"--vary {field}: --set changes it, too; give all of its values to --vary")
         own = values.setdefault(field, [])

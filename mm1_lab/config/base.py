@@ -349,15 +349,19 @@ def override(model: Known, settings: Iterable[str]) -> Known:
         path, equals, text = setting.partition("=")
         if not equals or not path.strip():
             raise RequestError(f"{where}: write PATH=VALUE, for example train.steps=200")
-        table, key = open_table(values, path.strip(), where)
-        value = parse_yaml(text, where)
-        word = key.partition(".")[0]
-        may_be_new = word == key or isinstance(value, dict)
-        if key not in table and not may_be_new and difflib.get_close_matches(word, map(str, table)):
-            before = path.strip().removesuffix(key)
-            raise RequestError(f"{where}: there is no {before + word!r}{nearest(word, table, before)}")
-        table[key] = value
+        put(values, path.strip(), parse_yaml(text, where), where)
     return type(model).parse(values, "--set")
+
+
+def put(values: dict[str, Any], path: str, value: Any, where: str) -> None:
+    """Sets what a dotted path leads to. Raises RequestError, which begins with `where`."""
+    table, key = open_table(values, path, where)
+    word = key.partition(".")[0]
+    may_be_new = word == key or isinstance(value, dict)
+    if key not in table and not may_be_new and difflib.get_close_matches(word, map(str, table)):
+        before = path.removesuffix(key)
+        raise RequestError(f"{where}: there is no {before + word!r}{nearest(word, table, before)}")
+    table[key] = value
 
 
 def open_table(values: dict[str, Any], path: str, where: str) -> tuple[dict[str, Any], str]:

@@ -169,6 +169,23 @@ class SftRecipe(Config):
         return self
 
 
+OF_SCALE = ("connector_width", "decoder", "decoders", "encoder", "encoders", "sft", "train", "upcycled")
+"""Settings of the scale that a recipe may have of its own: those of models and of their training, but not of what all
+arms must have alike to be compared, or of the machine."""
+
+
+def _of_scale(settings: dict[str, Any]) -> dict[str, Any]:
+    for path, value in settings.items():
+        first, _, rest = path.partition(".")
+        if first not in OF_SCALE:
+            known = ", ".join(OF_SCALE)
+            raise ValueError(f"{first!r} is the same for all arms (--set); those of one may be of {known}")
+        if not rest and first != "connector_width":
+            example = next(iter(value), "NAME") if isinstance(value, dict) else "NAME"
+            raise ValueError(f"write each setting with its path, as in {first}.{example}: …")
+    return settings
+
+
 class Recipe(Config):
     """A model and its pre-training. The fields are the axes that a sweep can vary."""
 
@@ -206,6 +223,10 @@ class Recipe(Config):
     data_order: Whole = 0
     """A control: multimodal pre-training from the same initial weights on the same batches, in another order for each
     number above 0. How scores then differ is what the order of the data does, by luck."""
+    scale: Annotated[dict[str, Any], AfterValidator(_of_scale)] = Field(default_factory=dict)
+    """Settings of the scale that differ for this recipe, by their paths, as `--set` has them for all recipes:
+    `{train.weight_decay: 0.01}`, `{decoders.302M-MoE.experts: 8}`. They may be of `connector_width`, `decoder`,
+    `decoders`, `encoder`, `encoders`, `sft`, `train` and `upcycled`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -219,6 +240,8 @@ class Recipe(Config):
         _check_multipliers(self)
         if self.sft and self.sft.start:
             unset = {"sft"} if self.align.steps else {"sft", "align"}  # an arm cannot remove its base's fields
+            if all(path.startswith("sft.") for path in self.scale):
+                unset.add("scale")
             own = [name for name in self.identity if name not in unset]
             if own:
                 raise ValueError(f"sft.start: {self.sft.start} is already pre-trained; remove {', '.join(own)}")

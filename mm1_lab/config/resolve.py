@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from mm1_lab.config.base import Config, RequestError, nearest
+from mm1_lab.config.base import Config, RequestError, nearest, put
 from mm1_lab.config.law import PAPER_LAW
 from mm1_lab.config.recipe import SOURCES, AlignRecipe, EncoderRecipe, Part, Recipe, SftRecipe
 from mm1_lab.config.scale import MultimodalTraining, Optimiser, Scale
@@ -69,13 +69,31 @@ def decoder_name(recipe: Recipe, scale: Scale) -> str:
     return named.get(recipe.decoder) or recipe.decoder
 
 
+def scale_of(recipe: Recipe, scale: Scale) -> Scale:
+    """The scale with the recipe's own settings. Raises RequestError."""
+    if not recipe.scale:
+        return scale
+    values = scale.model_dump(mode="json")
+    for path, value in recipe.scale.items():
+        put(values, path, value, "scale")
+    changed = Scale.parse(values, "scale")
+    for name, workers in scale.workers.items():
+        for sizes, own in ((scale.decoders, changed.decoders), (scale.encoders, changed.encoders)):
+            if workers > 1 and sizes.get(name) != own.get(name):
+                raise RequestError(
+                    f"scale: {name} is trained by {workers} workers, which are of the scale's size; add one by another "
+                    "name to the scale's file"
+                )
+    return changed
+
+
 def resolve(
     arm: str, recipe: Recipe, scale: Scale, seed: int, data: DataIdentity, models: PretrainedModels | None = None
 ) -> Trial:
     """The trial of `recipe` at `scale`. Raises RequestError for a combination that cannot be built. `models` is
     required if the recipe or the scale names pre-trained ones."""
     try:
-        evaluation = _Resolver(recipe, scale, seed, data, models).evaluation()
+        evaluation = _Resolver(recipe, scale_of(recipe, scale), seed, data, models).evaluation()
     except RequestError as error:
         raise type(error)(f"arm {arm!r}: {error}") from None
     return Trial(arm=arm, seed=seed, recipe=recipe, evaluation=evaluation)
@@ -454,6 +472,7 @@ def look_up(what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:
 
 def steps_here(recipe: Recipe, scale: Scale) -> dict[tuple[str, int], tuple[float, int]]:
     """By a field of steps and its number, in the paper's count: how many of the scale's these are, and are made."""
+    scale = scale_of(recipe, scale)
     asked = [("align.steps", scale.train, recipe.align.steps, PAPER_STEPS)]
     asked.append(("steps", scale.train, recipe.steps, PAPER_STEPS))
     if recipe.sft and scale.sft:

@@ -1,5 +1,6 @@
 """Recipes, scales, sweeps, trials and fingerprints."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -105,6 +106,32 @@ def test_what_moves_the_numbers_alone_changes_the_fingerprint() -> None:
     assert fingerprint(*computing, "hardware={gpu: h200, count: 8, mfu: 0.3}") == fingerprint()
 
 
+def test_a_recipe_s_own_settings_of_the_scale_are_those_of_set() -> None:
+    def fingerprint(recipe: dict[str, Any], *settings: str) -> str:
+        return resolve("a", Recipe.model_validate(recipe), mini_with(*settings), 0, WORLD).fingerprint
+
+    sparse = {"layers": 3, "width": 80, "heads": 4, "experts": 2}
+    dense = {"layers": 3, "width": 80, "heads": 4}
+    changes: list[dict[str, Any]] = [
+        {"train.weight_decay": 0.01},
+        {"sft.batch_size": 8},
+        {"decoder.phases": [{"share": 1, "sequence_length": 64, "batch_size": 8}]},
+        {"encoder.synthetic_share": 0.25},
+        {"encoders.ViT-L.layers": 2},
+        {"connector_width": 32},
+        {"decoders.302M-MoE.experts": 2},
+        {"decoders.E2": sparse},
+        {"decoders.E2": sparse, "decoders.E1": dense, "upcycled.E2": "E1"},
+    ]
+    found = {fingerprint({"sft": {}, "decoder": "302M-MoE"})}
+    for scale in changes:
+        recipe = {"sft": {}, "decoder": "E2" if "decoders.E2" in scale else "302M-MoE"}
+        own = fingerprint(recipe | {"scale": scale})
+        assert own == fingerprint(recipe, *(f"{path}={json.dumps(value)}" for path, value in scale.items())), scale
+        found.add(own)
+    assert len(found) == len(changes) + 1
+
+
 def test_a_decoder_with_experts_starts_as_the_dense_one() -> None:
     experts = "decoders.302M={layers: 4, width: 80, heads: 4, experts: 4}"
     dense = "decoders.85M={layers: 4, width: 80, heads: 4}"
@@ -171,6 +198,13 @@ def claims(*rest: str) -> str:
         ("arms: {a: {frozen: [encoder], lr_multipliers: {encoder: 2}}}\n", "lr_multipliers.encoder is 2, but encoder"),
         ("arms: {a: {sft: {frozen: [decoder], lr_multipliers: {decoder: 0}}}}\n", "sft: lr_multipliers.decoder is 0"),
         ("arms: {a: {pictures: crop}}\n", "arm 'a': `pictures` is set in the data file; write one file for each value"),
+        (
+            "arms: {a: {scale: {evaluate.shots: [0]}}}\n",
+            "arm 'a': scale: 'evaluate' is the same for all arms (--set)",
+        ),
+        ("arms: {a: {scale: {train: {steps: 2}}}}\n", "scale: write each setting with its path, as in train.steps: …"),
+        ("arms: {a: {scale: {train: }}}\n", "scale: write each setting with its path, as in train.NAME"),
+        ("arms: {a: {sft: {start: x}, scale: {train.steps: 2}}}\n", "x is already pre-trained; remove scale"),
         ("arms: {a: {encoder: [a/a, b/b, c/c]}}\n", "encoder: two encoders may stand side by side, [A, B], no more;"),
         ("arms: {a: {sft: {steps: 0}}}\n", "sft: steps: 0 evaluates an exported model; name it (start)"),
         ("arms: {a: {encoder: {beside: ''}}}\n", "encoder.beside: String should have at least 1 character"),
@@ -301,6 +335,26 @@ def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
         ({}, ("image_tokens.144=15",), "15 image tokens are not a square number"),
         ({"decoder": "larger"}, ("larger_decoder=''",), "no decoder 'larger'; known: 9M, "),
         ({"sft": {"resolution": 336, "views": 5}}, (), "no five-view resolution 336; known: 448, 672, 756"),
+        (
+            {"scale": {"train.weight_decai": 0.1}},
+            (),
+            "arm 'base': scale: unknown key 'train.weight_decai'; did you mean 'train.weight_decay'?",
+        ),
+        (
+            {"scale": {"decoders.302M-MOE.experts": 2}},
+            (),
+            "scale: there is no 'decoders.302M-MOE'; did you mean 'decoders.302M-MoE'?",
+        ),
+        (
+            {"scale": {"train.weight_decay": "much"}},
+            (),
+            "scale: train.weight_decay: Input should be a valid number (it is 'much')",
+        ),
+        (
+            {"scale": {"decoders.1.2B.layers": 2}},
+            ("workers={1.2B: 2}",),
+            "scale: 1.2B is trained by 2 workers, which are of the scale's size; add one by another name",
+        ),
         ({"data_mix": {"captions": 1, "texts": 0}}, (), "arm 'base': data_mix lists texts, which the data do not"),
     ],
 )

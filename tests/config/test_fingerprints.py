@@ -86,6 +86,7 @@ OTHER = {
     "sft": {},
     "images": "blind",
     "data_order": 1,
+    "scale": {"train.weight_decay": 0.5},
 }
 """A value other than the default of every field of a recipe."""
 
@@ -111,7 +112,9 @@ def test_stages_before_pre_training_and_without_steps_ignore_what_they_do_not_re
         return {field for field, value in OTHER.items() if fingerprint({field: value}) != fingerprint({})}
 
     aligned = changed_by({"align": {"steps": 4000}, "sft": {}}, lambda evaluation: evaluation.model.model.start)
-    assert aligned == parts | {"align"}, "a new field that the alignment does not read: see `alignment` in resolve.py"
+    assert aligned == parts | {"align", "scale"}, (
+        "a new field that the alignment does not read: see `alignment` in resolve.py"
+    )
     untrained = changed_by({"steps": 0, "sft": {}}, lambda evaluation: evaluation.model.model)
     told = "a new field that only steps depend on: see `WholeModelStage.canonical` in stage.py"
     assert untrained == parts | {"align", "steps"}, told
