@@ -29,7 +29,7 @@ from mm1_lab.config.base import (
 )
 from mm1_lab.config.measure import MeasureField
 from mm1_lab.config.own_connectors import OwnConnectors, read_connectors
-from mm1_lab.config.recipe import Recipe
+from mm1_lab.config.recipe import OF_SCALE, Recipe
 from mm1_lab.config.scale import Scale
 
 Expectation = Literal["greater", "less", "equivalent", "keeps"]
@@ -307,6 +307,9 @@ def _changed(base: Recipe, change: dict[str, Any], where: str, own: OwnConnector
         else:
             changes[path] = value
     for path, value in changes.items():
+        first = path.partition(".")[0]
+        if first not in values and first in OF_SCALE:
+            raise RequestError(f"{where}: {path} is a setting of the scale; write scale.{path}")
         table, key = open_table(values, path, where)
         if isinstance(table.get(key), dict) and isinstance(value, dict):
             value = table[key] | value
