@@ -193,6 +193,8 @@ def _write_scores(study: Study, output: Output) -> list[Table]:
     tables.append(scores.losses_table(study))
     if study.sweep.reproduces == "Table 1":
         tables.append(scores.encoders_table(study))
+    if parameters := scores.parameters_table(study):
+        tables.append(parameters)
     output.csv("table", scores.means(study))
     output.tables("table", *tables)
     return tables

@@ -13,7 +13,9 @@ from analysis.statistics import Interval, one_sample
 from analysis.study import Study
 from analysis.table import MISSING, Table, as_text
 from mm1_lab.config import CHAT, TEXT_CORE, UNPARSED, Measure
+from mm1_lab.formatting import short
 from mm1_lab.results.summary import rows_of
+from mm1_lab.results.trained import summary_of_model
 
 CONTROLS = "Controls"
 CIDER_NOTE = "MM1's metric, which rewards the wording of the references."
@@ -25,6 +27,9 @@ OTHER_DOCUMENTS = (
     "With five views per picture, fewer of the held-out documents fit a row: these arms' losses are those of other, "
     "shorter documents and not comparable with the others."
 )
+
+
+PARAMETERS_NOTE = "Of the models that are evaluated; `mm1-lab plan` has the FLOPs of their training."
 
 
 class Shown(NamedTuple):
@@ -184,6 +189,20 @@ def encoders_table(study: Study) -> Table:
     percent = study.done.assign(**{"retrieval %": 100 * pd.Series(shares, study.done.index, float)})
     means = percent.groupby("arm")[["retrieval %"]].mean().reindex(study.scored)
     return Table("The encoders by themselves, before the trial", means.reset_index(), [ENCODER_NOTE])
+
+
+def parameters_table(study: Study) -> Table | None:
+    """The parameters of the arms' models by part; None if the arms do not differ in them."""
+    rows = []
+    for arm in study.distinct:
+        record = study.records[study.done["fingerprint"][study.done["arm"] == arm].iloc[0]]
+        parts = summary_of_model(record).get("parameters", {})
+        counts = {name: short(count) for name, count in parts.items()}
+        rows.append({"arm": arm} | counts | {"all": short(sum(parts.values()))})
+    frame = pd.DataFrame(rows).fillna(MISSING)
+    if len(frame.drop(columns="arm").drop_duplicates()) < 2:
+        return None
+    return Table("Parameters", frame, [PARAMETERS_NOTE])
 
 
 def scores_by_benchmark(study: Study) -> pd.DataFrame:

@@ -17,15 +17,27 @@ from analysis.judging.verdicts import judge_lessons
 from analysis.law.runs import HELD_OUT, search_runs
 from analysis.measures import measure_rows
 from analysis.pages.axes import axes_table, level_rows
+from analysis.pages.scores import parameters_table
 from analysis.pages.verdicts import unseen_notes
 from analysis.statistics import one_sample
 from analysis.study import read_study
 from analysis.table import to_markdown
 from mm1_lab.cli import main
-from mm1_lab.config import CHAT, Measure
+from mm1_lab.config import CHAT, Measure, parse_count
 from mm1_lab.results.reading import read_records, read_scores, read_variant
 
 STUDY = Path(__file__).parents[2] / "results" / "study" / "mini"
+
+
+def test_parameters_are_shown_where_arms_differ_in_them() -> None:
+    table = parameters_table(read_study(STUDY / "moe"))
+    assert table
+    frame = table.frame.set_index("arm")
+    for _, row in frame.iterrows():
+        *parts, total = map(parse_count, row)
+        assert sum(parts) == pytest.approx(total, rel=0.005)
+    assert frame.loc["experts"].tolist()[1:] == ["273K", "616K", "96.3K", "1.15M"]
+    assert not parameters_table(read_study(STUDY / "sft_data_mix"))
 
 
 def test_arms_of_one_trained_model_are_no_repeats() -> None:
