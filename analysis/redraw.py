@@ -28,7 +28,7 @@ from analysis.pages.overview import write_overview, write_report
 from analysis.pages.published import write_published
 from analysis.pages.verdicts import claims_notes, in_little_room, verdicts_table
 from analysis.proxies import pair_arms
-from analysis.runs import minutes_of
+from analysis.runs import made_with, minutes_of
 from analysis.study import Study
 from analysis.style import styled
 from analysis.table import Table, to_plain
@@ -181,6 +181,7 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
         contrasts=claims,
         tables=tables,
         looks=reached_text(study),
+        made=made_with(study),
         unseen=unseen_conversations(study, rules) if study.manifest.scale != "smoke" else [],
     )
 

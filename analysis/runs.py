@@ -9,6 +9,7 @@ import numpy as np
 
 from analysis.study import Record, Study
 from mm1_lab.config import DecoderStage, EncoderStage, EvaluationStage, MultimodalStage, SftStage
+from mm1_lab.formatting import duration
 
 
 def finished_looks(study: Study) -> tuple[int, ...]:
@@ -87,6 +88,31 @@ def minutes_of(study: Study) -> tuple[float, float]:
     if not pairs:
         return np.nan, np.nan
     return (training / 2 + asking) / pairs / 60, asking / pairs / 60
+
+
+def made_with(study: Study) -> str:
+    """Where the study's trials were scored, with what, and how long all of their stages took; for a paper's statement
+    on reproducibility."""
+    found = defaultdict[str, Counter[str]](Counter)
+    seconds: dict[str, float] = {}
+    records = [study.records[fingerprint] for fingerprint in study.done["fingerprint"].unique()]
+    for record in records:
+        environment = record.get("environment", {})
+        found[""][environment.get("processor") or "an unknown processor"] += 1
+        for library, version in environment.get("versions", {}).items():
+            found[f"{library} "][version] += 1
+        found["mm1-lab "][environment.get("mm1_lab", "")] += 1
+        found["commit "][str(environment.get("commit") or "")[:8]] += 1
+        for kind, key in record["fingerprints"].items():
+            seconds[key] = record["summaries"].get(kind, {}).get("seconds", 0.0)
+        *_, evaluation = record["fingerprints"].values()
+        seconds[evaluation] = record.get("timings", {}).get(EvaluationStage.KIND, {}).get("seconds", 0.0)
+    told = []
+    for name, values in found.items():
+        values.pop("", None)
+        if values:
+            told.append(name + " or ".join(value for value, _ in values.most_common()))
+    return f"Made on {', '.join(told)}; all stages took {duration(sum(seconds.values()))} by their clocks."
 
 
 def mixes_machines(study: Study, arms: Iterable[str]) -> bool:

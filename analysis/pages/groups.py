@@ -53,6 +53,8 @@ class Drawn:
     """Tables by their heading in the report."""
     looks: str
     """Which look a growing sweep has reached."""
+    made: str
+    """Where and with what it was run."""
     unseen: Sequence[str]
     """Conversations in which its tuned base does not see; none at smoke."""
 

@@ -84,9 +84,7 @@ def write_report(out: Path, groups: Sequence[Group], left_out: Sequence[str]) ->
     drawn = [one for group in groups for one in group.drawn]
     templates = environment()
     templates.filters |= {"id": _id, "question": _question, "picture": _picture, "lesson_notes": lesson_notes}
-    text = templates.get_template("report.html.jinja").render(
-        groups=groups, folder=out, commands=[one.command for one in drawn], left_out=left_out
-    )
+    text = templates.get_template("report.html.jinja").render(groups=groups, folder=out, drawn=drawn, left_out=left_out)
     path = out / "report.html"
     write_text(path, text)
     return path

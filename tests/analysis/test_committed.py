@@ -19,6 +19,7 @@ from analysis.measures import measure_rows
 from analysis.pages.axes import axes_table, level_rows
 from analysis.pages.scores import parameters_table
 from analysis.pages.verdicts import unseen_notes
+from analysis.runs import made_with
 from analysis.statistics import one_sample
 from analysis.study import read_study
 from analysis.table import to_markdown
@@ -38,6 +39,25 @@ def test_parameters_are_shown_where_arms_differ_in_them() -> None:
         assert sum(parts) == pytest.approx(total, rel=0.005)
     assert frame.loc["experts"].tolist()[1:] == ["273K", "616K", "96.3K", "1.15M"]
     assert not parameters_table(read_study(STUDY / "sft_data_mix"))
+
+
+def test_a_sweep_says_where_and_with_what_it_was_made() -> None:
+    study = read_study(STUDY / "moe")
+    seconds = {}
+    for record in map(study.records.__getitem__, study.done["fingerprint"]):
+        for kind, summary in record["summaries"].items():
+            seconds[kind, record["config"]["seed"], summary["fingerprint"]] = summary["seconds"]
+        seconds[record["fingerprints"]["evaluation"]] = record["timings"]["evaluation"]["seconds"]
+    versions = "torch 2.13.0+cpu, transformers 5.23.0, lightning 2.6.6, numpy 2.4.6, mm1-lab 0.3.0, commit 59c81256"
+    hours, minutes = divmod(round(sum(seconds.values()) / 60), 60)
+    told = f"Made on Intel(R) Xeon(R) Processor, {versions}; all stages took {hours} h {minutes} min by their clocks."
+    assert made_with(study) == told and told in (STUDY.parent / "summary.md").read_text(encoding="utf-8")
+    unknown = replace(
+        study,
+        records=study.records
+        | {study.done["fingerprint"].iloc[0]: {"fingerprints": {"evaluation": "x"}, "summaries": {}}},
+    )
+    assert made_with(unknown).startswith("Made on Intel(R) Xeon(R) Processor or an unknown processor, ")
 
 
 def test_arms_of_one_trained_model_are_no_repeats() -> None:
