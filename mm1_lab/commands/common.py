@@ -104,8 +104,8 @@ JSON = switch("--json", "print JSON, with the keys in docs/reference.md")
 VARY = (
     repeated(
         "--vary",
-        "SWEEP is a recipe, such as base: vary one of its fields, e.g. image_tokens=64,144, or data_mix.text=0.5,2, in "
-        "a sweep that `run` writes to sweeps/; may be repeated",
+        "SWEEP is a recipe, such as base: vary one of its fields, e.g. image_tokens=64,144, data_mix.text=0.5,2 or "
+        "scale.train.weight_decay=0,0.1, in a sweep that `run` writes to sweeps/; may be repeated",
         "FIELD=VALUE,…",
     ),
     switch("--grid", "with --vary: all combinations, not one field at a time"),
