@@ -21,6 +21,8 @@ def test_the_examples_run_and_scores_are_of_all_finished_trials(place: Place, mo
     captions = lab.load_sweep("data_mix", scale="smoke", only=["captions"])
     scores = lab.run(captions, inline=True)
     assert set(scores["arm"]) == {"base", "captions"} == set(results.scores(captions.folder)["arm"])
+    losses = results.held_out(captions.folder)
+    assert set(losses["arm"]) == {"base", "captions"} and len(losses) == 2 * losses["source"].nunique() == 2 * 4
     blind = lab.load_sweep("data_mix", scale="smoke", only=["base", "blind"])
     with pytest.warns(UserWarning, match=r"^Time is up, with 1 task left; the same command goes on from here\.$"):
         assert set(lab.run(blind, share=True, minutes=1e-4)["arm"]) == {"base", "captions"}

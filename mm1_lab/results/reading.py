@@ -85,6 +85,12 @@ def scores(folder: Path | str) -> pd.DataFrame:
     return read_scores(read_variant(folder))
 
 
+def held_out(folder: Path | str) -> pd.DataFrame:
+    """The losses on held-out documents of a sweep's finished trials, in nats per text token: columns arm, seed,
+    fingerprint, source, loss."""
+    return read_held_out(read_variant(folder))
+
+
 def curves(folder: Path | str) -> pd.DataFrame:
     """The training curves of a sweep's finished trials: columns arm, seed, fingerprint, step, name, value; names of an
     alignment's begin with `align/`. Raises RequestError if it has none, or trials come from a pack, which has no

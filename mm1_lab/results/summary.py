@@ -28,7 +28,8 @@ def benchmark_scores(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:
     """The means over benchmarks that tables show: columns `by`, measure, value. They are the plain means of MM1's
-    section 3.1, and those of families that these exclude; further metrics, with scales of their own, have none."""
+    section 3.1, and those of families that these exclude; further metrics, with scales of their own, have none, and
+    losses are in `held_out`."""
     import pandas as pd
 
     means = benchmark_scores(scores, by)
