@@ -310,10 +310,11 @@ class _Search(Rounds):
         [found] = self.scores(winner)
         [confirmed] = self.scores(winner, confirmation.seeds)
         curse = found - confirmed if self.direction == "maximize" else confirmed - found
+        digits = 4 if self.measure.less_is_better else 2  # of nats, and of points
         return (
             f"| the winner's | found (seeds {searched}) | confirmed (seeds {further}) | curse: what luck added |\n"
             "| --- | --- | --- | --- |\n"
-            f"| {self.measure} | {found:.2f} | {confirmed:.2f} | {curse:z.2f} |"
+            f"| {self.measure} | {found:.{digits}f} | {confirmed:.{digits}f} | {curse:z.{digits}f} |"
         )
 
     def read(self, folder: Path, recipe: Recipe) -> tuple[float, ...]:

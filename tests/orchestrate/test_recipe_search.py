@@ -5,7 +5,8 @@ import os
 import re
 import signal
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import optuna
 import pytest
@@ -14,7 +15,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from mm1_lab.config import RequestError, Trial
+from mm1_lab.config import Measure, Recipe, RequestError, Trial
 from mm1_lab.orchestrate import lr_search, recipe_search
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.planning.plan_text import plan_values
@@ -277,3 +278,13 @@ def test_killed_and_run_again_it_ends_with_a_verdict(place: Place, told: Told, m
     assert "seeds 1000" not in told("compare", "mix_confirmed", "winner", "base", "--scale", "smoke")
     seeds = {row.split(",")[1] for row in (folder.parent / "mix_confirmed" / "trials.csv").read_text().splitlines()[1:]}
     assert seeds == {"1000"}
+
+
+def test_a_loss_is_told_with_more_digits_than_points() -> None:
+    measure = Measure.parse("loss captions")
+    scores = iter([[6.29123], [6.28974]])
+    search = SimpleNamespace(
+        request=SimpleNamespace(seeds=(0,)), scores=lambda *_: next(scores), measure=measure, direction="minimize"
+    )
+    text = recipe_search._Search.told(cast("Any", search), Recipe(), cast("Request", SimpleNamespace(seeds=(1000,))))
+    assert "| loss captions | 6.2912 | 6.2897 | -0.0015 |" in text
