@@ -1,5 +1,6 @@
 """All samples of one source as one memory-mapped data set, split into training and held-out samples."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -96,9 +97,14 @@ class Collection:
             return content
         if path is not None:
             return read_file(file.folder / path)
-        with file.local(self._cache / "copies").open("rb") as tar:
-            tar.seek(image["offset"].as_py())
-            return tar.read(image["length"].as_py())
+        try:
+            with file.local(self._cache / "copies").open("rb") as tar:
+                tar.seek(image["offset"].as_py())
+                read = tar.read(image["length"].as_py())
+                file.check_unchanged(os.fstat(tar.fileno()))  # another picture may be at this offset now
+        except FileNotFoundError:
+            raise file.changed() from None
+        return read
 
     def tokens(self, tokenizer: BackendTokenizer) -> pa.ChunkedArray:
         """The ids of all samples, with -1 for each picture and before each caption of a picture; computed on first use

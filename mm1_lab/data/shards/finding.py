@@ -69,6 +69,14 @@ class File(NamedTuple):
     def identity(self) -> str:
         return short_hash(self.name, self.size, self.version)
 
+    def check_unchanged(self, status: os.stat_result) -> None:
+        """Raises RequestError if a local file is no longer the one that was listed."""
+        if not self.is_remote and (status.st_size, str(status.st_mtime_ns)) != (self.size, self.version):
+            raise self.changed()
+
+    def changed(self) -> RequestError:
+        return RequestError(f"{self.name}: the file changed while it was in use; run the same command again")
+
     def local(self, copies: Path) -> Path:
         """The file, or its copy. Raises RequestError if a remote file cannot be fetched or has changed since listed."""
         if not self.is_remote:

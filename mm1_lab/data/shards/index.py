@@ -74,6 +74,7 @@ def index_file(file: File, cache: Path) -> Shard:
     def make() -> Generator[pa.RecordBatch]:
         local = file.local(cache / "copies")
         about = yield from _build(local, file)
+        file.check_unchanged(local.stat())
         write_text(about_path, json.dumps(about))
         if file.is_remote and local.suffix != ".tar":
             local.unlink(missing_ok=True)  # all of it is in the index
