@@ -60,6 +60,42 @@ def test_show_data_tells_and_draws(everything: Callable[..., Shards], files: Any
 
 
 @pytest.mark.usefixtures("here")
+def test_held_out_pictures_that_another_source_trains_on_are_told(files: Any, told: Told) -> None:
+    """Of files beside tables, whichever way their paths are written."""
+    files.pictures(60, "photos/a")
+    files.rows("plain.jsonl", [{"image": f"{n}.png", "caption": f"picture {n}"} for n in range(60)])
+    files.rows("dense.jsonl", [{"image": f"./a//{n}.png", "caption": f"a long one {n}"} for n in range(60)])
+    turns = [{"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "Green."}]
+    files.rows("llava.jsonl", [{"image": f"a/{n}.png", "conversations": turns} for n in range(0, 60, 2)])
+    files.jsonl("t.jsonl", [files.prose(30, number) for number in range(99)])
+    (files.folder / "link").symlink_to("photos/a")
+    files.yaml(
+        text="t.jsonl",
+        captions={"file": "plain.jsonl", "images": "link"},
+        synthetic={"file": "dense.jsonl", "images": "photos"},
+        instructions={"llava": {"file": "llava.jsonl", "images": "photos"}},
+    )
+    said = told(*COMMAND)
+    data = Shards(Path("data.yaml"), files.folder / "results" / "local" / "store" / "data", files.scale())
+    shown: dict[tuple[str, str], set[int]] = {}
+    for name, one in data.everything.items():
+        for part, samples in {"held": one.held_out, "train": one.train}.items():
+            pictures = [picture for sample in samples.tolist() for picture in one.pictures(sample)]
+            shown[name, part] = {int(picture.pixels(1)[0, 0, 0]) // 4 for picture in pictures}
+    counts = []
+    for held, others in {"captions": ("synthetic", "llava"), "synthetic": ("captions", "llava")}.items():
+        for other in others:
+            key = f"instructions.{other}" if other == "llava" else other
+            counts.append(f"{len(shown[held, 'held'] & shown[key, 'train'])} in {key}")
+    line = f"of captions {', '.join(counts[:2])}; of synthetic {', '.join(counts[2:])}; write paths alike"
+    assert f"\nnote: held-out pictures that another source trains on: {line}" in said
+    planned = told("plan", "data_mix", "--only", "captions+text", "--scale", "smoke", "--data", "data.yaml")
+    assert f"\ndata.yaml: held-out pictures that another source trains on: {line}" in planned
+    files.yaml(text="t.jsonl", captions={"file": "plain.jsonl", "images": "link"})
+    assert "another source trains" not in told(*COMMAND)
+
+
+@pytest.mark.usefixtures("here")
 def test_show_data_checks_benchmarks(files: Any, told: Told, refused: Refused) -> None:
     files.jsonl("t.jsonl", ["a text", "another"])
     files.rows("q.jsonl", [{"question": "two and two", "answers": ["4"]}])

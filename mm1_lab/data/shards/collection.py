@@ -91,6 +91,20 @@ class Collection:
             pictures.append(StoredPicture(name, read, self._decoder, key=(self.key(sample), at)))
         return pictures
 
+    def picture_files(self, samples: Numbers) -> Iterator[str]:
+        """The absolute paths of these samples' pictures, of those that are files of their own."""
+        chosen = np.zeros(len(self), bool)
+        chosen[samples] = True
+        start = 0
+        for shard in self.shards:
+            folder = os.path.realpath(shard.file.folder)
+            for images in shard.samples["images"].chunks:
+                is_chosen = np.repeat(chosen[start : start + len(images)], images.value_lengths().to_numpy())
+                paths = images.flatten().field("path").filter(pa.array(is_chosen))
+                for path in paths.drop_null().to_pylist():
+                    yield os.path.normpath(f"{folder}/{path}")
+                start += len(images)
+
     def _read(self, file: File, image: pa.StructScalar) -> bytes:
         content, path = image["content"].as_py(), image["path"].as_py()
         if content is not None:

@@ -27,6 +27,8 @@ BATCH = 64
 """Rows of a Parquet file that are converted to plain values at once; few, as they may hold pictures."""
 LONGEST_LINE = 256 << 20
 """Bytes of a line; a small compressed file may hold one that no memory does."""
+PIECE = 16 << 20
+"""Characters of a JSON array that are decoded at once, at least."""
 BETWEEN = re.compile(r"[\s,]*")
 """What stands between the values of a JSON array."""
 csv.field_size_limit(sys.maxsize)  # by default 128 KiB; texts that are too long are left out and counted
@@ -142,20 +144,32 @@ def _json(path: Path, wanted: Collection[str]) -> FileRows:
     if not start.startswith(b"["):
         yield from _json_lines(path, wanted)
         return
-    text = path.read_text(encoding="utf-8-sig")
-    # object by object, as all of them take several times the file's size
+    # entry by entry and piece by piece: a whole file takes up to five times its size, its values still more
     decoder = json.JSONDecoder()
-    at = text.index("[") + 1
-    number = 0
-    while True:
-        at = BETWEEN.match(text, at).end()  # type: ignore[union-attr]
-        if text[at : at + 1] == "]":
-            if text[at + 1 :].strip():
-                raise ValueError("goes on after the end of its array")
-            return
-        row, at = decoder.raw_decode(text, at)
-        yield f"entry {number}", _as_object(row)
-        number += 1
+    with path.open(encoding="utf-8-sig") as stream:
+        text = stream.read(PIECE)
+        at = text.index("[") + 1
+        number = before = 0
+        while True:
+            at = BETWEEN.match(text, at).end()  # type: ignore[union-attr]
+            if text[at : at + 1] == "]":
+                if (text[at + 1 :] + stream.read()).strip():
+                    raise ValueError("goes on after the end of its array")
+                return
+            wrong = ""
+            try:
+                row, end = decoder.raw_decode(text, at)
+            except json.JSONDecodeError as error:
+                wrong, end = f"{error.msg} at character {before + error.pos}", len(text)
+            if end == len(text) and (more := stream.read(max(PIECE, end - at))):  # the entry may go on
+                before += at
+                text, at = text[at:] + more, 0
+                continue
+            if wrong:
+                raise ValueError(wrong)
+            yield f"entry {number}", _as_object(row)
+            at = end
+            number += 1
 
 
 def _parse_object(text: bytes) -> Fields | Broken:
