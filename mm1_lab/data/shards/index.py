@@ -17,7 +17,7 @@ from mm1_lab.config import RequestError, canonical_json
 from mm1_lab.data.pixels import BROKEN_SHARE, files_apart
 from mm1_lab.data.shards.finding import File, make_once, short_hash
 from mm1_lab.data.shards.readers import READERS, Image, LeftOut, Sample
-from mm1_lab.data.shards.tables import Broken, Fields, read_rows
+from mm1_lab.data.shards.tables import PICTURES, Broken, Fields, read_rows
 from mm1_lab.data.types import Answer
 from mm1_lab.files import load_json, write_text
 from mm1_lab.formatting import without_secrets
@@ -164,6 +164,8 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
     if total == left_out.total():
         reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items()) or "it is empty"
         needs = " and ".join(columns[field][0] for field in required)
+        if left_out["no image"] and path.suffix == ".tar":
+            needs += f"; pictures in a tar end in {', '.join(PICTURES)}"
         raise RequestError(f"{file.name}: contains no usable {file.reader} ({reasons}); each needs {needs}")
     return {"digest": digest.hexdigest(), "left_out": dict(sorted(left_out.items())), "notes": notes}
 

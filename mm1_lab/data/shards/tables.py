@@ -29,6 +29,7 @@ LONGEST_LINE = 256 << 20
 """Bytes of a line; a small compressed file may hold one that no memory does."""
 PIECE = 16 << 20
 """Characters of a JSON array that are decoded at once, at least."""
+NOT_UTF_8 = "is not UTF-8 text; save it in that encoding"
 BETWEEN = re.compile(r"[\s,]*")
 """What stands between the values of a JSON array."""
 csv.field_size_limit(sys.maxsize)  # by default 128 KiB; texts that are too long are left out and counted
@@ -71,6 +72,9 @@ def read_rows(path: Path, name: str, columns: Columns, required: Collection[str]
         raise RequestError(
             f"{name}{where}: a line has more than {LONGEST_LINE >> 20} MB; write a document on each line"
         ) from None
+    except UnicodeDecodeError:
+        where = f" after {place}" if place else ""
+        raise RequestError(f"{name}{where}: {NOT_UTF_8}") from None
     except Exception as error:  # each library has kinds of its own for damaged files
         where = f" after {place}" if place else ""
         raise RequestError(
@@ -127,7 +131,7 @@ def _csv(path: Path, _: object) -> FileRows:
         if None in row:
             broken = Broken("has more fields than the first line; quote texts that contain commas")
         elif any(text and sound(text) != text for text in row.values()):
-            broken = Broken("is not UTF-8 text")
+            broken = Broken(NOT_UTF_8)
         yield f"line {table.line_num}", broken or row
 
 
@@ -175,6 +179,8 @@ def _json(path: Path, wanted: Collection[str]) -> FileRows:
 def _parse_object(text: bytes) -> Fields | Broken:
     try:
         return _as_object(json.loads(text.decode("utf-8-sig")))
+    except UnicodeDecodeError:
+        return Broken(NOT_UTF_8)
     except (ValueError, RecursionError) as error:  # also for huge numbers and deep nesting
         return Broken(f"is not JSON ({first_line(error)})")
 
@@ -228,7 +234,7 @@ def _tar_row(
         try:
             row["caption"] = _content(members[".txt"], stream).decode("utf-8-sig")
         except UnicodeDecodeError:
-            return Broken("KEY.txt is not UTF-8 text")
+            return Broken(f"KEY.txt {NOT_UTF_8}")
     return row | {"key": key, "image": image and (image.offset_data, image.size)}
 
 
