@@ -96,6 +96,23 @@ def test_held_out_pictures_that_another_source_trains_on_are_told(files: Any, to
 
 
 @pytest.mark.usefixtures("here")
+def test_files_that_are_listed_twice_are_told(files: Any, told: Told) -> None:
+    files.captions("good.tar", range(40))
+    (files.folder / "copy.tar").write_bytes((files.folder / "good.tar").read_bytes())
+    files.jsonl("t.jsonl", [files.prose(30, number) for number in range(99)])
+    files.yaml(text=["t.jsonl"], captions=["good.tar"])
+    once = told(*COMMAND)
+    assert "left out" not in once
+    files.yaml(text=["t.jsonl", "t.jsonl"], captions=["good.tar", "copy.tar", "*.tar"])
+    said = told(*COMMAND)
+    line = "captions: left out: 3 files with the content of another; weigh sources by data_mix, instruction sets by"
+    assert f"\nnote: {line}" in said and "\nnote: text: left out: 1 file with the content" in said
+    assert set(once.splitlines()) < set(said.splitlines()), "the same documents and rows"
+    planned = told("plan", "data_mix", "--only", "captions+text", "--scale", "smoke", "--data", "data.yaml")
+    assert f"\ndata.yaml: {line}" in planned
+
+
+@pytest.mark.usefixtures("here")
 def test_show_data_checks_benchmarks(files: Any, told: Told, refused: Refused) -> None:
     files.jsonl("t.jsonl", ["a text", "another"])
     files.rows("q.jsonl", [{"question": "two and two", "answers": ["4"]}])

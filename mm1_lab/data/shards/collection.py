@@ -44,6 +44,8 @@ class Collection:
         self.digests = sorted(by_digest)
         """What identifies the samples."""
         self.shards = [by_digest[digest] for digest in self.digests]
+        self.copies = len(shards) - len(self.shards)
+        """How many files are not read, as others are equal."""
         self._starts = np.cumsum([0, *(len(shard.samples) for shard in self.shards)])
         self.table = pa.concat_tables([shard.samples for shard in self.shards])
         self._columns = dict(zip(self.table.column_names, self.table.columns, strict=True))

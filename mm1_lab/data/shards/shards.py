@@ -152,7 +152,16 @@ class Shards:
             )
         return self.collections[name]
 
-    def held_out_and_trained_on(self) -> list[str]:
+    def doubts(self) -> list[str]:
+        """What is to be told before the data are trained on."""
+        lines = []
+        for name, collection in self.everything.items():
+            if collection.copies:
+                copies = f"{counted(collection.copies, 'file')} with the content of another"
+                lines.append(f"{name}: left out: {copies}; weigh sources by data_mix, instruction sets by `weight`")
+        return [*lines, *self._held_out_and_trained_on()]
+
+    def _held_out_and_trained_on(self) -> list[str]:
         """What is to be told of captioned pictures, files of their own, that are held out of one source while another
         trains on them: their keys are paths as they are written, and those of conversations hold texts, too."""
         held = {name: set(one.picture_files(one.held_out)) for name, one in self.everything.items()}
@@ -208,12 +217,12 @@ class Shards:
                     "  note: nothing is held out, so there is no held-out loss; at least four documents with different "
                     "keys are needed"
                 )
-        yield from (f"note: {line}" for line in self.held_out_and_trained_on())
+        yield from (f"note: {line}" for line in self.doubts())
 
 
 def _index_much(files: Iterable[list[File]], cache: Path) -> None:
     """Indexes those of the files that are new here, by a process a core, if they are large."""
-    new = [file for own in files for file in own if not index_path(file, cache).exists()]
+    new = dict.fromkeys(file for own in files for file in own if not index_path(file, cache).exists())
     size = sum(file.size for file in new)
     if size > MUCH:
         print(f"reading {counted(len(new), 'file')} of {short(size, 'B')} (once)", file=sys.stderr, flush=True)

@@ -333,8 +333,8 @@ class Request:
         return lines
 
     def doubtful_data(self) -> list[str]:
-        """What is to be told of users' data if trials are missing: of held-out pictures that another source trains on,
-        and of held-out captions that do not fit what the missing trials' models read."""
+        """What is to be told of users' data if trials are missing, and of held-out captions that do not fit what their
+        models read."""
         missing = [trial.evaluation for trial in self.trials if not self.ledger.has_scores(trial.fingerprint)]
         if not (self.data_path and missing):
             return []
@@ -343,8 +343,8 @@ class Request:
 
         data = self.open_data()
         assert isinstance(data, Shards)
-        held_out = [f"{self.data_path}: {line}" for line in data.held_out_and_trained_on()]
-        return [*held_out, *long_captions(missing, self.scale.evaluate, data)]
+        doubts = [f"{self.data_path}: {line}" for line in data.doubts()]
+        return [*doubts, *long_captions(missing, self.scale.evaluate, data)]
 
     def _means_cider(self, shots: int | None) -> bool:
         """Whether the mean over benchmarks with images, at so many shots or all, is of CIDEr and other metrics."""
