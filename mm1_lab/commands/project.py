@@ -41,7 +41,6 @@ def show_data(options: argparse.Namespace) -> int:
         from mm1_lab.weights.pretrained import HuggingFace
 
         ledger = Ledger(RESULTS, options.store)
-        ledger.check_writable()
         of_recipe, of_scale = split_settings(options.set)
         scale = find_scale(options.scale or "mini", of_scale)
         recipe = override(Recipe(), of_recipe)

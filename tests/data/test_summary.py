@@ -113,6 +113,26 @@ def test_files_that_are_listed_twice_are_told(files: Any, told: Told) -> None:
 
 
 @pytest.mark.usefixtures("here")
+def test_a_store_that_one_may_only_read_is_enough_for_data_that_are_indexed(
+    files: Any, told: Told, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.jsonl("t.jsonl", ["a text", "another"])
+    files.yaml(text="t.jsonl")
+    (files.folder / "file").write_text("precious")
+    assert "file/store/data/index: cannot be written to (Not a dir" in refused(*COMMAND, "--store", "file/store")
+    said = told(*COMMAND)
+
+    def lack(folder: Path) -> str:  # permissions do not hold for root
+        return f"{folder}: cannot be written to"
+
+    monkeypatch.setattr("mm1_lab.data.shards.finding.why_not_writable", lack)
+    monkeypatch.setattr("mm1_lab.data.tokenizers.why_not_writable", lack)
+    assert told(*COMMAND) == said
+    files.jsonl("t.jsonl", ["a text", "a third"])
+    assert "results/local/store/data/index: cannot be written to" in refused(*COMMAND)
+
+
+@pytest.mark.usefixtures("here")
 def test_show_data_checks_benchmarks(files: Any, told: Told, refused: Refused) -> None:
     files.jsonl("t.jsonl", ["a text", "another"])
     files.rows("q.jsonl", [{"question": "two and two", "answers": ["4"]}])

@@ -19,7 +19,7 @@ import fsspec
 
 from mm1_lab.config import RequestError
 from mm1_lab.data.shards.tables import ENDINGS
-from mm1_lab.files import expanded, locked, new_file
+from mm1_lab.files import expanded, locked, new_file, why_not_writable
 from mm1_lab.formatting import first_line
 
 HUB = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([\w.-]+))?")
@@ -37,9 +37,12 @@ def short_hash(*values: object) -> str:
 
 
 def make_once(path: Path, make: Callable[[Path], None]) -> None:
-    """Has `make` write `path` if it is missing: in one process, on whatever node, while others wait at its lock."""
+    """Has `make` write `path` if it is missing: in one process, on whatever node, while others wait at its lock. Raises
+    RequestError if its folder cannot be written to."""
     if path.exists():
         return
+    if lack := why_not_writable(path.parent):
+        raise RequestError(lack)
     with locked(path.parents[1] / "locks" / f"{path.parent.name}-{path.stem[:2]}.lock"):
         if not path.exists():
             with new_file(path) as temporary:
