@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from analysis.pages.cards import write_data_sheet
-from mm1_lab.data.shards import Shards
+from mm1_lab.data.shards import Shards, collection, shards
 from mm1_lab.orchestrate.data_samples import _sample
 from tests.conftest import Flat, Refused, Told
 
@@ -130,6 +130,24 @@ def test_a_store_that_one_may_only_read_is_enough_for_data_that_are_indexed(
     assert told(*COMMAND) == said
     files.jsonl("t.jsonl", ["a text", "a third"])
     assert "results/local/store/data/index: cannot be written to" in refused(*COMMAND)
+
+
+@pytest.mark.usefixtures("here")
+def test_what_takes_long_is_told_as_it_begins(files: Any, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        files.jsonl(f"t-{number}.jsonl", [files.prose(30, 100 * number + n) for n in range(40)])
+    files.yaml(text="t-*.jsonl")
+    monkeypatch.setattr(collection, "TELLING_SECONDS", 0.0)
+    much = "training the tokenizer on {} documents (once)\ntokenising text: file 1 of 3 (once)\n"
+    assert "(once)" not in told(*COMMAND)
+    files.jsonl("t-2.jsonl", [files.prose(30, 5_000 + n) for n in range(40)])
+    for module in (collection, shards):
+        monkeypatch.setattr(module, "MUCH_TEXT", 1_000)
+    said = told(*COMMAND)
+    documents = re.search(r"120 documents in 3 files, (\d+) held out", said)
+    assert documents and much.format(120 - int(documents[1])) in said
+    assert "tokenising text: file 3 of 3 (once)\n" in said
+    assert "(once)" not in told(*COMMAND)
 
 
 @pytest.mark.usefixtures("here")

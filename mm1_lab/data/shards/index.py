@@ -59,6 +59,11 @@ class Shard(NamedTuple):
     notes: list[str]
     """What is said of broken rows and missing pictures."""
 
+    @property
+    def text_size(self) -> int:
+        """Bytes of its texts."""
+        return self.samples["texts"].nbytes
+
 
 def index_path(file: File, cache: Path) -> Path:
     what = short_hash(INDEX_VERSION, file.reader, LONGEST, file.image, file.text, file.identity)

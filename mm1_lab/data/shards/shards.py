@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale, nearest
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.pixels import BROKEN_SHARE, DECODING_VERSION, LARGEST_PICTURE, ImageDecoder, decode, decodes
-from mm1_lab.data.shards.collection import PICTURE, Collection, Numbers
+from mm1_lab.data.shards.collection import MUCH_TEXT, PICTURE, Collection, Numbers
 from mm1_lab.data.shards.datafile import DataFile, read_data_file, set_key
 from mm1_lab.data.shards.finding import File, short_hash
 from mm1_lab.data.shards.index import LONGEST, index_file, index_path
@@ -58,7 +58,7 @@ class Shards:
         """All sources, keyed as in `DataFile.all_named`."""
         for name, own in files.items():
             shards = [index_file(file, cache) for file in own]
-            self.everything[name] = Collection(shards, cache, ImageDecoder(content.pictures))
+            self.everything[name] = Collection(name, shards, cache, ImageDecoder(content.pictures))
             named = [file.image for file in own if file.image]
             if named and not len(pc.list_flatten(self.everything[name].table["images"])):  # texts need not mark places
                 raise RequestError(f"{path}: {name}: no row has a picture in a column {named[0]!r}; which one has?")
@@ -89,6 +89,9 @@ class Shards:
         return bpe_tokenizer(self._training_text(), self._vocabulary, folder)
 
     def _training_text(self) -> Iterator[str]:
+        if sum(shard.text_size for one in self.collections.values() for shard in one.shards) > MUCH_TEXT:
+            documents = sum(min(len(one.train), TOKENIZER_TEXTS) for one in self.collections.values())
+            print(f"training the tokenizer on {documents:,} documents (once)", file=sys.stderr, flush=True)
         for collection in self.collections.values():
             for sample in collection.train[:TOKENIZER_TEXTS].tolist():
                 yield from filter(None, collection.texts(sample))
