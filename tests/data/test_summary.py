@@ -164,6 +164,20 @@ def test_show_data_checks_benchmarks(files: Any, told: Told, refused: Refused) -
     assert "q.jsonl: cannot be read" in refused(*COMMAND)
 
 
+@pytest.mark.usefixtures("here")
+def test_show_data_tells_of_prompts_that_plan_refuses(files: Any, told: Told) -> None:
+    files.captions("c.tar", range(60))
+    files.jsonl("t.jsonl", [files.prose(30, number) for number in range(99)])
+    files.rows("q.jsonl", [{"question": files.prose(300, 7_000), "answers": ["4"]}])
+    long = {"questions": "q.jsonl", "metric": "exact", "shots": [0]}
+    files.yaml(text="t.jsonl", captions="c.tar", benchmarks={"long": long})
+    plan = ("plan", "data_mix", "--only", "captions+text", "--scale", "smoke", "--data", "data.yaml")
+    refusal = told(*plan, code=2).partition("mm1-lab: ")[2]
+    assert refusal.startswith("benchmark 'long': a question after 0 demonstrations takes")
+    assert f"\n  note: {refusal}" in told(*COMMAND)
+    assert "  note: " not in told(*COMMAND, "--set", "sequence_length=2048")
+
+
 def test_texts_with_dollar_signs_are_drawn_as_they_are_and_broken_pictures_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
