@@ -12,8 +12,6 @@ from mm1_lab.results.summary import headline
 from mm1_lab.train.progress import Progress
 
 TELLING_SECONDS = 30.0
-LONG_REASON = 200
-"""Characters of a failure's reason that are printed at each attempt: all of it is printed at the end."""
 LEAST_SECONDS, LEAST_SHARE, ENOUGH_SECONDS = 10.0, 0.03, 300.0
 """The time that is left is not extrapolated before so many seconds, nor from less than a share of the work unless this
 took some minutes: first steps are slow."""
@@ -93,10 +91,8 @@ class Display(Observer):
         self.worked[task.key] = 0.0
         self.since.pop(task.key, None)
         kind = outcome.kind if outcome.kind != "out of memory" else "failed"
-        reason = outcome.reason
-        if len(reason) > LONG_REASON:
-            reason = f"{reason[:LONG_REASON]} …"
-        self.line(f"{kind:9} {task.label}: {reason}" + (" (will retry)" if again else ""))
+        told = f"{outcome.in_short} (will retry)" if again else outcome.reason
+        self.line(f"{kind:9} {task.label}: {told}")
 
     def line(self, text: str) -> None:
         print(text, file=self.out, flush=True)
