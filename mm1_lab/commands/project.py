@@ -11,7 +11,6 @@ from mm1_lab.config import (
     DataIdentity,
     DataMix,
     EvaluationStage,
-    PretrainedModels,
     Recipe,
     RequestError,
     Scale,
@@ -56,15 +55,14 @@ def show_data(options: argparse.Namespace) -> int:
         scale = find_scale(options.scale or "mini", of_scale)
         recipe = override(Recipe(), of_recipe)
         content = DataFile.read(options.data)
-        models = HuggingFace()
         tokenizer = None
         if content.tokenizer == "bpe":  # then that of the recipe's decoder, by default the scale's base, if pre-trained
-            tokenizer = decoders_tokenizer({"base": recipe}, scale, models)
+            tokenizer = decoders_tokenizer({"base": recipe}, scale, HuggingFace())
         scale = with_benchmarks(scale, options.data, content, tokenizer, ledger.data_cache)
         data = Shards(options.data, ledger.data_cache, scale, tokenizer)
         for line in data.summary():
             print(line)
-        asked = _evaluation(recipe, scale, data.identity, models)
+        asked = _evaluation(recipe, scale, data.identity)
         for config in scale.benchmarks:
             benchmark = build_benchmark(config, scale.evaluate, data.tokenizer, ledger.data_cache)
             check_answers(benchmark, data.tokenizer)
@@ -79,12 +77,16 @@ def show_data(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _evaluation(recipe: Recipe, scale: Scale, data: DataIdentity, models: PretrainedModels) -> EvaluationStage | None:
-    """The evaluation of a model of the recipe, trained on whatever the data have; None if it cannot be trained so."""
+def _evaluation(recipe: Recipe, scale: Scale, data: DataIdentity) -> EvaluationStage | None:
+    """The evaluation of a model of the recipe, trained on whatever the data have; None if it cannot be trained so, or
+    if a pre-trained part of it is not on this machine."""
+    from mm1_lab.weights.pretrained import HuggingFace
+
+    models = HuggingFace()
+    models.fetches = False
     try:
         mix = DataMix.model_validate(dict.fromkeys(data.sources, 1.0))
-        recipe = recipe.model_copy(update={"data_mix": mix})
-        return resolve("base", recipe, scale, 0, data, models).evaluation
+        return resolve("base", recipe.model_copy(update={"data_mix": mix}), scale, 0, data, models).evaluation
     except (RequestError, ValueError):  # of `run` to tell
         return None
 
