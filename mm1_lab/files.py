@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -97,6 +98,18 @@ def write_bytes(path: Path, data: bytes) -> None:
     except OSError as error:
         error.filename = str(path)  # a full disk is reported without one, a read-only one with the temporary file's
         raise
+
+
+def why_not_writable(folder: Path) -> str:
+    """Why the folder, which is made if necessary, cannot be written to, and what to do; empty if it can."""
+    try:
+        str(folder).encode()  # libraries that write weights and scores take no other paths
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except (OSError, UnicodeEncodeError) as error:
+        reason = getattr(error, "strerror", "its name is not in UTF-8") or error
+        return f"{folder}: cannot be written to ({reason}); choose another folder"
+    return ""
 
 
 @contextmanager

@@ -7,7 +7,16 @@ from shlex import quote
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, option, switch
-from mm1_lab.config import Recipe, RequestError, override
+from mm1_lab.config import (
+    DataIdentity,
+    DataMix,
+    EvaluationStage,
+    Recipe,
+    RequestError,
+    Scale,
+    override,
+    resolve,
+)
 from mm1_lab.files import PACKAGE, PARTS, RESULTS, SHIPPED, here_or_shipped, write_text
 from mm1_lab.formatting import counted, short
 from mm1_lab.orchestrate.planning.finding import decoders_tokenizer, find_scale, split_settings
@@ -35,13 +44,13 @@ def show_data(options: argparse.Namespace) -> int:
     if options.data:
         from mm1_lab.data.shards import Shards
         from mm1_lab.data.shards.datafile import DataFile
-        from mm1_lab.evaluate.fitting import check_answers
+        from mm1_lab.evaluate.fitting import check_answers, too_long
         from mm1_lab.evaluate.named import build_benchmark
+        from mm1_lab.evaluate.prompts import PromptWriter
         from mm1_lab.orchestrate.planning.request import with_benchmarks
         from mm1_lab.weights.pretrained import HuggingFace
 
         ledger = Ledger(RESULTS, options.store)
-        ledger.check_writable()
         of_recipe, of_scale = split_settings(options.set)
         scale = find_scale(options.scale or "mini", of_scale)
         recipe = override(Recipe(), of_recipe)
@@ -53,16 +62,33 @@ def show_data(options: argparse.Namespace) -> int:
         data = Shards(options.data, ledger.data_cache, scale, tokenizer)
         for line in data.summary():
             print(line)
+        asked = _evaluation(recipe, scale, data.identity)
         for config in scale.benchmarks:
             benchmark = build_benchmark(config, scale.evaluate, data.tokenizer, ledger.data_cache)
             check_answers(benchmark, data.tokenizer)
             print(f"benchmark {benchmark.name}: {benchmark.note}")
+            if asked and (lack := too_long(benchmark, asked, PromptWriter.of(asked, data.tokenizer))):
+                print(f"  note: {lack}")
         title, samples = str(options.data), list(data_samples(data))
     else:
         title, samples = "The miniature world", list(world_samples())
     write_data_sheet(out, title, samples)
     print(out)
     return DONE
+
+
+def _evaluation(recipe: Recipe, scale: Scale, data: DataIdentity) -> EvaluationStage | None:
+    """The evaluation of a model of the recipe, trained on whatever the data have; None if it cannot be trained so, or
+    if a pre-trained part of it is not on this machine."""
+    from mm1_lab.weights.pretrained import HuggingFace
+
+    models = HuggingFace()
+    models.fetches = False
+    try:
+        mix = DataMix.model_validate(dict.fromkeys(data.sources, 1.0))
+        return resolve("base", recipe.model_copy(update={"data_mix": mix}), scale, 0, data, models).evaluation
+    except (RequestError, ValueError):  # of `run` to tell
+        return None
 
 
 @command("--results results/local", opt.IN_RESULTS, opt.STORE)

@@ -19,7 +19,7 @@ from tokenizers.trainers import BpeTrainer
 
 from mm1_lab.config import RequestError, canonical_json
 from mm1_lab.data.preprocessing import IMAGE
-from mm1_lab.files import load_json, new_file
+from mm1_lab.files import load_json, new_file, why_not_writable
 from mm1_lab.formatting import first_line
 
 SPECIAL = {"pad": "<pad>", "begin": "<begin>", "end": "<end>", "image": IMAGE}
@@ -71,10 +71,13 @@ class BackendTokenizer:
 def bpe_tokenizer(texts: Iterable[str], size: int, folder: Path) -> BackendTokenizer:
     """Loads `folder/tokenizer.json`; if missing, trains byte-level BPE of up to `size` entries on `texts` and saves it.
 
-    Training is deterministic. The 256 bytes and the special tokens need 260 entries.
+    Training is deterministic. The 256 bytes and the special tokens need 260 entries. Raises RequestError if the folder
+    cannot be written to.
     """
     path = folder / "tokenizer.json"
     if not path.exists():
+        if lack := why_not_writable(folder):
+            raise RequestError(lack)
         backend = Backend(BPE())
         backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
         backend.decoder = ByteLevelDecoder()

@@ -79,16 +79,24 @@ def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache
         for config in stage.benchmarks:
             benchmark = build_benchmark(config, stage.settings, tokenizer, cache)
             check_answers(benchmark, tokenizer)
-            shots = max(benchmark.shots_at(stage.settings))
-            length = longest_prompt(writer, benchmark, shots)
-            if length > most:
-                fewer = "fewer shots (the benchmark's own `shots`, or --set evaluate.shots=[…]), " if shots else ""
-                raise RequestError(
-                    f"benchmark {benchmark.name!r}: a question after {shots} demonstrations takes {length} tokens, "
-                    f"with {stage.model.picture_tokens} per picture and {benchmark.new_tokens} for the answer, but the "
-                    f"decoder reads at most {most}; use {fewer}fewer `new_tokens` of the benchmark, or a larger "
-                    f"{'sft.' if stage.model.tuned else ''}sequence_length"
-                )
+            if lack := too_long(benchmark, stage, writer):
+                raise RequestError(lack)
+
+
+def too_long(benchmark: Benchmark, stage: EvaluationStage, writer: PromptWriter) -> str:
+    """Why the stage's model cannot read the benchmark's longest prompt, and what to do; empty if it can."""
+    most = context_length(stage.model)
+    shots = max(benchmark.shots_at(stage.settings))
+    length = longest_prompt(writer, benchmark, shots)
+    if length <= most:
+        return ""
+    fewer = "fewer shots (the benchmark's own `shots`, or --set evaluate.shots=[…]), " if shots else ""
+    return (
+        f"benchmark {benchmark.name!r}: a question after {shots} demonstrations takes {length} tokens, "
+        f"with {stage.model.picture_tokens} per picture and {benchmark.new_tokens} for the answer, but the "
+        f"decoder reads at most {most}; use {fewer}fewer `new_tokens` of the benchmark, or a larger "
+        f"{'sft.' if stage.model.tuned else ''}sequence_length"
+    )
 
 
 def long_captions(stages: Iterable[EvaluationStage], settings: EvaluationSettings, data: Shards) -> list[str]:

@@ -54,7 +54,11 @@ def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Sha
     metric = opened.metric or format_of(opened).metric
     known = [name for name, one in METRICS.items() if one.named]
     if not metric:
-        raise RequestError(f"{where}: the format {opened.format} needs the key 'metric'")
+        lack = f"the format {opened.format} needs the key 'metric'"
+        if config.name not in FORMATS and not config.format:
+            read_as = f"{config.name!r} is no built-in format and is read as jsonl"
+            lack = f"{read_as}; {lack}, and others run in lmms-eval (docs/your-own-model.md)"
+        raise RequestError(f"{where}: {lack}")
     if metric not in known:
         raise RequestError(f"{where}: there is no metric {metric!r}{nearest(metric, known)}")
     examples = _open_demonstrations(opened, folder, f"{where}.demonstrations")

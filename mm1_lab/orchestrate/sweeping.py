@@ -80,7 +80,7 @@ class Round:
             log = request.ledger.failure_file(key, "log")
             remedy = f"; {DIVERGED}" if outcome.kind == "diverged" else ""
             where = f" ({log})" if log.exists() else ""
-            print(f"{outcome.kind}: {plan.tasks[key].label}: {outcome.reason}{remedy}{where}")
+            print(f"{outcome.kind}: {plan.tasks[key].label}: {outcome.in_short}{remedy}{where}")
         for key, cause in work_list.blocked.items():
             print(f"blocked: {plan.tasks[key].label} waits for {plan.tasks[cause].label}")
         if any(outcome.kind != "diverged" for outcome in work_list.failed.values()):

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab import files
@@ -56,13 +55,8 @@ class Ledger:
     def check_writable(self) -> None:
         """Creates both folders if necessary. Raises RequestError if one cannot be written to."""
         for folder in (self.results, self.store):
-            try:
-                str(folder).encode()  # libraries that write weights and scores take no other paths
-                folder.mkdir(parents=True, exist_ok=True)
-                TemporaryFile(dir=folder).close()
-            except (OSError, UnicodeEncodeError) as error:
-                reason = getattr(error, "strerror", "its name is not in UTF-8") or error
-                raise RequestError(f"{folder}: cannot be written to ({reason}); choose another folder") from None
+            if lack := files.why_not_writable(folder):
+                raise RequestError(lack)
 
     # Weights
 

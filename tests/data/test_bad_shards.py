@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import os
 import random
 import shutil
@@ -60,7 +61,7 @@ def test_files_that_are_cut_off(files: Any) -> None:
         ({"a.png": b"", "a.json": b'{"caption":', "a.txt": b"a"}, r"c\.tar, a: KEY\.json is not JSON"),
         ({"a.png": b"", "a.txt": b"\xff\xfe"}, r"c\.tar, a: KEY\.txt is not UTF-8"),
         ({"a.png": b"a", "a.json": b"{}"}, r"c\.tar: contains no usable pairs \(1 without a caption\)"),
-        ({"a.txt": b"a caption"}, r"pairs \(1 no image\); each needs image and caption$"),
+        ({"a.txt": b"a caption"}, r"pairs \(1 no image\); each needs image and caption; .+\.jpg, \.j"),
         ({"a.1.png": b"a", "a.1.txt": b"a"}, r"c\.tar, a: goes on with '\.1\.png', but keys end at the first dot"),
         ({}, r"c\.tar: contains no usable pairs \(it is empty\)"),
     ],
@@ -94,6 +95,7 @@ def test_a_parquet_with_wrong_content(files: Any, source: str, columns: dict[str
     ("line", "message"),
     [
         (b'{"text": "cut o', r"t\.jsonl, line 3: is not JSON"),
+        ('{"text": "ä"}'.encode("latin-1"), r"t\.jsonl, line 3: is not UTF-8 text; save it in that encoding; 1 of 3"),
         (b'["text"]', r"t\.jsonl, line 3: must be a JSON object, but is a list; 1 of 3 rows are broken; repair or"),
         (b"[" * 100_000, r"t\.jsonl, line 3: is not JSON \(.{,200}\); 1 of 3 rows"),
         (b'{"text": ' + b"7" * 6_000 + b"}", r"t\.jsonl, line 3: is not JSON \(Exceeds the limit"),
@@ -102,6 +104,24 @@ def test_a_parquet_with_wrong_content(files: Any, source: str, columns: dict[str
 def test_a_line_that_is_not_text(files: Any, line: bytes, message: str) -> None:
     (files.folder / "t.jsonl").write_bytes(b'{"text": "good"}\n\n' + line + b'\n{"text": "good"}\n')
     files.refused(message, text=["t.jsonl"])
+
+
+def test_a_json_array_is_read_piece_by_piece(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["short", "ä" * 40, 'a quote " and a bracket ] and a \\', "wide 😀" * 9, ""]
+    path = files.folder / "t.json"
+    whole = "\ufeff [" + " ,\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts) + "]\n "
+    for piece in (3, 8, 21, 1000):
+        monkeypatch.setattr(tables, "PIECE", piece)
+        path.write_text(whole, encoding="utf-8")
+        assert [row["text"] for _, row in tables.read_rows(path, "t", {"text": ("text",)}, ())] == texts
+        path.write_text(whole.rstrip()[:-1], encoding="utf-8")
+        files.refused(r"t\.json: .* after entry 4 \(Expecting value at character \d+\)", text="t.json")
+        path.write_text(whole.replace("wide", '"'), encoding="utf-8")
+        files.refused(rf"entry 2 \(Expecting .+ at character {whole.index('wide') + 1}\)", text="t.json")
+        path.write_text(whole, encoding="utf-16")
+        files.refused(r"t\.json, line 1: is not UTF-8 text", text="t.json")
+        path.write_bytes(whole.replace("ä", "a").replace("😀", "ü").removeprefix("\ufeff").encode("latin-1"))
+        files.refused(r"t\.json.*: is not UTF-8 text; save it", text="t.json")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from mm1_lab.data.packing import Packer
 from mm1_lab.data.shards import Shards
 from mm1_lab.data.shards import rows as shard_rows
 from mm1_lab.data.shards.collection import PICTURE
+from mm1_lab.data.shards.finding import find
+from mm1_lab.data.shards.index import index_file
 from mm1_lab.data.types import BrokenPicture, Document, Limits
 from mm1_lab.train.decoder_stage import TextBatches
 from mm1_lab.train.encoder_stage import StepPairs
@@ -230,6 +232,33 @@ def test_captions_from_json_and_failed_downloads(files: Any) -> None:
     data = files.open(captions={"file": "c.tar", "text": "alt"})
     assert [document.text for row in epoch(data.source("captions", 0), 0) for document in row] == ["from JSON"]
     assert data.collection("captions").left_out() == {"no image": 11, "without a caption": 1}
+
+
+def test_a_tar_that_is_replaced_while_it_is_open_shows_no_wrong_picture(files: Any) -> None:
+    path = files.captions("c.tar", range(40))
+    data = files.open(captions=["c.tar"])
+    picture = data.collection("captions").pictures(7)[0]
+    files.captions("c.tar", [*range(1, 40), 0])
+    changed = rf"{path}: the file changed while it was in use; run the same command again"
+    for _ in range(2):  # as in a retry
+        with pytest.raises(RequestError, match=changed):
+            picture.pixels(2)
+        with pytest.raises(RequestError, match=changed):
+            data.held_out("captions", 9)
+    again = files.open(captions=["c.tar"]).collection("captions")
+    for sample in range(40):
+        pixel = tuple(again.pictures(sample)[0].pixels(2)[0, 0])  # type: ignore[union-attr]
+        assert pixel == files.colour(int(again.texts(sample)[1].split()[-1]))
+    path.unlink()
+    with pytest.raises(RequestError, match=changed):
+        again.pictures(0)[0].pixels(4)
+
+
+def test_a_file_that_changes_while_it_is_indexed_leaves_no_index(files: Any) -> None:
+    file = find(str(files.captions("c.tar", range(9))), files.folder)[0]._replace(version="before", reader="pairs")
+    with pytest.raises(RequestError, match="changed while"):
+        index_file(file, files.folder / "cache")
+    assert not list(files.folder.glob("cache/index/*.ipc"))
 
 
 def test_compressed_lines_are_those_of_the_file_before(files: Any) -> None:

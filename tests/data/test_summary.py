@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from analysis.pages.cards import write_data_sheet
-from mm1_lab.data.shards import Shards
+from mm1_lab.data.shards import Shards, collection, shards
 from mm1_lab.orchestrate.data_samples import _sample
 from tests.conftest import Flat, Refused, Told
 
@@ -60,6 +60,97 @@ def test_show_data_tells_and_draws(everything: Callable[..., Shards], files: Any
 
 
 @pytest.mark.usefixtures("here")
+def test_held_out_pictures_that_another_source_trains_on_are_told(files: Any, told: Told) -> None:
+    """Of files beside tables, whichever way their paths are written."""
+    files.pictures(60, "photos/a")
+    files.rows("plain.jsonl", [{"image": f"{n}.png", "caption": f"picture {n}"} for n in range(60)])
+    files.rows("dense.jsonl", [{"image": f"./a//{n}.png", "caption": f"a long one {n}"} for n in range(60)])
+    turns = [{"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "Green."}]
+    files.rows("llava.jsonl", [{"image": f"a/{n}.png", "conversations": turns} for n in range(0, 60, 2)])
+    files.jsonl("t.jsonl", [files.prose(30, number) for number in range(99)])
+    (files.folder / "link").symlink_to("photos/a")
+    files.yaml(
+        text="t.jsonl",
+        captions={"file": "plain.jsonl", "images": "link"},
+        synthetic={"file": "dense.jsonl", "images": "photos"},
+        instructions={"llava": {"file": "llava.jsonl", "images": "photos"}},
+    )
+    said = told(*COMMAND)
+    data = Shards(Path("data.yaml"), files.folder / "results" / "local" / "store" / "data", files.scale())
+    shown: dict[tuple[str, str], set[int]] = {}
+    for name, one in data.everything.items():
+        for part, samples in {"held": one.held_out, "train": one.train}.items():
+            pictures = [picture for sample in samples.tolist() for picture in one.pictures(sample)]
+            shown[name, part] = {int(picture.pixels(1)[0, 0, 0]) // 4 for picture in pictures}
+    counts = []
+    for held, others in {"captions": ("synthetic", "llava"), "synthetic": ("captions", "llava")}.items():
+        for other in others:
+            key = f"instructions.{other}" if other == "llava" else other
+            counts.append(f"{len(shown[held, 'held'] & shown[key, 'train'])} in {key}")
+    line = f"of captions {', '.join(counts[:2])}; of synthetic {', '.join(counts[2:])}; write paths alike"
+    assert f"\nnote: held-out pictures that another source trains on: {line}" in said
+    planned = told("plan", "data_mix", "--only", "captions+text", "--scale", "smoke", "--data", "data.yaml")
+    assert f"\ndata.yaml: held-out pictures that another source trains on: {line}" in planned
+    files.yaml(text="t.jsonl", captions={"file": "plain.jsonl", "images": "link"})
+    assert "another source trains" not in told(*COMMAND)
+
+
+@pytest.mark.usefixtures("here")
+def test_files_that_are_listed_twice_are_told(files: Any, told: Told) -> None:
+    files.captions("good.tar", range(40))
+    (files.folder / "copy.tar").write_bytes((files.folder / "good.tar").read_bytes())
+    files.jsonl("t.jsonl", [files.prose(30, number) for number in range(99)])
+    files.yaml(text=["t.jsonl"], captions=["good.tar"])
+    once = told(*COMMAND)
+    assert "left out" not in once
+    files.yaml(text=["t.jsonl", "t.jsonl"], captions=["good.tar", "copy.tar", "*.tar"])
+    said = told(*COMMAND)
+    line = "captions: left out: 3 files with the content of another; weigh sources by data_mix, instruction sets by"
+    assert f"\nnote: {line}" in said and "\nnote: text: left out: 1 file with the content" in said
+    assert set(once.splitlines()) < set(said.splitlines()), "the same documents and rows"
+    planned = told("plan", "data_mix", "--only", "captions+text", "--scale", "smoke", "--data", "data.yaml")
+    assert f"\ndata.yaml: {line}" in planned
+
+
+@pytest.mark.usefixtures("here")
+def test_a_store_that_one_may_only_read_is_enough_for_data_that_are_indexed(
+    files: Any, told: Told, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.jsonl("t.jsonl", ["a text", "another"])
+    files.yaml(text="t.jsonl")
+    (files.folder / "file").write_text("precious")
+    assert "file/store/data/index: cannot be written to (Not a dir" in refused(*COMMAND, "--store", "file/store")
+    said = told(*COMMAND)
+
+    def lack(folder: Path) -> str:  # permissions do not hold for root
+        return f"{folder}: cannot be written to"
+
+    monkeypatch.setattr("mm1_lab.data.shards.finding.why_not_writable", lack)
+    monkeypatch.setattr("mm1_lab.data.tokenizers.why_not_writable", lack)
+    assert told(*COMMAND) == said
+    files.jsonl("t.jsonl", ["a text", "a third"])
+    assert "results/local/store/data/index: cannot be written to" in refused(*COMMAND)
+
+
+@pytest.mark.usefixtures("here")
+def test_what_takes_long_is_told_as_it_begins(files: Any, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        files.jsonl(f"t-{number}.jsonl", [files.prose(30, 100 * number + n) for n in range(40)])
+    files.yaml(text="t-*.jsonl")
+    monkeypatch.setattr(collection, "TELLING_SECONDS", 0.0)
+    much = "training the tokenizer on {} documents (once)\ntokenising text: file 1 of 3 (once)\n"
+    assert "(once)" not in told(*COMMAND)
+    files.jsonl("t-2.jsonl", [files.prose(30, 5_000 + n) for n in range(40)])
+    for module in (collection, shards):
+        monkeypatch.setattr(module, "MUCH_TEXT", 1_000)
+    said = told(*COMMAND)
+    documents = re.search(r"120 documents in 3 files, (\d+) held out", said)
+    assert documents and much.format(120 - int(documents[1])) in said
+    assert "tokenising text: file 3 of 3 (once)\n" in said
+    assert "(once)" not in told(*COMMAND)
+
+
+@pytest.mark.usefixtures("here")
 def test_show_data_checks_benchmarks(files: Any, told: Told, refused: Refused) -> None:
     files.jsonl("t.jsonl", ["a text", "another"])
     files.rows("q.jsonl", [{"question": "two and two", "answers": ["4"]}])
@@ -71,6 +162,20 @@ def test_show_data_checks_benchmarks(files: Any, told: Told, refused: Refused) -
     assert "could not be given" in refused(*COMMAND)
     path.unlink()
     assert "q.jsonl: cannot be read" in refused(*COMMAND)
+
+
+@pytest.mark.usefixtures("here")
+def test_show_data_tells_of_prompts_that_plan_refuses(files: Any, told: Told) -> None:
+    files.captions("c.tar", range(60))
+    files.jsonl("t.jsonl", [files.prose(30, number) for number in range(99)])
+    files.rows("q.jsonl", [{"question": files.prose(300, 7_000), "answers": ["4"]}])
+    long = {"questions": "q.jsonl", "metric": "exact", "shots": [0]}
+    files.yaml(text="t.jsonl", captions="c.tar", benchmarks={"long": long})
+    plan = ("plan", "data_mix", "--only", "captions+text", "--scale", "smoke", "--data", "data.yaml")
+    refusal = told(*plan, code=2).partition("mm1-lab: ")[2]
+    assert refusal.startswith("benchmark 'long': a question after 0 demonstrations takes")
+    assert f"\n  note: {refusal}" in told(*COMMAND)
+    assert "  note: " not in told(*COMMAND, "--set", "sequence_length=2048")
 
 
 def test_texts_with_dollar_signs_are_drawn_as_they_are_and_broken_pictures_named(

@@ -386,6 +386,9 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     ):
         refused(message, tmp_path, "vqav2", {**values, **changes})
     refused("has no answer; name a split with published answers", tmp_path, "vqav2", unanswered)
+    no_metric = {"questions": "x.json"}
+    refused("'mme' is no built-in format and .*jsonl; .* the key 'metric', .*lmms-eval", tmp_path, "mme", no_metric)
+    refused("yaml: the format jsonl needs the key 'metric'$", tmp_path, "mme", {**no_metric, "format": "jsonl"})
     (tmp_path / "latin.jsonl").write_bytes('{"question": "café?", "answer": "b"}'.encode("latin-1"))
     refused("latin.jsonl: is not in UTF-8", tmp_path, "mine", {"questions": "latin.jsonl", "metric": "exact"})
     not_coco = {"annotations": captions, "images": "val2014"}

@@ -134,6 +134,16 @@ def test_lines_tell_what_starts_runs_and_ends(work_list: WorkList, display: Show
     ]
 
 
+def test_all_of_a_long_reason_is_told_once(work_list: WorkList, display: Shown) -> None:
+    task = work_list.tasks[work_list.waiting[0]]
+    reason = f"a picture is broken; {'another is; ' * 99}"
+    for again in (True, False):
+        display.failed(task, Outcome("failed", reason), again)
+    first, last = display.out.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert first == f"failed    {task.label}: {reason[:200]} … (will retry)"
+    assert last == f"failed    {task.label}: {reason}"
+
+
 DONE, FAILED, LOST = Outcome(), Outcome("failed", "bad luck"), Outcome("lost", "its node was lost")
 
 

@@ -1,5 +1,9 @@
 """All samples of one source as one memory-mapped data set, split into training and held-out samples."""
 
+import math
+import os
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -21,6 +25,11 @@ CHUNKS_VERSION = 6
 PICTURE = -1
 """The id of a picture among those of tokens."""
 TOKENS = pa.schema({"ids": pa.list_(pa.int32())})
+MUCH_TEXT = 2e7
+"""Bytes of text above which a line says that a tokenizer is trained on them, or that they are tokenised: about ten
+seconds on two cores."""
+TELLING_SECONDS = 60.0
+"""Between two lines on which file is being tokenised."""
 HELD_OUT_SHARE = 0.05
 HELD_OUT_LEAST = 8
 """At least this many samples are held out where 5 % would be fewer, but at most a quarter of all samples. Those beyond
@@ -37,12 +46,15 @@ class Collection:
     Files are ordered by digest, so that their names and locations do not matter; of equal ones, one is read.
     """
 
-    def __init__(self, shards: Sequence[Shard], cache: Path, decoder: ImageDecoder) -> None:
+    def __init__(self, name: str, shards: Sequence[Shard], cache: Path, decoder: ImageDecoder) -> None:
+        self.name = name
         by_digest = {shard.digest: shard for shard in reversed(shards)}
         self.reader = shards[0].file.reader
         self.digests = sorted(by_digest)
         """What identifies the samples."""
         self.shards = [by_digest[digest] for digest in self.digests]
+        self.copies = len(shards) - len(self.shards)
+        """How many files are not read, as others are equal."""
         self._starts = np.cumsum([0, *(len(shard.samples) for shard in self.shards)])
         self.table = pa.concat_tables([shard.samples for shard in self.shards])
         self._columns = dict(zip(self.table.column_names, self.table.columns, strict=True))
@@ -90,24 +102,48 @@ class Collection:
             pictures.append(StoredPicture(name, read, self._decoder, key=(self.key(sample), at)))
         return pictures
 
+    def picture_files(self, samples: Numbers) -> Iterator[str]:
+        """The absolute paths of these samples' pictures, of those that are files of their own."""
+        chosen = np.zeros(len(self), bool)
+        chosen[samples] = True
+        start = 0
+        for shard in self.shards:
+            folder = os.path.realpath(shard.file.folder)
+            for images in shard.samples["images"].chunks:
+                is_chosen = np.repeat(chosen[start : start + len(images)], images.value_lengths().to_numpy())
+                paths = images.flatten().field("path").filter(pa.array(is_chosen))
+                for path in paths.drop_null().to_pylist():
+                    yield os.path.normpath(f"{folder}/{path}")
+                start += len(images)
+
     def _read(self, file: File, image: pa.StructScalar) -> bytes:
         content, path = image["content"].as_py(), image["path"].as_py()
         if content is not None:
             return content
         if path is not None:
             return read_file(file.folder / path)
-        with file.local(self._cache / "copies").open("rb") as tar:
-            tar.seek(image["offset"].as_py())
-            return tar.read(image["length"].as_py())
+        try:
+            with file.local(self._cache / "copies").open("rb") as tar:
+                tar.seek(image["offset"].as_py())
+                read = tar.read(image["length"].as_py())
+                file.check_unchanged(os.fstat(tar.fileno()))  # another picture may be at this offset now
+        except FileNotFoundError:
+            raise file.changed() from None
+        return read
 
     def tokens(self, tokenizer: BackendTokenizer) -> pa.ChunkedArray:
         """The ids of all samples, with -1 for each picture and before each caption of a picture; computed on first use
         and cached on disk file by file."""
         chunks: list[pa.Array] = []
-        for shard in self.shards:
-            name = short_hash(CHUNKS_VERSION, self.reader, shard.digest, tokenizer.digest)
-            make = partial(self._tokenise, shard, tokenizer)
-            chunks += cached(self._cache / "tokens" / f"{name}.ipc", TOKENS, make)["ids"].chunks
+        names = [short_hash(CHUNKS_VERSION, self.reader, one.digest, tokenizer.digest) for one in self.shards]
+        paths = [self._cache / "tokens" / f"{name}.ipc" for name in names]
+        size = sum(one.text_size for one, path in zip(self.shards, paths, strict=True) if not path.exists())
+        tell_at = time.monotonic() if size > MUCH_TEXT else math.inf
+        for number, (shard, path) in enumerate(zip(self.shards, paths, strict=True), start=1):
+            if time.monotonic() >= tell_at and not path.exists():
+                print(f"tokenising {self.name}: file {number} of {len(paths)} (once)", file=sys.stderr, flush=True)
+                tell_at = time.monotonic() + TELLING_SECONDS
+            chunks += cached(path, TOKENS, partial(self._tokenise, shard, tokenizer))["ids"].chunks
         return pa.chunked_array(chunks, TOKENS.field("ids").type)
 
     def _tokenise(self, shard: Shard, tokenizer: BackendTokenizer) -> Iterator[pa.RecordBatch]:

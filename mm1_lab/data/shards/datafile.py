@@ -202,13 +202,11 @@ def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
             raise RequestError(f"{path}: {name}: there is no reader {source.reader!r}{near}")
         if isinstance(source, InstructionSet) and source.reader in BUILT_IN.values():
             raise RequestError(f"{path}: {name}: {source.reader} are no conversations; list them as a source")
-        files: dict[object, File] = {}  # one may be named in several ways
+        found[name] = []
         for one in source.files:
             entry = one if isinstance(one, Entry) else Entry(file=one)
             try:
-                for file in entry.find(path.parent, source.reader):
-                    files[file.name, file.folder, file.image, file.text] = file
+                found[name] += entry.find(path.parent, source.reader)
             except RequestError as error:
                 raise RequestError(f"{path}: {name}: {error}") from None
-        found[name] = list(files.values())
     return content, found

@@ -19,7 +19,7 @@ import fsspec
 
 from mm1_lab.config import RequestError
 from mm1_lab.data.shards.tables import ENDINGS
-from mm1_lab.files import expanded, locked, new_file
+from mm1_lab.files import expanded, locked, new_file, why_not_writable
 from mm1_lab.formatting import first_line
 
 HUB = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([\w.-]+))?")
@@ -37,9 +37,12 @@ def short_hash(*values: object) -> str:
 
 
 def make_once(path: Path, make: Callable[[Path], None]) -> None:
-    """Has `make` write `path` if it is missing: in one process, on whatever node, while others wait at its lock."""
+    """Has `make` write `path` if it is missing: in one process, on whatever node, while others wait at its lock. Raises
+    RequestError if its folder cannot be written to."""
     if path.exists():
         return
+    if lack := why_not_writable(path.parent):
+        raise RequestError(lack)
     with locked(path.parents[1] / "locks" / f"{path.parent.name}-{path.stem[:2]}.lock"):
         if not path.exists():
             with new_file(path) as temporary:
@@ -68,6 +71,14 @@ class File(NamedTuple):
     @property
     def identity(self) -> str:
         return short_hash(self.name, self.size, self.version)
+
+    def check_unchanged(self, status: os.stat_result) -> None:
+        """Raises RequestError if a local file is no longer the one that was listed."""
+        if not self.is_remote and (status.st_size, str(status.st_mtime_ns)) != (self.size, self.version):
+            raise self.changed()
+
+    def changed(self) -> RequestError:
+        return RequestError(f"{self.name}: the file changed while it was in use; run the same command again")
 
     def local(self, copies: Path) -> Path:
         """The file, or its copy. Raises RequestError if a remote file cannot be fetched or has changed since listed."""

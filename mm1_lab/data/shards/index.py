@@ -17,7 +17,7 @@ from mm1_lab.config import RequestError, canonical_json
 from mm1_lab.data.pixels import BROKEN_SHARE, files_apart
 from mm1_lab.data.shards.finding import File, make_once, short_hash
 from mm1_lab.data.shards.readers import READERS, Image, LeftOut, Sample
-from mm1_lab.data.shards.tables import Broken, Fields, read_rows
+from mm1_lab.data.shards.tables import PICTURES, Broken, Fields, read_rows
 from mm1_lab.data.types import Answer
 from mm1_lab.files import load_json, write_text
 from mm1_lab.formatting import without_secrets
@@ -59,6 +59,11 @@ class Shard(NamedTuple):
     notes: list[str]
     """What is said of broken rows and missing pictures."""
 
+    @property
+    def text_size(self) -> int:
+        """Bytes of its texts."""
+        return self.samples["texts"].nbytes
+
 
 def index_path(file: File, cache: Path) -> Path:
     what = short_hash(INDEX_VERSION, file.reader, LONGEST, file.image, file.text, file.identity)
@@ -74,6 +79,7 @@ def index_file(file: File, cache: Path) -> Shard:
     def make() -> Generator[pa.RecordBatch]:
         local = file.local(cache / "copies")
         about = yield from _build(local, file)
+        file.check_unchanged(local.stat())
         write_text(about_path, json.dumps(about))
         if file.is_remote and local.suffix != ".tar":
             local.unlink(missing_ok=True)  # all of it is in the index
@@ -163,6 +169,8 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
     if total == left_out.total():
         reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items()) or "it is empty"
         needs = " and ".join(columns[field][0] for field in required)
+        if left_out["no image"] and path.suffix == ".tar":
+            needs += f"; pictures in a tar end in {', '.join(PICTURES)}"
         raise RequestError(f"{file.name}: contains no usable {file.reader} ({reasons}); each needs {needs}")
     return {"digest": digest.hexdigest(), "left_out": dict(sorted(left_out.items())), "notes": notes}
 

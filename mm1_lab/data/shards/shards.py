@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale, nearest
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.pixels import BROKEN_SHARE, DECODING_VERSION, LARGEST_PICTURE, ImageDecoder, decode, decodes
-from mm1_lab.data.shards.collection import PICTURE, Collection, Numbers
+from mm1_lab.data.shards.collection import MUCH_TEXT, PICTURE, Collection, Numbers
 from mm1_lab.data.shards.datafile import DataFile, read_data_file, set_key
 from mm1_lab.data.shards.finding import File, short_hash
 from mm1_lab.data.shards.index import LONGEST, index_file, index_path
@@ -58,7 +58,7 @@ class Shards:
         """All sources, keyed as in `DataFile.all_named`."""
         for name, own in files.items():
             shards = [index_file(file, cache) for file in own]
-            self.everything[name] = Collection(shards, cache, ImageDecoder(content.pictures))
+            self.everything[name] = Collection(name, shards, cache, ImageDecoder(content.pictures))
             named = [file.image for file in own if file.image]
             if named and not len(pc.list_flatten(self.everything[name].table["images"])):  # texts need not mark places
                 raise RequestError(f"{path}: {name}: no row has a picture in a column {named[0]!r}; which one has?")
@@ -89,6 +89,9 @@ class Shards:
         return bpe_tokenizer(self._training_text(), self._vocabulary, folder)
 
     def _training_text(self) -> Iterator[str]:
+        if sum(shard.text_size for one in self.collections.values() for shard in one.shards) > MUCH_TEXT:
+            documents = sum(min(len(one.train), TOKENIZER_TEXTS) for one in self.collections.values())
+            print(f"training the tokenizer on {documents:,} documents (once)", file=sys.stderr, flush=True)
         for collection in self.collections.values():
             for sample in collection.train[:TOKENIZER_TEXTS].tolist():
                 yield from filter(None, collection.texts(sample))
@@ -152,6 +155,31 @@ class Shards:
             )
         return self.collections[name]
 
+    def doubts(self) -> list[str]:
+        """What is to be told before the data are trained on."""
+        lines = []
+        for name, collection in self.everything.items():
+            if collection.copies:
+                copies = f"{counted(collection.copies, 'file')} with the content of another"
+                lines.append(f"{name}: left out: {copies}; weigh sources by data_mix, instruction sets by `weight`")
+        return [*lines, *self._held_out_and_trained_on()]
+
+    def _held_out_and_trained_on(self) -> list[str]:
+        """What is to be told of captioned pictures, files of their own, that are held out of one source while another
+        trains on them: their keys are paths as they are written, and those of conversations hold texts, too."""
+        held = {name: set(one.picture_files(one.held_out)) for name, one in self.everything.items()}
+        held = {name: files for name, files in held.items() if files and self.everything[name].reader == "pairs"}
+        all_held = set().union(*held.values())
+        counts: dict[str, list[str]] = {name: [] for name in held}
+        for trained, collection in self.everything.items() if held else ():
+            found = all_held.intersection(collection.picture_files(collection.train))
+            for name, files in held.items():
+                if name != trained and (both := len(found & files)):
+                    counts[name].append(f"{both:,} in {trained}")
+        told = "; ".join(f"of {name} {', '.join(others)}" for name, others in counts.items() if others)
+        remedy = "write paths alike, or leave them out there (docs/your-own-data.md)"
+        return [f"held-out pictures that another source trains on: {told}; {remedy}"] if told else []
+
     def summary(self) -> Iterator[str]:
         """Lines with counts, what is left out and why, and warnings; tokenises what is not tokenised yet."""
         for name, collection in self.everything.items():
@@ -192,11 +220,12 @@ class Shards:
                     "  note: nothing is held out, so there is no held-out loss; at least four documents with different "
                     "keys are needed"
                 )
+        yield from (f"note: {line}" for line in self.doubts())
 
 
 def _index_much(files: Iterable[list[File]], cache: Path) -> None:
     """Indexes those of the files that are new here, by a process a core, if they are large."""
-    new = [file for own in files for file in own if not index_path(file, cache).exists()]
+    new = dict.fromkeys(file for own in files for file in own if not index_path(file, cache).exists())
     size = sum(file.size for file in new)
     if size > MUCH:
         print(f"reading {counted(len(new), 'file')} of {short(size, 'B')} (once)", file=sys.stderr, flush=True)

@@ -27,6 +27,9 @@ BATCH = 64
 """Rows of a Parquet file that are converted to plain values at once; few, as they may hold pictures."""
 LONGEST_LINE = 256 << 20
 """Bytes of a line; a small compressed file may hold one that no memory does."""
+PIECE = 16 << 20
+"""Characters of a JSON array that are decoded at once, at least."""
+NOT_UTF_8 = "is not UTF-8 text; save it in that encoding"
 BETWEEN = re.compile(r"[\s,]*")
 """What stands between the values of a JSON array."""
 csv.field_size_limit(sys.maxsize)  # by default 128 KiB; texts that are too long are left out and counted
@@ -69,6 +72,9 @@ def read_rows(path: Path, name: str, columns: Columns, required: Collection[str]
         raise RequestError(
             f"{name}{where}: a line has more than {LONGEST_LINE >> 20} MB; write a document on each line"
         ) from None
+    except UnicodeDecodeError:
+        where = f" after {place}" if place else ""
+        raise RequestError(f"{name}{where}: {NOT_UTF_8}") from None
     except Exception as error:  # each library has kinds of its own for damaged files
         where = f" after {place}" if place else ""
         raise RequestError(
@@ -125,7 +131,7 @@ def _csv(path: Path, _: object) -> FileRows:
         if None in row:
             broken = Broken("has more fields than the first line; quote texts that contain commas")
         elif any(text and sound(text) != text for text in row.values()):
-            broken = Broken("is not UTF-8 text")
+            broken = Broken(NOT_UTF_8)
         yield f"line {table.line_num}", broken or row
 
 
@@ -142,25 +148,39 @@ def _json(path: Path, wanted: Collection[str]) -> FileRows:
     if not start.startswith(b"["):
         yield from _json_lines(path, wanted)
         return
-    text = path.read_text(encoding="utf-8-sig")
-    # object by object, as all of them take several times the file's size
+    # entry by entry and piece by piece: a whole file takes up to five times its size, its values still more
     decoder = json.JSONDecoder()
-    at = text.index("[") + 1
-    number = 0
-    while True:
-        at = BETWEEN.match(text, at).end()  # type: ignore[union-attr]
-        if text[at : at + 1] == "]":
-            if text[at + 1 :].strip():
-                raise ValueError("goes on after the end of its array")
-            return
-        row, at = decoder.raw_decode(text, at)
-        yield f"entry {number}", _as_object(row)
-        number += 1
+    with path.open(encoding="utf-8-sig") as stream:
+        text = stream.read(PIECE)
+        at = text.index("[") + 1
+        number = before = 0
+        while True:
+            at = BETWEEN.match(text, at).end()  # type: ignore[union-attr]
+            if text[at : at + 1] == "]":
+                if (text[at + 1 :] + stream.read()).strip():
+                    raise ValueError("goes on after the end of its array")
+                return
+            wrong = ""
+            try:
+                row, end = decoder.raw_decode(text, at)
+            except json.JSONDecodeError as error:
+                wrong, end = f"{error.msg} at character {before + error.pos}", len(text)
+            if end == len(text) and (more := stream.read(max(PIECE, end - at))):  # the entry may go on
+                before += at
+                text, at = text[at:] + more, 0
+                continue
+            if wrong:
+                raise ValueError(wrong)
+            yield f"entry {number}", _as_object(row)
+            at = end
+            number += 1
 
 
 def _parse_object(text: bytes) -> Fields | Broken:
     try:
         return _as_object(json.loads(text.decode("utf-8-sig")))
+    except UnicodeDecodeError:
+        return Broken(NOT_UTF_8)
     except (ValueError, RecursionError) as error:  # also for huge numbers and deep nesting
         return Broken(f"is not JSON ({first_line(error)})")
 
@@ -214,7 +234,7 @@ def _tar_row(
         try:
             row["caption"] = _content(members[".txt"], stream).decode("utf-8-sig")
         except UnicodeDecodeError:
-            return Broken("KEY.txt is not UTF-8 text")
+            return Broken(f"KEY.txt {NOT_UTF_8}")
     return row | {"key": key, "image": image and (image.offset_data, image.size)}
 
 

@@ -91,7 +91,8 @@ class Display(Observer):
         self.worked[task.key] = 0.0
         self.since.pop(task.key, None)
         kind = outcome.kind if outcome.kind != "out of memory" else "failed"
-        self.line(f"{kind:9} {task.label}: {outcome.reason}" + (" (will retry)" if again else ""))
+        told = f"{outcome.in_short} (will retry)" if again else outcome.reason
+        self.line(f"{kind:9} {task.label}: {told}")
 
     def line(self, text: str) -> None:
         print(text, file=self.out, flush=True)

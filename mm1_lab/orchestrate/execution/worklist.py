@@ -10,6 +10,9 @@ from mm1_lab.orchestrate.planning.plan import Task, path_lengths
 from mm1_lab.results import Ledger
 from mm1_lab.train.progress import Progress
 
+LONG_REASON = 200
+"""Characters: one that lists broken pictures has thousands."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -18,6 +21,11 @@ class Outcome:
     kind: Literal["done", "diverged", "failed", "lost", "out of memory"] = "done"
     """`lost`: its process died, perhaps with its node, which does not count as an attempt."""
     reason: str = ""
+
+    @property
+    def in_short(self) -> str:
+        """The reason, cut if it is long: all of it is printed once, when a task fails finally."""
+        return self.reason if len(self.reason) <= LONG_REASON else f"{self.reason[:LONG_REASON]} …"
 
 
 class Observer:

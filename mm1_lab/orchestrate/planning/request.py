@@ -228,7 +228,7 @@ class Request:
     def doubts(self) -> list[str]:
         """All that is to be told before a run, which does not keep it from running."""
         arms = (*self.same_trials(), *self.rounded_steps(), *self.unlike_rows(), *self.unlike_before())
-        return [*self.replaced(), *arms, *self.doubtful_claims(), *self.long_captions()]
+        return [*self.replaced(), *arms, *self.doubtful_claims(), *self.doubtful_data()]
 
     def replaced(self) -> list[str]:
         """What is to be told of arms that had other trials with scores in this sweep's tables."""
@@ -332,8 +332,9 @@ class Request:
             lines.append(f"The {which} {', '.join(names)} {what}.")
         return lines
 
-    def long_captions(self) -> list[str]:
-        """What is to be told of users' held-out captions that do not fit what the missing trials' models read."""
+    def doubtful_data(self) -> list[str]:
+        """What is to be told of users' data if trials are missing, and of held-out captions that do not fit what their
+        models read."""
         missing = [trial.evaluation for trial in self.trials if not self.ledger.has_scores(trial.fingerprint)]
         if not (self.data_path and missing):
             return []
@@ -342,7 +343,8 @@ class Request:
 
         data = self.open_data()
         assert isinstance(data, Shards)
-        return long_captions(missing, self.scale.evaluate, data)
+        doubts = [f"{self.data_path}: {line}" for line in data.doubts()]
+        return [*doubts, *long_captions(missing, self.scale.evaluate, data)]
 
     def _means_cider(self, shots: int | None) -> bool:
         """Whether the mean over benchmarks with images, at so many shots or all, is of CIDEr and other metrics."""
