@@ -90,6 +90,27 @@ def test_time_in_which_nobody_looked_does_not_count(tmp_path: Path, quick: None)
     assert wait_for(Claims(tmp_path), "a", 2.0, every=0.5) is None
 
 
+def test_who_was_seen_alive_before_a_long_time_is_not_taken_for_alive(tmp_path: Path, quick: None) -> None:
+    path = claim_elsewhere(tmp_path, "a")
+    mine = Claims(tmp_path)
+    assert mine.take(["a"]) is None and not mine.is_renewed("a")
+    os.utime(path, (5, 5))
+    assert mine.is_renewed("a")
+    time.sleep(0.2)  # trains meanwhile, and the other one dies
+    assert mine.take(["a"]) is None and not mine.is_renewed("a")
+
+
+def test_the_claims_of_a_dead_process_lapse_together(tmp_path: Path, quick: None) -> None:
+    first, second = claim_elsewhere(tmp_path, "a"), claim_elsewhere(tmp_path, "b")
+    mine, end = Claims(tmp_path), time.monotonic() + 5.0
+    while second.exists() and time.monotonic() < end:
+        os.utime(first)  # this one is alive, and yet the other is watched
+        assert mine.take(["a", "b"]) is None
+        time.sleep(0.02)
+    assert not second.exists()
+    assert mine.take(["a", "c"]) is None and not (tmp_path / "c").exists(), "what is free is left alone"
+
+
 def test_of_many_that_find_it_abandoned_one_takes_it(tmp_path: Path, quick: None) -> None:
     claim_elsewhere(tmp_path, "a")
     taken: list[Claim] = []
