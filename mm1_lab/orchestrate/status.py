@@ -39,8 +39,11 @@ def status_values(
             others.pop(row.fingerprint, None)
             failure = failures.get(row.fingerprint) or before.get(row.fingerprint)
             state, why = "missing", ""
-            if ledger.intact_mark(row.fingerprint, marks) if marks else ledger.has_whole_scores(row.fingerprint):
+            done, closed = _done(row.fingerprint, marks, ledger)
+            if done:
                 state = "done"
+            elif closed:
+                why = closed
             elif at_work := _at_work(row.fingerprint, chains, claimed, ledger):
                 state, why = "running", at_work
             elif failure:
@@ -57,6 +60,16 @@ def status_values(
         told.append({"sweep": manifest.variant, "scale": manifest.scale, "trials": trials, "not_asked_for": more})
     left = [{name: failure[name] for name in ("stage", "reason", "log")} for failure in others.values()]
     return {"sweeps": told, "failures": left}
+
+
+def _done(fingerprint: str, marks: Mapping[str, str], ledger: Ledger) -> tuple[bool, str]:
+    """Whether a trial has scores, and what keeps this user from reading them."""
+    try:
+        if marks:
+            return bool(ledger.intact_mark(fingerprint, marks)), ""
+        return ledger.has_whole_scores(fingerprint), ""
+    except RequestError as error:
+        return False, str(error)
 
 
 def _failed_before(

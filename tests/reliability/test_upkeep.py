@@ -7,10 +7,12 @@ import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from mm1_lab.cli import main
+from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import Ledger, ScoreRow, TrialRow
 from mm1_lab.results.manifest import Manifest, merge_manifest
@@ -87,6 +89,41 @@ def test_verify_reads_every_file(ledger: Ledger, capsys: pytest.CaptureFixture[s
     assert "2 damaged" in captured.out and not stage.exists() and not trial.exists()
     assert captured.out.splitlines()[-1].startswith("1 trial of sweeps here without scores")
     assert main(["verify"]) == 0
+
+
+@pytest.fixture
+def closed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A trial's folder into which this user may not look, as of a colleague with umask 077."""
+    folder = ledger.trial_folder(min(path.name for path in ledger.trials.iterdir()))
+
+    def guarded(function: Any) -> Any:
+        def guard(path: Any, *more: Any, **named: Any) -> Any:
+            if str(path).startswith(f"{folder}/"):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return function(path, *more, **named)
+
+        return guard
+
+    monkeypatch.setattr(os, "stat", guarded(os.stat))
+    monkeypatch.setattr("mm1_lab.results.ledger.open", guarded(open), raising=False)
+    return folder
+
+
+def test_a_trial_that_only_its_owner_may_read_is_not_done_again(
+    closed: Path, refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = f"{closed}: finished, but not readable for you; its owner ({closed.owner()}): chmod -R g+rX {closed.parent}"
+    arms = ("data_mix", "--scale", "smoke", "--only", "base,captions")
+    for words in (("plan", *arms), ("run", *arms, "--inline"), ("compare", *"data_mix base captions --scale smoke".split())):
+        assert refused(*words) == f"mm1-lab: {told}\n"
+    with pytest.raises(RequestError, match="finished, but not readable"):
+        Ledger(Path("results/local")).mark(closed.name)
+    assert main(["status", *arms, "--json"]) == 0
+    trials = json.loads(capsys.readouterr().out)["sweeps"][0]["trials"]
+    assert sorted((trial["state"], trial["why"]) for trial in trials) == [("done", ""), ("missing", told)]
+    assert main(["verify"]) == 0
+    out = capsys.readouterr().out
+    assert "0 damaged\n1 more not checked, such as " + told in out and "without scores" not in out
 
 
 def test_a_sweep_that_the_disk_has_no_room_for_is_refused(
