@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from mm1_lab import files
 from mm1_lab.config import RequestError, Stage
 from mm1_lab.results.packed import STAMP, unpacked
-from mm1_lab.results.schema import SCHEMA, read_json
+from mm1_lab.results.schema import SCHEMA, owner, read_json
 from mm1_lab.results.score_file import SCORES, write_scores
 from mm1_lab.rows import ScoreRow
 
@@ -59,7 +59,7 @@ class Ledger:
         for folder in (self.results, self.store):
             try:
                 str(folder).encode()  # libraries that write weights and scores take no other paths
-                folder.mkdir(parents=True, exist_ok=True)
+                files.make_folder(folder)
                 TemporaryFile(dir=folder).close()
             except (OSError, UnicodeEncodeError) as error:
                 reason = getattr(error, "strerror", "its name is not in UTF-8") or error
@@ -139,7 +139,7 @@ class Ledger:
         if files.is_complete(partial):
             files.commit(partial, self.store / fingerprint)
             return None
-        partial.mkdir(parents=True, exist_ok=True)
+        files.make_folder(partial)
         return partial
 
     def last_step(self, fingerprint: str) -> int:
@@ -337,13 +337,8 @@ def is_finished(folder: Path | str) -> bool:
 
 def not_readable(folder: Path | str) -> RequestError:
     folder = Path(folder)
-    try:
-        owner = folder.owner()
-    except (OSError, KeyError):
-        owner = "whoever made it"
-    return RequestError(
-        f"{folder}: finished, but not readable for you; its owner ({owner}): chmod -R g+rX {quote(str(folder.parent))}"
-    )
+    remedy = f"its owner ({owner(folder)}): chmod -R g+rX {quote(str(folder.parent))}"
+    return RequestError(f"{folder}: finished, but not readable for you; {remedy}")
 
 
 def is_intact(folder: Path, full: bool = True, only: str | None = None) -> bool:

@@ -114,7 +114,11 @@ def test_a_trial_that_only_its_owner_may_read_is_not_done_again(
 ) -> None:
     told = f"{closed}: finished, but not readable for you; its owner ({closed.owner()}): chmod -R g+rX {closed.parent}"
     arms = ("data_mix", "--scale", "smoke", "--only", "base,captions")
-    for words in (("plan", *arms), ("run", *arms, "--inline"), ("compare", *"data_mix base captions --scale smoke".split())):
+    for words in (
+        ("plan", *arms),
+        ("run", *arms, "--inline"),
+        ("compare", "data_mix", "base", "captions", "--scale", "smoke"),
+    ):
         assert refused(*words) == f"mm1-lab: {told}\n"
     with pytest.raises(RequestError, match="finished, but not readable"):
         Ledger(Path("results/local")).mark(closed.name)
