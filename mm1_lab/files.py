@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -326,8 +327,17 @@ def remove_unnamed(path: Path) -> None:
     """Removes a lease without a name in it, for which filelock would wait for ever."""
     with suppress(FileNotFoundError):
         found = path.stat()
-        if not found.st_size and time.time() - found.st_mtime > UNNAMED_SECONDS:
+        if not found.st_size and now_in(path.parent) - found.st_mtime > UNNAMED_SECONDS:
             path.unlink()
+
+
+def now_in(folder: Path) -> float:
+    """The time by the clock that dates the folder's files, perhaps a file server's; ours where we may not write."""
+    try:
+        with TemporaryFile(dir=folder) as file:
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return time.time()
 
 
 @contextmanager

@@ -19,8 +19,7 @@ from mm1_lab import files
 
 POLL_SECONDS = 0.5
 RECENT_SECONDS = 30.0
-"""How old a claim is that a process still renews, which it does every few seconds; with room for clocks that differ and
-busy machines."""
+"""How old a claim is that a process still renews, which it does every few seconds; with room for busy machines."""
 
 
 class ClaimLost(Exception):
@@ -95,9 +94,10 @@ class Claims:
     def recent(self) -> set[str]:
         """The stages that some process has worked on within `RECENT_SECONDS`. Takes and removes nothing."""
         found = set()
+        now = files.now_in(self.folder)
         for path in self.folder.glob("*"):
             with suppress(OSError), path.open("rb") as file:  # opened, as network file systems keep dates of others
-                if time.time() - os.fstat(file.fileno()).st_mtime < RECENT_SECONDS:
+                if now - os.fstat(file.fileno()).st_mtime < RECENT_SECONDS:
                     found.add(path.name)
         return found
 

@@ -7,11 +7,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mm1_lab import files
+from mm1_lab.results import leases
 from mm1_lab.results.leases import Claim, ClaimLost, Claims
 
 
@@ -46,6 +48,16 @@ def test_a_process_that_was_killed_before_it_wrote_its_name_blocks_nobody(tmp_pa
     with files.locked(tmp_path / "results.lock"):
         assert (tmp_path / "results.lease").stat().st_size
     assert not list(tmp_path.iterdir())
+
+
+def test_a_clock_that_is_ahead_of_the_file_server_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = time.time() + 600
+    for module in (files, leases):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: ahead, monotonic=time.monotonic))
+    (tmp_path / "a").touch()  # by a process that is about to write its name
+    claims = Claims(tmp_path)
+    assert claims.take(["a"]) is None
+    assert claims.recent() == {"a"}
 
 
 def test_all_stages_or_none_until_they_are_released(tmp_path: Path) -> None:
