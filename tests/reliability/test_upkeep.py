@@ -13,6 +13,8 @@ import pytest
 
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError
+from mm1_lab.orchestrate.execution.worker import Worker
+from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import Ledger, ScoreRow, TrialRow
 from mm1_lab.results.manifest import Manifest, merge_manifest
@@ -153,6 +155,25 @@ def test_a_disk_that_takes_nothing_is_told_in_a_line(
     error = capsys.readouterr().err
     assert error.startswith("mm1-lab: /") and error.endswith(text) and error.count("\n") == 1
     assert not list(here.rglob("*sweep.json*"))
+
+
+def test_a_disk_that_fills_while_training_ends_the_command_in_a_line_and_uses_up_no_retry(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = []
+
+    def fill(worker: Worker, task: Task, report: object) -> None:
+        begun.append(task.key)
+        raise OSError(f"a library's own\nOSError: [Errno 28] {os.strerror(errno.ENOSPC)}")
+
+    monkeypatch.setattr(Worker, "run", fill)
+    assert main(["run", "data_mix", "--scale", "smoke", "--inline", "--only", "base"]) == 1
+    assert len(begun) == 1 and not list(here.glob("results/local/failures/*"))
+    where = f"(in {here}/results/local/store or {here}/results/local)"
+    told = (
+        f"mm1-lab: OSError: [Errno 28] No space left on device {where}; fix this and run the same command to continue"
+    )
+    assert capsys.readouterr().err.splitlines() == [told]
 
 
 def test_results_that_cannot_be_written_are_drawn_elsewhere(
