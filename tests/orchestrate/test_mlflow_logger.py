@@ -304,10 +304,12 @@ def test_a_folder_is_no_store_for_runs(monkeypatch: pytest.MonkeyPatch, refused:
         )
 
 
-@pytest.mark.usefixtures("request_")
 def test_a_database_that_may_only_be_read_is_told_with_the_way_out(
-    monkeypatch: pytest.MonkeyPatch, refused: Refused, tmp_path: Path
+    request_: Request, monkeypatch: pytest.MonkeyPatch, refused: Refused, tmp_path: Path
 ) -> None:
+    """Of a run of an experiment that is there, SQLAlchemy gives advice before the cause."""
+    log(request_)
+    write(request_, request_.trials[1])
     uri = f"sqlite:///file:{DATABASE.absolute()}?mode=ro&uri=true"
     monkeypatch.setattr(mlflow_logger, "tracking_uri", lambda: uri)
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
