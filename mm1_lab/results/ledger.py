@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from mm1_lab import files
 from mm1_lab.config import RequestError, Stage
-from mm1_lab.results.packed import STAMP, unpacked
+from mm1_lab.results.packed import STAMP, tell_once, unpacked
 from mm1_lab.results.schema import SCHEMA, owner, read_json
 from mm1_lab.results.score_file import SCORES, write_scores
 from mm1_lab.rows import ScoreRow
@@ -186,7 +186,7 @@ class Ledger:
         return self.trials / fingerprint
 
     def has_scores(self, fingerprint: str) -> bool:
-        """Raises RequestError if this user may not look."""
+        """Raises NotReadable."""
         return is_finished(f"{self.trials}/{fingerprint}")
 
     def has_intact_scores(self, fingerprint: str) -> bool:
@@ -225,7 +225,7 @@ class Ledger:
 
     def mark(self, fingerprint: str) -> str:
         """A text that changes with a trial's scores, and if one of their files is cut or removed; empty without scores.
-        Reads no more than DONE, which has the digests. Raises RequestError if this user may not read them."""
+        Reads no more than DONE, which has the digests. Raises NotReadable."""
         try:
             with open(f"{self.trials}/{fingerprint}/{files.DONE}", "rb", buffering=0) as file:
                 done = file.read()
@@ -324,8 +324,8 @@ class Ledger:
 
 
 def is_finished(folder: Path | str) -> bool:
-    """Whether a stage's or trial's folder has been committed. Raises RequestError for one into which this user may not
-    look: done again it would replace a colleague's."""
+    """Whether a stage's or trial's folder has been committed. Raises NotReadable, as what is done again would replace
+    a colleague's."""
     try:
         os.stat(f"{folder}/{files.DONE}")  # for every trial of a plan; a Path costs more than the check
     except PermissionError:
@@ -335,10 +335,23 @@ def is_finished(folder: Path | str) -> bool:
     return True
 
 
-def not_readable(folder: Path | str) -> RequestError:
+class NotReadable(RequestError):
+    """A stage's or trial's folder into which this user may not look."""
+
+
+def not_readable(folder: Path | str) -> NotReadable:
     folder = Path(folder)
     remedy = f"its owner ({owner(folder)}): chmod -R g+rX {quote(str(folder.parent))}"
-    return RequestError(f"{folder}: finished, but not readable for you; {remedy}")
+    return NotReadable(f"{folder}: finished, but not readable for you; {remedy}")
+
+
+def if_readable(has: Callable[[str], bool], fingerprint: str) -> bool:
+    """What `has` says of a trial's scores, to show them; False, and told, for one that this user may not read."""
+    try:
+        return has(fingerprint)
+    except NotReadable as error:
+        tell_once(f"mm1-lab: left out: {error}")
+        return False
 
 
 def is_intact(folder: Path, full: bool = True, only: str | None = None) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mm1_lab.config import MultimodalStage, RequestError, SftStage
 from mm1_lab.files import DONE, folder_size
-from mm1_lab.results.ledger import Ledger, is_finished, is_intact
+from mm1_lab.results.ledger import Ledger, NotReadable, is_finished, is_intact
 from mm1_lab.results.manifest import read_trials
 from mm1_lab.results.schema import FINGERPRINT, read_json
 
@@ -24,7 +24,7 @@ def verify(ledger: Ledger) -> tuple[int, int, list[Path]]:
     for folder in sorted(folders):
         try:
             damaged += not is_intact(folder)
-        except (RequestError, PermissionError):
+        except (NotReadable, PermissionError):
             unreadable.append(folder)
     return len(folders) - len(unreadable), damaged, unreadable
 
@@ -35,7 +35,7 @@ def _closed(place: Path) -> Iterator[Path]:
         try:
             if FINGERPRINT.fullmatch(folder.name):
                 is_finished(folder)
-        except RequestError:
+        except NotReadable:
             yield folder
 
 
