@@ -93,13 +93,14 @@ def _draw_all(finished: Sequence[Path], targets: Sequence[Path], latex: bool) ->
 
 def _draw_and_note(folder: Path, target: Path, latex: bool) -> Drawn:
     """Draws the sweep in `folder` into `target`, and notes from what if that is its own folder, as `run` does."""
+    if target != folder:
+        return _draw(folder, target, latex)
     manifest, ledger = read_manifest(folder), Ledger(folder.parents[1])
     marks = {row.fingerprint: ledger.mark(row.fingerprint) for row in read_trials(folder)}
     # before anything is read: what comes meanwhile makes other contents
     contents = contents_now(folder, manifest.overrides, manifest.data_name, marks)
     drawn = _draw(folder, target, latex)
-    if target == folder:
-        note_drawing(folder, drawn.files, contents)
+    note_drawing(folder, drawn.files, contents)
     return drawn
 
 

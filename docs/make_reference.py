@@ -128,7 +128,8 @@ JSON = {
     "`seconds`; `notes`",
     "status": "`sweeps` (`sweep`, `scale`, `trials` with `arm`, `seed`, `fingerprint`, `state`: done, running, "
     "missing or failed, `why`: of what is running (or was, 30 s ago) the stage and its step, if SWEEP is given; and "
-    "`not_asked_for`, how many more); `failures` of other stages (`stage`, `reason`, `log`)",
+    "`not_asked_for`, how many more); `failures` of other stages (`stage`, `reason`, `log`); without SWEEP and --scale "
+    "`unused`, how many finished trials no table has",
     "show": "by arm its recipe, or of the arms named `recipe`, `fingerprint`, `parameters without embeddings`, "
     "`of these active per token`, `resolved`",
     "compare": "`title`; `rows` (`measure`, `first`, `second`, `difference`, `low`, `high`, `over`: seeds or "

@@ -2,7 +2,6 @@
 
 import argparse
 import atexit
-import errno
 import gc
 import io
 import os
@@ -16,7 +15,6 @@ from typing import NoReturn
 WRONG, INTERRUPTED = 2, 130
 """Further exit codes: the request was wrong; stopped by Ctrl-C."""
 STOPPED = "\nmm1-lab: stopped; run the same command to continue"
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def console() -> NoReturn:
@@ -64,6 +62,7 @@ def _run(given: list[str]) -> int:
     from mm1_lab.commands import COMMANDS
     from mm1_lab.commands.common import FAILED
     from mm1_lab.config import RequestError, nearest
+    from mm1_lab.files import FULL
 
     parser = make_parser()
     if not given:

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import sys
 import time
 import uuid
@@ -39,6 +40,8 @@ LEASE_SECONDS = 120.0
 """How often a lease is renewed, and when it lapses: network file systems may keep dates for a minute."""
 UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
 """Errors that say nothing about a file's content."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk, or of a user's part of it, that is full."""
 LEASES: WeakSet[SoftFileLease] = WeakSet()
 """Those that this process has made, held or not."""
 UNNAMED_SECONDS = 5.0
@@ -104,7 +107,7 @@ def why_not_writable(folder: Path) -> str:
     """Why the folder, which is made if necessary, cannot be written to, and what to do; empty if it can."""
     try:
         str(folder).encode()  # libraries that write weights and scores take no other paths
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         TemporaryFile(dir=folder).close()
     except (OSError, UnicodeEncodeError) as error:
         reason = getattr(error, "strerror", "its name is not in UTF-8") or error
@@ -115,14 +118,38 @@ def why_not_writable(folder: Path) -> str:
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yields a hidden file next to `path`, with its extension, that replaces `path` at the end; the last wins."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     # containers on a shared disk have equal process ids
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
     try:
         yield temporary
+        share(temporary, path)
         replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def share(made: Path, path: Path) -> None:
+    """Gives a new file or folder, whatever the user's umask, the mode of the file that it will replace at `path`, and
+    its folder's rights of the group, if the group may write there: then others work in it, too."""
+    mode = own = stat.S_IMODE(made.stat().st_mode)
+    with suppress(FileNotFoundError):
+        mode = stat.S_IMODE(path.stat().st_mode)
+    folder = made.parent.stat().st_mode
+    if folder & stat.S_IWGRP:
+        mode |= folder & (stat.S_IRWXG if made.is_dir() else stat.S_IRGRP | stat.S_IWGRP)
+    if mode != own:
+        with suppress(OSError):  # some network disks have no modes
+            made.chmod(mode)
+
+
+def make_folder(folder: Path) -> None:
+    """Creates a folder and those above it where they are missing, for `share`."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    share(folder, folder)
 
 
 def replace(temporary: Path, path: Path) -> None:
@@ -201,7 +228,8 @@ def commit(partial: Path, folder: Path) -> None:
     mode = (partial / DONE).stat().st_mode
     for name in digests:
         if (partial / name).stat().st_mode != mode:  # safetensors makes its files readable by the owner only
-            (partial / name).chmod(mode)  # which fails for the files of a colleague who began the stage
+            with suppress(PermissionError):  # of a colleague who began the stage
+                (partial / name).chmod(mode)
     replace(partial, folder)
 
 
@@ -210,7 +238,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """Yields an empty folder next to `folder` that is committed as `folder` at the end."""
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    make_folder(partial)
     yield partial
     commit(partial, folder)
 
@@ -293,7 +321,7 @@ def lease(path: Path, timeout: float) -> SoftFileLease:
     is free at once on its machine, elsewhere when its date has stood still for LEASE_SECONDS."""
     from filelock import SoftFileLease
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     made = SoftFileLease(
         path, timeout=timeout, lease_duration=LEASE_SECONDS, heartbeat_interval=RENEW_SECONDS, thread_local=False
     )
@@ -313,8 +341,17 @@ def remove_unnamed(path: Path) -> None:
     """Removes a lease without a name in it, for which filelock would wait for ever."""
     with suppress(FileNotFoundError):
         found = path.stat()
-        if not found.st_size and time.time() - found.st_mtime > UNNAMED_SECONDS:
+        if not found.st_size and now_in(path.parent) - found.st_mtime > UNNAMED_SECONDS:
             path.unlink()
+
+
+def now_in(folder: Path) -> float:
+    """The time by the clock that dates the folder's files, perhaps a file server's; ours where we may not write."""
+    try:
+        with TemporaryFile(dir=folder) as file:
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return time.time()
 
 
 @contextmanager

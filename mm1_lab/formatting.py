@@ -59,8 +59,11 @@ def without_secrets(text: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of the error's message, shortened."""
-    return (str(error).strip().split("\n")[0] or type(error).__name__)[:200]
+    """The first line of the error's message that tells the cause, shortened."""
+    lines = str(error).strip().split("\n")
+    if lines[0].startswith("(raised as a result of Query-invoked autoflush") and len(lines) > 1:  # SQLAlchemy's advice
+        del lines[0]
+    return (lines[0] or type(error).__name__)[:200]
 
 
 def duration(seconds: float) -> str:

@@ -218,6 +218,6 @@ def about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
 
     So an arm that the data do not allow is refused only if it is asked about.
     """
-    sweep = load_sweep(find_sweep(options.sweep), *SWEEPS)
+    sweep = load_sweep(find_sweep(options.sweep, options.results), *SWEEPS)
     asked = () if sweep.search else [arm for arm in arms if arm in sweep.arms]  # a search is of all of its arms
     return request_of(options, options.sweep, asked)

@@ -21,6 +21,7 @@ from mm1_lab.files import PACKAGE, PARTS, RESULTS, SHIPPED, here_or_shipped, wri
 from mm1_lab.formatting import counted, short
 from mm1_lab.orchestrate.planning.finding import decoders_tokenizer, find_scale, split_settings
 from mm1_lab.results import Ledger, packed
+from mm1_lab.results.ledger import not_readable
 
 
 @command(
@@ -99,12 +100,14 @@ def verify(options: argparse.Namespace) -> int:
     ledger = Ledger(options.results, options.store, here_or_shipped(PARTS))
     if options.results != RESULTS and not ledger.trials.is_dir():
         raise RequestError(f"{options.results}: there are no results here; name a folder that `run --results` wrote")
-    count, damaged = upkeep.verify(ledger)
+    count, damaged, unreadable = upkeep.verify(ledger)
     shipped = ledger.damaged_parts() | packed.damaged(options.results)
     for path, reason in shipped.items():
         print(f"mm1-lab: {path}: damaged ({reason}); restore it", file=sys.stderr)
     print(f"{count} finished trials and stages: every file was checked, {damaged + len(shipped)} damaged")
-    if lacking := upkeep.without_scores(ledger):
+    if unreadable:
+        print(f"{len(unreadable)} more not checked, such as {not_readable(unreadable[0])}")
+    if lacking := upkeep.without_scores(ledger, unreadable):
         print(f"{counted(lacking, 'trial')} of sweeps here without scores: to run, or deleted (mm1-lab status)")
     return FAILED if damaged or shipped else DONE
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 def status(options: argparse.Namespace) -> int:
     """Show which trials are done, running, missing, or failed and why."""
     from mm1_lab.orchestrate.recipe_search import rounds_of
-    from mm1_lab.orchestrate.status import status_text, status_values
+    from mm1_lab.orchestrate.status import status_text, status_values, unused_trials
 
     chains = None
     if options.sweep:
@@ -82,6 +82,8 @@ def status(options: argparse.Namespace) -> int:
         if not sweeps:
             raise RequestError(f"{options.results}: has no results at {options.scale}")
     told = status_values(sweeps, Ledger(options.results, options.store), chains)
+    if not options.sweep and not options.scale:
+        told["unused"] = unused_trials(sweeps, options.results)
     if options.json:
         print_json(told)
     else:
@@ -164,7 +166,7 @@ def compare(options: argparse.Namespace) -> int:
 def _confirmation(options: argparse.Namespace) -> Request | None:
     """The request for a search under its confirmation's name, which no file has; None for other sweeps."""
     try:
-        find_sweep(options.sweep)
+        find_sweep(options.sweep, options.results)
     except RequestError:
         search = options.sweep.removesuffix("_confirmed")
         if search == options.sweep:

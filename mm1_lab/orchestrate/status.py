@@ -1,7 +1,9 @@
 """Sweeps as text and plain values: their arms, one resolved or two told apart; the state of their trials."""
 
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -10,7 +12,9 @@ from mm1_lab.config import RequestError, Stage, nearest, steps_made
 from mm1_lab.formatting import counted, flat, on_one_line, text_table
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger, Manifest, TrialRow
-from mm1_lab.results.manifest import drawn_contents
+from mm1_lab.results.ledger import NotReadable
+from mm1_lab.results.manifest import drawn_contents, read_trials
+from mm1_lab.results.schema import FINGERPRINT
 from mm1_lab.results.trained import in_the_papers_words
 
 Told = tuple[Manifest, Sequence[TrialRow]]
@@ -29,18 +33,23 @@ def status_values(
     failures, claimed = ledger.failures(), ledger.claims.recent()
     stages = {stage.fingerprint for chain in (chains or {}).values() for stage in chain}
     others = {key: failure for key, failure in failures.items() if chains is None or key in stages}
-    before = _failed_before(failures, chains or {}, ledger)
+    blocked = _failed_before(failures, chains or {}, ledger)
     interruption = cache(ledger.interruption)  # many trials share stages
     told = []
     for manifest, rows in sweeps:
-        marks = drawn_contents(ledger.results / manifest.scale / manifest.variant).get("trials", {})
+        folder = ledger.results / manifest.scale / manifest.variant
+        marks = drawn_contents(folder).get("trials", {})
+        in_tables = {(row.arm, row.seed): row.fingerprint for row in read_trials(folder)} if chains else {}
         trials = []
         for row in rows:
             others.pop(row.fingerprint, None)
-            failure = failures.get(row.fingerprint) or before.get(row.fingerprint)
+            failure = failures.get(row.fingerprint) or blocked.get(row.fingerprint)
             state, why = "missing", ""
-            if ledger.intact_mark(row.fingerprint, marks) if marks else ledger.has_whole_scores(row.fingerprint):
+            done, closed = _done(row.fingerprint, marks, ledger)
+            if done:
                 state = "done"
+            elif closed:
+                why = closed
             elif at_work := _at_work(row.fingerprint, chains, claimed, ledger):
                 state, why = "running", at_work
             elif failure:
@@ -50,6 +59,9 @@ def status_values(
                 why = f"damaged ({damaged}); `run` makes it anew"
             else:
                 why = _interrupted((chains or {}).get(row.fingerprint, ()), interruption)
+                before = in_tables.get((row.arm, row.seed), row.fingerprint)
+                if not why and before != row.fingerprint and ledger.has_scores(before):
+                    why = "other settings than in the tables"
             trial = {"arm": row.arm, "seed": row.seed, "fingerprint": row.fingerprint, "state": state, "why": why}
             trials.append(trial)
         sweep = manifest.sweep
@@ -57,6 +69,26 @@ def status_values(
         told.append({"sweep": manifest.variant, "scale": manifest.scale, "trials": trials, "not_asked_for": more})
     left = [{name: failure[name] for name in ("stage", "reason", "log")} for failure in others.values()]
     return {"sweeps": told, "failures": left}
+
+
+def unused_trials(sweeps: Iterable[Told], results: Path) -> int:
+    """The number of finished trials that none of the sweeps has in its tables, as they have other settings now, or were
+    copied without their sweep."""
+    try:
+        names = set(filter(FINGERPRINT.fullmatch, os.listdir(results / "trials")))
+    except OSError:
+        return 0
+    return len(names - {row.fingerprint for _, rows in sweeps for row in rows})
+
+
+def _done(fingerprint: str, marks: Mapping[str, str], ledger: Ledger) -> tuple[bool, str]:
+    """Whether a trial has scores, and what keeps this user from reading them."""
+    try:
+        if marks:
+            return bool(ledger.intact_mark(fingerprint, marks)), ""
+        return ledger.has_whole_scores(fingerprint), ""
+    except NotReadable as error:
+        return False, str(error)
 
 
 def _failed_before(
@@ -110,6 +142,8 @@ def status_text(status: dict[str, Any]) -> str:
     for failure in status["failures"]:
         line = f"failed: {failure['stage']}: {failure['reason']} ({failure['log'] or 'no log'})"
         lines.append(on_one_line(line))
+    if unused := status.get("unused"):
+        lines += ["", f"{counted(unused, 'finished trial')} in trials/ that no table here uses"]
     return "\n".join(lines[1:])
 
 

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from errno import ENOSPC
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,7 @@ from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.display import Display
 from mm1_lab.orchestrate.execution.executor import Executor, Leaving
 from mm1_lab.orchestrate.execution.worker import Worker, repository_commit
-from mm1_lab.orchestrate.execution.worklist import Observer, WorkList
+from mm1_lab.orchestrate.execution.worklist import DiskFull, Observer, WorkList
 from mm1_lab.orchestrate.planning.cost import (
     check_disk,
     check_feasible,
@@ -142,7 +143,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> Round:
         if changed:
             with locked(request.folder / ".draw.lock"):  # processes that share the work end at the same time
                 draw_changed(request, draw, {} if plan.tasks else marks)
-    except (Leaving, KeyboardInterrupt):  # there is no time: the next command logs what is missing
+    except (Leaving, KeyboardInterrupt, DiskFull):  # no time, no room: the next command logs what is missing
         loggers.clear()
         raise
     finally:
@@ -214,7 +215,7 @@ def work_through(
     observers: Sequence[Observer] = (),
 ) -> WorkList:
     """Runs the plan's tasks and shows their progress; returns which are done, failed (also recorded in the ledger) and
-    blocked. `fitted` is what `check_runnable` returned."""
+    blocked. `fitted` is what `check_runnable` returned. Raises DiskFull."""
     ledger = request.ledger
     worker = Worker(
         ledger=ledger,
@@ -231,6 +232,8 @@ def work_through(
     work_list = WorkList(plan.tasks, seconds, request.scale.retries, ledger, observers, sweep)
     work_list.observers.insert(0, Display(work_list, sys.stdout, len(plan.done), len(plan.trials)))
     executor.work(work_list, worker)
+    if work_list.full:
+        raise DiskFull(ENOSPC, work_list.full)
     return work_list
 
 

@@ -19,8 +19,7 @@ from mm1_lab import files
 
 POLL_SECONDS = 0.5
 RECENT_SECONDS = 30.0
-"""How old a claim is that a process still renews, which it does every few seconds; with room for clocks that differ and
-busy machines."""
+"""How old a claim is that a process still renews, which it does every few seconds; with room for busy machines."""
 
 
 class ClaimLost(Exception):
@@ -54,18 +53,24 @@ class Claims:
         self._watched: dict[str, tuple[SoftFileLease, float]] = {}
         """Others' claims: the lease that remembers how long it has seen one unchanged, and when it last looked."""
         self._met: dict[str, int] = {}
-        """The date of another's claim when it was first met."""
+        """The date of another's claim when its watch began."""
 
     def take(self, keys: Iterable[str]) -> Claim | None:
         """Claims stages, all or none; None if another process works on one of them."""
         claim = Claim()
-        taken = False
+        held = False
         try:
-            taken = all(self._take(key, claim) for key in keys)
-        finally:
-            if not taken:
-                claim.release()
-        return claim if taken else None
+            for key in keys:
+                # after one that is held others' claims are watched, too, as a dead process's lapse together; what is
+                # free is left alone: of two processes each could hold what the other lacks
+                if not held or (self.folder / key).exists():
+                    held = not self._take(key, claim) or held
+        except BaseException:
+            claim.release()
+            raise
+        if held:
+            claim.release()
+        return None if held else claim
 
     def _take(self, key: str, claim: Claim) -> bool:
         files.remove_unnamed(self.folder / key)
@@ -73,25 +78,26 @@ class Claims:
         # a long time between two looks proves nothing: this machine, or the file server, may have slept
         if lease is None or time.monotonic() - looked > 3 * files.RENEW_SECONDS:
             lease = files.lease(self.folder / key, timeout=0)
+            self._met[key] = self._date(key)
         for _ in range(2):  # the first attempt only removes an abandoned one
             with suppress(Timeout):
                 lease.acquire()
                 claim.leases.append(lease)
                 return True
         self._watched[key] = lease, time.monotonic()
-        self._met.setdefault(key, self._date(key))
         return False
 
     def is_renewed(self, key: str) -> bool:
-        """Whether the process that holds the claim was seen alive since `take` first met its claim."""
+        """Whether the process that holds the claim was seen alive since `take` began to watch it."""
         return self._date(key) not in (0, self._met.get(key, 0))
 
     def recent(self) -> set[str]:
         """The stages that some process has worked on within `RECENT_SECONDS`. Takes and removes nothing."""
         found = set()
+        now = files.now_in(self.folder)
         for path in self.folder.glob("*"):
             with suppress(OSError), path.open("rb") as file:  # opened, as network file systems keep dates of others
-                if time.time() - os.fstat(file.fileno()).st_mtime < RECENT_SECONDS:
+                if now - os.fstat(file.fileno()).st_mtime < RECENT_SECONDS:
                     found.add(path.name)
         return found
 

@@ -10,15 +10,16 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab import files
 from mm1_lab.config import RequestError, Stage
-from mm1_lab.results.packed import STAMP, unpacked
-from mm1_lab.results.schema import SCHEMA, read_json
+from mm1_lab.results.packed import STAMP, tell_once, unpacked
+from mm1_lab.results.schema import SCHEMA, owner, read_json
 from mm1_lab.results.score_file import SCORES, write_scores
 from mm1_lab.rows import ScoreRow
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = ("last.ckpt", "last.ckpt.before")
 """Those of mm1_lab/train/checkpoints.py, without importing torch."""
-ABSENT = (FileNotFoundError, NotADirectoryError, PermissionError)
-"""Errors by which a file is not there for this user; others, as of a network disk, are raised."""
+ABSENT = (FileNotFoundError, NotADirectoryError)
+"""Errors by which a file is not there; others, as of a network disk, are raised."""
 
 
 class Ledger:
@@ -93,7 +94,7 @@ class Ledger:
         return {path.parent.name: files.damage(path.parent) for path in paths}
 
     def _in_store(self, fingerprint: str) -> bool:
-        return files.is_complete(f"{self.store}/{fingerprint}")
+        return is_finished(f"{self.store}/{fingerprint}")
 
     def has_intact_weights(self, fingerprint: str) -> bool:
         """Whether the stage is finished and its files are unchanged; damaged ones are moved aside with a warning. Read
@@ -132,7 +133,7 @@ class Ledger:
         if files.is_complete(partial):
             files.commit(partial, self.store / fingerprint)
             return None
-        partial.mkdir(parents=True, exist_ok=True)
+        files.make_folder(partial)
         return partial
 
     def last_step(self, fingerprint: str) -> int:
@@ -179,7 +180,8 @@ class Ledger:
         return self.trials / fingerprint
 
     def has_scores(self, fingerprint: str) -> bool:
-        return files.is_complete(f"{self.trials}/{fingerprint}")
+        """Raises NotReadable."""
+        return is_finished(f"{self.trials}/{fingerprint}")
 
     def has_intact_scores(self, fingerprint: str) -> bool:
         """Whether there are scores and their files are unchanged; damaged ones are moved aside with a warning, or
@@ -216,19 +218,21 @@ class Ledger:
         return mark
 
     def mark(self, fingerprint: str) -> str:
-        """A text that changes with a trial's scores, and if one of their files is cut or removed; empty without scores,
-        or if this user may not read them. Reads no more than DONE, which has the digests."""
+        """A text that changes with a trial's scores, and if one of their files is cut or removed; empty without scores.
+        Reads no more than DONE, which has the digests. Raises NotReadable."""
         try:
             with open(f"{self.trials}/{fingerprint}/{files.DONE}", "rb", buffering=0) as file:
                 done = file.read()
         except ABSENT:
             return ""
+        except PermissionError:
+            raise not_readable(f"{self.trials}/{fingerprint}") from None
         aligned = ("alignment.csv",) * (b"alignment.csv" in done)  # marks of trials without one stay as they were
         sizes = self._sizes(fingerprint, SCORES, "record.json", "held_out.csv", "training.csv", *aligned)
         return hashlib.sha256(done + str(sizes).encode()).hexdigest()[:16]
 
     def _sizes(self, fingerprint: str, *names: str) -> list[int]:
-        """In bytes, of files of a trial; 0 for one that is missing, or in a folder that this user may not read."""
+        """In bytes, of files of a trial; 0 for one that is missing."""
         sizes = []
         for name in names:
             try:
@@ -313,10 +317,41 @@ class Ledger:
             self.failure_file(fingerprint, ending).unlink(missing_ok=True)
 
 
+def is_finished(folder: Path | str) -> bool:
+    """Whether a stage's or trial's folder has been committed. Raises NotReadable, as what is done again would replace
+    a colleague's."""
+    try:
+        os.stat(f"{folder}/{files.DONE}")  # for every trial of a plan; a Path costs more than the check
+    except PermissionError:
+        raise not_readable(folder) from None
+    except OSError:
+        return False
+    return True
+
+
+class NotReadable(RequestError):
+    """A stage's or trial's folder into which this user may not look."""
+
+
+def not_readable(folder: Path | str) -> NotReadable:
+    folder = Path(folder)
+    remedy = f"its owner ({owner(folder)}): chmod -R g+rX {quote(str(folder.parent))}"
+    return NotReadable(f"{folder}: finished, but not readable for you; {remedy}")
+
+
+def if_readable(has: Callable[[str], bool], fingerprint: str) -> bool:
+    """What `has` says of a trial's scores, to show them; False, and told, for one that this user may not read."""
+    try:
+        return has(fingerprint)
+    except NotReadable as error:
+        tell_once(f"mm1-lab: left out: {error}")
+        return False
+
+
 def is_intact(folder: Path, full: bool = True, only: str | None = None) -> bool:
     """Whether a folder was committed and is unchanged since. A damaged one is reported, moved aside and then missing.
-    One that cannot be moved (in a read-only results folder) is reported every time."""
-    if not files.is_complete(folder):
+    One that cannot be moved (in a read-only results folder) is reported every time. Raises as `is_finished`."""
+    if not is_finished(folder):
         return False
     if reason := files.damage(folder, full, only):
         aside = files.put_aside(folder)

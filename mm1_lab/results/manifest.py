@@ -24,9 +24,19 @@ from mm1_lab.config import (
     canonical_json,
     digest,
 )
-from mm1_lab.files import RESULTS, file_digest, locked, package_version, write_csv, write_json
+from mm1_lab.files import RESULTS, file_digest, locked, make_folder, package_version, write_csv, write_json
 from mm1_lab.formatting import command_line, counted
-from mm1_lab.results.schema import AGAIN, DRAWING, FINGERPRINT, SCHEMA, TRIAL_COLUMNS, TrialRow, check_schema, read_json
+from mm1_lab.results.schema import (
+    AGAIN,
+    DRAWING,
+    FINGERPRINT,
+    SCHEMA,
+    TRIAL_COLUMNS,
+    TrialRow,
+    check_schema,
+    read_json,
+    unreadable,
+)
 
 CHECK = "check"
 """A column of trials.csv: a digest of its row, so that damage which still reads as CSV is noticed."""
@@ -140,7 +150,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         values = read_json(path)
     except RequestError as error:
-        raise RequestError(f"{error}{LATE}") from None
+        late = LATE if str(error).endswith(AGAIN) else ""
+        raise RequestError(f"{error}{late}") from None
     rest = f"{folder.parents[1] / 'trials'}, and run the sweeps again (the store is kept: models are only evaluated)"
     check_schema(path, values, f"delete {folder.parent} and {rest}")
     if values.pop("digest", None) not in (None, digest(values)):
@@ -201,7 +212,7 @@ def read_trials(folder: Path) -> list[TrialRow]:
                     raise ValueError(f"row {reader.line_num}: {fingerprint!r} is no fingerprint")
                 rows.append(row)
     except (OSError, ValueError, csv.Error) as error:
-        raise RequestError(f"{path}: cannot be read ({str(error)[:200]}); {AGAIN}") from None
+        raise unreadable(path, error) from None
     return rows
 
 
@@ -223,7 +234,7 @@ def merge_manifest(
     study, and for further seeds of it without looks.
     """
     order = {arm: place for place, arm in enumerate(manifest.sweep.arms)}
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with locked(folder.parents[1] / ".lock"):
         rows = {(row.arm, row.seed): row for row in trials}
         seeds = {row.seed for row in rows.values()}

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab.config import RequestError
-from mm1_lab.results.ledger import Ledger
+from mm1_lab.results.ledger import Ledger, if_readable
 from mm1_lab.results.manifest import Manifest, read_manifest, read_trials
 from mm1_lab.results.packed import tell_once
-from mm1_lab.results.schema import CURVES, FOLDER_AGAIN, TRIAL_COLUMNS, check_schema
+from mm1_lab.results.schema import CURVES, FOLDER_AGAIN, TRIAL_COLUMNS, check_schema, unreadable
 from mm1_lab.results.score_file import KINDS_BEFORE, OF_CONVERSATIONS, read_score_table, read_short_tables
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def list_variants(results: Path) -> list[Path]:
 
 
 def read_variant(folder: Path | str) -> Variant:
-    """Reads a sweep's folder; a trial with damaged files counts as missing. Raises RequestError if the folder holds no
-    results, or results of another schema version."""
+    """Reads a sweep's folder; a trial with damaged files, or that may not be read, counts as missing. Raises
+    RequestError if the folder holds no results, or results of another schema version."""
     import pandas as pd
 
     if not isinstance(folder, Path | str):
@@ -75,7 +75,7 @@ def read_variant(folder: Path | str) -> Variant:
     manifest = read_manifest(folder)
     ledger = Ledger(folder.parents[1])
     trials = pd.DataFrame(read_trials(folder), columns=TRIAL_COLUMNS)
-    done = [ledger.has_intact_scores(fingerprint) for fingerprint in trials["fingerprint"]]
+    done = [if_readable(ledger.has_intact_scores, fingerprint) for fingerprint in trials["fingerprint"]]
     trials["done"] = pd.Series(done, dtype=bool)  # even without rows
     return Variant(folder, manifest, trials)
 
@@ -151,7 +151,7 @@ def held_out_losses(folder: Path) -> dict[str, float]:
         with path.open(encoding="utf-8", newline="") as file:
             return {row["source"]: float(row["loss"]) for row in csv.DictReader(file)}
     except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
-        raise RequestError(f"{path}: cannot be read ({error}); {FOLDER_AGAIN}") from None
+        raise unreadable(path, error, FOLDER_AGAIN) from None
 
 
 def read_records(variant: Variant) -> dict[str, dict[str, Any]]:
@@ -173,7 +173,7 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path, dtype={"name": "string"}, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise RequestError(f"{path}: cannot be read ({error}); {FOLDER_AGAIN}") from None
+        raise unreadable(path, error, FOLDER_AGAIN) from None
 
 
 def _read(variant: Variant, read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:

@@ -20,9 +20,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from mm1_lab.config import RequestError
+from mm1_lab.files import UNREADABLE
 
 AGAIN = "delete it and run the sweep again"
 """What to do about a file that cannot be read."""
@@ -63,7 +65,27 @@ def read_json(path: Path | str) -> dict[str, Any]:
         with open(path, encoding="utf-8") as file:
             value = json.load(file)
     except (OSError, ValueError, RecursionError) as error:
-        raise RequestError(f"{path}: cannot be read ({error}); {AGAIN}") from None
+        raise unreadable(path, error) from None
     if not isinstance(value, dict):
         raise RequestError(f"{path}: must hold a JSON object; {AGAIN}")
     return value
+
+
+def unreadable(path: Path | str, error: Exception, remedy: str = AGAIN) -> RequestError:
+    """What to tell of a file that cannot be read; the `remedy` only where its content may be the cause."""
+    why = str(error)[:200]
+    if isinstance(error, OSError):
+        why = error.strerror or why  # without the path
+        if isinstance(error, PermissionError):
+            remedy = f"its owner ({owner(Path(path))}): chmod g+r {quote(str(path))}"
+        elif error.errno in UNREADABLE:
+            remedy = "run the same command again"
+    return RequestError(f"{path}: cannot be read ({why}); {remedy}")
+
+
+def owner(path: Path) -> str:
+    """The name of the user whose file or folder it is."""
+    try:
+        return path.owner()
+    except (OSError, KeyError):
+        return "whoever made it"

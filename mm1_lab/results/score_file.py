@@ -7,9 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, get_type_hints
 
-from mm1_lab.config import RequestError
 from mm1_lab.files import new_file
-from mm1_lab.results.schema import FOLDER_AGAIN
+from mm1_lab.results.schema import FOLDER_AGAIN, unreadable
 from mm1_lab.rows import ScoreRow
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ def _read(folder: Path, columns: Sequence[str] = SCORE_COLUMNS, categories: Sequ
         file = pq.ParquetFile(path, read_dictionary=categories)
         return file.read(columns, use_threads=False).select(columns)
     except (OSError, pa.ArrowException, KeyError) as error:
-        raise RequestError(f"{path}: cannot be read ({error}); {FOLDER_AGAIN}") from None
+        raise unreadable(path, error, FOLDER_AGAIN) from None
 
 
 def _schema() -> pa.Schema:

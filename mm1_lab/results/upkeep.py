@@ -3,26 +3,43 @@
 import shutil
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mm1_lab.config import MultimodalStage, RequestError, SftStage
 from mm1_lab.files import DONE, folder_size
-from mm1_lab.results.ledger import Ledger, is_intact
+from mm1_lab.results.ledger import Ledger, NotReadable, is_finished, is_intact
 from mm1_lab.results.manifest import read_trials
-from mm1_lab.results.schema import read_json
+from mm1_lab.results.schema import FINGERPRINT, read_json
 
 MODELS = (MultimodalStage.KIND, SftStage.KIND)
 
 
-def verify(ledger: Ledger) -> tuple[int, int]:
-    """Reads every file of the finished trials and stages. Returns how many there are and how many of them are damaged;
-    these are reported and moved aside, so that the next run recomputes them."""
-    folders = sorted(_finished(ledger.trials) + _finished(ledger.store))
-    return len(folders), sum(not is_intact(folder) for folder in folders)
+def verify(ledger: Ledger) -> tuple[int, int, list[Path]]:
+    """Reads every file of the finished trials and stages. Returns how many there are, how many of them are damaged
+    (these are reported and moved aside, so that the next run recomputes them), and those that this user may not read.
+    """
+    damaged, unreadable = 0, []
+    folders = {folder for place in (ledger.trials, ledger.store) for folder in (*_finished(place), *_closed(place))}
+    for folder in sorted(folders):
+        try:
+            damaged += not is_intact(folder)
+        except (NotReadable, PermissionError):
+            unreadable.append(folder)
+    return len(folders) - len(unreadable), damaged, unreadable
 
 
-def without_scores(ledger: Ledger) -> int:
+def _closed(place: Path) -> Iterator[Path]:
+    """The finished folders into which this user may not look."""
+    for folder in place.glob("*"):
+        try:
+            if FINGERPRINT.fullmatch(folder.name):
+                is_finished(folder)
+        except NotReadable:
+            yield folder
+
+
+def without_scores(ledger: Ledger, unreadable: Iterable[Path]) -> int:
     """The number of trials that sweeps have in their `trials.csv` and that have no scores."""
     found = set()
     for path in ledger.results.glob("*/*/trials.csv"):
@@ -30,6 +47,7 @@ def without_scores(ledger: Ledger) -> int:
             found |= {row.fingerprint for row in read_trials(path.parent)}
         except RequestError as error:
             print(f"mm1-lab: {error}", file=sys.stderr)
+    found -= {folder.name for folder in unreadable}
     return sum(not ledger.has_scores(fingerprint) for fingerprint in found)
 
 

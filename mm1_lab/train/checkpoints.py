@@ -4,6 +4,7 @@ Each process writes its shards of weights and moments (as safetensors: torch unp
 the first one the rest. What is on a GPU is copied first, and a thread writes the copy while training goes on.
 """
 
+import io
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -26,7 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from mm1_lab import team
 from mm1_lab.config import RequestError, Stage
-from mm1_lab.files import file_digest, load_json, put_aside, replace, write_json
+from mm1_lab.files import UNREADABLE, file_digest, load_json, make_folder, put_aside, replace, share, write_json
 
 CHECKPOINT = "last.ckpt"
 BEFORE = CHECKPOINT + ".before"
@@ -125,7 +126,7 @@ class ProcessStrategy(SingleDeviceStrategy):
     def _write(self, tensors: dict[str, Tensor], rest: dict[str, Any], folder: Path) -> None:
         """Writes a checkpoint, which replaces the last one when all processes have written theirs."""
         begun = time.monotonic()
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
         # all is copied already, and this thread has chosen no GPU: it would copy by the first one
         writer.per_thread_copy_ahead = 0
@@ -136,8 +137,13 @@ class ProcessStrategy(SingleDeviceStrategy):
         fault = None
         try:
             if team.is_first():
-                self.checkpoint_io.save_checkpoint(rest, folder / REST)
+                buffer = io.BytesIO()
+                torch.save(rest, buffer)
+                # not by Lightning, which makes the file in TMPDIR, where it gets another group
+                (folder / REST).write_bytes(buffer.getvalue())
                 own.append(folder / REST)
+            for path in own:
+                share(path, path)
             digests = {path.name: file_digest(path) for path in own}
         except OSError as error:
             fault = error
@@ -225,11 +231,17 @@ def _rest(checkpoint: Path) -> dict[str, Any]:
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether no byte has changed since it was written; each process checks some files."""
+    """Whether no byte has changed since it was written; each process checks some files. Raises OSError in all of them
+    if one cannot read its files now, as a colleague's."""
+    fault = None
     try:
         digests = load_json(checkpoint / DIGESTS)
         mine = list(digests.items())[team.rank() :: team.size()]
         whole = REST in digests and all(file_digest(checkpoint / name) == expected for name, expected in mine)
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         whole = False
-    return all(team.collect(whole))
+        fault = error if isinstance(error, OSError) and error.errno in UNREADABLE else None
+    checked = team.collect((whole, fault))
+    if faults := [error for _, error in checked if error]:
+        raise faults[0]
+    return all(whole for whole, _ in checked)

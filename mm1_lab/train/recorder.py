@@ -1,5 +1,7 @@
 """Records the losses of a running stage: for `training.csv`, for progress reports, and across interruptions."""
 
+import signal
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +52,7 @@ class Recorder(pl.Callback):
         self._since_report = torch.zeros(4, dtype=torch.float64)
         self._routing: torch.Tensor | None = None
         """Routing counts of the experts since the last point; see `States`."""
+        self._at_sigterm = signal.getsignal(signal.SIGTERM)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._unread = torch.zeros_like(self.total, device=pl_module.device)
@@ -57,6 +60,8 @@ class Recorder(pl.Callback):
         self._read_step = trainer.global_step
         self._read_at = self._read_step + 1
         self._clock = self._reported = self._saved = self._read = time.monotonic()
+        if callable(self._at_sigterm) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._at_sigterm)  # Lightning's would end training without a checkpoint
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         assert isinstance(pl_module, Training)

@@ -11,6 +11,7 @@ import pytest
 from mm1_lab.config import DataMix, RateSearch, Trial
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import Request, load_request
+from mm1_lab.orchestrate.tracking import mlflow_logger
 from mm1_lab.orchestrate.tracking.contents import metrics, parameters
 from mm1_lab.orchestrate.tracking.mlflow_logger import DATABASE, NOTE, MlflowLogger
 from mm1_lab.results import Manifest, ScoreRow
@@ -303,10 +304,27 @@ def test_a_folder_is_no_store_for_runs(monkeypatch: pytest.MonkeyPatch, refused:
         )
 
 
+def test_a_database_that_may_only_be_read_is_told_with_the_way_out(
+    request_: Request, monkeypatch: pytest.MonkeyPatch, refused: Refused, tmp_path: Path
+) -> None:
+    """Of a run of an experiment that is there, SQLAlchemy gives advice before the cause."""
+    log(request_)
+    write(request_, request_.trials[1])
+    uri = f"sqlite:///file:{DATABASE.absolute()}?mode=ro&uri=true"
+    monkeypatch.setattr(mlflow_logger, "tracking_uri", lambda: uri)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    there = f"ask its owner ({DATABASE.owner()}), or in a folder of your own: mm1-lab sync-mlflow --results "
+    assert refused("sync-mlflow") == (
+        f"mm1-lab: MLflow at {uri} cannot be written ((sqlite3.OperationalError) attempt to write a readonly database);"
+        f" {there}{tmp_path}/results/local\n"
+    )
+
+
 @pytest.mark.slow
 def test_several_commands_make_one_database(request_: Request) -> None:
-    """Although a killed one left half of one."""
+    """Although a killed one left half of one. It is the group's if the folder is."""
     DATABASE.unlink()
+    DATABASE.parent.chmod(0o775)
     DATABASE.with_name(".mlflow.db.1").touch()
     racing = [Place(Path.cwd()).start("sync-mlflow") for _ in range(2)]
     for process in racing:
@@ -314,7 +332,7 @@ def test_several_commands_make_one_database(request_: Request) -> None:
         assert process.returncode == 0
         assert output.startswith("data_mix at smoke: ") and output.count("\n") == 1, output
     assert set(runs_of(request_)[1]) == {"base / seed 0 at smoke"}
-    assert not list(DATABASE.parent.glob(".mlflow.db*"))
+    assert not list(DATABASE.parent.glob(".mlflow.db*")) and DATABASE.stat().st_mode & 0o070 == 0o060
 
 
 def test_former_contents_scores_that_were_computed_anew_and_arms_that_were_renamed_are_logged(

@@ -144,8 +144,9 @@ def test_of_a_full_disk_the_folders_are_told(
     monkeypatch.setattr(Worker, "run", refuse)
     (trial,), ledger = request_.trials, request_.ledger
     task = Task(trial.fingerprint, (trial.evaluation,), (), (trial,))
-    reason = worker.attempt(task, lambda kind, progress: None).reason
-    assert reason.endswith(f"No space left on device (os error 28) (in {ledger.store} or {ledger.results})")
+    outcome = worker.attempt(task, lambda kind, progress: None)
+    assert outcome.kind == "disk full"
+    assert outcome.reason.endswith(f"No space left on device (os error 28) (in {ledger.store} or {ledger.results})")
 
 
 def test_of_a_training_that_diverged_the_curve_stays_but_no_checkpoint(

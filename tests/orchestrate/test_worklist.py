@@ -52,6 +52,16 @@ def end(work_list: WorkList, task: Task, kind: str = "done") -> None:
     work_list.settle(task, Outcome(kind, "out of luck"))  # type: ignore[arg-type]
 
 
+def test_when_a_disk_is_full_those_that_run_end_and_no_other_begins(work_list: WorkList) -> None:
+    first, second = list(work_list.ready())[:2]
+    for task in (first, second):
+        start(work_list, task)
+    end(work_list, first, "disk full")
+    assert not list(work_list.ready()) and not work_list.exhausted
+    end(work_list, second)
+    assert work_list.exhausted and work_list.full and not work_list.failed
+
+
 def test_time_left_follows_from_the_speed_so_far(work_list: WorkList, display: Shown) -> None:
     trials = [task for task in work_list.tasks.values() if task.kind == "trial"]
     shared = [task for task in work_list.tasks.values() if task.kind != "trial"]

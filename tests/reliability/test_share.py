@@ -25,6 +25,7 @@ from mm1_lab.results import Ledger
 from mm1_lab.results.leases import Claim
 from mm1_lab.train import recorder
 from mm1_lab.train.checkpoints import CHECKPOINT
+from mm1_lab.train.module import Training
 from mm1_lab.train.progress import Progress
 from tests.conftest import Refused
 from tests.orchestrate.conftest import mark_done
@@ -104,6 +105,30 @@ def test_in_time_it_leaves_a_checkpoint_from_which_the_next_resumes(
         assert not list(place.results.glob("failures/*"))
     assert left > 3 and len(checkpoints) == 4, "each training was left in the middle"
     assert place.tables() == finished.tables()
+
+
+def test_at_sigterm_it_leaves_a_checkpoint(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the next report, which comes a step later."""
+    steps = []
+    training_step = Training.training_step
+
+    def step(*given: Any) -> Any:
+        steps.append(given)
+        if len(steps) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if len(steps) == 2:
+            monkeypatch.setattr(recorder, "REPORT_SECONDS", 0.0)
+        return training_step(*given)
+
+    monkeypatch.setattr(recorder, "REPORT_SECONDS", 1e9)
+    monkeypatch.setattr(Training, "training_step", step)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main([*SHARE]) == 0
+    assert "Time is up, with 4 tasks left" in capsys.readouterr().out and len(steps) == 2
+    assert len(list(here.glob(f"results/local/store/*.partial/{CHECKPOINT}"))) == 1
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 class Finisher(Worker):

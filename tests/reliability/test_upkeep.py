@@ -7,13 +7,17 @@ import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from mm1_lab.cli import main
+from mm1_lab.orchestrate.execution.worker import Worker
+from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import Ledger, ScoreRow, TrialRow
 from mm1_lab.results.manifest import Manifest, merge_manifest
+from mm1_lab.results.reading import read_variant
 from tests.conftest import Place, Refused, Told
 
 
@@ -89,6 +93,42 @@ def test_verify_reads_every_file(ledger: Ledger, capsys: pytest.CaptureFixture[s
     assert main(["verify"]) == 0
 
 
+@pytest.fixture
+def closed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A trial's folder into which this user may not look, as of a colleague with umask 077."""
+    folder = ledger.trial_folder(min(path.name for path in ledger.trials.iterdir()))
+
+    def guarded(function: Any) -> Any:
+        def guard(path: Any, *more: Any, **named: Any) -> Any:
+            if str(path).startswith(f"{folder}/"):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return function(path, *more, **named)
+
+        return guard
+
+    monkeypatch.setattr(os, "stat", guarded(os.stat))
+    monkeypatch.setattr("mm1_lab.results.ledger.open", guarded(open), raising=False)
+    return folder
+
+
+def test_a_trial_that_only_its_owner_may_read_is_not_done_again(
+    closed: Path, refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = f"{closed}: finished, but not readable for you; its owner ({closed.owner()}): chmod -R g+rX {closed.parent}"
+    arms = ("data_mix", "--scale", "smoke", "--only", "base,captions")
+    for words in (("plan", *arms), ("run", *arms, "--inline")):
+        assert refused(*words) == f"mm1-lab: {told}\n"
+    assert main(["figures"]) == 2, "colleagues' tables would lose it"
+    assert capsys.readouterr().err == f"mm1-lab: left out: {told}\nmm1-lab: {told}\n"
+    assert sorted(read_variant(Path("results/local/smoke/data_mix")).trials["done"]) == [False, True]
+    assert main(["status", *arms, "--json"]) == 0
+    trials = json.loads(capsys.readouterr().out)["sweeps"][0]["trials"]
+    assert sorted((trial["state"], trial["why"]) for trial in trials) == [("done", ""), ("missing", told)]
+    assert main(["verify"]) == 0
+    out = capsys.readouterr().out
+    assert "0 damaged\n1 more not checked, such as " + told in out and "without scores" not in out
+
+
 def test_a_sweep_that_the_disk_has_no_room_for_is_refused(
     here: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
@@ -112,6 +152,25 @@ def test_a_disk_that_takes_nothing_is_told_in_a_line(
     error = capsys.readouterr().err
     assert error.startswith("mm1-lab: /") and error.endswith(text) and error.count("\n") == 1
     assert not list(here.rglob("*sweep.json*"))
+
+
+def test_a_disk_that_fills_while_training_ends_the_command_in_a_line_and_uses_up_no_retry(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = []
+
+    def fill(worker: Worker, task: Task, report: object) -> None:
+        begun.append(task.key)
+        raise OSError(f"a library's own\nOSError: [Errno 28] {os.strerror(errno.ENOSPC)}")
+
+    monkeypatch.setattr(Worker, "run", fill)
+    assert main(["run", "data_mix", "--scale", "smoke", "--inline", "--only", "base"]) == 1
+    assert len(begun) == 1 and not list(here.glob("results/local/failures/*"))
+    where = f"(in {here}/results/local/store or {here}/results/local)"
+    told = (
+        f"mm1-lab: OSError: [Errno 28] No space left on device {where}; fix this and run the same command to continue"
+    )
+    assert capsys.readouterr().err.splitlines() == [told]
 
 
 def test_results_that_cannot_be_written_are_drawn_elsewhere(

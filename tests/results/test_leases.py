@@ -7,11 +7,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mm1_lab import files
+from mm1_lab.results import leases
 from mm1_lab.results.leases import Claim, ClaimLost, Claims
 
 
@@ -46,6 +48,16 @@ def test_a_process_that_was_killed_before_it_wrote_its_name_blocks_nobody(tmp_pa
     with files.locked(tmp_path / "results.lock"):
         assert (tmp_path / "results.lease").stat().st_size
     assert not list(tmp_path.iterdir())
+
+
+def test_a_clock_that_is_ahead_of_the_file_server_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = time.time() + 600
+    for module in (files, leases):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: ahead, monotonic=time.monotonic))
+    (tmp_path / "a").touch()  # by a process that is about to write its name
+    claims = Claims(tmp_path)
+    assert claims.take(["a"]) is None
+    assert claims.recent() == {"a"}
 
 
 def test_all_stages_or_none_until_they_are_released(tmp_path: Path) -> None:
@@ -88,6 +100,27 @@ def test_time_in_which_nobody_looked_does_not_count(tmp_path: Path, quick: None)
     """A machine that slept, or a file server that was away."""
     claim_elsewhere(tmp_path, "a")
     assert wait_for(Claims(tmp_path), "a", 2.0, every=0.5) is None
+
+
+def test_who_was_seen_alive_before_a_long_time_is_not_taken_for_alive(tmp_path: Path, quick: None) -> None:
+    path = claim_elsewhere(tmp_path, "a")
+    mine = Claims(tmp_path)
+    assert mine.take(["a"]) is None and not mine.is_renewed("a")
+    os.utime(path, (5, 5))
+    assert mine.is_renewed("a")
+    time.sleep(0.2)  # trains meanwhile, and the other one dies
+    assert mine.take(["a"]) is None and not mine.is_renewed("a")
+
+
+def test_the_claims_of_a_dead_process_lapse_together(tmp_path: Path, quick: None) -> None:
+    first, second = claim_elsewhere(tmp_path, "a"), claim_elsewhere(tmp_path, "b")
+    mine, end = Claims(tmp_path), time.monotonic() + 5.0
+    while second.exists() and time.monotonic() < end:
+        os.utime(first)  # this one is alive, and yet the other is watched
+        assert mine.take(["a", "b"]) is None
+        time.sleep(0.02)
+    assert not second.exists()
+    assert mine.take(["a", "c"]) is None and not (tmp_path / "c").exists(), "what is free is left alone"
 
 
 def test_of_many_that_find_it_abandoned_one_takes_it(tmp_path: Path, quick: None) -> None:

@@ -1,6 +1,9 @@
+import errno
+import os
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -196,6 +199,48 @@ def test_a_finished_stage_is_readable_whoever_began_it(tmp_path: Path, monkeypat
         monkeypatch.setattr(Path, "chmod", refuse)
     folder = ledger.stage_folder("own")
     assert (folder / "model.safetensors").stat().st_mode == (folder / "DONE").stat().st_mode
+
+
+def test_in_a_folder_that_a_group_shares_all_is_the_group_s_whatever_the_umask(tmp_path: Path) -> None:
+    """Elsewhere a file keeps the mode of the one that it replaces, and a new one has that of the umask."""
+    (tmp_path / "team").mkdir()
+    (tmp_path / "team").chmod(0o775)
+    (tmp_path / "team" / "before.csv").touch(0o600)
+    (tmp_path / "own.csv").touch(0o644)
+    before = os.umask(0o077)
+    try:
+        ledger = Ledger(tmp_path / "team" / "results")
+        ledger.check_writable()
+        ledger.write_scores("f0", [], {}, {}, {})
+        partial = ledger.begin_stage("f1")
+        assert partial is not None
+        (partial / "model.safetensors").touch(0o600)
+        ledger.finish_stage("f1")
+        for path in (tmp_path / "team" / "before.csv", tmp_path / "own.csv", tmp_path / "new.csv"):
+            files.write_text(path, "1")
+    finally:
+        os.umask(before)
+    modes = {path: path.stat().st_mode for path in (tmp_path / "team").rglob("*")}
+    assert len(modes) > 8
+    assert {path for path, mode in modes.items() if mode & 0o070 != (0o070 if path.is_dir() else 0o060)} == set()
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("own.csv", "new.csv")] == [0o644, 0o600]
+
+
+def test_what_may_not_be_read_is_not_to_be_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is what a network disk does not give now."""
+    path = tmp_path / "smoke" / "data_mix" / "sweep.json"
+    files.write_text(path, "{")
+    files.write_text(path.with_name("trials.csv"), "")
+    owner = f"its owner ({path.owner()}): chmod g+r"
+    again = "run the same command again"
+    for number, remedy in ((errno.EACCES, f"{owner} {path}"), (errno.EIO, again)):
+        monkeypatch.setattr("mm1_lab.results.schema.open", Mock(side_effect=OSError(number, "no", "p")), raising=False)
+        with pytest.raises(RequestError) as refused:
+            read_manifest(path.parent)
+        assert str(refused.value) == f"{path}: cannot be read (no); {remedy}"
+    monkeypatch.setattr(Path, "open", Mock(side_effect=PermissionError(errno.EPERM, "no", "p")))
+    with pytest.raises(RequestError, match=rf"trials\.csv: cannot be read \(no\); {re.escape(owner)}"):
+        read_trials(path.parent)
 
 
 def test_processes_of_the_same_number_may_write_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

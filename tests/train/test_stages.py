@@ -1,11 +1,15 @@
 """Stages from their first step to their files: what they write, how they resume, how they fail."""
 
+import errno
 import json
 import math
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import lightning.pytorch as pl
 import pytest
@@ -274,6 +278,31 @@ def test_from_a_damaged_checkpoint_it_goes_on_from_the_one_before_or_the_beginni
     assert note == f"{tmp_path}: damaged and put aside: {', '.join(damaged)}; training {start}"
     assert_same(finished(decoder_stage), tmp_path)
     assert not list(tmp_path.glob("last.ckpt*"))
+
+
+@pytest.mark.usefixtures("each_step")
+def test_a_colleague_s_checkpoint_is_the_group_s_and_if_it_cannot_be_read_no_damage(
+    decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """Its files are made where they stay, as a temporary folder would give them its own group."""
+    tmp_path.chmod(0o775)
+    before = os.umask(0o077)
+    try:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(tempfile, "tempdir", "/nowhere")
+            train(decoder_stage, tmp_path, finished, report=kill_at(5))
+    finally:
+        os.umask(before)
+    checkpoint = tmp_path / "last.ckpt"
+    modes = {path.name: path.stat().st_mode & 0o070 for path in (checkpoint, *checkpoint.iterdir())}
+    assert modes.pop("last.ckpt") == 0o070 and set(modes.values()) == {0o060} and len(modes) == 3
+    with monkeypatch.context() as patch, pytest.raises(PermissionError):
+        patch.setattr(checkpoints, "file_digest", Mock(side_effect=PermissionError(errno.EACCES, "not yours")))
+        train(decoder_stage, tmp_path, finished)
+    seen: list[Progress] = []
+    train(decoder_stage, tmp_path, finished, report=seen.append)
+    assert not seen[0].note and seen[0].step == 5
+    assert_same(finished(decoder_stage), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["last.ckpt", "last.ckpt.before", "last.ckpt.part"])

@@ -1,9 +1,11 @@
 """Executors run a plan: in this process, beside any number of others like it, or with Ray Tune, the default."""
 
+import signal
+import threading
 import time
 from abc import abstractmethod
-from collections.abc import Collection, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 
 from mm1_lab.config import EvaluationStage, RequestError, Scale
@@ -57,12 +59,16 @@ class Leaving(Exception):
 class Inline(Executor):
     """Runs one task after another in this process, each time the most urgent one that no other process has claimed."""
 
-    def __init__(self, leaves: bool = False, minutes: float | None = None, started: float | None = None) -> None:
+    def __init__(
+        self, leaves: bool = False, minutes: float | None = None, started: float | None = None, shares: bool = False
+    ) -> None:
         """`leaves`: ends when all that is left is in the hands of others, instead of waiting for it.
 
-        `minutes`: ends in time before so many have passed since `started`, in `time.monotonic`.
+        `minutes`: ends in time before so many have passed since `started`, in `time.monotonic`; `shares`: also at the
+        first SIGTERM.
         """
         self.leaves = leaves
+        self.shares = shares
         seconds = 60 * minutes if minutes else float("inf")
         # for a step or a benchmark that is being computed, and for a checkpoint of a large model
         reserve = min(0.05 * seconds, 120.0)
@@ -80,11 +86,30 @@ class Inline(Executor):
 
     def work(self, work_list: WorkList, worker: Worker) -> None:
         failed_before = {key: _failed_at(work_list.ledger, key) for key in work_list.tasks}
-        while not work_list.exhausted:
-            if time.monotonic() > self.begin_by:
-                raise self._time_up(work_list)
-            if not self._next(work_list, failed_before, worker):
-                self._wait(work_list)
+        with self._ending_at_sigterm():
+            while not work_list.exhausted:
+                if time.monotonic() > self.begin_by:
+                    raise self._time_up(work_list)
+                if not self._next(work_list, failed_before, worker):
+                    self._wait(work_list)
+
+    @contextmanager
+    def _ending_at_sigterm(self) -> Iterator[None]:
+        """Takes the first SIGTERM for the end of the time, as batch systems kill soon after it; a second one stops."""
+        before = signal.getsignal(signal.SIGTERM)
+        if not self.shares or before == signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def end(number: int, frame: object) -> None:
+            self.begin_by = self.stop_by = float("-inf")
+            signal.signal(signal.SIGTERM, before)
+
+        signal.signal(signal.SIGTERM, end)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def _next(self, work_list: WorkList, failed_before: dict[str, float], worker: Worker) -> bool:
         """Settles one task that is ready; returns whether there was one that no other process has claimed."""
@@ -168,7 +193,7 @@ def make_executor(
     if minutes is not None and not (share and minutes > 0):
         raise RequestError("--minutes needs --share, and a positive number")
     if share or inline:
-        return Inline(leaves=share and not rounds, minutes=minutes, started=started)
+        return Inline(leaves=share and not rounds, minutes=minutes, started=started, shares=share)
     from mm1_lab.orchestrate.execution.ray_tune import RayTune
 
     return RayTune(address, settings)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from mm1_lab.config import ALLOWED, SECTIONS, OwnConnectors, RequestError, Scale, Stage, Trial
 from mm1_lab.files import PACKAGE, load_json, package_version, write_json, write_text
 from mm1_lab.orchestrate.execution.groups import Lost, in_group
-from mm1_lab.orchestrate.execution.worklist import Outcome
+from mm1_lab.orchestrate.execution.worklist import Outcome, of_full_disk
 from mm1_lab.orchestrate.planning.plan import Fitted, Task
 from mm1_lab.results import Ledger
 from mm1_lab.results.leases import ClaimLost
@@ -73,8 +73,10 @@ class Worker:
         except Exception as error:
             import torch
 
+            if full := of_full_disk(f"{type(error).__name__}: {error}"):  # libraries name no file
+                return Outcome("disk full", f"{full} (in {self.ledger.store} or {self.ledger.results})")
             log = self.ledger.failure_file(task.key, "log")
-            with contextlib.suppress(OSError):  # the reason already says if the disk is full
+            with contextlib.suppress(OSError):
                 write_text(log, traceback.format_exc())
             reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
             if isinstance(error, Diverged):
@@ -82,8 +84,6 @@ class Worker:
             if isinstance(error, MemoryError | torch.OutOfMemoryError):
                 remedy = "resources.micro_batch=1, resources.gradient_checkpointing=true, or a smaller batch_size"
                 return Outcome("out of memory", f"{reason}; take {remedy} (--set)")
-            if "No space left" in reason:  # safetensors and Arrow name no file
-                reason += f" (in {self.ledger.store} or {self.ledger.results})"
             return Outcome("failed", reason)
 
     def run(self, task: Task, report: StageReport) -> None:

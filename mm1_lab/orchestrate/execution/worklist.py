@@ -1,11 +1,13 @@
 """Which task is next, and how tasks ended; tells the ledger and observers."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
 from mm1_lab.config import Stage
+from mm1_lab.files import FULL
 from mm1_lab.orchestrate.planning.plan import Task, path_lengths
 from mm1_lab.results import Ledger
 from mm1_lab.train.progress import Progress
@@ -18,14 +20,25 @@ LONG_REASON = 200
 class Outcome:
     """How a task ended. Only failed or lost tasks may be retried, as the others would end in the same way."""
 
-    kind: Literal["done", "diverged", "failed", "lost", "out of memory"] = "done"
-    """`lost`: its process died, perhaps with its node, which does not count as an attempt."""
+    kind: Literal["done", "diverged", "failed", "lost", "out of memory", "disk full"] = "done"
+    """`lost`: its process died, perhaps with its node, which does not count as an attempt; nor does a full disk, which
+    ends the command."""
     reason: str = ""
 
     @property
     def in_short(self) -> str:
         """The reason, cut if it is long: all of it is printed once, when a task fails finally."""
         return self.reason if len(self.reason) <= LONG_REASON else f"{self.reason[:LONG_REASON]} …"
+
+
+class DiskFull(OSError):
+    """Nothing can be written; what has begun resumes in a later command."""
+
+
+def of_full_disk(text: str) -> str:
+    """The line of an error's text that tells of a full disk or quota; empty if none does."""
+    causes = [os.strerror(number) for number in FULL]
+    return next((line.strip() for line in text.splitlines() if any(cause in line for cause in causes)), "")
 
 
 class Observer:
@@ -80,15 +93,17 @@ class WorkList:
         self.failed: dict[str, Outcome] = {}
         self.blocked: dict[str, str] = {}
         """The key of the failed task, by the key of the task that it blocks."""
+        self.full = ""
+        """What a task told that found the disk full: no other is begun."""
 
     @property
     def exhausted(self) -> bool:
-        """Whether nothing is waiting or running (a running task may have to be retried)."""
-        return not self.waiting and not self.running
+        """Whether nothing is waiting or running (a running task may have to be retried), or will be begun."""
+        return not self.running and (not self.waiting or bool(self.full))
 
     def ready(self) -> Iterator[Task]:
         """The waiting tasks whose inputs are done, the one with the longest critical path first."""
-        for key in self.waiting:
+        for key in () if self.full else self.waiting:
             if self.done.issuperset(self.tasks[key].needs):
                 yield self.tasks[key]
 
@@ -117,6 +132,10 @@ class WorkList:
         key = task.key
         again = False
         self.running.remove(key)
+        if outcome.kind == "disk full":
+            self.full = outcome.reason
+            self.waiting.insert(0, key)
+            return
         if outcome.kind == "done":
             self.done.add(key)
         elif outcome.kind == "lost" and self.losses[key] < MOST_LOSSES:

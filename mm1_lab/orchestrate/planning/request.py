@@ -415,7 +415,7 @@ def load_request(
     """
     # What is asked
     only, settings = ([one] if isinstance(one, str) else one for one in (only, settings))  # from Python
-    file = find_sweep(str(sweep))
+    file = find_sweep(str(sweep), Path(results))
     of_recipe, of_scale = split_settings(settings)
     loaded = load_sweep(file, *SWEEPS, settings=of_recipe)
     if loaded.connectors:

@@ -12,15 +12,17 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from mm1_lab.config import RequestError
-from mm1_lab.files import RESULTS, locked, replace
+from mm1_lab.files import RESULTS, locked, replace, share
 from mm1_lab.formatting import first_line, trials_of, without_secrets
 from mm1_lab.orchestrate.tracking import contents
 from mm1_lab.orchestrate.tracking.trackers import TrialLogger
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import read_trials
+from mm1_lab.results.schema import owner
 
 DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # gives up on an unreachable server after seconds, not minutes
@@ -64,7 +66,11 @@ def no_access(error: Exception) -> str:
     why = first_line(error)
     if "filesystem tracking backend" in why:  # and a long notice
         why = "it keeps no runs in plain folders any more; use sqlite:///… or http://…"
-    return f"MLflow at {tracking_uri()} cannot be written ({why})"
+    text = f"MLflow at {tracking_uri()} cannot be written ({why})"
+    if not named_store() and not all(os.access(path, os.W_OK) for path in (RESULTS, DATABASE) if path.exists()):
+        text += f"; ask its owner ({owner(DATABASE)}), or in a folder of your own: "
+        text += f"mm1-lab sync-mlflow --results {quote(str(RESULTS.absolute()))}"
+    return text
 
 
 def connect() -> Any:
@@ -91,6 +97,7 @@ def _make_database(path: Path) -> None:
         left.unlink()
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
+    share(partial, path)
     replace(partial, path)
 
 

@@ -22,6 +22,7 @@ from mm1_lab.orchestrate.execution.worklist import Observer
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.tracking import contents
 from mm1_lab.results import Ledger
+from mm1_lab.results.ledger import if_readable
 from mm1_lab.results.manifest import read_manifest, read_trials
 
 LOG_SECONDS = 60.0
@@ -67,7 +68,7 @@ class TrialLogger(Observer):
         names: dict[str, list[tuple[str, int]]] = {}
         for row in read_trials(self.folder):
             names.setdefault(row.fingerprint, []).append((row.arm, row.seed))
-        return {fingerprint: own for fingerprint, own in names.items() if self.ledger.has_scores(fingerprint)}
+        return {name: own for name, own in names.items() if if_readable(self.ledger.has_scores, name)}
 
     def unlogged(self, logged: Collection[str]) -> Iterator[tuple[str, contents.Names, str]]:
         """The finished trials whose state is not among those that are `logged`: fingerprint, names, and the state, a
