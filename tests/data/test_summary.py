@@ -119,7 +119,7 @@ def test_a_store_that_one_may_only_read_is_enough_for_data_that_are_indexed(
     files.jsonl("t.jsonl", ["a text", "another"])
     files.yaml(text="t.jsonl")
     (files.folder / "file").write_text("precious")
-    assert "file/store/data/index: cannot be written to (Not a dir" in refused(*COMMAND, "--store", "file/store")
+    assert "file/store/data/index: cannot be written to (File exists" in refused(*COMMAND, "--store", "file/store")
     said = told(*COMMAND)
 
     def lack(folder: Path) -> str:  # permissions do not hold for root
