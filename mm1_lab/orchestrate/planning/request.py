@@ -61,6 +61,9 @@ if TYPE_CHECKING:
 
 MOST_TRIALS = 200_000
 """Of a command: far more would take minutes and gigabytes merely to be planned."""
+SHOTS_OF_WORLD = 8
+"""The world's benchmarks are made so that as many demonstrations fit its rows, which `check-scale` measures; longer
+prompts are measured before a run, unless a scale with GPUs in the world is only planned."""
 
 
 @dataclass(frozen=True)
@@ -228,7 +231,7 @@ class Request:
     def doubts(self) -> list[str]:
         """All that is to be told before a run, which does not keep it from running."""
         arms = (*self.same_trials(), *self.rounded_steps(), *self.unlike_rows(), *self.unlike_before())
-        return [*self.replaced(), *arms, *self.doubtful_claims(), *self.long_captions()]
+        return [*self.replaced(), *arms, *self.doubtful_claims(), *self.long_prompts()]
 
     def replaced(self) -> list[str]:
         """What is to be told of arms that had other trials with scores in this sweep's tables."""
@@ -332,17 +335,16 @@ class Request:
             lines.append(f"The {which} {', '.join(names)} {what}.")
         return lines
 
-    def long_captions(self) -> list[str]:
-        """What is to be told of users' held-out captions that do not fit what the missing trials' models read."""
+    def long_prompts(self) -> list[str]:
+        """What is to be told of prompts of users' held-out captions, or of the world's benchmarks, that do not fit what
+        the missing trials' models read."""
         missing = [trial.evaluation for trial in self.trials if not self.ledger.has_scores(trial.fingerprint)]
-        if not (self.data_path and missing):
+        few_in_world = max(self.scale.evaluate.shots) <= SHOTS_OF_WORLD or self.scale.hardware
+        if not missing or (self.data.kind == "world" and few_in_world):
             return []
-        from mm1_lab.data.shards import Shards
-        from mm1_lab.evaluate.fitting import long_captions
+        from mm1_lab.evaluate.fitting import long_prompts
 
-        data = self.open_data()
-        assert isinstance(data, Shards)
-        return long_captions(missing, self.scale.evaluate, data)
+        return long_prompts(missing, self.scale.evaluate, self.open_data())
 
     def _means_cider(self, shots: int | None) -> bool:
         """Whether the mean over benchmarks with images, at so many shots or all, is of CIDEr and other metrics."""
