@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from analysis.effects import varying
 from analysis.judging.claims import load_lessons
@@ -578,6 +579,9 @@ def test_long_names_leave_room_for_what_is_drawn_at_twelve_numbers_of_shots(data
     assert all(left.x1 <= right.x0 for left, right in pairwise(boxes))
     assert min(axis.get_window_extent().width for axis in figure.axes) > 0.6 * figure.dpi
     assert figure._suptitle.get_window_extent().x1 <= figure.legends[0].get_window_extent().x0  # type: ignore[attr-defined]
+    marks = [handle for handle in figure.legends[0].legend_handles if isinstance(handle, Line2D)]
+    looks = [(mark.get_color(), mark.get_marker()) for mark in marks]
+    assert len(looks) == 12 == len(set(looks)) and len({colour for colour, _ in looks[:8]}) == 8
 
 
 def test_a_long_path_in_the_figure_of_axes_is_its_end(data_mix: Sweep) -> None:
