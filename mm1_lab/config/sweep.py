@@ -29,7 +29,7 @@ from mm1_lab.config.base import (
 )
 from mm1_lab.config.measure import MeasureField
 from mm1_lab.config.own_connectors import OwnConnectors, read_connectors
-from mm1_lab.config.recipe import Recipe
+from mm1_lab.config.recipe import PICTURES_ARE_OF_DATA, Recipe
 from mm1_lab.config.scale import Scale
 
 Expectation = Literal["greater", "less", "equivalent", "keeps"]
@@ -296,12 +296,26 @@ def spelt(value: Any) -> str:
     return str(value)
 
 
+def hint_of_field(field: str) -> str:
+    """What to do instead of varying a field that recipes do not have."""
+    first, _, rest = field.partition(".")
+    if first == "pictures":
+        return f": {PICTURES_ARE_OF_DATA}"
+    if first == "train" and rest.split(".")[0] in Recipe.model_fields:
+        return f", which is the scale's, but {rest!r}, in the paper's units"
+    if first in Scale.model_fields:
+        return "; it is a setting of the scale: run the sweep once for each value, with --set"
+    return nearest(field, Recipe.model_fields)
+
+
 def _changed(base: Recipe, change: dict[str, Any], where: str, own: OwnConnectors | None) -> Recipe:
     """The base with the change applied; a mapping updates only the fields that it contains. A connector of the user's
     own gets its file's digest."""
     values = base.model_dump()
     changes: dict[str, Any] = {}
     for path, value in deepcopy(change).items():  # a dotted path into one of its tables would alter it
+        if path.partition(".")[0] in Scale.model_fields.keys() - Recipe.model_fields:
+            raise RequestError(f"{where}: recipes have no {path!r}{hint_of_field(path)}")
         if path == "align" and isinstance(value, dict):  # its mix, too, is updated; that of `sft` is replaced
             changes |= {f"align.{field}": part for field, part in value.items()}
         else:

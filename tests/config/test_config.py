@@ -284,6 +284,11 @@ def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
     [
         ({"resolution": 337}, (), "this scale has no resolution 337; known: 224, 336, 378"),
         (
+            {"decoder": "E2"},
+            (),
+            "(--set 'decoders.E2={layers: …, width: …, heads: …}' adds it, or a scale of your own",
+        ),
+        (
             {"resolution": 400},
             (),
             "--set resolutions.400=N adds it, where N is this scale's number for it (for 224 it is 24)",

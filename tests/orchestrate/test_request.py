@@ -17,7 +17,7 @@ from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results.manifest import read_manifest
 from tests.conftest import REPOSITORY, Told, make_place
 from tests.data.conftest import Files
-from tests.orchestrate.conftest import Ask
+from tests.orchestrate.conftest import Ask, mark_done
 from tests.pretrained import save_encoder
 
 
@@ -123,6 +123,24 @@ def test_more_demonstrations_than_rows_of_the_world_hold_are_told(ask: Ask, told
     assert not ask("base").long_prompts(), "eight fit"
     longer = ask("base", settings=(*settings, "sequence_length=512"))
     assert not longer.long_prompts()
+
+
+def test_scores_elsewhere_are_told_where_there_are_some(ask: Ask, tmp_path: Path, told: Told) -> None:
+    plain, changed = ask("base"), ask("base", settings=("train.steps=7",))
+    mini = ask("base", scale="mini")
+    changed.write_manifest()
+    ask("base", scale="mini", settings=("train.steps=7",)).write_manifest()
+    assert plain.elsewhere == changed.elsewhere == mini.elsewhere == "", "these have only begun"
+    mark_done(changed.ledger, changed.trials[0].fingerprint, is_trial=True)
+    hint = "; there are results of data_mix,train.steps=7: give the --set and --data of that run"
+    assert plain.elsewhere == hint and changed.elsewhere == mini.elsewhere == ""
+    where = ("data_mix", "base", "--scale", "smoke", "--results", str(tmp_path / "results"))
+    for command in (("answers", *where), ("compare", *where[:2], "captions", *where[2:])):
+        assert f"smoke/data_mix: holds no results{hint}\n" in told(*command, code=2)
+    plain.write_manifest()
+    assert hint in told("answers", *where, code=2)
+    mark_done(plain.ledger, plain.trials[0].fingerprint, is_trial=True)
+    assert mini.elsewhere == "; it has results at smoke: add --scale smoke"
 
 
 def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(
