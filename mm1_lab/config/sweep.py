@@ -145,8 +145,9 @@ class Contrast(Config):
     claim: Text
     first: Side
     """An arm, or a list of two arms or more, whose mean counts."""
-    second: Side
-    """The difference is `first` − `second`, in points."""
+    second: Side = ""
+    """The difference is `first` − `second`, in points. Left out, `first` is compared by the two measures of which
+    `measure` is the difference: with `4-shot - 0-shot` whether demonstrations help it."""
     measure: MeasureField
     """The score that is compared: `0-shot`, `vqa 4-shot`, `text-core`, …, or a difference, `4-shot - 0-shot`."""
     expect: Expectation
@@ -156,8 +157,8 @@ class Contrast(Config):
 
     @property
     def sides(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The arms of `first` and those of `second`."""
-        first, second = ((side,) if isinstance(side, str) else side for side in (self.first, self.second))
+        """The arms of `first` and those of `second`, none if it is left out."""
+        first, second = ((side,) if isinstance(side, str) else side for side in (self.first, self.second or ()))
         return first, second
 
     @model_validator(mode="after")
@@ -233,7 +234,13 @@ def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Swee
         if contrasts in named:
             raise RequestError(f"{path}: two contrasts have the claim {contrast.claim!r}; word one of them otherwise")
         if sorted(first) == sorted(second):
-            raise RequestError(f"{path}: contrast {contrast.claim!r} compares an arm with itself; name another arm")
+            itself = "compares an arm with itself; name another arm"
+            if contrast.measure.minus:
+                itself += ", or none, without `second`, for its difference of two measures"
+            raise RequestError(f"{path}: contrast {contrast.claim!r} {itself}")
+        if not (second or contrast.measure.minus):
+            needed = f"needs `second`, another arm, as {str(contrast.measure)!r} is no difference of two measures"
+            raise RequestError(f"{path}: contrast {contrast.claim!r} {needed}")
         named[contrasts] = [*first, *second]
     for what, shown in named.items():
         for arm in shown:

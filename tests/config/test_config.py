@@ -195,6 +195,11 @@ def claims(*rest: str) -> str:
         ("arms: {a: {}}\npanels: {x: {title: T, arms: {label: b}}}\n", "unknown arm 'b'"),
         ("arms: {336 64: {}}\ngrid: {resolution: [336], image_tokens: [64]}\n", "two arms are called '336 64'"),
         (claims("second: a, measure: 0-shot, expect: greater"), "contrast 'c' compares an arm with itself"),
+        (
+            claims("second: a, measure: 4-shot - 0-shot, expect: less"),
+            "name another arm, or none, without `second`, for",
+        ),
+        (claims("measure: 0-shot, expect: greater"), "contrast 'c' needs `second`, another arm, as '0-shot' is no"),
         (claims("second: [b, b], measure: 0-shot, expect: less"), "contrasts.0.second: names an arm twice"),
         (claims("second: b, measure: 0-shot, expect: equivalent"), "give `equivalent` a margin"),
         (claims("second: b, measure: textcore, expect: less"), "contrasts.0.measure: is not a measure; use text-core"),
