@@ -57,6 +57,8 @@ def show_data(options: argparse.Namespace) -> int:
             benchmark = build_benchmark(config, scale.evaluate, data.tokenizer, ledger.data_cache)
             check_answers(benchmark, data.tokenizer)
             print(f"benchmark {benchmark.name}: {benchmark.note}")
+            if note := data.seen_in_training([picture for one in benchmark.questions for picture in one.pictures]):
+                print(f"  note: {note}")
         title, samples = str(options.data), list(data_samples(data))
     else:
         title, samples = "The miniature world", list(world_samples())
