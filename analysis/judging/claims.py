@@ -59,11 +59,15 @@ def claim_of(contrast: Contrast) -> Claim:
 def is_interaction(contrast: Contrast, sweep: Sweep) -> bool:
     """Whether it claims that one change does more beside another, [both, neither] − [one, other]: of each field that
     varies, two pairs of arms have the same two values."""
-    if [len(side) for side in contrast.sides] != [2, 2]:
+    first, second = contrast.sides
+    if len(first) != 2 or len(second) != 2 or not sweep.arms.keys() >= {*first, *second}:
         return False
-    first, second = ([flat(sweep.arms[arm].model_dump(mode="json")) for arm in side] for side in contrast.sides)
-    names = {name for recipe in (*first, *second) for name in recipe}
-    return all({repr(one.get(name)) for one in first} == {repr(one.get(name)) for one in second} for name in names)
+    recipes = {arm: flat(sweep.arms[arm].model_dump(mode="json")) for arm in (*first, *second)}
+    for name in {name for recipe in recipes.values() for name in recipe}:
+        values = [{repr(recipes[arm].get(name)) for arm in side} for side in (first, second)]
+        if values[0] != values[1]:
+            return False
+    return True
 
 
 class Levels(Config):
