@@ -24,8 +24,9 @@ BLUE, RED = "#0072B2", "#C04A00"
 """What is supported, or a measurement without an arm's colour; what is refuted."""
 GREY = "#8A8A8A"
 DARK = "#444444"
-SERIES = ("#E69F00", "#009E73", "#0072B2", "#CC79A7", "#882255")
-"""Okabe and Ito's colours, for what stands in one row: numbers of shots."""
+SERIES = ("#E69F00", "#009E73", "#0072B2", "#CC79A7", "#882255", "#332288", "#88CCEE", "#DDCC77")
+"""For what stands in one row, numbers of shots: four of Okabe and Ito's colours and four of Tol's, of which any two are
+at least 17 apart in CIELAB, also as the colour-blind see them."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 DASHES = (0, (4, 2))
 

@@ -130,8 +130,9 @@ JSON = {
     "missing or failed, `why`: of what is running (or was, 30 s ago) the stage and its step, if SWEEP is given; and "
     "`not_asked_for`, how many more); `failures` of other stages (`stage`, `reason`, `log`); without SWEEP and --scale "
     "`unused`, how many finished trials no table has",
-    "show": "by arm its recipe, or of the arms named `recipe`, `fingerprint`, `parameters without embeddings`, "
-    "`of these active per token`, `resolved`",
+    "show": "by arm its recipe, or of the arms named `recipe`, `fingerprint`, `parameters without embeddings` (nor "
+    "connector, norms and biases), `of these active per token`, `parameters of parts` (all of `encoder`, `connector`, "
+    "`decoder` and `embedding`), `resolved`",
     "compare": "`title`; `rows` (`measure`, `first`, `second`, `difference`, `low`, `high`, `over`: seeds or "
     "questions, `seeds`); `notes`",
     "answers": "`arm`, `seed`; `scores` (`benchmark`, `kind`, `questions`, a mean for each number of shots such as "

@@ -41,6 +41,7 @@ except SystemExit:
     pass
 assert main({["plan", *RUN[1:]]}) == 0
 assert main({list(RUN)}) == 0
+assert main({["show", RUN[1], "base", *RUN[2:4]]}) == 0  # with its numbers of parameters, as recorded
 heavy = {{"torch", "ray", "mlflow", "transformers", "lightning", "matplotlib", "pandas"}}
 heavy = (heavy | {{"numpy", "pyarrow", "tokenizers"}}) & set(sys.modules)
 assert not heavy, heavy

@@ -5,9 +5,20 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
+from mm1_lab.config import ModelStage, RequestError
 from mm1_lab.config.own_connectors import read_connectors
-from mm1_lab.model import MM1ForConditionalGeneration, write_code
+from mm1_lab.data.world import World
+from mm1_lab.model import (
+    MM1ForConditionalGeneration,
+    build_mm1,
+    connector_activations,
+    connector_flops,
+    write_code,
+)
+from mm1_lab.orchestrate.planning.request import load_request
+from mm1_lab.train.stages import check_connector
 from tests.conftest import REPOSITORY, Place, Refused
 
 CODE = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8"), re.S)[0]
@@ -102,3 +113,73 @@ def test_names_that_are_taken_and_a_file_that_is_missing(here: Path, refused: Re
     assert "mine.py: the connector 'mlp' is built in; give yours another name" in refused(*plan)
     (here / "sweeps" / "mine.py").unlink()
     assert "mine.py: cannot be read (No such file or directory); the path is relative" in refused(*plan)
+
+
+def try_forward(folder: Path, forward: str, code: str = CODE) -> ModelStage:
+    """Checks the model of an arm whose connector projects the `x` that `forward` makes of `f`, as a plan does."""
+    head, _, _ = code.partition("        side = math")
+    write(folder, f"{head}        f = features\n        {forward}\n        return self.project(x)\n")
+    stage = load_request(folder / "sweeps" / "own.yaml", "smoke", only=["mine"]).trials[0].evaluation.model
+    with torch.device("meta"):
+        check_connector(stage)
+    return stage
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        "x = f[:, :9] - f[:, :9].mean(0, keepdim=True)",
+        "x = f[:, :9] / f.norm()",
+        "x = f[:, :9].roll(1, 0)",
+        "x = f[:, :9] * (f > 0).sum().item()",
+    ],
+)
+def test_one_that_mixes_the_images_of_a_batch_is_refused(forward: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="returns other tokens for an image beside another one than for it alone"):
+        try_forward(tmp_path, forward)
+
+
+def test_weights_that_begin_at_zero_hide_no_mixing(tmp_path: Path) -> None:
+    layer = "nn.Linear(encoder_width, decoder_width)"
+    code = CODE.replace(layer, f"{layer}\n        nn.init.zeros_(self.project.weight)")
+    with pytest.raises(RequestError, match="beside another one than for it alone"):
+        try_forward(tmp_path, "x = (f - f.mean(0))[:, :9]", code)
+
+
+MERGING = "x = torch.stack([one[one.sum(1) > one.sum(1).median()][:9] for one in f])"
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        MERGING,
+        "x = torch.stack([one[:9] if (one > 0).any() else one[-9:] for one in f])",
+        "x = torch.stack([one[:9] * one.mean().item() for one in f])",
+    ],
+)
+def test_one_that_looks_at_numbers_passes_and_has_costs(forward: str, tmp_path: Path) -> None:
+    """Which torch's meta device has not: its FLOPs and memory are those of all weights at every patch."""
+    stage = try_forward(tmp_path, forward)
+    with torch.device("meta"):
+        model = build_mm1(stage, World().tokenizer)
+    width, decoder = stage.architecture.encoder.features.width, stage.architecture.decoder.size.width
+    assert connector_flops(model) == 2 * model.encoder.patches * (width + 1) * decoder
+    assert connector_activations(model, "32-true") >= 4 * model.encoder.patches * (width + decoder)
+
+
+def test_what_it_does_wrong_with_numbers_has_its_line(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"mine\.py, line 21: RuntimeError: .*size of tensor"):
+        try_forward(tmp_path, f"{MERGING} + f[:, :7]")
+    with pytest.raises(RequestError, match=r"returns \(1, 7, 24\) for one image instead of"):
+        try_forward(tmp_path, f"{MERGING}[:, :7]")
+
+
+@pytest.mark.parametrize("statement", ["from helpers import pool", "from .helpers import pool", "import helpers.pool"])
+def test_a_file_beside_it_is_not_imported(statement: str, tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "sweeps" / "helpers.py").touch()
+    told = r"mine\.py, line 1: \w+Error: .*; it may import installed packages, but no file beside it: put that"
+    with pytest.raises(RequestError, match=told):
+        try_forward(tmp_path, "x = f[:, :9]", f"{statement}\n{CODE}")
+    with pytest.raises(RequestError, match=r"line 1: ModuleNotFoundError: No module named 'elsewhere'$"):
+        try_forward(tmp_path, "x = f[:, :9]", f"import elsewhere\n{CODE}")

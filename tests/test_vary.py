@@ -8,7 +8,7 @@ import pytest
 from analysis.effects import levels_of
 from mm1_lab.cli import main
 from mm1_lab.commands.running import varied_sweep
-from mm1_lab.config import Recipe, is_of_recipe, load_sweep
+from mm1_lab.config import Recipe, load_sweep
 from mm1_lab.files import write_text
 from tests.conftest import REPOSITORY, Refused, Told
 
@@ -49,7 +49,7 @@ def test_one_field_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_run_writes_the_sweep_before_anything_is_trained(
-    here: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+    here: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     twice = ("--vary", "steps=1e5", "--vary", "steps=3e5")  # of one field
     assert "one seed decides nothing" in refused("run", "base", *twice, "--until-decided", *SMOKE)
@@ -61,9 +61,15 @@ def test_run_writes_the_sweep_before_anything_is_trained(
         return 0
 
     monkeypatch.setattr("mm1_lab.orchestrate.recipe_search.run_request", run_request)
-    assert main(["run", "base", *twice, *SMOKE, "--inline"]) == 0
+    settings = ("decoders.2B={layers: 2, width: 24, heads: 2}", "connector=c-abstractor")
+    options = [word for setting in settings for word in ("--set", setting)]
+    assert main(["run", "base", *twice, *SMOKE, "--inline", *options]) == 0
     (path,) = written_by_then
     assert [recipe.steps for recipe in arms_of(path).values()] == [200_000, 100_000, 300_000]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[1:5] == ["#   --vary steps=1e5", "#   --vary steps=3e5", *(f"#   --set {one}" for one in settings)]
+    said = f"run again by its name with --set '{settings[0]}' --set {settings[1]}\n"
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("here")
@@ -175,7 +181,7 @@ def test_a_value_is_not_left_out_as_the_base_s_if_the_base_gets_another(refused:
         assert "--set changes it, too" in refused("plan", "base", "--vary", varied, "--set", changed, *SMOKE)
     assert not Path("sweeps").exists()
     for setting in ("steps=100", "data_mix.text=2", "image_tokens.144=4"):  # the last is of the scale
-        varied_sweep("base", ["image_tokens=64,144"], False, list(filter(is_of_recipe, [setting])))
+        varied_sweep("base", ["image_tokens=64,144"], False, [setting])
 
 
 @pytest.mark.usefixtures("here")

@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from analysis.judging.claims import claim_of
 from mm1_lab.config import Contrast, Expectation, RequestError, nearest
 from mm1_lab.config.base import read_yaml
+from mm1_lab.config.sweep import Side
 
 AVERAGE = "average"
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -14,9 +17,10 @@ TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
 class OutsideClaim(Contrast):
-    """A claim about arms of a table; as a sweep's contrast, but only the arms must be given."""
+    """A claim about arms of a table; as a sweep's contrast, but both arms must be given, and nothing else."""
 
     claim: str = ""
+    second: Side = Field(min_length=1)
     measure: str = AVERAGE  # type: ignore[assignment]
     """`average` (over all benchmarks and shots), `4-shot`, a benchmark, `BENCHMARK 4-shot`, or a difference of two."""
     expect: Expectation = "greater"

@@ -15,6 +15,7 @@ from pydantic import model_validator
 from analysis.effects import groups, varying
 from analysis.judging.difference import Weights
 from mm1_lab.config import AVERAGE, Config, Contrast, Expectation, Measure, MeasureField, RequestError, Sweep, nearest
+from mm1_lab.formatting import flat
 
 PATH = Path(__file__).parents[1] / "lessons.yaml"
 LAW = "lr_law"
@@ -37,6 +38,13 @@ class Claim:
 
 
 def claim_of(contrast: Contrast) -> Claim:
+    """The claim of a contrast; without `second` in the form of a lesson about an arm by two measures."""
+    if not contrast.second:
+        (arms, _), (more, less) = contrast.sides, contrast.measure.parts
+        signs = {more: 1.0, less: -1.0}
+        terms = {(arm, measure): sign / len(arms) for arm in arms for measure, sign in signs.items()}
+        detail = f"{'mean of ' if len(arms) > 1 else ''}{', '.join(arms)}: {more} − {less}"
+        return Claim(contrast.claim, detail, terms, more, contrast.expect, contrast.margin)
     weights = defaultdict[tuple[str, Measure], float](float)
     words = []
     for side, sign in zip(contrast.sides, (1.0, -1.0), strict=True):
@@ -46,6 +54,20 @@ def claim_of(contrast: Contrast) -> Claim:
         words.append(mean + ", ".join(side))
     detail = f"{' − '.join(words)}, {contrast.measure}"
     return Claim(contrast.claim, detail, weights, contrast.measure, contrast.expect, contrast.margin)
+
+
+def is_interaction(contrast: Contrast, sweep: Sweep) -> bool:
+    """Whether it claims that one change does more beside another, [both, neither] − [one, other]: of each field that
+    varies, two pairs of arms have the same two values."""
+    first, second = contrast.sides
+    if len(first) != 2 or len(second) != 2 or not sweep.arms.keys() >= {*first, *second}:
+        return False
+    recipes = {arm: flat(sweep.arms[arm].model_dump(mode="json")) for arm in (*first, *second)}
+    for name in {name for recipe in recipes.values() for name in recipe}:
+        values = [{repr(recipes[arm].get(name)) for arm in side} for side in (first, second)]
+        if values[0] != values[1]:
+            return False
+    return True
 
 
 class Levels(Config):

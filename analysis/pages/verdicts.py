@@ -6,7 +6,7 @@ from typing import get_args
 
 import pandas as pd
 
-from analysis.judging.claims import LAW
+from analysis.judging.claims import LAW, is_interaction
 from analysis.judging.looks import reached_text
 from analysis.judging.p_values import Verdict
 from analysis.pages.cells import are_losses, cited_in, estimate, paper_cell, references, seeds_cell
@@ -74,6 +74,12 @@ def claims_notes(study: Study, claims: pd.DataFrame) -> list[str]:
             "Differences in points with 95 % t intervals over seeds, each formed within a seed; a variance is shrunk "
             "towards that of the other arms (limma) unless far above it. Claims are judged one by one at 5 %, "
             "uncorrected."
+        )
+    halves = [repr(one.claim) for one in study.sweep.contrasts if is_interaction(one, study.sweep)]
+    if halves:
+        notes.append(
+            f"As groups are means, {', '.join(halves)} has half of an interaction: twice its estimate and interval is "
+            "by how much more one change does beside the other."
         )
     if claims["expect"].isin(["equivalent", "keeps"]).any():
         notes.append(ONE_SIDED)

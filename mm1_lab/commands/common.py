@@ -61,7 +61,11 @@ def repeated(flag: str, text: str, metavar: str, **settings: Any) -> Option:
 
 SWEEP = option("sweep", "a YAML file, or the name of one in sweeps/", "SWEEP")
 ONLY = repeated("--only", "only these arms (base,blind); may be repeated", "ARM")
-SCALE = option("--scale", "smoke, mini or lab; paper for planning only (default: mini)", default="mini")
+SCALE = option(
+    "--scale",
+    "smoke, mini or lab, paper for planning only, or one of your own: a file in sweeps/scales/ (default: mini)",
+    default="mini",
+)
 DATA = option("--data", "your own data instead of the miniature world", "YAML", type=Path)
 ONE_SEED = "1"
 SEEDS = option(
@@ -191,7 +195,7 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
 def folder_with_results(request: Request) -> Path:
     """The sweep's folder, or if it has no results, the one among the shipped results.
 
-    Raises RequestError if there are results at other scales alone.
+    Raises RequestError if there are results at other scales or with other settings alone.
     """
     folder = request.folder
     if (folder / "sweep.json").exists():

@@ -70,6 +70,8 @@ def show_data(options: argparse.Namespace) -> int:
             print(f"benchmark {benchmark.name}: {benchmark.note}")
             if asked and (lack := too_long(benchmark, asked, PromptWriter.of(asked, data.tokenizer))):
                 print(f"  note: {lack}")
+            if note := data.seen_in_training([picture for one in benchmark.questions for picture in one.pictures]):
+                print(f"  note: {note}")
         title, samples = str(options.data), list(data_samples(data))
     else:
         title, samples = "The miniature world", list(world_samples())

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -30,16 +31,15 @@ from mm1_lab.commands.common import (
 from mm1_lab.config import (
     Recipe,
     RequestError,
-    Scale,
     digest,
     find_yaml,
     is_of_recipe,
-    nearest,
     spelt,
 )
 from mm1_lab.config.base import keys_at, open_table, override, parse_yaml
-from mm1_lab.config.recipe import OF_SCALE, PICTURES_ARE_OF_DATA
+from mm1_lab.config.sweep import hint_of_field
 from mm1_lab.files import PUBLISHED, RESULTS, here_or_shipped, write_text
+from mm1_lab.formatting import on_one_line
 from mm1_lab.orchestrate.planning.finding import SWEEPS
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _asked(options: argparse.Namespace, name: str, keep: bool) -> Iterator[Reque
             raise RequestError("--grid needs --vary")
         yield request_of(options, name)
         return
-    path, text = varied_sweep(name, options.vary, options.grid, list(filter(is_of_recipe, options.set)))
+    path, text = varied_sweep(name, options.vary, options.grid, options.set)
     has_folder = path.parent.exists()
     is_new = not path.exists()
     if is_new:
@@ -182,7 +182,8 @@ def _asked(options: argparse.Namespace, name: str, keep: bool) -> Iterator[Reque
     if keep:
         if not path.exists():  # another process, which was refused, has removed it
             write_text(path, text)
-        print(f"{path}: this sweep, to keep, to change and to run again by its name")
+        settings = "".join(f" --set {quote(setting)}" for setting in options.set)
+        print(f"{path}: this sweep, to keep, to change and to run again by its name{settings and f' with{settings}'}")
     elif is_new and not options.json:
         print(f"{path}: `run` with these options writes this sweep")
 
@@ -201,9 +202,11 @@ def _what_deciding_takes(request: Request) -> str:
 
 def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Sequence[str] = ()) -> tuple[Path, str]:
     """The path and the text of `sweeps/RECIPE_by_….yaml`, which varies fields of a recipe one at a time or, as a grid,
-    in all combinations; `varied` are FIELD=VALUE,VALUE. Raises RequestError, also if one of the `settings` (`--set`) is
-    of a field that is varied: a value that is left out as the base's own would be missing.
+    in all combinations; `varied` are FIELD=VALUE,VALUE. A comment has the `settings` (`--set`), which are of its runs.
+    Raises RequestError, also if one of them is of a field that is varied: a value that is left out as the base's own
+    would be missing.
     """
+    of_recipe = list(filter(is_of_recipe, settings))
     folders = [folder / "recipes" for folder in (Path("sweeps"), Path(), *SWEEPS)]  # as the sweep will find it
     path = find_yaml("--vary changes a recipe, and there is no recipe", recipe, folders)
     base = Recipe.read(path).model_dump(mode="json")
@@ -213,26 +216,17 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Seque
         field = field.strip()
         if not equals or not text.strip():
             raise RequestError(f"--vary {setting}: give FIELD=VALUE,VALUE, such as image_tokens=64,144")
+        if field.partition(".")[0] not in Recipe.model_fields:
+            raise RequestError(f"--vary {setting}: recipes have no {field!r}{hint_of_field(field)}")
         first, _, rest = field.partition(".")
-        if first not in Recipe.model_fields:
-            hint = nearest(field, Recipe.model_fields)
-            if first == "pictures":
-                hint = f": {PICTURES_ARE_OF_DATA}"
-            elif first == "train" and rest.split(".")[0] in Recipe.model_fields:
-                hint = f", which is the scale's, but {rest!r}, in the paper's units"
-            elif first in OF_SCALE:
-                hint = f"; it is a setting of the scale: --vary scale.{setting}"
-            elif first in Scale.model_fields:
-                hint = "; it is a setting of the scale: run the sweep once for each value, with --set"
-            raise RequestError(f"--vary {setting}: recipes have no {field!r}{hint}")
         if first == "decoder" and rest:
             hint = f"decoder=NAME,NAME, or scale.decoders.NAME.{rest} of the one that the base has (--set decoder=NAME)"
             raise RequestError(f"--vary {setting}: sizes of decoders are the scale's; vary {hint}")
-        if any(same_or_inside(field, changed.partition("=")[0].strip()) for changed in settings):
+        if any(same_or_inside(field, changed.partition("=")[0].strip()) for changed in of_recipe):
             raise RequestError(f"--vary {field}: --set changes it, too; give all of its values to --vary")
         own = values.setdefault(field, [])
         own += [value for value in parse_yaml(f"[{text}]", f"--vary {setting}") if value not in own]
-    has_alignment = override(Recipe.read(path), settings).align.steps or (grid and "align.steps" in values)
+    has_alignment = override(Recipe.read(path), of_recipe).align.steps or (grid and "align.steps" in values)
     for field in values:
         if field.startswith("align.") and field != "align.steps" and not has_alignment:
             hint = "give it one (--set align.steps=20000), or vary align.steps, too, with --grid"
@@ -250,7 +244,9 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Seque
         for field, own in others.items():
             sweep["arms"] |= {f"{field} {spelt(value)}": {field: value} for value in own}
     path = Path("sweeps") / f"{_name(recipe, values, grid)}.yaml"
-    command = "\n".join(f"#   --vary {setting}" for setting in varied) + ("\n#   --grid" if grid else "")
+    options = [f"--vary {setting}" for setting in varied] + ["--grid"] * grid
+    options += [f"--set {setting}" for setting in settings]
+    command = "\n".join(f"#   {on_one_line(option)}" for option in options)
     text = yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
     return path, f"# Written by mm1-lab run {recipe}\n{command}\n# Add `contrasts`: what you expect of it.\n{text}"
 

@@ -464,6 +464,9 @@ def look_up(what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:
     hint = nearest(key, known) if isinstance(key, str) else f"; known: {', '.join(known)}"
     if what in ("encoder", "decoder") and os.path.isdir(str(key)):
         hint = f"; to mean the folder, write ./{key}"
+    elif what in ("encoder", "decoder"):
+        entry = f"{what}s.{key}={{layers: …, width: …, heads: …}}"
+        hint += f" (--set '{entry}' adds it, or a scale of your own, a file in sweeps/scales/)"
     if field := IN_PAPERS_UNITS.get(what):
         first, here = next(iter(tables[0].items()))
         hint += f"; --set {field}.{key}=N adds it, where N is this scale's number for it (for {first} it is {here})"

@@ -29,7 +29,7 @@ from mm1_lab.config.base import (
 )
 from mm1_lab.config.measure import MeasureField
 from mm1_lab.config.own_connectors import OwnConnectors, read_connectors
-from mm1_lab.config.recipe import OF_SCALE, Recipe
+from mm1_lab.config.recipe import OF_SCALE, PICTURES_ARE_OF_DATA, Recipe
 from mm1_lab.config.scale import Scale
 
 Expectation = Literal["greater", "less", "equivalent", "keeps"]
@@ -145,8 +145,9 @@ class Contrast(Config):
     claim: Text
     first: Side
     """An arm, or a list of two arms or more, whose mean counts."""
-    second: Side
-    """The difference is `first` − `second`, in points."""
+    second: Side = ""
+    """The difference is `first` − `second`, in points. Left out, `first` is compared by the two measures of which
+    `measure` is the difference: with `4-shot - 0-shot` whether demonstrations help it."""
     measure: MeasureField
     """The score that is compared: `0-shot`, `vqa 4-shot`, `text-core`, …, or a difference, `4-shot - 0-shot`."""
     expect: Expectation
@@ -156,8 +157,8 @@ class Contrast(Config):
 
     @property
     def sides(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The arms of `first` and those of `second`."""
-        first, second = ((side,) if isinstance(side, str) else side for side in (self.first, self.second))
+        """The arms of `first` and those of `second`, none if it is left out."""
+        first, second = ((side,) if isinstance(side, str) else side for side in (self.first, self.second or ()))
         return first, second
 
     @model_validator(mode="after")
@@ -233,7 +234,13 @@ def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Swee
         if contrasts in named:
             raise RequestError(f"{path}: two contrasts have the claim {contrast.claim!r}; word one of them otherwise")
         if sorted(first) == sorted(second):
-            raise RequestError(f"{path}: contrast {contrast.claim!r} compares an arm with itself; name another arm")
+            itself = "compares an arm with itself; name another arm"
+            if contrast.measure.minus:
+                itself += ", or none, without `second`, for its difference of two measures"
+            raise RequestError(f"{path}: contrast {contrast.claim!r} {itself}")
+        if not (second or contrast.measure.minus):
+            needed = f"needs `second`, another arm, as {str(contrast.measure)!r} is no difference of two measures"
+            raise RequestError(f"{path}: contrast {contrast.claim!r} {needed}")
         named[contrasts] = [*first, *second]
     for what, shown in named.items():
         for arm in shown:
@@ -296,20 +303,33 @@ def spelt(value: Any) -> str:
     return str(value)
 
 
+def hint_of_field(field: str) -> str:
+    """What to do instead of varying a field that recipes do not have."""
+    first, _, rest = field.partition(".")
+    if first == "pictures":
+        return f": {PICTURES_ARE_OF_DATA}"
+    if first == "train" and rest.split(".")[0] in Recipe.model_fields:
+        return f", which is the scale's, but {rest!r}, in the paper's units"
+    if first in OF_SCALE:
+        return f"; it is a setting of the scale: write scale.{field}"
+    if first in Scale.model_fields:
+        return "; it is a setting of the scale: run the sweep once for each value, with --set"
+    return nearest(field, Recipe.model_fields)
+
+
 def _changed(base: Recipe, change: dict[str, Any], where: str, own: OwnConnectors | None) -> Recipe:
     """The base with the change applied; a mapping updates only the fields that it contains. A connector of the user's
     own gets its file's digest."""
     values = base.model_dump()
     changes: dict[str, Any] = {}
     for path, value in deepcopy(change).items():  # a dotted path into one of its tables would alter it
+        if path.partition(".")[0] in Scale.model_fields.keys() - Recipe.model_fields:
+            raise RequestError(f"{where}: recipes have no {path!r}{hint_of_field(path)}")
         if path == "align" and isinstance(value, dict):  # its mix, too, is updated; that of `sft` is replaced
             changes |= {f"align.{field}": part for field, part in value.items()}
         else:
             changes[path] = value
     for path, value in changes.items():
-        first = path.partition(".")[0]
-        if first not in values and first in OF_SCALE:
-            raise RequestError(f"{where}: {path} is a setting of the scale; write scale.{path}")
         table, key = open_table(values, path, where)
         if isinstance(table.get(key), dict) and isinstance(value, dict):
             value = table[key] | value

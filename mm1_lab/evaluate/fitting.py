@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from mm1_lab.config import EvaluationSettings, EvaluationStage, ModelStage, PretrainedDecoder, RequestError
-from mm1_lab.data.types import Tokenizer
-from mm1_lab.evaluate.benchmarks import first_captions
+from mm1_lab.data.types import Data, Tokenizer
+from mm1_lab.evaluate.benchmarks import FEW, first_captions
 from mm1_lab.evaluate.generation import cut_answer
 from mm1_lab.evaluate.metrics import METRICS, score
 from mm1_lab.evaluate.named import build_benchmark
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark
+from mm1_lab.evaluate.world import world_benchmarks
 
 if TYPE_CHECKING:
     from mm1_lab.data.shards import Shards
@@ -99,25 +99,40 @@ def too_long(benchmark: Benchmark, stage: EvaluationStage, writer: PromptWriter)
     )
 
 
-def long_captions(stages: Iterable[EvaluationStage], settings: EvaluationSettings, data: Shards) -> list[str]:
-    """What is to be told of users' held-out captions if prompts of them exceed the context length of a model: nobody
-    asked for this benchmark, so that nothing is refused for it. By the first captions; no picture is decoded."""
-    benchmark = first_captions(data, settings)
-    if benchmark is None:
+def long_prompts(stages: Iterable[EvaluationStage], settings: EvaluationSettings, data: Data) -> list[str]:
+    """What is to be told of prompts that nobody listed, of users' held-out captions or the world's benchmarks, if they
+    exceed the context length of a model: nothing is refused for them. By a few questions; no picture is decoded."""
+    benchmarks = _first_questions(settings, data)
+    if not benchmarks:
         return []
-    longest: dict[int, list[int]] = defaultdict(list)
+    longest: dict[int, dict[str, list[int]]] = {}
     forms = ((context_length(stage.model), PromptWriter.of(stage, data.tokenizer)) for stage in stages)
     for most, writer in dict.fromkeys(forms):
-        lengths = [longest_prompt(writer, benchmark, shots) for shots in settings.shots]
-        longest[most] = max(longest[most], lengths)
+        known = longest.setdefault(most, {})
+        for benchmark in benchmarks:
+            lengths = [longest_prompt(writer, benchmark, shots) for shots in settings.shots]
+            known[benchmark.name] = max(known.get(benchmark.name, []), lengths)
     notes = []
-    for most, lengths in longest.items():
-        exceeding = [(shots, length) for shots, length in zip(settings.shots, lengths, strict=True) if length > most]
+    for most, by_name in longest.items():
+        names = [name for name, lengths in by_name.items() if max(lengths) > most]
+        exceeding = []
+        for shots, *lengths in zip(settings.shots, *by_name.values(), strict=True):
+            if max(lengths) > most:
+                exceeding.append((shots, max(lengths)))
         if exceeding:
+            where = "all benchmarks" if len(names) == len(by_name) > 1 else ", ".join(names)
             shots, tokens = (" and ".join(map(str, numbers)) for numbers in zip(*exceeding, strict=True))
             notes.append(
-                f"{benchmark.name}: a question after {shots} demonstrations takes about {tokens} tokens, more than the "
-                f"{most} that models read in training, so that its scores there say little; use fewer shots "
-                "(--set evaluate.shots=[…]), or a larger sequence_length"
+                f"{where}: a question after {shots} demonstrations takes {'up to ' if len(by_name) > 1 else ''}about "
+                f"{tokens} tokens, more than the {most} that models read in training, so that scores there say little; "
+                "use fewer shots (--set evaluate.shots=[…]), or a larger sequence_length"
             )
     return notes
+
+
+def _first_questions(settings: EvaluationSettings, data: Data) -> list[Benchmark]:
+    """A few questions of the held-out captions, or of each of the world's benchmarks."""
+    if data.identity.kind == "world":
+        return world_benchmarks(settings.model_copy(update={"questions": FEW.questions, "blocks": FEW.blocks}))
+    benchmark = first_captions(cast("Shards", data), settings)
+    return [benchmark] if benchmark else []

@@ -204,7 +204,8 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
 
 def connector_activations(model: nn.Module, precision: str) -> float:
     """Bytes per image that the connector saves for the backward pass; 0 for a model without images. Counted on tensors
-    that have shapes only, of one image and of two: what two save once are weights."""
+    that have shapes only, of one image and of two: what two save once are weights. Of one that looks at numbers, what
+    goes into its weights and out of them at every patch."""
     if not isinstance(model, MM1):
         return 0.0
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -222,17 +223,24 @@ def connector_activations(model: nn.Module, precision: str) -> float:
     shapes_only = FakeTensorMode(allow_non_fake_inputs=True)
     with shapes_only, torch.autocast("cpu", torch.bfloat16, enabled=precision != "32-true"):
         connector.to_empty(device="cpu").requires_grad_(True)
-        return float(saved(2) - saved(1))
+        try:
+            return float(saved(2) - saved(1))
+        except RuntimeError:
+            return 4.0 * model.encoder.patches * sum(sum(weights.shape) for weights in connector.parameters())
 
 
 def connector_flops(model: nn.Module) -> float:
-    """FLOPs of the connector's forward pass per image, for a model on the meta device; 0 for a model without images."""
+    """FLOPs of the connector's forward pass per image, for a model on the meta device; 0 for a model without images. Of
+    a connector that looks at numbers, with all weights at every patch."""
     if not isinstance(model, MM1):
         return 0.0
     from torch.utils.flop_counter import FlopCounterMode
 
     features = torch.empty(1, model.encoder.patches, model.encoder.width, device="meta")
     model.connector.requires_grad_(False)  # the counter's gradient hooks fail for some modules
-    with FlopCounterMode(display=False) as counter:
-        model.connector(features)
+    try:
+        with FlopCounterMode(display=False) as counter:
+            model.connector(features)
+    except RuntimeError:
+        return 2.0 * model.encoder.patches * sum(map(torch.numel, model.connector.parameters()))
     return float(counter.get_total_flops())

@@ -2,20 +2,21 @@
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mm1_lab.config import RequestError, Stage, nearest, steps_made
+from mm1_lab.config import RequestError, Stage, Trial, nearest, steps_made
 from mm1_lab.formatting import counted, flat, on_one_line, text_table
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger, Manifest, TrialRow
 from mm1_lab.results.ledger import NotReadable
 from mm1_lab.results.manifest import drawn_contents, read_trials
 from mm1_lab.results.schema import FINGERPRINT
-from mm1_lab.results.trained import in_the_papers_words
+from mm1_lab.results.trained import in_the_papers_words, summary_of_model
 
 Told = tuple[Manifest, Sequence[TrialRow]]
 """A sweep at a scale, and those of its trials to tell about."""
@@ -152,7 +153,7 @@ def show_values(request: Request, arms: list[str]) -> dict[str, Any]:
     Raises RequestError for an arm that the sweep lacks."""
     if not arms:
         return {arm: recipe.model_dump(mode="json") for arm, recipe in request.sweep.arms.items()}
-    values = {}
+    values: dict[str, Any] = {}
     for arm in arms:
         if arm not in request.sweep.arms:
             raise RequestError(f"the sweep {request.sweep.name} has no arm {arm!r}{nearest(arm, request.sweep.arms)}")
@@ -165,9 +166,24 @@ def show_values(request: Request, arms: list[str]) -> dict[str, Any]:
             "fingerprint": trial.fingerprint,
             "parameters without embeddings": parameters.total,
             "of these active per token": parameters.active,
+            "parameters of parts": _parameters_of_parts(trial, request),
             "resolved": resolved,
         }
     return values
+
+
+def _parameters_of_parts(trial: Trial, request: Request) -> Mapping[str, int]:
+    """All parameters by part, as recorded, or else counted, which imports torch; none of what cannot be built."""
+    with suppress(RequestError):
+        is_done = request.ledger.has_scores(trial.fingerprint)
+        recorded = summary_of_model(request.ledger.record(trial.fingerprint)) if is_done else {}
+        if counts := recorded.get("parameters"):
+            return dict(counts)
+        from mm1_lab.orchestrate.planning.cost import Networks, check_networks
+
+        check_networks([trial.evaluation.model])
+        return Networks(request).of(trial.evaluation).counts
+    return {}
 
 
 def show_text(request: Request, arms: list[str]) -> str:

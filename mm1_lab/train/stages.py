@@ -123,13 +123,59 @@ def check_connector(stage: ModelStage) -> None:
                 "call one module twice instead"
             )
     with explaining(kind):
-        shape = tuple(connector(torch.empty(1, patches, encoder, device="meta")).shape)
+        shape = _shape_for_one_image(connector, stage, patches)
     wanted = (1, parts.connector.image_tokens, decoder)
     if shape != wanted:
         raise RequestError(
             f"connector {kind!r}: returns {shape} for one image instead of (1, image tokens, decoder width) = "
             f"{wanted}; correct the end of its forward method"
         )
+
+    if "@" in kind and patches * sum(map(torch.numel, connector.parameters())) < MOST_TRIED:
+        with explaining(kind):
+            _check_images_apart(stage, patches)
+
+
+MOST_TRIED = 5e9
+"""Weights times patches of a connector of one's own that is tried on random images, which then takes a second or two of
+a core; what is larger is taken at its word."""
+
+
+def _shape_for_one_image(connector: nn.Module, stage: ModelStage, patches: int) -> tuple[int, ...]:
+    """The shape of what the connector returns; on numbers if it looks at these, which the meta device has not."""
+    width = stage.architecture.encoder.features.width
+    try:
+        tokens = connector(torch.empty(1, patches, width, device="meta"))
+    except RuntimeError as error:
+        if not (isinstance(error, NotImplementedError) or "meta tensor" in str(error)):
+            raise
+        tokens = _on_random_images(stage, patches, 1)
+    return tuple(tokens.shape)
+
+
+def _check_images_apart(stage: ModelStage, patches: int) -> None:
+    """Raises RequestError for a connector whose tokens of an image depend on the other images of its batch."""
+    alone, beside = (_on_random_images(stage, patches, images)[0] for images in (1, 2))
+    if (alone - beside).abs().max() > 1e-3 * beside.abs().max():  # rounding is about 1e-6 of it
+        raise RequestError(
+            f"connector {stage.architecture.connector.kind!r}: returns other tokens for an image beside another one "
+            "than for it alone; each image must be treated by itself (no mean, norm or order over the batch) and, in "
+            "evaluation mode, without chance"
+        )
+
+
+def _on_random_images(stage: ModelStage, patches: int, images: int) -> torch.Tensor:
+    """What the stage's connector returns in evaluation mode for the first of the same random features."""
+    parts = stage.architecture
+    width = parts.encoder.features.width
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        features = torch.randn(2, patches, width)
+        connector = build_connector(parts.connector, width, parts.decoder.size.width, patches).eval()
+        for weights in connector.parameters():
+            if not weights.any():  # a last layer or a gate that begins at 0 would hide all before it
+                nn.init.normal_(weights, std=0.02)
+        return connector(features[:images])
 
 
 def _imported_late(module: str, function: str) -> Callable[[StageRun[Any]], None]:

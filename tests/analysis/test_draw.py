@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from analysis.effects import varying
 from analysis.judging.claims import load_lessons
@@ -539,6 +540,41 @@ def test_equal_scores_of_groups_of_arms_support_nothing(data_mix: Sweep) -> None
     assert found and found.estimate == 0 and p_values("less", 0.0, found) == {"supported": 1.0, "contradicted": 1.0}
 
 
+def test_an_arm_by_itself_is_compared_by_two_measures(data_mix: Sweep) -> None:
+    """As in the lesson that demonstrations help, which then has the verdict."""
+    help_it = Contrast.parse({"claim": "help", "first": "base", "measure": "4-shot - 0-shot", "expect": "greater"}, "")
+    both = help_it.model_copy(update={"claim": "help both", "first": ("base", "captions")})
+    sweep = data_mix.model_copy(update={"contrasts": (help_it, both)})
+    study = study_of(sweep, (0, 1, 2), questions=8, arms=("base", "captions"))
+    (lesson,) = (one for one in load_lessons() if one.name == "few-shot")
+    decisive = of_lessons(study, [lesson])[0]
+    claims = judge_contrasts(study, of_lessons(study, [lesson])).set_index("claim")
+    assert claims.loc["help", ["estimate", "p", "low"]].tolist() == [
+        decisive.found.estimate,
+        min(decisive.p.values()),
+        decisive.found.low,
+    ]
+    assert claims["of_lesson"].tolist() == ["few-shot", ""]
+    assert claims["detail"].tolist() == ["base: 4-shot − 0-shot", "mean of base, captions: 4-shot − 0-shot"]
+    lifts = study.all_values(Measure(shots=4)) - study.all_values(Measure(shots=0))
+    assert claims.loc["help both", "estimate"] == pytest.approx(lifts.loc[["base", "captions"]].to_numpy().mean())
+
+
+def test_half_of_an_interaction_is_said_to_be_half(data_mix: Sweep) -> None:
+    base = data_mix.base
+    fewer, smaller = {"image_tokens": 64}, {"resolution": 224}
+    changes = {"neither": {}, "one": fewer, "other": smaller, "both": fewer | smaller}
+    arms = {name: base.model_copy(update=change) for name, change in changes.items()}
+    sides = {"more beside the other": ("both, neither", "one, other"), "fewer": ("both, one", "neither, other")}
+    contrasts = []
+    for claim, (first, second) in sides.items():
+        values = {"claim": claim, "first": first.split(", "), "second": second.split(", ")}
+        contrasts.append(Contrast.parse(values | {"measure": "4-shot", "expect": "less"}, ""))
+    study = study_of(of_arms(data_mix, arms, contrasts=tuple(contrasts)), (0, 1), questions=8)
+    said = [note for note in claims_notes(study, judge_contrasts(study)) if "half of an interaction" in note]
+    assert len(said) == 1 and said[0].startswith("As groups are means, 'more beside the other' has half of an interact")
+
+
 def test_a_loss_is_in_nats_and_in_no_figure_of_points(data_mix: Sweep) -> None:
     loss = Contrast(claim="less", first="captions", second="base", measure=Measure("text", about="loss"), expect="less")
     lift = loss.model_copy(update={"claim": "lift", "measure": AVERAGE})
@@ -578,6 +614,9 @@ def test_long_names_leave_room_for_what_is_drawn_at_twelve_numbers_of_shots(data
     assert all(left.x1 <= right.x0 for left, right in pairwise(boxes))
     assert min(axis.get_window_extent().width for axis in figure.axes) > 0.6 * figure.dpi
     assert figure._suptitle.get_window_extent().x1 <= figure.legends[0].get_window_extent().x0  # type: ignore[attr-defined]
+    marks = [handle for handle in figure.legends[0].legend_handles if isinstance(handle, Line2D)]
+    looks = [(mark.get_color(), mark.get_marker()) for mark in marks]
+    assert len(looks) == 12 == len(set(looks)) and len({colour for colour, _ in looks[:8]}) == 8
 
 
 def test_a_long_path_in_the_figure_of_axes_is_its_end(data_mix: Sweep) -> None:

@@ -229,6 +229,11 @@ def claims(*rest: str) -> str:
         ("arms: {a: {}}\npanels: {x: {title: T, arms: {label: b}}}\n", "unknown arm 'b'"),
         ("arms: {336 64: {}}\ngrid: {resolution: [336], image_tokens: [64]}\n", "two arms are called '336 64'"),
         (claims("second: a, measure: 0-shot, expect: greater"), "contrast 'c' compares an arm with itself"),
+        (
+            claims("second: a, measure: 4-shot - 0-shot, expect: less"),
+            "name another arm, or none, without `second`, for",
+        ),
+        (claims("measure: 0-shot, expect: greater"), "contrast 'c' needs `second`, another arm, as '0-shot' is no"),
         (claims("second: [b, b], measure: 0-shot, expect: less"), "contrasts.0.second: names an arm twice"),
         (claims("second: b, measure: 0-shot, expect: equivalent"), "give `equivalent` a margin"),
         (claims("second: b, measure: textcore, expect: less"), "contrasts.0.measure: is not a measure; use text-core"),
@@ -317,6 +322,11 @@ def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
     ("change", "settings", "message"),
     [
         ({"resolution": 337}, (), "this scale has no resolution 337; known: 224, 336, 378"),
+        (
+            {"decoder": "E2"},
+            (),
+            "(--set 'decoders.E2={layers: …, width: …, heads: …}' adds it, or a scale of your own",
+        ),
         (
             {"resolution": 400},
             (),

@@ -178,6 +178,30 @@ def test_show_data_tells_of_prompts_that_plan_refuses(files: Any, told: Told) ->
     assert "  note: " not in told(*COMMAND, "--set", "sequence_length=2048")
 
 
+def test_show_data_tells_of_a_benchmark_s_pictures_that_are_trained_on(files: Any, told: Told) -> None:
+    """In a tar and in files of their own, wherever; not of held-out samples, nor of another picture of the name."""
+    files.captions("c.tar", range(40))
+    captions = files.open(captions="c.tar").collections["captions"]
+    *same, changed = captions.train[:4].tolist()
+    turns = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "Green."}]
+    files.pictures(50, "tuned")
+    files.rows("m.jsonl", [{"messages": turns, "images": [f"tuned/{number}.png"]} for number in (40, 41)])
+    (files.folder / "asked").mkdir()
+    names = [f"{number:06}" for number in (*same, changed, *captions.held_out[:3])] + ["40"]
+    for name in names:
+        more = b"more" if int(name) == changed else b""
+        (files.folder / "asked" / f"{name}.png").write_bytes(files.png(int(name)) + more)
+    rows = [{"question": "Which?", "answers": ["red"], "image": f"{name}.png"} for name in (*names, names[0])]
+    files.rows("q.jsonl", [row | {"id": str(number)} for number, row in enumerate(rows)])
+    asked = {"questions": "q.jsonl", "images": "asked", "metric": "exact", "shots": [0]}
+    files.yaml(captions="c.tar", instructions={"chat": {"files": "m.jsonl"}}, benchmarks={"colour": asked})
+    said = told(*COMMAND, "--set", "evaluate.questions=99")
+    assert "  note: of its 8 pictures 3 in captions, 1 in instructions.chat, by name and size: models" in said
+    files.yaml(captions="c.tar", benchmarks={"colour": asked | {"images": "tuned"}})
+    files.rows("q.jsonl", [rows[-2] | {"id": "1"}])
+    assert "by name and size" not in told(*COMMAND)
+
+
 def test_texts_with_dollar_signs_are_drawn_as_they_are_and_broken_pictures_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -200,6 +200,22 @@ def test_parameters_of_experts_stand_beside_the_active_ones(told: Told) -> None:
     assert "parameters without embeddings: 762496\nof these active per token: 557696\n" in shown
 
 
+def test_arms_with_different_connectors_have_different_parameters(here: Path, told: Told) -> None:
+    arms = "{c-abstractor: {connector: c-abstractor}, average: {connector: average-pooling}}"
+    write_text(here / "two.yaml", f"title: T\nrecipe: base\narms: {arms}\n")
+    asked = ("show", "two.yaml", "c-abstractor", "average", "--scale", "mini")
+    stages = json.loads(told("plan", "two.yaml", "--scale", "mini", "--json"))["stages"]
+    planned = sorted(stage["parameters"] for stage in stages if stage["kind"] == "multimodal")
+    values = json.loads(told(*asked, "--json"))
+    assert sorted(sum(arm["parameters of parts"].values()) for arm in values.values()) == planned
+    assert values["average"]["parameters of parts"]["connector"] == (64 + 1) * 128, "a linear projection"
+    rows = [line.split() for line in told(*asked).splitlines()]
+    (row,) = [row for row in rows if row[:3] == ["parameters", "of", "parts.connector"]]
+    assert list(map(int, row[3:])) == [arm["parameters of parts"]["connector"] for arm in values.values()]
+    assert not any("parts.encoder" in word for row in rows for word in row), "which is the same"
+    assert "parameters of parts:\n  encoder: " in told(*asked[:3], "--scale", "mini")
+
+
 def test_an_evaluation_alone_keeps_no_checkpoints(ask: Ask) -> None:
     request = ask("base")
     for stage in request.trials[0].evaluation.chain():

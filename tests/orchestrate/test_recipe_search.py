@@ -219,6 +219,11 @@ def test_a_field_of_whole_numbers_is_searched_in_whole_numbers(tmp_path: Path) -
     ("changes", "told"),
     [
         ({"over": {"image_token": [64, 144]}}, "mix.yaml: search.over.image_token: unknown key 'image_token'; did you"),
+        (
+            {"over": {"train.weight_decay": [0, 0.1]}},
+            "over.train.weight_decay: recipes have no 'train.weight_decay'",
+        ),
+        ({"over": {"train.weight_decay": [0, 0.1]}}, "it is a setting of the scale: run the sweep once for each value"),
         ({"over": {"data_mix.txt": {"low": 1, "high": 2}}}, "data_mix lists txt, which the data do not contain"),
         ({"over": {"image_tokens": [64, 100]}}, "this scale has no number of image tokens 100; known: 64, 144"),
         ({"over": {"image_tokens": {"low": 64, "high": 144}}}, "arm 'image_tokens 89': this scale has no number"),

@@ -12,11 +12,12 @@ import pytest
 from mm1_lab.cli import main, make_parser
 from mm1_lab.config import RequestError
 from mm1_lab.evaluate.benchmarks import held_out_captions
+from mm1_lab.evaluate.gates import prompts_fit
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results.manifest import read_manifest
 from tests.conftest import REPOSITORY, Told, make_place
 from tests.data.conftest import Files
-from tests.orchestrate.conftest import Ask
+from tests.orchestrate.conftest import Ask, mark_done
 from tests.pretrained import save_encoder
 
 
@@ -108,6 +109,38 @@ def test_held_out_captions_that_no_row_holds_are_told(
     assert "held-out-captions" not in told("plan", *common)
     add_benchmark(file, "Red?" * 500)  # so that nothing runs
     assert found[0] in told("run", *common, "--set", *settings, code=2)
+
+
+def test_more_demonstrations_than_rows_of_the_world_hold_are_told(ask: Ask, told: Told) -> None:
+    """Where any trial is missing; the gate of `check-scale` measures all questions."""
+    settings = ("evaluate.shots=[0,8,9,16]",)
+    request = ask("base", settings=settings)
+    checks = list(prompts_fit([trial.evaluation for trial in request.trials], request.open_data()))
+    (line,) = request.long_prompts()
+    found = re.match(r"all benchmarks: a question after 9 and 16 demonstrations takes up to about \d+ and (\d+) ", line)
+    assert found and int(found[1]) == pytest.approx(max(check.value for check in checks), rel=0.05)
+    assert f"{line}\n" in told("plan", "data_mix", "--scale", "smoke", "--only", "base", "--set", *settings)
+    assert not ask("base").long_prompts(), "eight fit"
+    longer = ask("base", settings=(*settings, "sequence_length=512"))
+    assert not longer.long_prompts()
+
+
+def test_scores_elsewhere_are_told_where_there_are_some(ask: Ask, tmp_path: Path, told: Told) -> None:
+    plain, changed = ask("base"), ask("base", settings=("train.steps=7",))
+    mini = ask("base", scale="mini")
+    changed.write_manifest()
+    ask("base", scale="mini", settings=("train.steps=7",)).write_manifest()
+    assert plain.elsewhere == changed.elsewhere == mini.elsewhere == "", "these have only begun"
+    mark_done(changed.ledger, changed.trials[0].fingerprint, is_trial=True)
+    hint = "; there are results of data_mix,train.steps=7: give the --set and --data of that run"
+    assert plain.elsewhere == hint and changed.elsewhere == mini.elsewhere == ""
+    where = ("data_mix", "base", "--scale", "smoke", "--results", str(tmp_path / "results"))
+    for command in (("answers", *where), ("compare", *where[:2], "captions", *where[2:])):
+        assert f"smoke/data_mix: holds no results{hint}\n" in told(*command, code=2)
+    plain.write_manifest()
+    assert hint in told("answers", *where, code=2)
+    mark_done(plain.ledger, plain.trials[0].fingerprint, is_trial=True)
+    assert mini.elsewhere == "; it has results at smoke: add --scale smoke"
 
 
 def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(

@@ -4,13 +4,15 @@ import math
 import os
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mm1_lab.data.pixels import ImageDecoder, StoredPicture, read_file
@@ -115,6 +117,39 @@ class Collection:
                 for path in paths.drop_null().to_pylist():
                     yield os.path.normpath(f"{folder}/{path}")
                 start += len(images)
+
+    def trained_on(self, files: Iterable[Path]) -> set[Path]:
+        """Those of these image files that are pictures of training samples, too: by name and size, also in a tar. Of
+        pictures inside tables nothing is known, as these have no names."""
+        known = defaultdict[str, list[Path]](list)
+        for path in files:
+            known[path.stem].append(path)
+        held_out = set(self.held_out.tolist())
+        found = set()
+        for sample, picture, length in self._named_pictures():
+            stem = os.path.splitext(os.path.basename(picture))[0]
+            for path in known.get(stem, ()) if sample not in held_out else ():
+                with suppress(OSError):  # a picture that is missing
+                    size = os.stat(picture).st_size if length is None else length
+                    if size == path.stat().st_size:
+                        found.add(path)
+        return found
+
+    def _named_pictures(self) -> Iterator[tuple[int, str, int | None]]:
+        """Of each picture in a file of its own or in a tar its sample, its path or key, and of those in a tar its size.
+        A `Path` for each would take most of the time."""
+        for shard, first in zip(self.shards, self._starts.tolist(), strict=False):
+            start = first
+            for batch in shard.samples.select(["place", "images"]).to_batches():
+                places, pictures = batch["place"].to_pylist(), batch["images"].flatten()
+                rows = pc.list_parent_indices(batch["images"]).to_pylist()
+                paths, lengths = (pictures.field(name).to_pylist() for name in ("path", "length"))
+                for row, path, length in zip(rows, paths, lengths, strict=True):
+                    if path is not None:
+                        yield start + row, f"{shard.file.folder}/{path}", None
+                    elif length is not None:
+                        yield start + row, f"{places[row]}.of-tar", length
+                start += len(batch)
 
     def _read(self, file: File, image: pa.StructScalar) -> bytes:
         content, path = image["content"].as_py(), image["path"].as_py()

@@ -14,7 +14,15 @@ import pyarrow.compute as pc
 
 from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale, nearest
 from mm1_lab.data.packing import Packer
-from mm1_lab.data.pixels import BROKEN_SHARE, DECODING_VERSION, LARGEST_PICTURE, ImageDecoder, decode, decodes
+from mm1_lab.data.pixels import (
+    BROKEN_SHARE,
+    DECODING_VERSION,
+    LARGEST_PICTURE,
+    ImageDecoder,
+    StoredPicture,
+    decode,
+    decodes,
+)
 from mm1_lab.data.shards.collection import MUCH_TEXT, PICTURE, Collection, Numbers
 from mm1_lab.data.shards.datafile import DataFile, read_data_file, set_key
 from mm1_lab.data.shards.finding import File, short_hash
@@ -221,6 +229,13 @@ class Shards:
                     "keys are needed"
                 )
         yield from (f"note: {line}" for line in self.doubts())
+
+    def seen_in_training(self, pictures: Iterable[Picture]) -> str:
+        """How many of a benchmark's pictures are also among those that models are trained on; empty if none are."""
+        files = {Path(one.name) for one in pictures if isinstance(one, StoredPicture)}
+        shared = {name: len(own.trained_on(files)) for name, own in self.everything.items()}
+        where = ", ".join(f"{count:,} in {name}" for name, count in shared.items() if count)
+        return f"of its {len(files):,} pictures {where}, by name and size: models are trained on these" if where else ""
 
 
 def _index_much(files: Iterable[list[File]], cache: Path) -> None:

@@ -7,6 +7,7 @@ import csv
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from glob import escape
@@ -48,7 +49,7 @@ from mm1_lab.orchestrate.planning.finding import (
     split_settings,
 )
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
-from mm1_lab.results.manifest import data_name, deciding, merge_manifest
+from mm1_lab.results.manifest import data_name, deciding, merge_manifest, read_trials
 from mm1_lab.results.trained import own_rows_note
 from mm1_lab.rows import OF_OWN_DATA, OF_TUNED, Family
 from mm1_lab.weights.pretrained import HuggingFace, has_chat_template
@@ -61,6 +62,9 @@ if TYPE_CHECKING:
 
 MOST_TRIALS = 200_000
 """Of a command: far more would take minutes and gigabytes merely to be planned."""
+SHOTS_OF_WORLD = 8
+"""The world's benchmarks are made so that as many demonstrations fit its rows, which `check-scale` measures; longer
+prompts are measured before a run, unless a scale with GPUs in the world is only planned."""
 
 
 @dataclass(frozen=True)
@@ -113,10 +117,22 @@ class Request:
 
     @property
     def elsewhere(self) -> str:
-        """A hint at other scales at which this sweep has results; empty if it has none."""
-        sweeps = sorted(self.ledger.results.glob(f"*/{escape(self.variant)}/sweep.json"))
-        others = [path.parents[1].name for path in sweeps if path.parents[1].name != self.scale_name]
-        return f"; it has results at {', '.join(others)}: add --scale {others[0]}" if others else ""
+        """A hint at other scales, settings or data with which this sweep has scores; empty if there are none."""
+        scales = [folder.parent.name for folder in self._scored(f"*/{escape(self.variant)}")]
+        if scales:
+            return f"; it has results at {', '.join(scales)}: add --scale {scales[0]}"
+        of_scale = self._scored(f"{escape(self.scale_name)}/{escape(self.sweep.name)}*")
+        names = [folder.name for folder in of_scale if folder.name.partition(",")[0] == self.sweep.name]
+        return f"; there are results of {', '.join(names[:3])}: give the --set and --data of that run" if names else ""
+
+    def _scored(self, folders: str) -> list[Path]:
+        """Other folders of sweeps, by a pattern, of which a trial has scores."""
+        found = []
+        for path in sorted(self.ledger.results.glob(f"{folders}/sweep.json")):
+            with suppress(RequestError):  # damaged: told where it is read
+                if any(self.ledger.has_scores(row.fingerprint) for row in read_trials(path.parent)):
+                    found.append(path.parent)
+        return [folder for folder in found if folder != self.folder]
 
     def weights_of(self, trial: Trial) -> Path:
         """The folder of the trial's model. Raises RequestError if the model has no weights."""
@@ -333,18 +349,18 @@ class Request:
         return lines
 
     def doubtful_data(self) -> list[str]:
-        """What is to be told of users' data if trials are missing, and of held-out captions that do not fit what their
-        models read."""
+        """What is to be told of users' data if trials are missing, and of prompts of their held-out captions, or of the
+        world's benchmarks, that do not fit what the models of these trials read."""
         missing = [trial.evaluation for trial in self.trials if not self.ledger.has_scores(trial.fingerprint)]
-        if not (self.data_path and missing):
+        few_in_world = max(self.scale.evaluate.shots) <= SHOTS_OF_WORLD or self.scale.hardware
+        if not missing or (self.data.kind == "world" and few_in_world):
             return []
         from mm1_lab.data.shards import Shards
-        from mm1_lab.evaluate.fitting import long_captions
+        from mm1_lab.evaluate.fitting import long_prompts
 
         data = self.open_data()
-        assert isinstance(data, Shards)
-        doubts = [f"{self.data_path}: {line}" for line in data.doubts()]
-        return [*doubts, *long_captions(missing, self.scale.evaluate, data)]
+        doubts = [f"{self.data_path}: {line}" for line in data.doubts()] if isinstance(data, Shards) else []
+        return [*doubts, *long_prompts(missing, self.scale.evaluate, data)]
 
     def _means_cider(self, shots: int | None) -> bool:
         """Whether the mean over benchmarks with images, at so many shots or all, is of CIDEr and other metrics."""
