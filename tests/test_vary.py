@@ -115,7 +115,7 @@ WRONG = {
     ("train.steps=1,2",): "recipes have no 'train.steps', which is the scale's, but 'steps', in the",
     (
         "train.weight_decay=0,1",
-    ): "no 'train.weight_decay'; it is a setting of the scale: --vary scale.train.weight_deca",
+    ): "no 'train.weight_decay'; it is a setting of the scale: write scale.train.weight_decay",
     ("decoder.experts=2,4",): "vary decoder=NAME,NAME, or scale.decoders.NAME.experts of the one that the base has",
     (
         "scale.evaluate.blocks=8,16",

@@ -178,6 +178,7 @@ def test_show_data_tells_of_prompts_that_plan_refuses(files: Any, told: Told) ->
     assert "  note: " not in told(*COMMAND, "--set", "sequence_length=2048")
 
 
+@pytest.mark.usefixtures("here")
 def test_show_data_tells_of_a_benchmark_s_pictures_that_are_trained_on(files: Any, told: Told) -> None:
     """In a tar and in files of their own, wherever; not of held-out samples, nor of another picture of the name."""
     files.captions("c.tar", range(40))

@@ -116,7 +116,7 @@ def test_more_demonstrations_than_rows_of_the_world_hold_are_told(ask: Ask, told
     settings = ("evaluate.shots=[0,8,9,16]",)
     request = ask("base", settings=settings)
     checks = list(prompts_fit([trial.evaluation for trial in request.trials], request.open_data()))
-    (line,) = request.long_prompts()
+    (line,) = request.doubtful_data()
     found = re.match(r"all benchmarks: a question after 9 and 16 demonstrations takes up to about \d+ and (\d+) ", line)
     assert found and int(found[1]) == pytest.approx(max(check.value for check in checks), rel=0.05)
     assert f"{line}\n" in told("plan", "data_mix", "--scale", "smoke", "--only", "base", "--set", *settings)
