@@ -83,6 +83,7 @@ class Batch(TensorBatch):
         return (counts.cumsum(dim=0) - counts + self.documents - 1).clamp_min(0)
 
     def split(self, parts: int) -> list["Batch"]:
+        """Some of the rows each; where there are fewer rows than parts, a part without any is a row of padding."""
         ends = [len(self.tokens) * number // parts for number in range(parts + 1)]
         named = self.documents.amax(dim=1).tolist() if self.by_document else [1] * len(self.tokens)
         first_source = [0, *accumulate(named)]
@@ -90,8 +91,13 @@ class Batch(TensorBatch):
         total = self.weights[:, 1:].sum()
         batches = []
         for start, end in pairwise(ends):
+            sources = self.sources[first_source[start] : first_source[end]]
             weights = self.weights[start:end]
             documents = self.documents[start:end]
+            if start == end:  # a copy of a row, pictures included, in which nothing counts
+                end = start + 1
+                weights = torch.zeros_like(self.weights[start:end])
+                documents = torch.zeros_like(self.documents[start:end])
             part = replace(
                 self,
                 tokens=self.tokens[start:end],
@@ -99,7 +105,7 @@ class Batch(TensorBatch):
                 documents=documents,
                 positions=self.positions[start:end],
                 images=self.images[first_image[start] : first_image[end]],
-                sources=self.sources[first_source[start] : first_source[end]],
+                sources=sources,
                 image_counts=self.image_counts[start:end],
                 step_weight=total,
                 decoded=NONE_ASKED,
@@ -219,11 +225,11 @@ class ConversationBatches(StageBatches[Conversations]):
 
 def micro_batches(batch: TensorBatch, most: int) -> Sequence[TensorBatch]:
     """The parts in which a step's `batch` is computed (gradient accumulation), of at most `most` rows (0: all); equally
-    many in each process of a team.
+    many in each process of a team, though some may have a row less than others.
 
     Pairs and images of an encoder's pre-training stay together: a contrastive loss compares all of them.
     """
     if not most or not isinstance(batch, Batch):
         return [batch]
-    rows = team.numbers(len(batch.tokens))
-    return batch.split(min(-(-max(rows) // most), *rows))
+    rows = max(team.numbers(len(batch.tokens)))
+    return batch.split(-(-rows // most))

@@ -127,6 +127,32 @@ def test_a_team_trains_as_one_process_does(
     assert_alike(alone, tmp_path / "team")
 
 
+@pytest.mark.parametrize("changes", [{}, {"attention": "varlen"}])
+def test_no_process_computes_more_rows_at_a_time_than_asked(
+    changes: Any, sparse_stage: MultimodalStage, finished: Finished, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """Two of three have one of the four rows, and beside it one of padding. (A balance loss is that of each part.)"""
+    stage = shortened(sparse_stage.model_copy(update=changes), 3)
+    for needed in stage.inputs.values():
+        finished(needed)
+    monkeypatch.setattr("mm1_lab.model.packed.BALANCE_WEIGHT", 0.0)
+    alone = train(stage, tmp_path / "alone", finished)
+    rows: list[int] = []
+    forward = Training.forward
+
+    def counted(self: Training, batch: Any, share: float) -> torch.Tensor:
+        rows.append(len(batch.tokens))
+        return forward(self, batch, share)
+
+    def work() -> None:
+        monkeypatch.setattr(Training, "forward", counted)
+        train(stage, tmp_path / "team", finished, Resources(micro_batch=1))
+        assert rows == [1, 1] * 3
+
+    in_team(3, tmp_path, work)
+    assert_alike(alone, tmp_path / "team")
+
+
 def test_a_team_takes_no_step(sparse_stage: MultimodalStage, finished: Finished, tmp_path: Path) -> None:
     stage = shortened(sparse_stage, 0).model_copy(update={"shares": {}})
     in_team(2, tmp_path, lambda: train(stage, tmp_path / "team", finished))
