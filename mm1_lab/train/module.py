@@ -89,7 +89,7 @@ class Training(pl.LightningModule):
             self.trainer.optimizers[0].zero_grad()
         losses, tallies, routings = [], [], []
         # auxiliary losses are means over these positions, of which some rows have few
-        real = [sum(team.numbers(len(part.real))) for part in parts] if self._accumulates else [1]
+        real = [part.team_real for part in parts] if self._accumulates else [1]
         for number, (part, positions) in enumerate(zip(parts, real, strict=True), start=1):
             if self._shards and self._accumulates:
                 add_up_without_exchange(self, is_last=number == len(parts))
@@ -172,7 +172,7 @@ def language_loss(decoder: PreTrainedModel, states: States, batch: Batch, names:
     losses = _cross_entropies(decoder, predicting, batch.tokens.flatten()[following])
     weighted = losses * loss_weights
     step_weight = loss_weights.sum() if batch.step_weight is None else batch.step_weight
-    loss = weighted.sum() / team.mean(step_weight).clamp_min(1e-8)
+    loss = weighted.sum() / step_weight.clamp_min(1e-8)
 
     device = loss.device
     owners = batch.owners.flatten()

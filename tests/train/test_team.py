@@ -153,6 +153,36 @@ def test_no_process_computes_more_rows_at_a_time_than_asked(
     assert_alike(alone, tmp_path / "team")
 
 
+@pytest.mark.parametrize(("kind", "in_parts"), [("multimodal", 0), ("sparse", 2)])
+def test_processes_tell_each_other_their_counts_once_a_step(
+    in_parts: int, stage: Stage, finished: Finished, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """In two parts of a row each. What each part exchanges besides are its experts' loads."""
+    finished(stage)
+    monkeypatch.setattr(recorder, "STEPS_BETWEEN_READS", {"cpu": 20})
+    monkeypatch.setattr(recorder, "POINTS", 1)
+    exchanges: list[int] = []
+    before_step: list[int] = []
+    all_reduce, training_step = distributed.all_reduce, Training.training_step
+
+    def counted(values: torch.Tensor, **settings: Any) -> None:
+        exchanges.append(values.numel())
+        all_reduce(values, **settings)
+
+    def noted(self: Training, parts: list[Any], index: int) -> torch.Tensor:
+        assert len(parts) == 2
+        before_step.append(len(exchanges))
+        return training_step(self, parts, index)
+
+    def work() -> None:
+        monkeypatch.setattr(distributed, "all_reduce", counted)
+        monkeypatch.setattr(Training, "training_step", noted)
+        train(stage, tmp_path / "team", finished, Resources(micro_batch=1))
+        assert before_step[4] - before_step[3] == 1 + in_parts
+
+    in_team(2, tmp_path, work)
+
+
 def test_a_team_takes_no_step(sparse_stage: MultimodalStage, finished: Finished, tmp_path: Path) -> None:
     stage = shortened(sparse_stage, 0).model_copy(update={"shares": {}})
     in_team(2, tmp_path, lambda: train(stage, tmp_path / "team", finished))
