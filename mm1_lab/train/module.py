@@ -18,7 +18,7 @@ from mm1_lab.data.batches import Batch
 from mm1_lab.model import States
 from mm1_lab.train.optimiser import build_optimiser
 from mm1_lab.train.progress import Diverged
-from mm1_lab.train.sharding import ShardedNetwork, add_up_without_exchange
+from mm1_lab.train.sharding import ShardedNetwork
 
 Tally = Tensor
 """float64 (sources, 4), with the columns `LOSS`, …"""
@@ -92,7 +92,7 @@ class Training(pl.LightningModule):
         real = [part.team_real for part in parts] if self._accumulates else [1]
         for number, (part, positions) in enumerate(zip(parts, real, strict=True), start=1):
             if self._shards and self._accumulates:
-                add_up_without_exchange(self, is_last=number == len(parts))
+                self._shards.exchange_gradients(self, parts, is_last=number == len(parts))
             loss: Tensor = self(part, positions / max(1, sum(real)))
             losses.append(loss.detach())
             tallies.append(self._losses.tally)

@@ -401,6 +401,22 @@ def test_each_node_holds_the_model(
     assert_alike(alone, tmp_path / "team")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("shares", [{"captions": 1.0}, {"captions": 0.5, "text": 0.5}])
+def test_nodes_add_up_what_a_node_has_added_up(
+    shares: Any, multimodal_stage: MultimodalStage, finished: Finished, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """Shards of a step's two micro-batches. Where one has no pictures, it has no gradients of encoder and connector."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    training = multimodal_stage.training.model_copy(update={"batch_size": 8, "steps": 3})
+    stage = multimodal_stage.model_copy(update={"training": training, "shares": shares})
+    alone = finished(stage)
+    monkeypatch.setattr(sharding, "shard_group", lambda *_: 2)
+    monkeypatch.setattr(sharding, "keeps_whole_gradients", lambda *_: False)
+    in_team(4, tmp_path, lambda: train(stage, tmp_path / "team", finished, Resources(micro_batch=1)))
+    assert_alike(alone, tmp_path / "team")
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("changes", [{"attention": "varlen"}, {"compile": True}])
