@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
@@ -66,6 +67,8 @@ class Training(pl.LightningModule):
         self._accumulates = False
         self._unread: list[Tensor] = []
         """Losses of the last steps, on the device, of which nobody knows yet whether they are finite."""
+        self._norms: list[Tensor] = []
+        """As `_unread`, of the gradients before clipping."""
         self._shards = None
         if team.size() > 1:
             self._shards = ShardedNetwork(self, network, precision, optimiser.bytes_per_trained)
@@ -119,6 +122,12 @@ class Training(pl.LightningModule):
                 remedy = lower if step > 1 else "look for the cause in the connector, the data or pre-trained weights"
                 raise Diverged(f"the loss of step {step} is {loss}; {remedy}")
 
+    def read_norms(self) -> list[float]:
+        """The norms of the whole gradients before clipping, of the steps since the last call. Waits for the device."""
+        norms = torch.stack(self._norms).tolist() if self._norms else []
+        self._norms = []
+        return norms
+
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
         """Called between the training step and its last backward pass: keeps the gradients of earlier micro-batches."""
         if not self._accumulates:
@@ -136,7 +145,9 @@ class Training(pl.LightningModule):
     ) -> None:
         """Clips the gradient norm. Lightning's version rejects fused optimisers in bf16, though no loss is scaled."""
         assert gradient_clip_val is not None
-        nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+        # clipping has summed it over the team
+        self._norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["fingerprint"] = self._fingerprint

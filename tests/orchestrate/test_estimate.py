@@ -259,8 +259,8 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
     asked("run --inline", 0.012, *short)
     assert rows[-4:] == [2] * 4 and 8 in rows, "the decoder's first phase is not divided"
     assert not again, "half of the rows fit"
-    assert re.search(r"multimodal +waits .* 1 +1 +4.9 MB", asked("plan", 0.008)), "a second pass would gain no row"
-    assert re.search(r"multimodal +waits .* 1 +2, recomputed +7.29 MB", asked("plan", 0.01))
+    assert re.search(r"multimodal +waits .* 1 +1 +5.08 MB", asked("plan", 0.008)), "a second pass would gain no row"
+    assert re.search(r"multimodal +waits .* 1 +2, recomputed +7.47 MB", asked("plan", 0.01))
     asked("run --inline --anew", 0.01, *short)
     assert rows[-4:] == [2] * 4 and len(again) == 2, "encoder and decoder"
 
