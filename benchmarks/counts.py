@@ -239,10 +239,11 @@ class Live(TorchDispatchMode):
         return out
 
 
-def step(module: Training, batch: Batch) -> None:
+def step(module: Training, parts: list[Batch]) -> None:
     """The computation of one step as Lightning does it in half precision, without the optimiser's."""
+    module.trainer = SimpleNamespace(optimizers=[module])  # type: ignore[assignment]
     with torch.autocast("cpu", torch.bfloat16):
-        loss = module.training_step([batch], 0)
+        loss = module.training_step(parts, 0)
     loss.backward()
     nn.utils.clip_grad_norm_(module.parameters(), 1.0)
 
@@ -257,13 +258,14 @@ def waits_of_a_step(case: Case) -> list[str]:
         trainer: Any = SimpleNamespace(global_step=1)
         recorder.on_train_start(trainer, module)
         with Waits() as waits:
-            step(module, batch)
+            step(module, [batch])
             recorder.on_train_batch_end(trainer, module)
     return waits.seen
 
 
-def peak_beside_plan(case: Case) -> tuple[float, float]:
-    """Bytes of all tensors that live at once in a step, and those that the plan reckons with."""
+def peak_beside_plan(case: Case, micro_batches: int = 1) -> tuple[float, float]:
+    """Bytes of all tensors that live at once in a step, and those that the plan reckons with. Each of its micro-batches
+    is the case's."""
     module = case.training()
     saved = connector_activations(module.network, case.stage.precision)
     network = Network(count_parameters(module.network), connector_flops(module.network), case.vocabulary, saved)
@@ -275,12 +277,13 @@ def peak_beside_plan(case: Case) -> tuple[float, float]:
         onto_gpu(module)
         batch = case.batch()
         with Live() as live:
-            step(module, batch)
+            step(module, [batch] * micro_batches)
     weights_and_moments = 4 * network.total + 8 * trained
     hardware = Hardware(gpu="h100", memory=10_000.0)
-    return weights_and_moments + float(live.most), gpu_share(
-        case.stage.cost(network, case.scale), 1, case.scale, hardware
-    ).held
+    resources = case.scale.resources.model_copy(update={"micro_batch": case.rows})
+    scale = case.scale.model_copy(update={"resources": resources})
+    cost = replace(case.stage.cost(network, scale), rows=micro_batches * case.rows)
+    return weights_and_moments + float(live.most), gpu_share(cost, 1, scale, hardware).held
 
 
 class Exchanged(TorchDispatchMode):

@@ -9,6 +9,7 @@ order.
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -128,10 +129,15 @@ def writers() -> distributed.ProcessGroup | None:
 
 def numbers(number: int) -> list[int]:
     """Each process's `number`, in their order."""
+    return [int(one) for [one] in vectors([number])]
+
+
+def vectors(values: Sequence[float]) -> list[list[float]]:
+    """Each process's `values`, of which all have equally many, in their order. Waits for the other processes."""
     if size() == 1:
-        return [number]
-    found = torch.zeros(size(), dtype=torch.long)
-    found[rank()] = number
+        return [list(values)]
+    found = torch.zeros(size(), len(values), dtype=torch.float64)
+    found[rank()] = torch.tensor(values, dtype=torch.float64)
     distributed.all_reduce(found, group=_processors())
     return found.tolist()
 

@@ -92,7 +92,8 @@ def test_a_finished_sweep_has_table_figure_and_runs_to_browse(
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     child = runs["captions / seed 0 at smoke"]
     assert child.data.params["paper.data_mix.captions"] == "1.0"
-    assert {"0-shot", "text-core", "captions/8-shot", "held-out/text", "train/loss"} <= set(child.data.metrics)
+    logged = {"0-shot", "text-core", "captions/8-shot", "held-out/text", "train/loss", "train/gradient_norm"}
+    assert logged <= set(child.data.metrics)
     assert len(client.get_metric_history(runs["base / seed 0 at smoke"].info.run_id, "train/loss/interleaved")) > 1
 
 

@@ -15,6 +15,7 @@ from mm1_lab.config import Network, Size, load_scale
 from mm1_lab.data.types import Data
 from mm1_lab.model import build_decoder, build_encoder, read_by_document, read_rows
 from mm1_lab.model.decoder import sparse_layers
+from mm1_lab.train import sharding
 from mm1_lab.train.encoder_stage import Contrastive, pair_batch
 from mm1_lab.train.sharding import compile_parts
 from tests.conftest import SCALES, Words, evaluation_of
@@ -22,20 +23,23 @@ from tests.small import rows_of, small_mm1
 
 
 @pytest.mark.parametrize(
-    ("tower", "decoder", "checkpointing", "rows", "changes"),
+    ("tower", "decoder", "checkpointing", "rows", "parts", "changes"),
     [
-        pytest.param("CLIP ViT-L/336", "Qwen2.5-1.5B", True, 4, {}, marks=pytest.mark.soak),
-        ("AIMv2-L/336", "Qwen2.5-0.5B", False, 2, {}),
-        ("CLIP ViT-L/336", "Qwen2.5-0.5B", True, 4, {"frozen": ("encoder",), "image_size": 896}),
-        ("CLIP ViT-L/336", "Qwen2.5-0.5B", True, 8, {"frozen": ("decoder", "encoder")}),
-        pytest.param("SigLIP so400m/384", "Qwen2.5-0.5B", True, 2, {}, marks=pytest.mark.soak),
+        pytest.param("CLIP ViT-L/336", "Qwen2.5-1.5B", True, 4, 1, {}, marks=pytest.mark.soak),
+        ("AIMv2-L/336", "Qwen2.5-0.5B", False, 2, 1, {}),
+        ("CLIP ViT-L/336", "Qwen2.5-0.5B", True, 4, 1, {"frozen": ("encoder",), "image_size": 896}),
+        ("CLIP ViT-L/336", "Qwen2.5-0.5B", True, 4, 2, {"frozen": ("encoder",)}),
+        ("CLIP ViT-L/336", "Qwen2.5-0.5B", True, 8, 1, {"frozen": ("decoder", "encoder")}),
+        pytest.param("CLIP ViT-L/336", "Qwen2.5-0.5B", True, 4, 2, {}, marks=pytest.mark.soak),
+        pytest.param("SigLIP so400m/384", "Qwen2.5-0.5B", True, 2, 1, {}, marks=pytest.mark.soak),
     ],
 )
 def test_the_plan_s_memory_is_the_peak_of_what_lives(
-    tower: str, decoder: str, checkpointing: bool, rows: int, changes: dict[str, Any], tmp_path: Path
+    tower: str, decoder: str, checkpointing: bool, rows: int, parts: int, changes: dict[str, Any], tmp_path: Path
 ) -> None:
+    """Of a step, also in two micro-batches, the second of which finds the first one's gradients."""
     case = counts.real_case(tower, decoder, checkpointing, rows, tmp_path, **changes)
-    peak, planned = counts.peak_beside_plan(case)
+    peak, planned = counts.peak_beside_plan(case, parts)
     assert planned == pytest.approx(peak, rel=0.1)
 
 
@@ -87,6 +91,13 @@ def test_weights_are_gathered_in_half_precision_and_gradients_exchanged_once_a_s
     for micro_batches in (1, 3):
         found, parameters = counts.bytes_exchanged(micro_batches)
         assert [count / parameters for count in found.values()] == pytest.approx([4 * micro_batches, 4, 1], rel=0.06)
+
+
+def test_nodes_add_up_gradients_once_a_step_where_whole_ones_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of each micro-batch are scattered within a node: three times 4 bytes a parameter."""
+    monkeypatch.setattr(sharding, "_memory", lambda: 45e6)  # an eighth of it holds 1.4M parameters of 3.3M
+    found, parameters = counts.bytes_exchanged(3)
+    assert [count / parameters for count in found.values()] == pytest.approx([4 * 3, 4 * 3, 1], rel=0.06)
 
 
 def test_what_is_compiled_is_one_graph() -> None:

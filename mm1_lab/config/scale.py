@@ -125,9 +125,9 @@ class Resources(Config):
     """Data-loading processes. 0: the training process loads the batches itself, which suits small images."""
     micro_batch: Whole = 0
     """Rows of a step that a process computes at a time; the gradients add up to those of all its rows (gradient
-    accumulation). More where the processes of a group have unequal rows. 0: all, or as many as fit the scale's
-    `hardware`. In decoder and multimodal training and instruction tuning. Changes results only by rounding; in a
-    mixture of experts, also the balance loss, which is then that of each micro-batch."""
+    accumulation). 0: all, or as many as fit the scale's `hardware`. In decoder and multimodal training and instruction
+    tuning. Changes results only by rounding; in a mixture of experts, also the balance loss, which is then that of each
+    micro-batch."""
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     """Whether these stages compute activations again in the backward pass instead of storing them, which takes a third
     more operations if all parts are trained. `auto`: where by the plan less than half of a process's rows would fit the

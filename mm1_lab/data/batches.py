@@ -3,6 +3,7 @@
 A batch is a pure function of its step, so a run that is interrupted and resumed reads the same data as any other.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
@@ -70,7 +71,14 @@ class Batch(TensorBatch):
     bounds: Tensor
     """int32 (documents + 1,): where documents begin in the concatenated rows, and where the last one ends."""
     step_weight: Tensor | None = None
-    """If these are only some rows of a step: the sum of the loss weights of all of them."""
+    """If these are only some rows of a step: the sum of the loss weights of all of them; in a team, the mean over its
+    processes."""
+    step_rows: int = 0
+    """Rows of the whole step, those of other processes included. The next two are known of a part of a step."""
+    team_real: int = 0
+    """Number of `real` places, with those that other processes compute meanwhile."""
+    most_images: int = 0
+    """The largest number of `images` that a process encodes meanwhile."""
     by_document: bool = False
     """Whether rows mix documents of several sources."""
 
@@ -83,6 +91,7 @@ class Batch(TensorBatch):
         return (counts.cumsum(dim=0) - counts + self.documents - 1).clamp_min(0)
 
     def split(self, parts: int) -> list["Batch"]:
+        """Some of the rows each; where there are fewer rows than parts, a part without any is a row of padding."""
         ends = [len(self.tokens) * number // parts for number in range(parts + 1)]
         named = self.documents.amax(dim=1).tolist() if self.by_document else [1] * len(self.tokens)
         first_source = [0, *accumulate(named)]
@@ -90,8 +99,13 @@ class Batch(TensorBatch):
         total = self.weights[:, 1:].sum()
         batches = []
         for start, end in pairwise(ends):
+            sources = self.sources[first_source[start] : first_source[end]]
             weights = self.weights[start:end]
             documents = self.documents[start:end]
+            if start == end:  # a copy of a row, pictures included, in which nothing counts
+                end = start + 1
+                weights = torch.zeros_like(self.weights[start:end])
+                documents = torch.zeros_like(self.documents[start:end])
             part = replace(
                 self,
                 tokens=self.tokens[start:end],
@@ -99,7 +113,7 @@ class Batch(TensorBatch):
                 documents=documents,
                 positions=self.positions[start:end],
                 images=self.images[first_image[start] : first_image[end]],
-                sources=self.sources[first_source[start] : first_source[end]],
+                sources=sources,
                 image_counts=self.image_counts[start:end],
                 step_weight=total,
                 decoded=NONE_ASKED,
@@ -123,7 +137,13 @@ def find_places(weights: Tensor, documents: Tensor) -> dict[str, Any]:
 
 
 def make_batch(
-    rows: Sequence[Row], names: Sequence[str], side: int, blind: bool, views: int = 1, by_document: bool = False
+    rows: Sequence[Row],
+    names: Sequence[str],
+    side: int,
+    blind: bool,
+    views: int = 1,
+    by_document: bool = False,
+    step_rows: int = 0,
 ) -> Batch:
     """Collates `rows` into a batch with images of `side` pixels, `views` per picture; `names` are its `sources`.
 
@@ -161,6 +181,7 @@ def make_batch(
         **find_places(torch.from_numpy(weights), columns["documents"]),
         decoded=decoded,
         by_document=by_document,
+        step_rows=step_rows,
     )
 
 
@@ -198,7 +219,7 @@ class MixtureBatches(StageBatches[Source]):
         """Returns the batch of `step`; in a worker group, only this worker's rows of it."""
         names = self.mixture.rows(step * self.count, self.count)[team.own(self.count)]
         rows = [self.packer.pack(self.sources[name].documents(number)) for name, number in names]
-        return make_batch(rows, [name for name, _ in names], self.side, self.blind, self.views)
+        return make_batch(rows, [name for name, _ in names], self.side, self.blind, self.views, step_rows=self.count)
 
 
 class ConversationBatches(StageBatches[Conversations]):
@@ -214,16 +235,33 @@ class ConversationBatches(StageBatches[Conversations]):
         rows, places = self.packer.pack_all(documents, at_least=team.size())
         own = team.own(len(rows))
         names = [numbers[place][0] for row in places[own] for place in row]
-        return make_batch(rows[own], names, self.side, self.blind, self.views, by_document=True)
+        return make_batch(rows[own], names, self.side, self.blind, self.views, True, len(rows))
 
 
 def micro_batches(batch: TensorBatch, most: int) -> Sequence[TensorBatch]:
     """The parts in which a step's `batch` is computed (gradient accumulation), of at most `most` rows (0: all); equally
-    many in each process of a team.
+    many in each process of a team, though some may have a row less than others.
 
     Pairs and images of an encoder's pre-training stay together: a contrastive loss compares all of them.
     """
-    if not most or not isinstance(batch, Batch):
+    if not isinstance(batch, Batch):
         return [batch]
-    rows = team.numbers(len(batch.tokens))
-    return batch.split(min(-(-max(rows) // most), *rows))
+    largest_share = max(len(batch.tokens), math.ceil(batch.step_rows / team.size()))
+    parts = batch.split(math.ceil(largest_share / most)) if most else [batch]
+    return _with_the_team_s_counts(parts)
+
+
+def _with_the_team_s_counts(parts: Sequence[Batch]) -> list[Batch]:
+    """The parts of a step with what must be known of the other processes, which is exchanged here, once a step."""
+    counts = [float(part.weights[:, 1:].sum()) for part in parts]
+    counts += [len(part.real) for part in parts]
+    counts += [len(part.images) for part in parts]
+    weights, real, images = torch.tensor(team.vectors(counts), dtype=torch.float64).chunk(3, dim=1)
+    told = []
+    for number, part in enumerate(parts):
+        step_weight = part.step_weight
+        if team.size() > 1:
+            step_weight = (weights.sum() / team.size()).float()
+        team_real, most_images = int(real[:, number].sum()), int(images[:, number].max())
+        told.append(replace(part, step_weight=step_weight, team_real=team_real, most_images=most_images))
+    return told

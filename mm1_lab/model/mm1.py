@@ -113,19 +113,17 @@ class MM1(MM1Parts):
             self.image_scale = embedding(some).square().mean().sqrt()
 
     def embed(self, tokens: torch.Tensor, images: torch.Tensor, is_counted: bool = True) -> torch.Tensor:
-        """As `MM1Parts.embed`, but counts wherever no step of training waits for it. In a team, each process encodes as
-        often as the others, which need its shards meanwhile."""
-        calls = math.ceil(len(images) / IMAGES_AT_ONCE)
-        # asked before this one encodes: all exchange in one order. In an evaluation each has a whole model to itself
-        dummies = max(team.numbers(calls)) - calls if torch.is_grad_enabled() else 0
-        embedded = super().embed(tokens, images, team.is_read_at_once(tokens) or not self.training)
-        for _ in range(dummies):
-            dummy = self.get_image_features(images.new_zeros(1, *images.shape[1:]))
-            embedded = embedded + 0 * dummy.sum().to(embedded.dtype)
-        return embedded
+        """As `MM1Parts.embed`, but counts wherever no step of training waits for it."""
+        return super().embed(tokens, images, team.is_read_at_once(tokens) or not self.training)
 
     def forward(self, batch: Batch) -> States:
-        return read_rows(self.decoder, self.embed(batch.tokens, batch.images), batch)
+        """In a team, each process encodes as often as the others, which need its shards meanwhile."""
+        embedded = self.embed(batch.tokens, batch.images)
+        most, own = (math.ceil(images / IMAGES_AT_ONCE) for images in (batch.most_images, len(batch.images)))
+        for _ in range(most - own):
+            dummy = self.get_image_features(batch.images.new_zeros(1, *batch.images.shape[1:]))
+            embedded = embedded + 0 * dummy.sum().to(embedded.dtype)
+        return read_rows(self.decoder, embedded, batch)
 
 
 def build_mm1(stage: ModelStage, tokenizer: Tokenizer) -> MM1:

@@ -225,7 +225,7 @@ def _routing(logits: Sequence[Tensor], real: Tensor, chosen: int) -> tuple[dict[
     routing = team.total(counts.double())
     balance = [balance_loss(*one) for one in zip(probabilities, routing[:, :-2].float(), strict=True)]
     z = layers.logsumexp(dim=2).square().mean(dim=1)
-    share = len(real) * team.size() / max(1, sum(team.numbers(len(real))))
+    share = (len(real) * team.size() / routing[0, -1].clamp_min(1)).float()
     losses = {
         "balance": share * (BALANCE_WEIGHT * torch.stack(balance)).sum(),
         "router_z": share * (ROUTER_Z_WEIGHT * z).sum(),

@@ -39,7 +39,7 @@ class TextBatches:
         first = row + count * (step - start)
         numbers = range(first, first + count)[team.own(count)]
         rows = [packer.pack(text.documents(number, progress)) for number in numbers]
-        return make_batch(rows, NAMES * len(rows), side=1, blind=True)
+        return make_batch(rows, NAMES * len(rows), side=1, blind=True, step_rows=count)
 
 
 def train_decoder(run: StageRun[DecoderStage]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
@@ -18,7 +19,7 @@ from mm1_lab.data.batches import Batch
 from mm1_lab.model import States
 from mm1_lab.train.optimiser import build_optimiser
 from mm1_lab.train.progress import Diverged
-from mm1_lab.train.sharding import ShardedNetwork, add_up_without_exchange
+from mm1_lab.train.sharding import ShardedNetwork
 
 Tally = Tensor
 """float64 (sources, 4), with the columns `LOSS`, …"""
@@ -66,6 +67,8 @@ class Training(pl.LightningModule):
         self._accumulates = False
         self._unread: list[Tensor] = []
         """Losses of the last steps, on the device, of which nobody knows yet whether they are finite."""
+        self._norms: list[Tensor] = []
+        """As `_unread`, of the gradients before clipping."""
         self._shards = None
         if team.size() > 1:
             self._shards = ShardedNetwork(self, network, precision, optimiser.bytes_per_trained)
@@ -89,10 +92,10 @@ class Training(pl.LightningModule):
             self.trainer.optimizers[0].zero_grad()
         losses, tallies, routings = [], [], []
         # auxiliary losses are means over these positions, of which some rows have few
-        real = [sum(team.numbers(len(part.real))) for part in parts] if self._accumulates else [1]
+        real = [part.team_real for part in parts] if self._accumulates else [1]
         for number, (part, positions) in enumerate(zip(parts, real, strict=True), start=1):
             if self._shards and self._accumulates:
-                add_up_without_exchange(self, is_last=number == len(parts))
+                self._shards.exchange_gradients(self, parts, is_last=number == len(parts))
             loss: Tensor = self(part, positions / max(1, sum(real)))
             losses.append(loss.detach())
             tallies.append(self._losses.tally)
@@ -119,6 +122,12 @@ class Training(pl.LightningModule):
                 remedy = lower if step > 1 else "look for the cause in the connector, the data or pre-trained weights"
                 raise Diverged(f"the loss of step {step} is {loss}; {remedy}")
 
+    def read_norms(self) -> list[float]:
+        """The norms of the whole gradients before clipping, of the steps since the last call. Waits for the device."""
+        norms = torch.stack(self._norms).tolist() if self._norms else []
+        self._norms = []
+        return norms
+
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
         """Called between the training step and its last backward pass: keeps the gradients of earlier micro-batches."""
         if not self._accumulates:
@@ -136,7 +145,9 @@ class Training(pl.LightningModule):
     ) -> None:
         """Clips the gradient norm. Lightning's version rejects fused optimisers in bf16, though no loss is scaled."""
         assert gradient_clip_val is not None
-        nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+        # clipping has summed it over the team
+        self._norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["fingerprint"] = self._fingerprint
@@ -172,7 +183,7 @@ def language_loss(decoder: PreTrainedModel, states: States, batch: Batch, names:
     losses = _cross_entropies(decoder, predicting, batch.tokens.flatten()[following])
     weighted = losses * loss_weights
     step_weight = loss_weights.sum() if batch.step_weight is None else batch.step_weight
-    loss = weighted.sum() / team.mean(step_weight).clamp_min(1e-8)
+    loss = weighted.sum() / step_weight.clamp_min(1e-8)
 
     device = loss.device
     owners = batch.owners.flatten()

@@ -1,10 +1,11 @@
-"""Records the losses of a running stage: for `training.csv`, for progress reports, and across interruptions."""
+"""Records losses and gradient norms of a running stage: for `training.csv`, for reports, and across interruptions."""
 
 import signal
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import lightning.pytorch as pl
@@ -33,7 +34,7 @@ training that goes on meanwhile is slowed, as both want the disk and the interpr
 
 class Recorder(pl.Callback):
     """Sums tallies, reports a few times per second, saves checkpoints, and writes about a hundred points of each curve:
-    means over the tokens since the previous point.
+    means over the tokens since the previous point, of the gradient's norm over the steps.
 
     A loss that is not finite is found at the next reading, before any checkpoint has its weights. In a team each
     process sums its own share, and readings sum those of all; the first process reports and writes.
@@ -53,6 +54,8 @@ class Recorder(pl.Callback):
         self._routing: torch.Tensor | None = None
         """Routing counts of the experts since the last point; see `States`."""
         self._at_sigterm = signal.getsignal(signal.SIGTERM)
+        self._norms: list[float] = []
+        """Gradient norms of the steps since the last point."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._unread = torch.zeros_like(self.total, device=pl_module.device)
@@ -76,6 +79,7 @@ class Recorder(pl.Callback):
         if not (is_last or is_point or step >= self._read_at):
             return
         pl_module.check_finite()
+        self._norms += pl_module.read_norms()
         read = team.total(self._unread).cpu()
         self._since_point += read
         self._since_report += read.sum(dim=0)
@@ -126,6 +130,9 @@ class Recorder(pl.Callback):
         for name, row in sums.items():
             if row[WEIGHT] > 0:  # some may have had no text
                 values[name] = (row[LOSS] / row[WEIGHT]).item()
+        if self._norms:
+            values["gradient_norm"] = fmean(self._norms)
+            self._norms = []
         if self._routing is not None:
             values |= routing_metrics(self._routing)
             self._routing = None
@@ -159,6 +166,7 @@ class Recorder(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = {"seconds": self.seconds, "points": [list(point) for point in self.points]}
+        state["norms"] = list(self._norms)
         tensors = {"total": self.total, "since_point": self._since_point, "routing": self._routing}
         for name, value in tensors.items():
             if value is not None:
@@ -171,6 +179,7 @@ class Recorder(pl.Callback):
         self.total = state_dict["total"]
         self._since_point = state_dict["since_point"]
         self._routing = state_dict.get("routing")
+        self._norms = state_dict.get("norms", [])  # earlier versions wrote none
 
 
 def routing_metrics(routing: torch.Tensor) -> dict[str, float]:

@@ -8,6 +8,7 @@ the final weights, which must fit its memory: 4 bytes per parameter. For checkpo
 import copy
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -70,7 +71,10 @@ class ShardedNetwork:
         for prefix, part in unread.items():
             for name in part.unread.names:
                 weights.pop(f"{prefix}.{name}" if prefix else name, None)
-        _shard(module, network, precision, ignored, _mesh(network, per_trained))
+        memory = _memory()
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        self._keeps_whole_gradients = keeps_whole_gradients(parameters, memory)
+        _shard(module, network, precision, ignored, _mesh(network, per_trained, memory))
         if not team.is_first():
             module.to_empty(device=team.device())
         from_first = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)
@@ -84,6 +88,17 @@ class ShardedNetwork:
         for buffer, value in zip(network.buffers(), buffers, strict=True):
             buffer.copy_(value)  # those that are in no state dict
         torch.set_rng_state(team.broadcast(torch.get_rng_state()))
+
+    def exchange_gradients(self, module: nn.Module, parts: Sequence[Any], is_last: bool) -> None:
+        """Lets the sharded `module` exchange gradients only in the last of a step's `parts`, if whole ones fit the
+        memory; otherwise, if each node has all shards, lets nodes do so."""
+        assert isinstance(module, FSDPModule)
+        if self._keeps_whole_gradients:
+            module.set_requires_gradient_sync(is_last)
+            return
+        # FSDP adds up what a node has of the parameters with gradients, which must be the same ones in all parts
+        are_alike = len({part.most_images > 0 for part in parts}) == 1
+        module.set_requires_all_reduce(is_last or not are_alike)
 
     def whole(self) -> nn.Module:
         """The original network with its trained weights in the first process; without weights in the others."""
@@ -146,7 +161,7 @@ def _shard(module: nn.Module, network: nn.Module, precision: str, ignored: set[n
     fully_shard(module, mesh=mesh, ignored_params=ignored)
 
 
-def _mesh(network: nn.Module, per_trained: float) -> DeviceMesh:
+def _mesh(network: nn.Module, per_trained: float, memory: float) -> DeviceMesh:
     """All processes in a row, or by nodes: each node then has all shards, and only gradients pass between nodes."""
     size = team.size()
     kind = team.device().type
@@ -154,7 +169,7 @@ def _mesh(network: nn.Module, per_trained: float) -> DeviceMesh:
     per_node = on_nodes[0] if len(set(on_nodes)) == 1 else size  # Ray may spread them unevenly
     parameters = sum(parameter.numel() for parameter in network.parameters())
     trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-    if size == shard_group(size, per_node, state_bytes(parameters, trained, per_trained), _memory()):
+    if size == shard_group(size, per_node, state_bytes(parameters, trained, per_trained), memory):
         return init_device_mesh(kind, (size,))
     return init_device_mesh(kind, (size // per_node, per_node), mesh_dim_names=("nodes", "processes"))
 
@@ -165,11 +180,3 @@ def _memory() -> float:
     if device.type != "cuda":
         return math.inf
     return min(team.numbers(torch.cuda.get_device_properties(device).total_memory))
-
-
-def add_up_without_exchange(module: nn.Module, is_last: bool) -> None:
-    """Lets a sharded `module` exchange gradients only in its last micro-batch, if whole ones fit its memory."""
-    assert isinstance(module, FSDPModule)
-    parameters = sum(parameter.numel() for parameter in module.parameters())
-    if keeps_whole_gradients(parameters, _memory()):
-        module.set_requires_gradient_sync(is_last)

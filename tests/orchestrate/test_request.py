@@ -120,9 +120,9 @@ def test_more_demonstrations_than_rows_of_the_world_hold_are_told(ask: Ask, told
     found = re.match(r"all benchmarks: a question after 9 and 16 demonstrations takes up to about \d+ and (\d+) ", line)
     assert found and int(found[1]) == pytest.approx(max(check.value for check in checks), rel=0.05)
     assert f"{line}\n" in told("plan", "data_mix", "--scale", "smoke", "--only", "base", "--set", *settings)
-    assert not ask("base").long_prompts(), "eight fit"
+    assert not ask("base").doubtful_data(), "eight fit"
     longer = ask("base", settings=(*settings, "sequence_length=512"))
-    assert not longer.long_prompts()
+    assert not longer.doubtful_data()
 
 
 def test_scores_elsewhere_are_told_where_there_are_some(ask: Ask, tmp_path: Path, told: Told) -> None:

@@ -13,7 +13,7 @@ from mm1_lab.data.types import Data
 from mm1_lab.model import build_encoder, load_weights
 from mm1_lab.train.encoder_stage import Reconstructive, RepeatedPairs, StepPairs, normalised_patches
 from tests.conftest import Flat, Squares
-from tests.train.conftest import Finished, curve, shortened, train, weights_of
+from tests.train.conftest import Finished, points, shortened, train, weights_of
 
 DEEP = Size(layers=6, width=16, heads=2)
 
@@ -54,7 +54,7 @@ def test_a_patch_is_predicted_from_what_stands_before_it_and_the_prefix() -> Non
 def test_its_loss_falls_and_it_is_used_without_its_last_layers(aim_stage: EncoderStage, finished: Finished) -> None:
     stage = shortened(aim_stage, 40)
     folder = finished(stage)
-    losses = curve(folder)
+    losses = [value for _, name, value in points(folder) if name == "loss"]
     assert losses[-1] < 0.7 * losses[0]
     assert stage.features == DEEP.model_copy(update={"layers": 5})
     assert {int(name.split(".")[3]) for name in weights_of(folder) if ".layers." in name} == set(range(5))

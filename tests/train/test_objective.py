@@ -11,7 +11,7 @@ from torch import nn
 
 from mm1_lab.config import DecoderTraining, MultimodalTraining, Optimiser, Phase, Size
 from mm1_lab.config.cost import logit_bytes
-from mm1_lab.data.batches import Batch, make_batch
+from mm1_lab.data.batches import Batch, make_batch, micro_batches
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Limits
 from mm1_lab.model import build_decoder, build_encoder, read_rows
@@ -75,7 +75,7 @@ def test_auxiliary_losses_of_micro_batches_add_up(squares: Data, monkeypatch: py
     optimiser = torch.optim.SGD(decoder.parameters())
     monkeypatch.setattr(Training, "trainer", SimpleNamespace(optimizers=[optimiser]))
     gradients = []
-    for parts in ([batch], batch.split(3)):
+    for parts in ([batch], micro_batches(batch, 1)):
         optimiser.zero_grad()
         training.training_step(parts, 0).backward()
         gradients.append(sparse_layers(decoder)[0].mlp.gate.weight.grad)

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
@@ -108,7 +109,7 @@ def test_files_of_a_multimodal_stage(multimodal_stage: MultimodalStage, finished
     described = json.loads((folder / "stage.json").read_text())
     assert described["fingerprint"] == multimodal_stage.fingerprint
     assert MultimodalStage.model_validate(described["stage"]) == multimodal_stage
-    assert {name for _, name, _ in points(folder)} == {"loss", "loss/captions", "loss/text"}
+    assert {name for _, name, _ in points(folder)} == {"loss", "loss/captions", "loss/text", "gradient_norm"}
     assert {step for step, _, _ in points(folder)} == set(range(1, 7))
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["rows"] == {"captions": 12, "text": 12}
@@ -118,6 +119,26 @@ def test_files_of_a_multimodal_stage(multimodal_stage: MultimodalStage, finished
     # a text is begin, 5 + 3 words, end: six fill 60 of 64
     assert summary["tokens"]["text"] == 12 * 6 * 10
     assert summary["parameters"].keys() == {"encoder", "connector", "decoder", "embedding"}
+
+
+def test_the_curve_has_the_gradient_s_norm_before_clipping(
+    decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    training = decoder_stage.training.model_copy(update={"max_grad_norm": 0.01, "steps": 200})
+    stage = decoder_stage.model_copy(update={"training": training})
+    norms: list[float] = []
+    clip = Training.configure_gradient_clipping
+
+    def noted(self: Training, *rest: Any, **settings: Any) -> None:
+        gradients = torch.cat([one.grad.flatten() for one in self.parameters() if one.grad is not None])
+        norms.append(gradients.norm().item())
+        clip(self, *rest, **settings)
+
+    monkeypatch.setattr(Training, "configure_gradient_clipping", noted)
+    folder = train(stage, tmp_path, finished)
+    found = {step: value for step, name, value in points(folder) if name == "gradient_norm"}
+    means = {step: fmean(norms[step - 2 : step]) for step in range(2, 201, 2)}
+    assert min(norms) > 0.01 and found == pytest.approx(means, rel=1e-5)
 
 
 def test_mixed_precision_trains_alike(multimodal_stage: MultimodalStage, finished: Finished) -> None:
@@ -179,7 +200,7 @@ def test_experts_start_as_a_dense_decoder_and_tell_how_they_are_used(
     for expert in weights_of(folder)["model.layers.0.mlp.experts.down_proj"]:
         torch.testing.assert_close(expert, dense["model.layers.0.mlp.down_proj.weight"], rtol=0, atol=1e-6)
     used = last_points(folder)
-    assert used.keys() == {"loss"} | {
+    assert used.keys() == {"loss", "gradient_norm"} | {
         f"{name}/layer_1" for name in ("busiest_expert", "dead_experts", "router_entropy")
     }
     assert 1 / 3 <= used["busiest_expert/layer_1"] <= 1 / 2 and used["dead_experts/layer_1"] == 0

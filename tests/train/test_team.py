@@ -127,6 +127,62 @@ def test_a_team_trains_as_one_process_does(
     assert_alike(alone, tmp_path / "team")
 
 
+@pytest.mark.parametrize("changes", [{}, {"attention": "varlen"}])
+def test_no_process_computes_more_rows_at_a_time_than_asked(
+    changes: Any, sparse_stage: MultimodalStage, finished: Finished, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """Two of three have one of the four rows, and beside it one of padding. (A balance loss is that of each part.)"""
+    stage = shortened(sparse_stage.model_copy(update=changes), 3)
+    for needed in stage.inputs.values():
+        finished(needed)
+    monkeypatch.setattr("mm1_lab.model.packed.BALANCE_WEIGHT", 0.0)
+    alone = train(stage, tmp_path / "alone", finished)
+    rows: list[int] = []
+    forward = Training.forward
+
+    def counted(self: Training, batch: Any, share: float) -> torch.Tensor:
+        rows.append(len(batch.tokens))
+        return forward(self, batch, share)
+
+    def work() -> None:
+        monkeypatch.setattr(Training, "forward", counted)
+        train(stage, tmp_path / "team", finished, Resources(micro_batch=1))
+        assert rows == [1, 1] * 3
+
+    in_team(3, tmp_path, work)
+    assert_alike(alone, tmp_path / "team")
+
+
+@pytest.mark.parametrize(("kind", "in_parts"), [("multimodal", 0), ("sparse", 2)])
+def test_processes_tell_each_other_their_counts_once_a_step(
+    in_parts: int, stage: Stage, finished: Finished, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """In two parts of a row each. What each part exchanges besides are its experts' loads."""
+    finished(stage)
+    monkeypatch.setattr(recorder, "STEPS_BETWEEN_READS", {"cpu": 20})
+    monkeypatch.setattr(recorder, "POINTS", 1)
+    exchanges: list[int] = []
+    before_step: list[int] = []
+    all_reduce, training_step = distributed.all_reduce, Training.training_step
+
+    def counted(values: torch.Tensor, **settings: Any) -> None:
+        exchanges.append(values.numel())
+        all_reduce(values, **settings)
+
+    def noted(self: Training, parts: list[Any], index: int) -> torch.Tensor:
+        assert len(parts) == 2
+        before_step.append(len(exchanges))
+        return training_step(self, parts, index)
+
+    def work() -> None:
+        monkeypatch.setattr(distributed, "all_reduce", counted)
+        monkeypatch.setattr(Training, "training_step", noted)
+        train(stage, tmp_path / "team", finished, Resources(micro_batch=1))
+        assert before_step[4] - before_step[3] == 1 + in_parts
+
+    in_team(2, tmp_path, work)
+
+
 def test_a_team_takes_no_step(sparse_stage: MultimodalStage, finished: Finished, tmp_path: Path) -> None:
     stage = shortened(sparse_stage, 0).model_copy(update={"shares": {}})
     in_team(2, tmp_path, lambda: train(stage, tmp_path / "team", finished))
@@ -342,6 +398,22 @@ def test_each_node_holds_the_model(
     monkeypatch.setattr(sharding, "_shard", check)
     in_team(4, tmp_path, lambda: train_killed(stage, tmp_path / "team", finished, after=1))
     train(stage, tmp_path / "team", finished)
+    assert_alike(alone, tmp_path / "team")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shares", [{"captions": 1.0}, {"captions": 0.5, "text": 0.5}])
+def test_nodes_add_up_what_a_node_has_added_up(
+    shares: Any, multimodal_stage: MultimodalStage, finished: Finished, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """Shards of a step's two micro-batches. Where one has no pictures, it has no gradients of encoder and connector."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    training = multimodal_stage.training.model_copy(update={"batch_size": 8, "steps": 3})
+    stage = multimodal_stage.model_copy(update={"training": training, "shares": shares})
+    alone = finished(stage)
+    monkeypatch.setattr(sharding, "shard_group", lambda *_: 2)
+    monkeypatch.setattr(sharding, "keeps_whole_gradients", lambda *_: False)
+    in_team(4, tmp_path, lambda: train(stage, tmp_path / "team", finished, Resources(micro_batch=1)))
     assert_alike(alone, tmp_path / "team")
 
 

@@ -180,17 +180,18 @@ def _estimate_on(hardware: Hardware, stage: Stage, network: Network, scale: Scal
             f"or --set hardware.count={workers}"
         )
     elif not share.fits:
-        remedies = "a smaller evaluate.batch_size (--set)"
+        usable = USABLE * _memory(scale, hardware)
+        remedies = "a smaller evaluate.batch_size (--set)" if cost.state <= usable else "GPUs with more memory"
         if stage.TRAINS:
             remedies = "more `workers`"
-            if share.rows > 1:
+            if share.rows > 1 and cost.divisible:
                 remedies += ", a smaller resources.micro_batch"
             if cost.divisible and not share.recomputes:
                 remedies += ", --set resources.gradient_checkpointing=auto"
         refused = (
             f"{short(cost.state, 'B')} of state and {share.rows} times {short(cost.activations, 'B')} of activations "
             f"take {short(share.held, 'B')} on each of {counted(workers, hardware.gpu)}, of which it may use "
-            f"{short(USABLE * _memory(scale, hardware), 'B')}; use {remedies}, or a smaller model"
+            f"{short(usable, 'B')}; use {remedies}, or a smaller model"
         )
     return Estimate(cost, seconds, share, refused)
 
@@ -226,8 +227,8 @@ def gpu_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuSha
     def held(rows: int) -> float:
         """Bytes on each GPU, which adds up the gradients of several times if `rows` are fewer than its own.
 
-        Most are held at the end of the forward pass, with all activations and some logits, or late in the backward
-        pass, with all gradients and the activations of the first part.
+        Most are held at the end of the forward pass, with all activations and some logits (and, of several, with the
+        gradients so far), or late in the backward pass, with all gradients and the activations of the first part.
         """
         lasting = cost.state - cost.gradients
         gradients = cost.gradients
@@ -237,12 +238,14 @@ def gpu_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuSha
             lasting = lasting / shards + cost.gathered
             gradients /= shards
             copies = 0.0
-            if rows < own and keeps_whole_gradients(cost.parameters, memory):
-                lasting += 4.0 * cost.parameters
+        added_up = gradients if rows < own else 0.0
+        if gpus > 1 and not cost.whole and rows < own and keeps_whole_gradients(cost.parameters, memory):
+            lasting += 4.0 * cost.parameters
+            added_up = 0.0  # shards of them come with the last part's backward pass
         activations = rows * cost.activations
         logits = min(rows * cost.logits, LOGIT_BYTES)
         # seven tenths of them before their gradients, for which the copies are gone
-        forward = activations + max(copies + 0.7 * logits, logits)
+        forward = added_up + activations + max(copies + 0.7 * logits, logits)
         return lasting + max(forward, gradients + rows * cost.late)
 
     if cost.divisible and scale.resources.micro_batch:

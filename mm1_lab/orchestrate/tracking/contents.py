@@ -49,7 +49,8 @@ def parameters(manifest: Manifest, names: Names, record: Mapping[str, Any]) -> d
 
 def metrics(ledger: Ledger, fingerprint: str, record: Mapping[str, Any]) -> list[Point]:
     """Scores by benchmark (`captions/0-shot`) and their means (`captioning 0-shot`), losses (`held-out/captions`),
-    quality of the encoder, tokens per second, and training curves (`train/loss`, of an alignment `align/loss`)."""
+    quality of the encoder, tokens per second, and training curves (`train/loss`, `train/gradient_norm`; of an alignment
+    `align/loss`, …)."""
     folder = ledger.trial_folder(fingerprint)
     table = read_score_table(folder)
     table["trial"] = ""
