@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 import torch
 
-from mm1_lab.config import DecoderStage, RequestError, load_scale
+from mm1_lab.config import DecoderStage, RequestError, Stage, load_scale
 from mm1_lab.orchestrate.execution.display import Display
 from mm1_lab.orchestrate.execution.executor import make_executor
 from mm1_lab.orchestrate.execution.worker import StageReport, Worker
 from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
 from mm1_lab.results import Ledger
+from mm1_lab.train.checkpoints import CHECKPOINT
 from mm1_lab.train.progress import Diverged, Progress
 from tests.conftest import REPOSITORY, SCALES
 from tests.orchestrate.conftest import Ask, mark_done
@@ -167,6 +168,26 @@ def test_ray_listens_to_this_machine_alone_and_refuses_who_has_no_token() -> Non
             assert result.returncode == 1 and "connected" not in result.stdout, result.stdout
             assert "token" in result.stderr.lower(), result.stderr
             assert token not in result.stderr
+
+
+@pytest.mark.parametrize(("gpus", "kinds"), [(0, ["diverged"]), (1, ["failed", "diverged"])])
+def test_what_diverges_on_a_gpu_goes_on_once_from_its_checkpoint(ask: Ask, gpus: int, kinds: list[str]) -> None:
+    """A fault of one GPU of many would otherwise end a run, and delete all of it."""
+    request = ask("base", settings=(f"resources.gpus={gpus}",))
+    ledger = request.ledger
+
+    class Unlucky(Worker):
+        def _run_stage(self, stage: Stage, folder: Path, *_: object) -> None:
+            (folder / CHECKPOINT).mkdir(exist_ok=True)
+            raise Diverged("the loss of step 3 is nan")
+
+    worker = Unlucky(ledger, None, request.scale)
+    task = next(task for task in make_plan(request.trials, ledger).tasks.values() if task.stages[0].TRAINS)
+    folder = ledger.partial_folder(task.key)
+    for kind in kinds:
+        outcome = worker.attempt(task, lambda *_: None)
+        assert outcome.kind == kind and "the loss of step 3 is nan" in outcome.reason
+        assert any(folder.iterdir()) == (kind == "failed")
 
 
 def test_a_gpu_s_lack_of_memory_is_told_with_what_to_do(tmp_path: Path) -> None:

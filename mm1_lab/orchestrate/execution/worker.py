@@ -116,10 +116,14 @@ class Worker:
         inputs = {name: ledger.weights(needed.fingerprint) for name, needed in stage.inputs.items()}
         try:
             run(partial(self._run_stage, stage, folder, inputs), report)
-        except Diverged:  # nothing resumes from its checkpoints, which are large
-            from mm1_lab.train.checkpoints import remove_all
+        except Diverged as error:
+            from mm1_lab.train.checkpoints import CHECKPOINT, DIVERGED, remove_all
 
-            remove_all(folder)
+            # on GPUs chance or a fault of one of many may be the reason
+            if self.scale.resources.gpus and (folder / CHECKPOINT).exists() and not (folder / DIVERGED).exists():
+                (folder / DIVERGED).touch()
+                raise RuntimeError(f"{error}; once more from its last checkpoint") from error
+            remove_all(folder)  # nothing resumes from them, which are large
             raise
         if fresh and stage.flops() > 0:
             write_json(folder / "timings.json", {stage.name: _timing(stage, started)})
