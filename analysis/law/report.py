@@ -15,9 +15,10 @@ from analysis.output import Output
 from analysis.statistics import Interval
 from analysis.style import styled
 from analysis.table import Table, to_latex, to_markdown
-from mm1_lab.config import PAPER_LAW, RequestError
+from mm1_lab.config import PAPER_LAW
 from mm1_lab.files import load_json
 from mm1_lab.results.reading import read_variant
+from mm1_lab.results.schema import cannot_read
 
 INTERVALS = "Intervals are 95 %; docs/learning-rate-law.md explains them."
 
@@ -43,7 +44,7 @@ def _last_targets(path: Path) -> dict[str, float]:
         fits = load_json(path)["fits"]
         return {row["size"]: float(row["params"]) for fit in fits for row in fit["predictions"]}
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise RequestError(f"{path}: cannot be read ({error}); delete it and give this command again") from None
+        raise cannot_read(path, error, "delete it and give this command again") from None
 
 
 def write_fits(output: Output, runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float]) -> None:

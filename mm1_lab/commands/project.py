@@ -21,7 +21,7 @@ from mm1_lab.files import PACKAGE, PARTS, RESULTS, SHIPPED, here_or_shipped, wri
 from mm1_lab.formatting import counted, short
 from mm1_lab.orchestrate.planning.finding import decoders_tokenizer, find_scale, split_settings
 from mm1_lab.results import Ledger, packed
-from mm1_lab.results.ledger import not_readable
+from mm1_lab.results.schema import not_readable
 
 
 @command(

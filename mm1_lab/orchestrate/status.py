@@ -13,9 +13,8 @@ from mm1_lab.config import RequestError, Stage, Trial, nearest, steps_made
 from mm1_lab.formatting import counted, flat, on_one_line, text_table
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger, Manifest, TrialRow
-from mm1_lab.results.ledger import NotReadable
 from mm1_lab.results.manifest import drawn_contents, read_trials
-from mm1_lab.results.schema import FINGERPRINT
+from mm1_lab.results.schema import FINGERPRINT, NotReadable
 from mm1_lab.results.trained import in_the_papers_words, summary_of_model
 
 Told = tuple[Manifest, Sequence[TrialRow]]

@@ -65,8 +65,10 @@ class Claims:
                 # free is left alone: of two processes each could hold what the other lacks
                 if not held or (self.folder / key).exists():
                     held = not self._take(key, claim) or held
-        except BaseException:
+        except BaseException as error:
             claim.release()
+            if isinstance(error, OSError) and not error.filename:  # as of a full disk
+                error.filename = str(self.folder)
             raise
         if held:
             claim.release()

@@ -13,13 +13,12 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab import files
 from mm1_lab.config import RequestError, Stage
 from mm1_lab.results.packed import STAMP, tell_once, unpacked
-from mm1_lab.results.schema import SCHEMA, owner, read_json
+from mm1_lab.results.schema import SCHEMA, NotReadable, is_finished, not_readable, read_json
 from mm1_lab.results.score_file import SCORES, write_scores
 from mm1_lab.rows import ScoreRow
 
@@ -315,28 +314,6 @@ class Ledger:
     def clear_failure(self, fingerprint: str) -> None:
         for ending in ("json", "log"):
             self.failure_file(fingerprint, ending).unlink(missing_ok=True)
-
-
-def is_finished(folder: Path | str) -> bool:
-    """Whether a stage's or trial's folder has been committed. Raises NotReadable, as what is done again would replace
-    a colleague's."""
-    try:
-        os.stat(f"{folder}/{files.DONE}")  # for every trial of a plan; a Path costs more than the check
-    except PermissionError:
-        raise not_readable(folder) from None
-    except OSError:
-        return False
-    return True
-
-
-class NotReadable(RequestError):
-    """A stage's or trial's folder into which this user may not look."""
-
-
-def not_readable(folder: Path | str) -> NotReadable:
-    folder = Path(folder)
-    remedy = f"its owner ({owner(folder)}): chmod -R g+rX {quote(str(folder.parent))}"
-    return NotReadable(f"{folder}: finished, but not readable for you; {remedy}")
 
 
 def if_readable(has: Callable[[str], bool], fingerprint: str) -> bool:

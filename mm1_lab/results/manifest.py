@@ -33,9 +33,9 @@ from mm1_lab.results.schema import (
     SCHEMA,
     TRIAL_COLUMNS,
     TrialRow,
+    cannot_read,
     check_schema,
     read_json,
-    unreadable,
 )
 
 CHECK = "check"
@@ -212,7 +212,7 @@ def read_trials(folder: Path) -> list[TrialRow]:
                     raise ValueError(f"row {reader.line_num}: {fingerprint!r} is no fingerprint")
                 rows.append(row)
     except (OSError, ValueError, csv.Error) as error:
-        raise unreadable(path, error) from None
+        raise cannot_read(path, error) from None
     return rows
 
 

@@ -16,7 +16,7 @@ from mm1_lab import files
 from mm1_lab.config import NOT_SCALES, RequestError
 from mm1_lab.formatting import counted
 from mm1_lab.results.manifest import read_trials
-from mm1_lab.results.schema import FINGERPRINT, check_schema, read_json
+from mm1_lab.results.schema import FINGERPRINT, check_schema, is_finished, read_json
 from mm1_lab.results.score_file import SCORES, pack_scores, unpack_scores, write_table
 
 RECORDS = "records.jsonl.gz"
@@ -28,7 +28,8 @@ STAMP = ".unpacked"
 
 def pack(results: Path) -> list[Path]:
     """Packs the finished trials of every sweep of a results folder, each once, and deletes earlier packs of sweeps that
-    have none now; returns the files written. Raises RequestError if there is none, or if a trial or a pack is damaged.
+    have none now; returns the files written. Raises RequestError if there is none, or if a trial or a pack is damaged
+    or may not be read.
     """
     trials = unpacked(results)
     for path, fault in damaged(results).items():
@@ -41,7 +42,7 @@ def pack(results: Path) -> list[Path]:
     for folder in sorted(path.parent for path in results.glob("*/*/trials.csv")):
         for row in read_trials(folder):
             trial = trials / row.fingerprint
-            if trial in packed or not files.is_complete(trial):
+            if trial in packed or not is_finished(trial):
                 continue
             if reason := files.damage(trial):
                 raise RequestError(f"{trial}: damaged ({reason}); mm1-lab verify moves it aside")

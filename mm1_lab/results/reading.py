@@ -12,7 +12,7 @@ from mm1_lab.config import RequestError
 from mm1_lab.results.ledger import Ledger, if_readable
 from mm1_lab.results.manifest import Manifest, read_manifest, read_trials
 from mm1_lab.results.packed import tell_once
-from mm1_lab.results.schema import CURVES, FOLDER_AGAIN, TRIAL_COLUMNS, check_schema, unreadable
+from mm1_lab.results.schema import CURVES, FOLDER_AGAIN, TRIAL_COLUMNS, cannot_read, check_schema
 from mm1_lab.results.score_file import KINDS_BEFORE, OF_CONVERSATIONS, read_score_table, read_short_tables
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def held_out_losses(folder: Path) -> dict[str, float]:
         with path.open(encoding="utf-8", newline="") as file:
             return {row["source"]: float(row["loss"]) for row in csv.DictReader(file)}
     except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
-        raise unreadable(path, error, FOLDER_AGAIN) from None
+        raise cannot_read(path, error, FOLDER_AGAIN) from None
 
 
 def read_records(variant: Variant) -> dict[str, dict[str, Any]]:
@@ -173,7 +173,7 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path, dtype={"name": "string"}, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise unreadable(path, error, FOLDER_AGAIN) from None
+        raise cannot_read(path, error, FOLDER_AGAIN) from None
 
 
 def _read(variant: Variant, read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:

@@ -16,6 +16,7 @@ which scores do not depend (times, machines); that is in `record.json`.
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from shlex import quote
 from typing import Any
 
 from mm1_lab.config import RequestError
-from mm1_lab.files import UNREADABLE
+from mm1_lab.files import DONE, UNREADABLE
 
 AGAIN = "delete it and run the sweep again"
 """What to do about a file that cannot be read."""
@@ -65,13 +66,13 @@ def read_json(path: Path | str) -> dict[str, Any]:
         with open(path, encoding="utf-8") as file:
             value = json.load(file)
     except (OSError, ValueError, RecursionError) as error:
-        raise unreadable(path, error) from None
+        raise cannot_read(path, error) from None
     if not isinstance(value, dict):
         raise RequestError(f"{path}: must hold a JSON object; {AGAIN}")
     return value
 
 
-def unreadable(path: Path | str, error: Exception, remedy: str = AGAIN) -> RequestError:
+def cannot_read(path: Path | str, error: Exception, remedy: str = AGAIN) -> RequestError:
     """What to tell of a file that cannot be read; the `remedy` only where its content may be the cause."""
     why = str(error)[:200]
     if isinstance(error, OSError):
@@ -89,3 +90,25 @@ def owner(path: Path) -> str:
         return path.owner()
     except (OSError, KeyError):
         return "whoever made it"
+
+
+class NotReadable(RequestError):
+    """A stage's or trial's folder into which this user may not look."""
+
+
+def is_finished(folder: Path | str) -> bool:
+    """Whether a stage's or trial's folder has been committed. Raises NotReadable, as what is done again would replace
+    a colleague's."""
+    try:
+        os.stat(f"{folder}/{DONE}")  # for every trial of a plan; a Path costs more than the check
+    except PermissionError:
+        raise not_readable(folder) from None
+    except OSError:
+        return False
+    return True
+
+
+def not_readable(folder: Path | str) -> NotReadable:
+    folder = Path(folder)
+    remedy = f"its owner ({owner(folder)}): chmod -R g+rX {quote(str(folder.parent))}"
+    return NotReadable(f"{folder}: finished, but not readable for you; {remedy}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_type_hints
 
 from mm1_lab.files import new_file
-from mm1_lab.results.schema import FOLDER_AGAIN, unreadable
+from mm1_lab.results.schema import FOLDER_AGAIN, cannot_read
 from mm1_lab.rows import ScoreRow
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _read(folder: Path, columns: Sequence[str] = SCORE_COLUMNS, categories: Sequ
         file = pq.ParquetFile(path, read_dictionary=categories)
         return file.read(columns, use_threads=False).select(columns)
     except (OSError, pa.ArrowException, KeyError) as error:
-        raise unreadable(path, error, FOLDER_AGAIN) from None
+        raise cannot_read(path, error, FOLDER_AGAIN) from None
 
 
 def _schema() -> pa.Schema:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from mm1_lab.config import MultimodalStage, RequestError, SftStage
 from mm1_lab.files import DONE, folder_size
-from mm1_lab.results.ledger import Ledger, NotReadable, is_finished, is_intact
+from mm1_lab.results.ledger import Ledger, is_intact
 from mm1_lab.results.manifest import read_trials
-from mm1_lab.results.schema import FINGERPRINT, read_json
+from mm1_lab.results.schema import FINGERPRINT, NotReadable, is_finished, read_json
 
 MODELS = (MultimodalStage.KIND, SftStage.KIND)
 

@@ -116,7 +116,7 @@ def test_a_trial_that_only_its_owner_may_read_is_not_done_again(
 ) -> None:
     told = f"{closed}: finished, but not readable for you; its owner ({closed.owner()}): chmod -R g+rX {closed.parent}"
     arms = ("data_mix", "--scale", "smoke", "--only", "base,captions")
-    for words in (("plan", *arms), ("run", *arms, "--inline")):
+    for words in (("plan", *arms), ("run", *arms, "--inline"), ("pack", str(closed.parents[1]))):
         assert refused(*words) == f"mm1-lab: {told}\n"
     assert main(["figures"]) == 2, "colleagues' tables would lose it"
     assert capsys.readouterr().err == f"mm1-lab: left out: {told}\nmm1-lab: {told}\n"

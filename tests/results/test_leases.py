@@ -1,5 +1,6 @@
 """Claims on stages, held by this process, by one that was killed, and by another machine's."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,8 +10,10 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from filelock import SoftFileLease
 
 from mm1_lab import files
 from mm1_lab.results import leases
@@ -58,6 +61,15 @@ def test_a_clock_that_is_ahead_of_the_file_server_s(tmp_path: Path, monkeypatch:
     claims = Claims(tmp_path)
     assert claims.take(["a"]) is None
     assert claims.recent() == {"a"}
+
+
+def test_a_claim_that_a_full_disk_does_not_take_is_told_with_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SoftFileLease, "acquire", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(OSError, match="No space left") as full:
+        Claims(tmp_path).take(["a"])
+    assert full.value.filename == str(tmp_path)
 
 
 def test_all_stages_or_none_until_they_are_released(tmp_path: Path) -> None:

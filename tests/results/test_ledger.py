@@ -207,6 +207,8 @@ def test_in_a_folder_that_a_group_shares_all_is_the_group_s_whatever_the_umask(t
     (tmp_path / "team").chmod(0o775)
     (tmp_path / "team" / "before.csv").touch(0o600)
     (tmp_path / "own.csv").touch(0o644)
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all").chmod(0o777)
     before = os.umask(0o077)
     try:
         ledger = Ledger(tmp_path / "team" / "results")
@@ -216,14 +218,15 @@ def test_in_a_folder_that_a_group_shares_all_is_the_group_s_whatever_the_umask(t
         assert partial is not None
         (partial / "model.safetensors").touch(0o600)
         ledger.finish_stage("f1")
-        for path in (tmp_path / "team" / "before.csv", tmp_path / "own.csv", tmp_path / "new.csv"):
-            files.write_text(path, "1")
+        for name in ("team/before.csv", "own.csv", "new.csv", "all/new.csv"):
+            files.write_text(tmp_path / name, "1")
     finally:
         os.umask(before)
     modes = {path: path.stat().st_mode for path in (tmp_path / "team").rglob("*")}
     assert len(modes) > 8
     assert {path for path, mode in modes.items() if mode & 0o070 != (0o070 if path.is_dir() else 0o060)} == set()
-    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("own.csv", "new.csv")] == [0o644, 0o600]
+    modes = {name: (tmp_path / name).stat().st_mode & 0o777 for name in ("own.csv", "new.csv", "all/new.csv")}
+    assert list(modes.values()) == [0o644, 0o600, 0o600]
 
 
 def test_what_may_not_be_read_is_not_to_be_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
