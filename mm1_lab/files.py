@@ -133,12 +133,13 @@ def share(made: Path, path: Path) -> None:
     """Gives a new file or folder, whatever the user's umask, the mode of the file that it will replace at `path`, and
     its folder's rights of the group, if the group may write there (and not everybody, as in /tmp): then others work in
     it, too."""
-    mode = own = stat.S_IMODE(made.stat().st_mode)
+    status, folder = made.stat(), made.parent.stat()
+    mode = own = stat.S_IMODE(status.st_mode)
     with suppress(FileNotFoundError):
         mode = stat.S_IMODE(path.stat().st_mode)
-    folder = made.parent.stat().st_mode
-    if folder & (stat.S_IWGRP | stat.S_IWOTH) == stat.S_IWGRP:
-        mode |= folder & (stat.S_IRWXG if made.is_dir() else stat.S_IRGRP | stat.S_IWGRP)
+    # in folders of another group, as below /tmp, files are of the user's own, to which nobody gave the folder
+    if folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH) == stat.S_IWGRP and folder.st_gid == status.st_gid:
+        mode |= folder.st_mode & (stat.S_IRWXG if made.is_dir() else stat.S_IRGRP | stat.S_IWGRP)
     if mode != own:
         with suppress(OSError):  # some network disks have no modes
             made.chmod(mode)

@@ -129,6 +129,15 @@ def test_a_trial_that_only_its_owner_may_read_is_not_done_again(
     assert "0 damaged\n1 more not checked, such as " + told in out and "without scores" not in out
 
 
+def test_of_a_closed_folder_of_trials_nothing_is_said_to_be_finished(
+    closed: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = closed.parent
+    monkeypatch.setattr(os, "access", lambda path, mode: path != place)
+    told = f"mm1-lab: {place}: not readable for you; its owner ({place.owner()}): chmod -R g+rX {place}\n"
+    assert refused("plan", "data_mix", "--scale", "smoke", "--only", "base,captions") == told
+
+
 def test_a_sweep_that_the_disk_has_no_room_for_is_refused(
     here: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:

@@ -229,6 +229,19 @@ def test_in_a_folder_that_a_group_shares_all_is_the_group_s_whatever_the_umask(t
     assert list(modes.values()) == [0o644, 0o600, 0o600]
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives a folder to a group that it is not in")
+def test_in_a_folder_of_another_group_the_umask_holds(tmp_path: Path) -> None:
+    """As in /tmp, where files get the group of the user, who may share it with many."""
+    os.chown(tmp_path, -1, 4321)
+    tmp_path.chmod(0o1777)
+    before = os.umask(0o077)
+    try:
+        files.write_text(tmp_path / "results" / "own.csv", "1")
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")] == [0o700, 0o600]
+
+
 def test_what_may_not_be_read_is_not_to_be_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is what a network disk does not give now."""
     path = tmp_path / "smoke" / "data_mix" / "sweep.json"
