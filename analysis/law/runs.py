@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.external.tables import labels, read_csv
 from analysis.seeds import caution
-from mm1_lab.config import FEWEST_SIZES, RequestError, Size, parse_count
+from mm1_lab.config import FEWEST_SIZES, Recipe, RequestError, Size, parse_count
 from mm1_lab.formatting import short_count
 from mm1_lab.results.reading import Variant, read_records
 from mm1_lab.results.summary import search_scores
@@ -44,27 +44,31 @@ class Runs:
     """What stands above the table and below the figure."""
 
 
+def _decoder(recipe: Recipe) -> tuple[str, str]:
+    """What is the same of recipes with the same decoder: its name, and their own settings of the scale."""
+    return recipe.decoder, str(recipe.scale)
+
+
 def search_runs(variant: Variant) -> Runs:
     """The finished and diverged runs of a search, with two objectives: the held-out loss, which says something at every
     size, and the average at the largest number of shots, as in the paper."""
     manifest, ledger = variant.manifest, variant.ledger
     diverged = ledger.diverged()
     shots = max(manifest.shots)
+    arms = manifest.sweep.arms
+    done = list(zip(variant.done["arm"], variant.done["fingerprint"], strict=True))
     params = {}
     sparse = set()
     share = 1.0
     records = read_records(variant)
-    for record in records.values():
-        model = record["config"]["model"]
+    for arm, fingerprint in done:
+        model = records[fingerprint]["config"]["model"]
         size = Size.model_validate(model["decoder"]["size"])
-        name = record["recipe"]["decoder"]
-        params[name] = float(size.parameters().dense)
+        params[_decoder(arms[arm])] = float(size.parameters().dense)
         if size.experts:
-            sparse.add(name)
+            sparse.add(_decoder(arms[arm]))
         # the scale's, so the same of every trial
         share = model.get("training", {}).get("lr_multipliers", {}).get("decoder", 1.0)
-    arms = manifest.sweep.arms
-    done = zip(variant.done["arm"], variant.done["fingerprint"], strict=True)
     read = search_scores({ledger.trial_folder(name): arms[arm].data_mix.shares() for arm, name in done})
     rows = []
     without_runs = set()
@@ -80,13 +84,13 @@ def search_runs(variant: Variant) -> Runs:
             skill = fmean(above or [math.nan])
         elif trial["fingerprint"] not in diverged:
             continue
-        elif recipe.decoder not in params:  # only a finished trial's record has its parameters
+        elif _decoder(recipe) not in params:  # only a finished trial's record has its parameters
             without_runs.add(recipe.decoder)
             continue
         rows.append(
             {
                 "size": trial["arm"].rpartition(" ")[0],  # `9M 0.001` is of 9M
-                "params": params[recipe.decoder],
+                "params": params[_decoder(recipe)],
                 "learning_rate": float(recipe.learning_rate),
                 "seed": trial["seed"],
                 "arm": trial["arm"],
@@ -102,9 +106,10 @@ def search_runs(variant: Variant) -> Runs:
     own_rate = "." if share == 1 else f", and the decoder learns at {share:g} × this rate."
     cautions = [SLOPES_ONLY + own_rate, caution(manifest, sorted(set(variant.done["seed"])))]
     if 0 < len(sparse) < len(params):
+        names = ", ".join(sorted({name for name, _ in sparse}))
         cautions.append(
-            f"{', '.join(sorted(sparse))}: experts among dense decoders, at the N of their dense backbones; a law "
-            "through both kinds is of neither."
+            f"{names}: experts among dense decoders, at the N of their dense backbones; a law through both kinds is of "
+            "neither."
         )
     if without_runs:
         cautions.append(f"Left out, as every run diverged: {', '.join(sorted(without_runs))}; try lower rates.")

@@ -37,6 +37,7 @@ from mm1_lab.config import (
     spelt,
 )
 from mm1_lab.config.base import keys_at, open_table, override, parse_yaml
+from mm1_lab.config.scale import DecoderTraining
 from mm1_lab.config.sweep import hint_of_field
 from mm1_lab.files import PUBLISHED, RESULTS, here_or_shipped, write_text
 from mm1_lab.formatting import on_one_line
@@ -219,6 +220,8 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Seque
         if field.partition(".")[0] not in Recipe.model_fields:
             raise RequestError(f"--vary {setting}: recipes have no {field!r}{hint_of_field(field)}")
         first, _, rest = field.partition(".")
+        if first == "decoder" and rest.partition(".")[0] in DecoderTraining.model_fields:
+            raise RequestError(f"--vary {setting}: training of decoders is the scale's; vary scale.{field}")
         if first == "decoder" and rest:
             hint = f"decoder=NAME,NAME, or scale.decoders.NAME.{rest} of the one that the base has (--set decoder=NAME)"
             raise RequestError(f"--vary {setting}: sizes of decoders are the scale's; vary {hint}")

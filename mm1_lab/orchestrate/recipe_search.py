@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mm1_lab.config import Contrast, Range, Recipe, RequestError, Search, spelt
+from mm1_lab.config.resolve import scale_of
 from mm1_lab.files import DONE, new_file, write_text
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.executor import Executor
@@ -143,7 +144,7 @@ class _Search(Rounds):
                 self.spaces[field] = FloatDistribution(space.low, space.high, log=space.log)
                 inner = space.low + (space.high - space.low) / math.pi
                 try:
-                    request.sweep.changed({field: inner}, field)
+                    scale_of(request.sweep.changed({field: inner}, field), request.scale)
                 except RequestError:
                     self.integers.add(field)
                     inner = round(inner)

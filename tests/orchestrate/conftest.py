@@ -70,4 +70,5 @@ class Laboratory:
             asked = (shots[block // 8], block % 8, f"q{block % 8}", "colour")
             scores.append(ScoreRow("vqa", family, "vqa", *asked, points, "red", True))
         record = {"config": trial.evaluation.model_dump(mode="json"), "recipe": trial.recipe.model_dump(mode="json")}
+        record |= {"fingerprints": {"evaluation": trial.fingerprint}, "summaries": {}}
         request.ledger.write_scores(trial.fingerprint, scores, losses, record, {})

@@ -201,6 +201,21 @@ def test_a_search_of_one_s_own_may_name_its_arms_as_it_likes(
     assert runs.objectives[1].column == "0-shot average" and runs.points["0-shot average"].notna().all()
 
 
+def test_sizes_that_differ_in_settings_of_the_scale_have_their_own_parameters(
+    laboratory: Laboratory, own: Callable[..., Request]
+) -> None:
+    change = "decoder: 9M, scale: {decoders.9M.layers: 5}, learning_rate: 1000"  # `large` diverges at every rate
+    request = own("decoder: 85M, learning_rate: 0.001", change)
+    assert run_search(request, Inline(), no_drawing) == 0
+    runs = search_runs(read_variant(request.folder))
+    assert set(runs.points["size"]) == {"small", "coarse"} and "every run diverged: 9M;" in " ".join(runs.cautions)
+    request = own("decoder: 85M", "decoder: 9M, scale: {decoders.9M.layers: 5}")
+    assert run_search(request, Inline(), no_drawing) == 0
+    found = search_runs(read_variant(request.folder)).points.groupby("size")["params"].first()
+    sizes = {trial.arm: trial.evaluation.model.decoder.size.parameters().dense for trial in request.trials}
+    assert found.to_dict() == sizes and sizes["small"] == sizes["coarse"] < sizes["large"]
+
+
 def test_tuned_arms_are_refused_before_anything_runs(own: Callable[..., Request], here: Path, refused: Refused) -> None:
     for change, message in (("sft: {}", "is tuned (sft)"), ("steps: 0", "takes no step at any learning rate")):
         own("learning_rate: 0.001}", f"learning_rate: 0.001, {change}}}")

@@ -209,10 +209,11 @@ def test_the_base_itself_may_win(laboratory: Laboratory, tmp_path: Path) -> None
     assert "there is nothing to confirm" in (request.folder / "search.md").read_text(encoding="utf-8")
 
 
-def test_a_field_of_whole_numbers_is_searched_in_whole_numbers(tmp_path: Path) -> None:
-    write(tmp_path, over={"steps": {"low": 100, "high": 200}})
+@pytest.mark.parametrize("field", ["steps", "scale.train.batch_size"])
+def test_a_field_of_whole_numbers_is_searched_in_whole_numbers(field: str, tmp_path: Path) -> None:
+    write(tmp_path, over={field: {"low": 100, "high": 200}})
     arms = [trial.arm for trial in rounds_of(ask(tmp_path, tmp_path), to_the_end=True)[0].trials]
-    assert len(arms) == 1 + 6 and all(re.fullmatch(r"steps \d+", arm) for arm in arms[1:])
+    assert len(arms) == 1 + 6 and all(re.fullmatch(rf"{field} \d+", arm) for arm in arms[1:])
 
 
 @pytest.mark.parametrize(
@@ -223,7 +224,8 @@ def test_a_field_of_whole_numbers_is_searched_in_whole_numbers(tmp_path: Path) -
             {"over": {"train.weight_decay": [0, 0.1]}},
             "over.train.weight_decay: recipes have no 'train.weight_decay'",
         ),
-        ({"over": {"train.weight_decay": [0, 0.1]}}, "it is a setting of the scale: run the sweep once for each value"),
+        ({"over": {"train.weight_decay": [0, 0.1]}}, "it is a setting of the scale: write scale.train.weight_decay"),
+        ({"over": {"evaluate.blocks": [8, 16]}}, "it is a setting of the scale: run the sweep once for each value"),
         ({"over": {"data_mix.txt": {"low": 1, "high": 2}}}, "data_mix lists txt, which the data do not contain"),
         ({"over": {"image_tokens": [64, 100]}}, "this scale has no number of image tokens 100; known: 64, 144"),
         ({"over": {"image_tokens": {"low": 64, "high": 144}}}, "arm 'image_tokens 89': this scale has no number"),

@@ -13,6 +13,7 @@ from mm1_lab.cli import main, make_parser
 from mm1_lab.config import RequestError
 from mm1_lab.evaluate.benchmarks import held_out_captions
 from mm1_lab.evaluate.gates import prompts_fit
+from mm1_lab.orchestrate.planning.finding import find_sweep
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results.manifest import read_manifest
 from tests.conftest import REPOSITORY, Told, make_place
@@ -141,6 +142,15 @@ def test_scores_elsewhere_are_told_where_there_are_some(ask: Ask, tmp_path: Path
     assert hint in told("answers", *where, code=2)
     mark_done(plain.ledger, plain.trials[0].fingerprint, is_trial=True)
     assert mini.elsewhere == "; it has results at smoke: add --scale smoke"
+
+
+@pytest.mark.parametrize(("name", "told"), [("mine", " here: .* holds its results"), ("mine_confirmed", "; known: ")])
+def test_only_a_sweep_that_has_a_file_is_missed_where_results_are(name: str, told: str, tmp_path: Path) -> None:
+    folder = tmp_path / "smoke" / name
+    folder.mkdir(parents=True)
+    (folder / "sweep.json").touch()
+    with pytest.raises(RequestError, match=f"there is no sweep '{name}'{told}"):
+        find_sweep(name, tmp_path)
 
 
 def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(

@@ -54,7 +54,8 @@ def find_sweep(name: str, results: Path | None = None) -> Path:
             f"{name!r} is a recipe, no sweep; give a sweep, or vary a field of the recipe, which makes one: "
             f"mm1-lab run {name} --vary image_tokens=64,144"
         )
-    if results and any(results.glob(f"*/{escape(name)}/sweep.json")):
+    is_confirmation = name.endswith("_confirmed")  # of a search, whose own file is nearest
+    if results and not is_confirmation and any(results.glob(f"*/{escape(name)}/sweep.json")):
         remedy = f"{results} holds its results; run this where sweeps/{name}.yaml is"
         raise RequestError(f"there is no sweep {name!r} here: {remedy}")
     return find_yaml("there is no sweep", name, SWEEPS)
