@@ -112,7 +112,7 @@ def made_with(study: Study) -> str:
         values.pop("", None)
         if values:
             told.append(name + " or ".join(value for value, _ in values.most_common()))
-    return f"Made on {', '.join(told)}; all stages took {duration(sum(seconds.values()))} by their clocks."
+    return f"Scored on {', '.join(told)}; all stages took {duration(sum(seconds.values()))} by their clocks."
 
 
 def mixes_machines(study: Study, arms: Iterable[str]) -> bool:

@@ -20,7 +20,7 @@ from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.processes import interrupts_blocked
 from mm1_lab.results.manifest import read_trials
 from tests.analysis.results_folder import write_results
-from tests.conftest import REPOSITORY, Refused, run_python
+from tests.conftest import REPOSITORY, Refused, Told, run_python
 
 SMOKE = ("--scale", "smoke")
 LONG = "x" * 20_000
@@ -375,3 +375,10 @@ def test_an_interrupt_that_is_debugged_has_its_exit_code() -> None:
     )
     result = run_python(code)
     assert result.returncode == 130 and "Traceback" in result.stderr
+
+
+@pytest.mark.usefixtures("here")
+def test_sizes_of_a_law_are_those_of_a_base_that_set_changes(told: Told) -> None:
+    changed = "scale.decoders.302M.experts=4"
+    text = told("fit-lr-law", *SMOKE, "--sizes", "9M,302M,1.2B", "--set", changed, code=2)
+    assert text.endswith("--sizes: 302M has experts, and the others are dense; fit a law for each kind by itself\n")

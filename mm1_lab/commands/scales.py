@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, executor_of, option, repeated, request_of, switch
-from mm1_lab.config import FEWEST_SIZES, GATES, Check, RequestError, nearest, parse_count
+from mm1_lab.config import FEWEST_SIZES, GATES, Check, RequestError, nearest, parse_count, scale_of
 from mm1_lab.files import PUBLISHED, PUBLISHED_CONTROLS, here_or_shipped
 from mm1_lab.results import Ledger, variant_name
 
@@ -124,7 +124,7 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     if options.lower_is_better:
         raise RequestError("--lower-is-better needs --from, as it applies to measurements from a file")
     request = request_of(options, "lr_law")
-    scale = request.scale
+    scale = scale_of(request.sweep.base, request.scale)  # whose sizes --set may change
     chosen = ",".join(request.sweep.arms) if options.sizes is None else options.sizes
     sizes = decoder_sizes("--sizes", chosen, scale)
     if len(sizes) < FEWEST_SIZES:

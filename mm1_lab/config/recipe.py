@@ -183,6 +183,9 @@ def _of_scale(settings: dict[str, Any]) -> dict[str, Any]:
         if not rest and first != "connector_width":
             example = next(iter(value), "NAME") if isinstance(value, dict) else "NAME"
             raise ValueError(f"write each setting with its path, as in {first}.{example}: …")
+        inside = next((other for other in settings if other.startswith(f"{path}.")), None)
+        if inside:  # otherwise their order would decide
+            raise ValueError(f"{inside} is inside {path}; write it there")
     return settings
 
 

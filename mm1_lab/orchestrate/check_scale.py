@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from mm1_lab.config import GATES, Check, PretrainedModel, RequestError, Stage, digest, read_checks
+from mm1_lab.config import GATES, Check, PretrainedModel, RequestError, Stage, digest, read_checks, scale_of
 from mm1_lab.files import locked
 from mm1_lab.formatting import counted, duration
 from mm1_lab.orchestrate.execution.executor import Executor
@@ -36,7 +36,7 @@ def measure_gates(
     resolution = request.sweep.base.resolution
     if resolution == "native":
         raise RequestError(OTHERS)
-    base, scale = request.resolve("base", request.sweep.base, 0), request.scale
+    base, scale = request.resolve("base", request.sweep.base, 0), scale_of(request.sweep.base, request.scale)
     setup = f"{base.fingerprint}-{digest([scale.resolutions, scale.image_tokens], 6)}"
     table = request.folder.with_name(variant_name("check_scale", request.overrides, request.data_name)) / "gates.csv"
     read_checks(table, setup)  # a damaged file is reported before anything is measured

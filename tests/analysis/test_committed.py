@@ -50,14 +50,14 @@ def test_a_sweep_says_where_and_with_what_it_was_made() -> None:
         seconds[record["fingerprints"]["evaluation"]] = record["timings"]["evaluation"]["seconds"]
     versions = "torch 2.13.0+cpu, transformers 5.23.0, lightning 2.6.6, numpy 2.4.6, mm1-lab 0.3.0, commit 59c81256"
     hours, minutes = divmod(round(sum(seconds.values()) / 60), 60)
-    told = f"Made on Intel(R) Xeon(R) Processor, {versions}; all stages took {hours} h {minutes} min by their clocks."
+    told = f"Scored on Intel(R) Xeon(R) Processor, {versions}; all stages took {hours} h {minutes} min by their clocks."
     assert made_with(study) == told and told in (STUDY.parent / "summary.md").read_text(encoding="utf-8")
     unknown = replace(
         study,
         records=study.records
         | {study.done["fingerprint"].iloc[0]: {"fingerprints": {"evaluation": "x"}, "summaries": {}}},
     )
-    assert made_with(unknown).startswith("Made on Intel(R) Xeon(R) Processor or an unknown processor, ")
+    assert made_with(unknown).startswith("Scored on Intel(R) Xeon(R) Processor or an unknown processor, ")
 
 
 def test_arms_of_one_trained_model_are_no_repeats() -> None:

@@ -30,6 +30,7 @@ from mm1_lab.config import (
     load_sweep,
     parse_count,
     resolve,
+    steps_here,
 )
 from mm1_lab.formatting import short_count
 
@@ -130,6 +131,8 @@ def test_a_recipe_s_own_settings_of_the_scale_are_those_of_set() -> None:
         assert own == fingerprint(recipe, *(f"{path}={json.dumps(value)}" for path, value in scale.items())), scale
         found.add(own)
     assert len(found) == len(changes) + 1
+    shorter = Recipe.model_validate({"scale": {"train.steps": 7}})
+    assert steps_here(shorter, MINI)["steps", 200_000] == (7, 7)
 
 
 def test_a_decoder_with_experts_starts_as_the_dense_one() -> None:
@@ -201,6 +204,10 @@ def claims(*rest: str) -> str:
         (
             "arms: {a: {scale: {evaluate.shots: [0]}}}\n",
             "arm 'a': scale: 'evaluate' is the same for all arms (--set)",
+        ),
+        (
+            "arms: {a: {scale: {decoders.9M.layers: 2, decoders.9M: {layers: 1, width: 16, heads: 2}}}}\n",
+            "arm 'a': scale: decoders.9M.layers is inside decoders.9M; write it there",
         ),
         ("arms: {a: {scale: {train: {steps: 2}}}}\n", "scale: write each setting with its path, as in train.steps: …"),
         ("arms: {a: {scale: {train: }}}\n", "scale: write each setting with its path, as in train.NAME"),
@@ -430,6 +437,14 @@ def test_tuning_at_a_tower_s_own_resolution() -> None:
         assert isinstance(tuned, SftStage) and (tuned.image_size, tuned.views) == (384, views)
     with pytest.raises(RequestError, match=r"400 pixels \(sft\.resolution 336\) are not divisible by the patch of 14"):
         resolve_ready({"sft": {}}, ("resolutions.336=400",))
+
+
+def test_tuning_of_an_exported_model_may_have_settings_of_its_own() -> None:
+    def fingerprint(recipe: dict[str, Any], scale: Scale) -> str:
+        recipe = {"sft": {"start": "a/mm1", "resolution": "native"}} | recipe
+        return resolve("a", Recipe.model_validate(recipe), scale, 0, WORLD, ModelsFromOutside()).fingerprint
+
+    assert fingerprint({"scale": {"sft.batch_size": 9}}, MINI) == fingerprint({}, mini_with("sft.batch_size=9"))
 
 
 def test_an_exported_model_without_steps_is_what_it_was() -> None:
