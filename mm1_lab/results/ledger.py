@@ -330,7 +330,11 @@ def is_intact(folder: Path, full: bool = True, only: str | None = None) -> bool:
     One that cannot be moved (in a read-only results folder) is reported every time. Raises as `is_finished`."""
     if not is_finished(folder):
         return False
-    if reason := files.damage(folder, full, only):
+    try:
+        reason = files.damage(folder, full, only)
+    except PermissionError:
+        raise not_readable(folder) from None
+    if reason:
         aside = files.put_aside(folder)
         if aside:  # a pack may have the trial: the next command looks there
             (folder.parent / STAMP).unlink(missing_ok=True)

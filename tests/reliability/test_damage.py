@@ -16,6 +16,7 @@ from mm1_lab import files
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError, digest
 from mm1_lab.results import Ledger, packed
+from mm1_lab.results.schema import NotReadable
 from tests.conftest import Refused
 from tests.orchestrate.conftest import mark_done
 
@@ -159,9 +160,10 @@ def test_what_cannot_be_read_now_is_no_damage(copy: Path, monkeypatch: pytest.Mo
     """Another user may read it, or a network disk later."""
     folder = copy / "trials" / _fingerprint(copy, "captions")
     ledger = Ledger(copy)
-    for number in (errno.EACCES, errno.EIO):
+    owned = "finished, but not readable for you; its owner"
+    for number, kind, told in ((errno.EACCES, NotReadable, owned), (errno.EIO, OSError, "not now")):
         monkeypatch.setattr(files, "_digest", Mock(side_effect=OSError(number, "not now")))
-        with pytest.raises(OSError, match="not now"):
+        with pytest.raises(kind, match=told):
             ledger.has_intact_scores(folder.name)
     assert folder.exists() and ledger.has_whole_scores(folder.name)
 
