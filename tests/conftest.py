@@ -26,6 +26,10 @@ from tests.warm import STARTER, Command, one_pixel
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background: commands would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Ray's processes are niced, so that beside other tests they would stand still for minutes
+RAY_AS_OTHERS = {"RAY_worker_niceness": "0"}
+os.environ.update(RAY_AS_OTHERS)
+
 REPOSITORY = Path(__file__).parents[1]
 SCALES = REPOSITORY / "sweeps" / "scales"
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200), "grey": (128, 128, 128)}
@@ -159,7 +163,7 @@ class Place:
         """
         own = ("RAY_", "MLFLOW_TRACKING_URI")  # of tests that started Ray or MLflow in this process
         environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
-        environment |= {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+        environment |= {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"} | RAY_AS_OTHERS
         if sys.platform == "linux" and not fresh:
             return STARTER.start(arguments, self.folder, environment)
         return subprocess.Popen(
