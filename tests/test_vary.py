@@ -116,6 +116,7 @@ WRONG = {
     (
         "train.weight_decay=0,1",
     ): "no 'train.weight_decay'; it is a setting of the scale: write scale.train.weight_decay",
+    ("sft.batch_size=2,4",): "no 'sft.batch_size'; it is a setting of the scale: write scale.sft.batch_size",
     ("decoder.weight_decay=0,1",): "training of decoders is the scale's; vary scale.decoder.weight_decay",
     ("decoder.experts=2,4",): "vary decoder=NAME,NAME, or scale.decoders.NAME.experts of the one that the base has",
     (

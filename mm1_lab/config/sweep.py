@@ -317,14 +317,22 @@ def hint_of_field(field: str) -> str:
     return nearest(field, Recipe.model_fields)
 
 
+def _is_only_of_scale(field: str) -> bool:
+    first, *rest = field.split(".")
+    if first not in Scale.model_fields or first not in Recipe.model_fields:
+        return first in Scale.model_fields
+    return bool(rest) and rest[0] in set(keys_at(Scale, [first])) - set(keys_at(Recipe, [first]))
+
+
 def _changed(base: Recipe, change: dict[str, Any], where: str, own: OwnConnectors | None) -> Recipe:
     """The base with the change applied; a mapping updates only the fields that it contains. A connector of the user's
     own gets its file's digest."""
     values = base.model_dump()
     changes: dict[str, Any] = {}
     for path, value in deepcopy(change).items():  # a dotted path into one of its tables would alter it
-        if path.partition(".")[0] in Scale.model_fields.keys() - Recipe.model_fields:
-            raise RequestError(f"{where}: recipes have no {path!r}{hint_of_field(path)}")
+        for field in [f"{path}.{key}" for key in value] if isinstance(value, dict) and value else [path]:
+            if _is_only_of_scale(field):
+                raise RequestError(f"{where}: recipes have no {field!r}{hint_of_field(field)}")
         if path == "align" and isinstance(value, dict):  # its mix, too, is updated; that of `sft` is replaced
             changes |= {f"align.{field}": part for field, part in value.items()}
         else:

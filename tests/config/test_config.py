@@ -211,6 +211,7 @@ def claims(*rest: str) -> str:
         ),
         ("arms: {a: {scale: {train: {steps: 2}}}}\n", "scale: write each setting with its path, as in train.steps: …"),
         ("arms: {a: {scale: {train: }}}\n", "scale: write each setting with its path, as in train.NAME"),
+        ("arms: {a: {sft: {batch_size: 8}}}\n", "no 'sft.batch_size'; it is a setting of the scale: write scale.sft."),
         ("arms: {a: {sft: {start: x}, scale: {train.steps: 2}}}\n", "x is already pre-trained; remove scale"),
         ("arms: {a: {encoder: [a/a, b/b, c/c]}}\n", "encoder: two encoders may stand side by side, [A, B], no more;"),
         ("arms: {a: {sft: {steps: 0}}}\n", "sft: steps: 0 evaluates an exported model; name it (start)"),

@@ -179,7 +179,7 @@ class Shards:
         held = {name: files for name, files in held.items() if files and self.everything[name].reader == "pairs"}
         all_held = set().union(*held.values())
         counts: dict[str, list[str]] = {name: [] for name in held}
-        for trained, collection in self.everything.items() if held else ():
+        for trained, collection in self.everything.items() if held and len(self.everything) > 1 else ():
             found = all_held.intersection(collection.picture_files(collection.train))
             for name, files in held.items():
                 if name != trained and (both := len(found & files)):
