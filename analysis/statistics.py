@@ -119,7 +119,10 @@ def shrunk(
     own: float, own_degrees: float, pooled: float, degrees: float, unlike: float = UNLIKE
 ) -> tuple[float, float]:
     """A variance moderated towards the pool, and its degrees of freedom."""
-    if degrees == 0 or own > pooled * fdtri(own_degrees, degrees, 1 - unlike):
+    if degrees == 0:
+        return own, own_degrees
+    most = pooled * fdtri(own_degrees, degrees, 1 - unlike)
+    if own > most:
         return own, own_degrees
     prior = min(PRIOR, degrees)
     total = prior + own_degrees
@@ -164,7 +167,8 @@ def around_arms_and_seeds(scores: pd.DataFrame) -> tuple[float, float, Floats | 
         rest -= known * (parts - known @ parts[:, None] / counts)
         luck[seeds] = parts - parts.mean()
     degrees = float(known.sum() - len(values) - rank)
-    variance = float((rest**2).sum()) / max(degrees, 1.0)
+    squares = float((rest**2).sum())
+    variance = squares / max(degrees, 1.0)
     is_connected = len(values) < 2 or rank == len(equations) - 1
     return variance, degrees, luck if is_connected else None
 
@@ -220,7 +224,8 @@ def sum_over_questions(terms: Iterable[tuple[pd.Series[float], pd.Series[int], p
             deviations = own
         else:
             every = deviations.index.union(own.index)
-            deviations = deviations.reindex(every, fill_value=0.0) + own.reindex(every, fill_value=0.0)
+            before = deviations.reindex(every, fill_value=0.0)
+            deviations = before + own.reindex(every, fill_value=0.0)
     codes, _ = pd.factorize(deviations.index.get_level_values(0))
     squares = np.bincount(codes, deviations.to_numpy() ** 2)
     blocks = np.bincount(codes)

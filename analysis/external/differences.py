@@ -64,7 +64,8 @@ def evidence_of(claim: OutsideClaim, common: Asked, looks: Sequence[int]) -> Out
     if count == 0:
         return OutsideEvidence(reason="no seed in common: run the arms at the same seeds")
     if count == 1:
-        each = common.weighed[list(weights)].dropna(axis=1).T.groupby(level="arm").mean().T
+        each = common.weighed[list(weights)].dropna(axis=1)
+        each = each.T.groupby(level="arm").mean().T
         found = _between_questions(each.dot(pd.Series(weights)))
         over = "questions" if np.isfinite(found.error) else ""
         what = "seed" if paired else "run of an arm"
@@ -130,7 +131,8 @@ def _within_seeds(weights: Mapping[str, float], means: pd.DataFrame, look: int |
     arms = list(weights)
     differences = means.loc[arms].T.dot(pd.Series(weights)).dropna()[:look]
     values = differences.to_numpy(np.float64)
-    if sorted(weights.values()) == [-1.0, 1.0]:
+    is_pair = sorted(weights.values()) == [-1.0, 1.0]
+    if is_pair:
         others = means.drop(index=arms)[differences.index].dropna()
         found = moderated(values, other_arms(others.to_numpy(np.float64)), unlike=UNLIKE_IN_TABLES)
     else:
@@ -150,8 +152,9 @@ def _between_runs(weights: Mapping[str, float], means: pd.DataFrame, look: int |
     own = means.loc[list(weights)]
     pool = within_arms(means.drop(index=list(weights)))
     counts = own.count(axis=1).to_numpy()
-    squares = np.square(list(weights.values()))
-    estimate = float(own.mean(axis=1).to_numpy() @ list(weights.values()))
+    factors = np.array(list(weights.values()))
+    squares = factors**2
+    estimate = float(own.mean(axis=1).to_numpy() @ factors)
 
     variance, degrees = shrunk(*within_arms(own), *pool, UNLIKE_IN_TABLES)
     error = math.sqrt(variance * (squares / counts).sum())

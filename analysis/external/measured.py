@@ -85,7 +85,9 @@ class Asked:
         lost = [{benchmark for benchmark, _ in set(side) - there} for side in self.sides]
         first, second = ({benchmark for benchmark, _ in side} for side in kept)
         is_lopsided = lost[0] & second or lost[1] & first or kept[0] == kept[1]
-        return "what is left out leaves other benchmarks on one side of the difference" if is_lopsided else ""
+        if is_lopsided:
+            return "what is left out leaves other benchmarks on one side of the difference"
+        return ""
 
     @cached_property
     def weighed(self) -> pd.DataFrame:

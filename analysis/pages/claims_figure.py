@@ -41,7 +41,8 @@ def draw_claims(claims: pd.DataFrame, head: str, caution: str = "", unit: str = 
     """Draws what has an estimate."""
     shown = _shown(claims)
     rows = shown.to_dict("records")
-    figure = Figure(figsize=(WIDTH, 1.0 + ROW * len(rows)), layout="constrained")
+    height = 1.0 + ROW * len(rows)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axis = figure.subplots()
     axis.axvline(0, color=DARK, linewidth=0.6)
     axis.set_xlim(*_range(shown))
@@ -62,7 +63,8 @@ def _notes(claims: pd.DataFrame, shown: pd.DataFrame, ends: tuple[float, float])
     """What the marks of a figure mean; `ends` are those of its axis."""
     notes = [NOTE]
     left, right = ends
-    if ((shown["low"] < left) | (shown["high"] > right)).any():
+    goes_on = (shown["low"] < left) | (shown["high"] > right)
+    if goes_on.any():
         notes.append("Arrows: the interval goes on.")
     if shown["expect"].isin(["equivalent", "keeps"]).any():
         notes.append(ONE_SIDED)
@@ -72,7 +74,8 @@ def _notes(claims: pd.DataFrame, shown: pd.DataFrame, ends: tuple[float, float])
         notes.append("Verdicts are corrected for the number of lessons (Holm), intervals are not.")
     if shown["paper"].notna().any():
         notes.append("Diamonds: MM1's own difference, on its benchmarks; triangles: MM1's is more.")
-    if left_out := int(claims["estimate"].notna().sum()) - len(shown):
+    left_out = int(claims["estimate"].notna().sum()) - len(shown)
+    if left_out:
         notes.append(f"Not drawn, as slopes and losses are no points: {left_out}.")
     if (shown["interval"] == "questions").any():
         notes.append("Open: one seed, interval over questions, no verdict.")

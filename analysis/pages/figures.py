@@ -115,7 +115,8 @@ def _columns(study: Study) -> list[Column]:
             title = textwrap.fill(study.families[name], 10, break_long_words=False)
         columns.append(Column(title, by_shots))
     published = {measure for _, _, measure in study.paper.values}
-    paper = {str(one.shots): one for one in study.measures if not one.of and str(one) in published}
+    means = [measure for measure in study.measures if not measure.of]
+    paper = {str(mean.shots): mean for mean in means if str(mean) in published}
     if paper:
         columns.append(Column("MM1's own\nnumbers", paper, "paper"))
     return columns
@@ -148,7 +149,8 @@ def _remark(study: Study, row: Shown) -> str:
         return f" (reads text, no pictures){lacking}"
     is_base = study.sweep.arms[row.arm] == study.sweep.base and row.label != "base"
     same = [] if study.sweep.panels else [arm for arm in study.scored if study.representative(arm) == row.arm]
-    return "".join(f" = {arm}" for arm in same if arm != row.arm) + (" (base)" if is_base else "") + lacking
+    alike = "".join(f" = {arm}" for arm in same if arm != row.arm)
+    return alike + (" (base)" if is_base else "") + lacking
 
 
 def _draw_column(axis: Axes, study: Study, column: Column, rows: Mapping[int, Shown], looks: Looks) -> None:
