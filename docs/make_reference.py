@@ -4,6 +4,7 @@ import argparse
 import ast
 import inspect
 import itertools
+import json
 import textwrap
 from collections import Counter
 from collections.abc import Iterable
@@ -89,6 +90,8 @@ MEASURES = {
     "`chat 0-shot`, …": "the same within a family that the other means exclude: of fine-tuned models",
     "`vqav2 0-shot`, `pope-random f1 0-shot`, …": "a benchmark by itself, unless a family has its "
     "name; `scores.csv` has all, `table.md` those of your own",
+    "`captions followed 4-shot`, …": "of the words that have a synonym, the share in the vocabulary that the "
+    "references use, as the demonstrations show it",
     "`text-core`": "mean over the benchmarks without images",
     "`kind colour 0-shot`, …": "mean over the benchmarks with images of one kind of question alone; in no table",
     "`kind letter 0-shot - kind colour 0-shot`, …": "difference of two measures, of scores or of losses, with blanks "
@@ -101,7 +104,8 @@ EXIT_CODES = {
     DONE: "done; with `--share` also if time is up or others do the rest: `status` says what is left",
     FAILED: "a trial, or a gate of `check-scale`, failed (not a rate of a search), or it had nothing to judge; the "
     "others continued",
-    WRONG: "the request was invalid, and nothing was changed; or a file cannot be read or written: what is done stays",
+    WRONG: "the request was invalid, and nothing was changed (but your data stay indexed); or a file cannot be read or "
+    "written: what is done stays",
     3: "`judge`: a claim is not decided",
     130: "stopped by Ctrl-C; run the same command to continue",
 }
@@ -113,6 +117,9 @@ VARIABLES = {
     "MLFLOW_TRACKING_USERNAME`, `MLFLOW_TRACKING_PASSWORD`, `MLFLOW_TRACKING_TOKEN": "MLflow's own; never printed",
     "MLFLOW_HTTP_REQUEST_TIMEOUT`, `MLFLOW_HTTP_REQUEST_MAX_RETRIES": "MLflow's own; default: 10 seconds, one attempt",
     "RAY_AUTH_TOKEN": "Ray's token; default: a new one for each command",
+    "RAY_worker_niceness": "0 gives a sweep an equal share of the processors; Ray's default is 15",
+    "GLOO_SOCKET_IFNAME`, `WANDB_MODE`, `PIP_EXTRA_INDEX_URL": "gloo's, wandb's and pip's own, in [clusters]"
+    "(cluster.md), [results](results.md) and README",
     "LOCAL_WORLD_SIZE": "processes of a node, as `torchrun` and Ray Train set it; default: all of a stage",
     "PYTHONPATH": "passed on to the processes of a sweep",
     "RAY_AUTH_MODE": "set to `token` if a process imports Ray before it runs a sweep; otherwise set by the sweep",
@@ -230,7 +237,7 @@ def _fields(model: type[BaseModel]) -> str:
         if extended and name in extended.model_fields and name not in model.__annotations__:
             continue
         shown_default = "required" if default is PydanticUndefined else f"`{_plain(default)}`"
-        rows.append((f"`{name}`", f"`{_type(field.annotation)}`", shown_default, texts.get(name, "")))
+        rows.append((f"`{name}`", _type(field.annotation), shown_default, texts.get(name, "")))
     table = _table(("field", "type", "default", "description"), rows)
     return f"The fields of `{extended.__name__}`, and:\n\n{table}" if extended else table
 
@@ -245,24 +252,37 @@ def _field_texts(model: type[BaseModel]) -> dict[str, str]:
     return found
 
 
+NAMES = {int: "integer", float: "number", str: "text", bool: "true, false", type(None): "null", Any: "values"}
+"""Types as YAML has them."""
+
+
 def _type(annotation: Any) -> str:
-    """A type without its constraints."""
+    """A type without its constraints, in words."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _type(arguments[0])
     if origin in (Union, UnionType):
-        return " | ".join(map(_type, arguments))
+        return " or ".join(map(_type, arguments))
     if origin is Literal:
-        return f"Literal[{', '.join(map(repr, arguments))}]"
-    if origin:
-        return f"{origin.__name__}[{', '.join(map(_type, arguments))}]"
-    return {type(None): "None", Ellipsis: "..."}.get(annotation, getattr(annotation, "__name__", str(annotation)))
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin is dict:
+        key, value = map(_type, arguments)
+        return f"{value}, by {'name' if key == 'text' else key}"
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        return f"list of {len(arguments)}: {', '.join(map(_type, arguments))}"
+    if origin in (list, tuple):
+        return f"list of {_type(arguments[0])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
+    return NAMES.get(annotation) or f"[{annotation.__name__}](#{annotation.__name__.lower()}s)"
 
 
 def _plain(value: Any) -> str:
+    """A default as YAML has it; of a table of fields all are at their own."""
     if isinstance(value, BaseModel):
-        return f"{type(value).__name__}()" if not isinstance(value, DataMix) else str(value.weights)
-    return repr(value)
+        value = value.weights if isinstance(value, DataMix) else {}
+    text = json.dumps(value)
+    return text if value == "" or "\\" in text else text.replace('"', "")
 
 
 def _first_line(model: type[BaseModel]) -> str:

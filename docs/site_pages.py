@@ -20,6 +20,8 @@ For a first look see the [notebook](notebook.ipynb).
 
 ::: mm1_lab.lab
 
+`from mm1_lab import judge`:
+
 ::: analysis.external.judge.judge
 
 ::: mm1_lab.results.reading

@@ -61,6 +61,14 @@ def test_every_page_is_in_the_navigation_of_the_site() -> None:
     assert named == docs | {"index.md", "gallery.md", "api.md"}
 
 
+def test_a_list_begins_after_a_blank_line() -> None:
+    """GitHub does without, but the site would run it into the paragraph."""
+    for path in [path for name in ("*.md", "docs/*.md", "results/LOG.md") for path in REPOSITORY.glob(name)]:
+        text = re.sub(r"^ *```.*?^ *```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+        found = re.search(r"^(?![-#\s>|]).*\n- .*", text, re.MULTILINE)
+        assert not found, (path.name, found[0])
+
+
 def test_no_command_line_ends_with_a_comment() -> None:
     """The shell of macOS takes it for arguments when the line is pasted."""
     for page in [path for name in ("*.md", "docs/*.md", "contrib/*/*.md") for path in REPOSITORY.glob(name)]:

@@ -50,6 +50,7 @@ class BenchmarkConfig(BenchmarkFiles):
     """A benchmark with its demonstrations, prompt and metric."""
 
     name: str = ""
+    """In a data file the name under which it stands; in a scale to be given."""
     demonstrations: BenchmarkFiles | None = None
     """The benchmark's training split; fields that are not given are the same as for the questions."""
     metric: str = ""

@@ -118,6 +118,7 @@ class AlignRecipe(Config):
     frozen: Frozen = ("encoder", "decoder")
     """Parts that it does not train."""
     data_mix: DataMix = DataMix.model_validate({"captions": 1})
+    """Weights of its sources; those that are not named are left out."""
 
     @model_validator(mode="after")
     def _trainable(self) -> "AlignRecipe":
@@ -193,6 +194,7 @@ class Recipe(Config):
     """A model and its pre-training. The fields are the axes that a sweep can vary."""
 
     encoder: EncoderRecipe = EncoderRecipe()
+    """The image encoder, and how it is pre-trained where that is done here."""
     resolution: Annotated[int, IS_NUMBER] | Literal["native"] = 336
     """Side of the square images in the paper's pixels: 224, 336 or 378. `native`: the side of a pre-trained encoder."""
     connector: str = "c-abstractor"

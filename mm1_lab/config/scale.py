@@ -17,6 +17,7 @@ class Optimiser(Config):
     learning_rate: Rate
     """Peak learning rate."""
     steps: Count
+    """Optimiser steps."""
     warmup_fraction: Number = Field(0.01, ge=0, lt=1)
     """Share of the steps; notes on the paper report 2,000 of 200,000."""
     min_lr_ratio: Ratio = 0.1
@@ -24,7 +25,9 @@ class Optimiser(Config):
     weight_decay: Weight = 0.1
     """torch's AdamW multiplies it by the learning rate, so 0.1 is the λ = 0.1 η that notes on the paper report."""
     max_grad_norm: Number = Field(1.0, gt=0)
+    """The gradient is clipped to this norm."""
     betas: tuple[Beta, Beta] = (0.9, 0.95)
+    """Of AdamW."""
 
     @property
     def bytes_per_trained(self) -> float:
@@ -119,6 +122,7 @@ class Resources(Config):
     """Resources of one stage."""
 
     cpus: Number = Field(1, ge=0.01, le=100_000)
+    """Processors of a stage, by which Ray decides how many run at a time."""
     gpus: Number = Field(0, ge=0, le=100_000)
     """At most 1, as a process uses one GPU; a scale's `workers` train on several."""
     workers: Whole = 0
@@ -166,6 +170,7 @@ class Hardware(Config):
     """GPUs that a plan reckons with, and for whose memory `run` divides batches; not part of any identity."""
 
     gpu: Literal["a100", "h100", "h200", "b200"]
+    """Their kind: memory and peak FLOPs."""
     count: Count = 1
     """Number of GPUs."""
     memory: Number | None = Field(None, gt=0, le=10_000)
@@ -227,9 +232,11 @@ class Scale(Config):
     sft: SftTraining | None = None
     """Instruction tuning, for recipes that include it."""
     evaluate: EvaluationSettings
+    """The same for all arms."""
     benchmarks: tuple[BenchmarkConfig, ...] = ()
     """Benchmarks in addition to the data's own; those of the data file are appended."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Of training and evaluation: fp32, or bf16, whose trained weights are kept in fp32."""
     compile: bool = False
     """Whether training compiles the transformer layers (`torch.compile`)."""
     resources: Resources = Resources()

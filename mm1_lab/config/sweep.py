@@ -56,7 +56,9 @@ class Range(Config):
     """Numbers between two bounds; those tried have three significant digits."""
 
     low: Number
+    """The least value."""
     high: Number
+    """The largest value."""
     log: bool = False
     """Whether ratios count, as for learning rates and weights of data."""
 
@@ -121,6 +123,7 @@ class Panel(Config):
     """A part of the sweep's figure."""
 
     title: Text
+    """Above the panel."""
     arms: dict[Text, str] = Field(min_length=1)
     """The labels along the panel's axis, in order, and the arm that each one shows."""
 
@@ -143,6 +146,7 @@ class Contrast(Config):
     """A claim about two arms, or two groups of arms, written before the runs that test it."""
 
     claim: Text
+    """In words, as tables and figures have it."""
     first: Side
     """An arm, or a list of two arms or more, whose mean counts."""
     second: Side = ""
@@ -151,6 +155,7 @@ class Contrast(Config):
     measure: MeasureField
     """The score that is compared: `0-shot`, `vqa 4-shot`, `text-core`, …, or a difference, `4-shot - 0-shot`."""
     expect: Expectation
+    """What the difference is expected to be; `margin` says how far."""
     margin: Number = Field(0.0, ge=0)
     """In points. `greater`, `less`: by more than this; `equivalent`: within it; `keeps`: not worse by more than it, so
     not above by more where less is better."""
@@ -172,6 +177,7 @@ class _Question(Config):
     """What a sweep and its file have in common."""
 
     title: Text
+    """Above tables and figures."""
     reproduces: Text = ""
     """The table or figure of the paper that it reproduces, if any: `Fig. 5`."""
     axis: Text = ""
