@@ -198,9 +198,13 @@ def reference() -> str:
 def _commands() -> Iterable[str]:
     """What commands have in common, then what each has besides."""
     commands = command_parsers(make_parser())
-    shared = Counter(_option(action) for parser in commands.values() for action in parser._actions[1:])
-    shared = Counter({option: count for option, count in shared.items() if count > 1})
-    yield "These options mean the same wherever a command has them (`mm1-lab COMMAND --help` lists its own):"
+    counts = Counter(_option(action) for parser in commands.values() for action in parser._actions[1:])
+    usual: dict[str, str] = {}
+    for (usage, text), count in counts.most_common():
+        if count > 1:
+            usual.setdefault(usage, text)
+    shared = list(usual.items())
+    yield "Options of several commands (`mm1-lab COMMAND --help` lists its own), where nothing else is said below:"
     yield _table(("option", "description"), shared)
     for name, parser in commands.items():
         example = (parser.epilog or "").replace("example: ", "example `")
