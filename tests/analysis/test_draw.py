@@ -129,6 +129,7 @@ def test_a_run_ends_with_scores_and_verdicts(three_seeds: Path, one_seed: Path) 
     assert verdicts.str.startswith("**not judged**: for").sum() == 1
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_claim_of_a_lesson_has_its_verdict_beside_it(three_seeds: Path, tmp_path: Path) -> None:
     """As `figures` judged it, also after one sweep is drawn alone and from Python; of another claim or scores it tells
     nothing."""
@@ -411,8 +412,8 @@ def test_machines_are_mixed_only_within_a_seed(data_mix: Sweep) -> None:
         for records in (whole, parts, models):
             told = replace(study, records=records)
             assert mixes_machines(told, ["base", "captions"]) is mixed
-            for table in (means_table(told), short_table(told), compare_table(told, "base", "captions")):
-                assert (MIXED in table.notes) is mixed
+        for table in (means_table(told), short_table(told), compare_table(told, "base", "captions")):
+            assert (MIXED in table.notes) is mixed
 
 
 def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path) -> None:

@@ -86,7 +86,7 @@ def test_variances_of_independent_runs_are_moderated_towards_the_other_arms() ->
     assert claim["high"] - claim["difference"] == pytest.approx(max(ends))
 
 
-@pytest.mark.parametrize("tables", [50, soaked(1000)])
+@pytest.mark.parametrize("tables", [15, soaked(1000)])
 @pytest.mark.parametrize(("runs", "of_base", "spread"), [soaked(3, 10, 5.0), (2, 20, 3.0)])
 def test_an_arm_that_varies_more_and_was_run_less_is_seldom_wrongly_judged(
     runs: int, of_base: int, spread: float, tables: int
@@ -170,7 +170,7 @@ def test_what_tells_rows_apart_in_all_arms_alike_makes_no_independent_runs(colum
     assert twice.claims[0]["seeds"] == 2 and len(twice.notes) == 2
 
 
-@pytest.mark.parametrize("tables", [20, soaked(1000)])
+@pytest.mark.parametrize("tables", [6, soaked(1000)])
 def test_intervals_of_independent_runs_cover_and_families_seldom_err(tables: int) -> None:
     """Five arms of the same truth, and one that is far better."""
     chance = np.random.default_rng(0)
@@ -197,7 +197,7 @@ def test_looks_say_whether_to_go_on() -> None:
     assert not judge(table({"a": [0, 1, 0, 1], "b": [1, 0, 0, 1]}), looks=(3, 20)).go_on, "there is nothing to see"
 
 
-@pytest.mark.parametrize("tables", [20, soaked(1000)])
+@pytest.mark.parametrize("tables", [6, soaked(1000)])
 def test_whoever_goes_on_as_he_is_told_seldom_errs(tables: int) -> None:
     """Of two equal arms, judged after each further seed; without looks a fifth of such loops end in a verdict."""
     chance = np.random.default_rng(0)
