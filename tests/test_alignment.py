@@ -25,7 +25,7 @@ from mm1_lab.results.trained import what_ran
 from mm1_lab.train import recorder
 from mm1_lab.train.module import Training
 from mm1_lab.train.progress import Progress
-from tests.conftest import REPOSITORY, SCALES, Place, Refused, Told, evaluation_of
+from tests.conftest import REPOSITORY, SCALES, Place, Refused, Told, ask_without_demonstrations, evaluation_of
 
 SMOKE = ("--scale", "smoke")
 LONG = {"steps": 100_000}
@@ -72,6 +72,7 @@ def test_the_connector_alone_learns_through_a_kill_and_pre_training_goes_on_from
     place: Place, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place.folder)
+    ask_without_demonstrations(place.folder)
     write(place.folder)
     command = ("run", "alignment", *SMOKE, "--inline", "--only", "kept", "--only", "alone")
     display = Display.progress
@@ -153,7 +154,7 @@ def test_the_connector_alone_learns_through_a_kill_and_pre_training_goes_on_from
     assert {"align/loss", "align/tokens per second"} <= names and not any(name.startswith("train/") for name in names)
 
     shutil.rmtree(ledger.stage_folder(alone.fingerprint))  # as gc does
-    output = told("plan", "alignment", *SMOKE, "--only", "kept", "--set", "evaluate.shots=[0]")
+    output = told("plan", "alignment", *SMOKE, "--only", "kept", "--set", "evaluate.shots=[4]")
     assert "\nalignment " not in output and "1 trial, 1 stage to run" in output, "evaluating the model needs it no more"
 
 
@@ -240,6 +241,7 @@ def test_a_frozen_decoder_s_experts_teach_the_connector_nothing(
     again: Place, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(again.folder)
+    ask_without_demonstrations(again.folder)
     experts = {"decoder": "302M-MoE", "steps": 0, "image_tokens": 64}
     write(again.folder, moe={**experts, "align": LONG})
     seen: dict[str, set[str]] = {}

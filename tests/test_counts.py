@@ -40,10 +40,11 @@ soaked = partial(pytest.param, marks=pytest.mark.soak)
 @pytest.mark.parametrize(
     ("layers", "tower", "decoder", "checkpointing", "rows", "parts", "changes"),
     [
-        (None, "AIMv2-L/336", QWEN, False, 2, 1, {}),
+        (12, "AIMv2-L/336", QWEN, False, 2, 1, {}),
         (4, CLIP, QWEN, True, 4, 1, LARGER),
         (4, CLIP, QWEN, True, 4, 2, WITHOUT_ENCODER),
         (4, CLIP, QWEN, True, 8, 1, CONNECTOR_ALONE),
+        soaked(None, "AIMv2-L/336", QWEN, False, 2, 1, {}),
         soaked(None, CLIP, QWEN, True, 4, 1, LARGER),
         soaked(None, CLIP, QWEN, True, 4, 2, WITHOUT_ENCODER),
         soaked(None, CLIP, QWEN, True, 8, 1, CONNECTOR_ALONE),

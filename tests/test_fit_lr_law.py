@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.conftest import Place, Told, change
+from tests.conftest import Place, Told, ask_without_demonstrations, change
 
 COMMAND = ("fit-lr-law", "--share", "--scale", "smoke", "--sizes", "9M,85M,302M")
 
@@ -16,7 +16,7 @@ def test_from_nothing_to_a_figure_and_again(place: Place, told: Told, monkeypatc
     change(place.folder / "sweeps" / "lr_law.yaml", "rates: 5", "rates: 2")
     change(place.folder / "sweeps" / "lr_law.yaml", "extensions: 3", "extensions: 0")
     scale = place.folder / "sweeps" / "scales" / "smoke.yaml"
-    change(scale, "shots: [0, 4, 8]", "shots: [0]")
+    ask_without_demonstrations(place.folder)
     for steps in ("encoder: {steps: 4", "  steps: 8", "train: {steps: 6"):
         change(scale, steps, f"{steps[:-1]}2")
     assert "Time is up, with " in told(*COMMAND, "--minutes", "0.001")

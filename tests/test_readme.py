@@ -19,7 +19,7 @@ from analysis.study import read_study
 from analysis.table import as_text
 from mm1_lab.cli import command_parsers, main, make_parser
 from mm1_lab.config import Measure
-from tests.conftest import REPOSITORY, Place, Told
+from tests.conftest import REPOSITORY, Place, Told, ask_without_demonstrations
 from tests.data.conftest import Files
 from tests.evaluate.published import draw, write_pope
 
@@ -211,6 +211,7 @@ def test_a_benchmark_of_one_s_own_beside_a_published_one(
     page = yaml.safe_load(shown("yaml", "Your own benchmark", "your-own-data.md"))
     assert page["benchmarks"]["signs"] == entry["benchmarks"]["signs"]
     monkeypatch.chdir(tmp_path)
+    ask_without_demonstrations(tmp_path)
     files = Files(tmp_path)
     files.captions("captions.tar", range(80))
     files.jsonl("text.jsonl", [f"Line {n} says: {files.prose(30, n)}" for n in range(40)])

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.conftest import REPOSITORY, Place, Told, change
+from tests.conftest import REPOSITORY, Place, Told, ask_without_demonstrations
 
 EXTENDING = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8").split("## Your own connector\n")[1]
 
@@ -71,7 +71,7 @@ def test_the_notebook_runs(again: Place, monkeypatch: pytest.MonkeyPatch) -> Non
     """In a folder of which the scale asks fewer questions, without examples."""
     from matplotlib.figure import Figure
 
-    change(again.folder / "sweeps" / "scales" / "smoke.yaml", "shots: [0, 4, 8]", "shots: [0]")
+    ask_without_demonstrations(again.folder)
     monkeypatch.chdir(REPOSITORY / "docs")
     monkeypatch.setattr(tempfile, "mkdtemp", lambda: str(again.folder))
     notebook = json.loads((REPOSITORY / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))

@@ -153,20 +153,24 @@ def test_what_tells_rows_apart_in_all_arms_alike_makes_no_independent_runs(colum
     frame = table({"a": range(20), "b": range(1, 21)}).rename(columns={"seed": column})
     with pytest.raises(RequestError, match=f"an arm's rows differ in '{column}', .* --columns seed={column} "):
         judge(frame)
+
+
+def test_columns_are_of_questions_or_of_runs_by_their_names_and_values() -> None:
+    frame = table({"a": range(20), "b": range(1, 21)}).rename(columns={"seed": "doc_id"})
     for name in ("question", "Question", "Shots"):
-        (claim,) = judge(frame.rename(columns={column: name})).claims
+        (claim,) = judge(frame.rename(columns={"doc_id": name})).claims
         assert claim["verdict"] == "not judged" and claim["reason"].startswith("one run of an arm")
-    with pytest.raises(RequestError, match=f"differ in '{column}' and 'fold', by the same values"):
-        judge(frame.assign(**{column: frame[column] // 5, "fold": frame[column] % 5}))
+    with pytest.raises(RequestError, match="differ in 'doc_id' and 'fold', by the same values"):
+        judge(frame.assign(doc_id=frame["doc_id"] // 5, fold=frame["doc_id"] % 5))
     unequal = frame.drop(index=frame.index[33:])
     with pytest.raises(RequestError, match="by the same values in every arm"):
         judge(unequal)
     for name in ("run", "Run #", "trial_id", "repetition", "Unnamed: 0"):
-        assert len(judge(frame.rename(columns={column: name})).notes) == 2, name
-    assert judge(frame.assign(**{column: range(40)})).claims[0]["seeds"] == 20
-    told = judge(frame.rename(columns={column: "gpu"}).assign(comment=None))
+        assert len(judge(frame.rename(columns={"doc_id": name})).notes) == 2, name
+    assert judge(frame.assign(doc_id=range(40))).claims[0]["seeds"] == 20
+    told = judge(frame.rename(columns={"doc_id": "gpu"}).assign(comment=None))
     assert told.claims[0]["seeds"] == 20 and "rows differ in 'gpu'" in told.notes[0]
-    twice = judge(frame[frame[column] < 2].rename(columns={column: "memory_gb"}))
+    twice = judge(frame[frame["doc_id"] < 2].rename(columns={"doc_id": "memory_gb"}))
     assert twice.claims[0]["seeds"] == 2 and len(twice.notes) == 2
 
 

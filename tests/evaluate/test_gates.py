@@ -126,7 +126,7 @@ def test_what_the_features_hold_is_found_and_what_they_hide_is_not(
     things = [thing for scene in attributes._scenes("test", 100) for thing in scene.things]
     assert cases["colour"] == cases["size"] == cases["letter"] + cases["shape"] == len(things)
     assert cases["place"] == 400 and cases["letter"] == sum(thing.is_letter for thing in things)
-    monkeypatch.setattr(attributes, "TRAINING_SCENES", 3000)
+    monkeypatch.setattr(attributes, "TRAINING_SCENES", 800)
     monkeypatch.setattr(attributes, "_scene_features", lambda encoder, scenes, *_: features_of(scenes))
     assert all(right == count for right, count in attributes.attribute_probe(stage, tmp_path).values())
     monkeypatch.setattr(attributes, "_scene_features", lambda encoder, scenes, *_: features_of(scenes, hide="colour"))
