@@ -241,7 +241,7 @@ def test_rows_that_were_pasted_twice_are_told() -> None:
     assert not any("again" in note for note in judge(once).notes + judge(pd.concat([asked, asked])).notes)
 
 
-@pytest.mark.parametrize("tables", [30, soaked(5000)])
+@pytest.mark.parametrize("tables", [10, soaked(5000)])
 @pytest.mark.parametrize(("runs", "values"), [(4, 2), (6, 10)])
 def test_scores_of_few_values_are_hardly_ever_taken_for_copies(runs: int, values: int, tables: int) -> None:
     chance = np.random.default_rng(0)
