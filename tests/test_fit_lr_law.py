@@ -35,4 +35,3 @@ def test_from_nothing_to_a_figure_and_again(place: Place, told: Told, monkeypatc
     assert "# Learning-rate law: scale smoke" in output, "with what is predicted now"
     assert (folder / "points.csv").read_bytes() == first
     assert "6 done, 0 missing, 0 failed" in told("status")
-    assert "smoke/lr_law: " in told("figures")

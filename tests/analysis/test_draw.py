@@ -416,6 +416,7 @@ def test_machines_are_mixed_only_within_a_seed(data_mix: Sweep) -> None:
             assert (MIXED in table.notes) is mixed
 
 
+@pytest.mark.soak
 def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path) -> None:
     paths = [path for path in one_seed.rglob("*") if path.name in NAMES + OVERALL]
     first = {path: path.read_bytes() for path in paths}
@@ -468,7 +469,7 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
     local, study = tmp_path / "local", tmp_path / "study"
     monkeypatch.setattr("mm1_lab.commands.showing.RESULTS", local)
     monkeypatch.setattr("mm1_lab.commands.showing.PUBLISHED", study)
-    write_results(study, own, ("base", "captions"), (0, 1), scale="smoke", questions=16)
+    write_results(study, own, ("base", "captions"), (0, 1), scale="smoke", questions=8)
     write_text(local / "trials" / "one" / "DONE", "")
     assert main(["report"]) == 2 and "has finished trials, but no sweep.json; run" in capsys.readouterr().err
     shutil.rmtree(local / "trials")
@@ -483,7 +484,7 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
         assert "essons" not in text.partition("Glossary")[0] and "not run" not in text
     assert report.index("<h1>My question") < report.index("<h2") < report.index("Scores of the arms")
 
-    write_results(local, own, arms, (0, 1), scale="smoke", questions=16)
+    write_results(local, own, arms, (0, 1), scale="smoke", questions=8)
     misspelt = "{name: mine, claim: c, paper: p, section: s, sweep: zeta, margin: m, parts: [{axis: data_mix}]}"
     write_text(local / "lessons.yaml", f"- {misspelt}\n")
     assert main(["figures"]) == 0
@@ -492,7 +493,7 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
     (local / "lessons.yaml").unlink()
     write_text(local / "smoke" / "decision_accuracy.md", "of sweeps that were there")
     assert main(["figures"]) == 0 and not list(local.glob("smoke/[ld]e*")), "nothing is left of it"
-    write_results(local, of_paper, arms, (0, 1), scale="smoke", questions=16)
+    write_results(local, of_paper, arms, (0, 1), scale="smoke", questions=8)
     assert main(["figures"]) == 0
     summary = (local / "summary.md").read_text(encoding="utf-8")
     assert re.search("### My question.*### Across sweeps.*captions lift zero-shot.*### Pre-training", summary, re.S)
