@@ -18,7 +18,7 @@ import yaml
 from filelock import FileLock
 
 from mm1_lab.cli import main
-from mm1_lab.config import WORLD_DATA, DataIdentity, EvaluationStage, Recipe, load_scale, resolve
+from mm1_lab.config import ALLOWED, WORLD_DATA, DataIdentity, EvaluationStage, Recipe, load_scale, resolve
 from mm1_lab.data.types import Answer, BrokenPicture, Document, Picture, Pixels
 from mm1_lab.orchestrate.tracking.mlflow_logger import DATABASE, connect
 from tests.warm import STARTER, Command, one_pixel
@@ -167,7 +167,7 @@ class Place:
         if sys.platform == "linux" and not fresh:
             return STARTER.start(arguments, self.folder, environment)
         return subprocess.Popen(
-            [sys.executable, "-m", "mm1_lab.cli", *arguments],
+            [sys.executable, "-P", "-m", "mm1_lab.cli", *arguments],  # like the command, without the working folder
             cwd=self.folder,
             env=environment,
             stdout=subprocess.PIPE,
@@ -273,6 +273,13 @@ def few_documents(monkeypatch: pytest.MonkeyPatch) -> None:
 def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures that this process draws are written as a pixel."""
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", one_pixel)
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """Connectors of a user's own, which this process would know from then on."""
+    yield
+    ALLOWED.clear()
 
 
 Refused = Callable[..., str]

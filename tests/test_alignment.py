@@ -154,8 +154,9 @@ def test_the_connector_alone_learns_through_a_kill_and_pre_training_goes_on_from
     assert {"align/loss", "align/tokens per second"} <= names and not any(name.startswith("train/") for name in names)
 
     shutil.rmtree(ledger.stage_folder(alone.fingerprint))  # as gc does
-    output = told("plan", "alignment", *SMOKE, "--only", "kept", "--set", "evaluate.shots=[4]")
-    assert "\nalignment " not in output and "1 trial, 1 stage to run" in output, "evaluating the model needs it no more"
+    plan = ("plan", "alignment", *SMOKE, "--only", "kept", "--set", "evaluate.shots=[4]", "--json")
+    stages = json.loads(told(*plan))["stages"]
+    assert [one["kind"] for one in stages if one["state"] in ("to run", "waits")] == ["evaluation"]
 
 
 def test_a_plan_tells_the_two_apart_and_counts_a_shared_alignment_once(here: Path, told: Told) -> None:

@@ -4,14 +4,12 @@ import json
 import re
 import shlex
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from mm1_lab.config import ALLOWED
 from tests.conftest import REPOSITORY, Place, Told, ask_without_demonstrations
 
 EXTENDING = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8").split("## Your own connector\n")[1]
@@ -33,13 +31,6 @@ def add_connector(clone: Path) -> None:
     (clone / "sweeps" / "mine.py").write_text(code, encoding="utf-8")
     sweep = clone / "sweeps" / "connector_beyond.yaml"
     sweep.write_text(sweep.read_text(encoding="utf-8").replace("arms:\n", arms, 1), encoding="utf-8")
-
-
-@pytest.fixture
-def forgotten() -> Iterator[None]:
-    """Connectors of one's own, which this process would know from then on."""
-    yield
-    ALLOWED.clear()
 
 
 @pytest.mark.slow
