@@ -151,7 +151,6 @@ def test_answers_are_shown_with_what_was_asked(
     assert "blind is not finished; run it first: mm1-lab run data_mix --scale smoke --only blind\n" in error
 
 
-@pytest.mark.slow
 def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_anything(
     finished: Any, place: Any, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:

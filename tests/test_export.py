@@ -467,6 +467,7 @@ def test_what_cannot_be_exported(place: Path, monkeypatch: pytest.MonkeyPatch, r
     assert ".: already exists" in refused(*export, "--results", str(results), "--store", str(results / "store"), ".")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_documents")
 def test_the_whole_way_of_a_user(
     tmp_path: Path, finished: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -9,7 +9,6 @@ from tests.conftest import Place, Told, ask_without_demonstrations, change
 COMMAND = ("fit-lr-law", "--share", "--scale", "smoke", "--sizes", "9M,85M,302M")
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("few_documents", "unrendered")
 def test_from_nothing_to_a_figure_and_again(place: Place, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place.folder)

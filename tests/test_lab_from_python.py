@@ -10,7 +10,6 @@ from mm1_lab.config import RequestError
 from tests.conftest import Place, ask_without_demonstrations, run_python
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("few_documents", "unrendered")
 def test_the_examples_run_and_scores_are_of_all_finished_trials(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of an arm that was not asked for."""

@@ -200,7 +200,6 @@ def test_the_verdicts_are_recomputed_from_the_p_of_their_parts_as_shown(monkeypa
     assert page["corrected"].clip(upper=1).to_dict() == pytest.approx(lessons["p_holm"].to_dict(), abs=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("few_documents", "unrendered")
 def test_a_benchmark_of_one_s_own_beside_a_published_one(
     tmp_path: Path, place: Place, told: Told, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
