@@ -36,9 +36,8 @@ def test_the_stock_trial_is_the_same_trial(finished: Place, tmp_path: Path, monk
     stage = stock_sweep.trial_stage(sweeping.rates(1)[0])
     (row,) = (row for row in read_trials(finished.results / "smoke" / "data_mix") if row.arm == "base")
     trial = finished.results / "trials" / row.fingerprint
-    assert (
-        json.loads((trial / "record.json").read_text("utf-8"))["fingerprints"]["multimodal"] == stage.model.fingerprint
-    )
+    record = json.loads((trial / "record.json").read_text("utf-8"))
+    assert record["fingerprints"]["multimodal"] == stage.model.fingerprint
     stock = stock_sweep.train_and_evaluate(stage, tmp_path / "parts", tmp_path / "trial.started")
     assert (tmp_path / "trial.stepped").exists()
     losses = pd.read_csv(trial / "held_out.csv").set_index("source")["loss"].to_dict()
