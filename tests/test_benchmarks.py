@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,6 +17,7 @@ from benchmarks.report import text_table
 from benchmarks.setting import Amounts, base_evaluation, mixture_batches, real_tokens
 from mm1_lab.data.world import World
 from mm1_lab.evaluate.benchmarks import benchmarks_for
+from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.results.manifest import read_trials
 from tests.conftest import Place
 
@@ -71,15 +73,18 @@ def test_training_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(row.ratio <= 1 for row in rows if row.reference_is == "positions, padding included")
 
 
-@pytest.fixture
-def two_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Captions and questions of one kind alone are asked: an untrained model's captions are long."""
-    monkeypatch.setattr(evaluation, "benchmarks_for", lambda *given: benchmarks_for(*given)[2:4])
+def ask(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Asks these benchmarks alone, as an untrained model's captions are long."""
+
+    def chosen(*given: Any) -> list[Benchmark]:
+        return [one for one in benchmarks_for(*given) if one.name in names]
+
+    monkeypatch.setattr(evaluation, "benchmarks_for", chosen)
 
 
-@pytest.mark.usefixtures("two_benchmarks")
 def test_what_a_gpu_is_asked_works_on_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the sizes of `smoke`; its peak is not known, and its settings are those of a GPU but for compilation."""
+    ask(monkeypatch, "vqa")
     settings = ("evaluate.questions=8", "evaluate.blocks=8", "evaluate.shots=[0]", "attention=varlen")
     few = replace(TINY, settings=(*settings, "precision=bf16-mixed", "vocabulary=1000", "train.batch_size=2"), steps=2)
     speed, peak, memory, asked = gpu.measure_case(gpu.Case("tiny", few, (16, 32), "cpu"), asked=True)
@@ -119,8 +124,8 @@ def test_a_machine_without_a_gpu_is_told_so_and_its_rows_resolve(capsys: pytest.
     assert "there is no GPU on this machine" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("two_benchmarks")
-def test_evaluation_is_measured_and_both_sides_answer_alike() -> None:
+def test_evaluation_is_measured_and_both_sides_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask(monkeypatch, "captions", "vqa")
     few = replace(TINY, settings=("evaluate.questions=8", "evaluate.blocks=8", "evaluate.shots=[4]"))
     rows = evaluation.measure(few)
     assert_sane(rows, 2)
