@@ -18,7 +18,7 @@ import yaml
 from filelock import FileLock
 
 from mm1_lab.cli import main
-from mm1_lab.config import WORLD_DATA, DataIdentity, EvaluationStage, Recipe, load_scale, resolve
+from mm1_lab.config import ALLOWED, WORLD_DATA, DataIdentity, EvaluationStage, Recipe, load_scale, resolve
 from mm1_lab.data.types import Answer, BrokenPicture, Document, Picture, Pixels
 from mm1_lab.orchestrate.tracking.mlflow_logger import DATABASE, connect
 from tests.warm import STARTER, Command, one_pixel
@@ -167,7 +167,7 @@ class Place:
         if sys.platform == "linux" and not fresh:
             return STARTER.start(arguments, self.folder, environment)
         return subprocess.Popen(
-            [sys.executable, "-m", "mm1_lab.cli", *arguments],
+            [sys.executable, "-P", "-m", "mm1_lab.cli", *arguments],  # like the command, without the working folder
             cwd=self.folder,
             env=environment,
             stdout=subprocess.PIPE,
@@ -202,6 +202,11 @@ def change(path: Path, old: str, new: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def ask_without_demonstrations(folder: Path) -> None:
+    """At smoke in this place: evaluating with four and eight takes longer than to train."""
+    change(folder / "sweeps" / "scales" / "smoke.yaml", "shots: [0, 4, 8]", "shots: [0]")
 
 
 def make_place(folder: Path) -> Place:
@@ -270,6 +275,13 @@ def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", one_pixel)
 
 
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """Connectors of a user's own, which this process would know from then on."""
+    yield
+    ALLOWED.clear()
+
+
 Refused = Callable[..., str]
 
 
@@ -325,7 +337,7 @@ def within_a_gigabyte() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def finished(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Place:
     """Where two arms of the data-mix sweep were run at smoke scale, inline and in a plain locale; not to be changed."""
 
     def make(folder: Path) -> None:
@@ -333,7 +345,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
         with pytest.MonkeyPatch.context() as patch:  # whose files other tests compare with those in other locales
             for name, value in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
                 patch.setenv(name, value)
-            make_place(folder).run("run", "data_mix", "--scale", "smoke", *arms, "--inline", fresh=True)
+            place = make_place(folder)
+            place.results.mkdir(parents=True)
+            shutil.copy(database, place.results)
+            place.run("run", "data_mix", "--scale", "smoke", *arms, "--inline", fresh=True)
 
     return Place(made_once(tmp_path_factory, "finished", make))
 

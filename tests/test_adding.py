@@ -111,6 +111,7 @@ def with_halved(request: Request) -> Request:
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.usefixtures("few_documents")
 def test_a_kind_of_stage_and_an_executor(
     again: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,7 +127,7 @@ def test_a_kind_of_stage_and_an_executor(
     assert row[5] == "41.5G", "6 · 6,912 · a million FLOPs"
     assert row[:5] == ["halved", "to", "run", "1", "31.6K"] and row[6:10] == ["506", "KB", "127", "KB"]
     assert "waits for halved" in text and "4.3e-07" in " ".join(row)
-    request = with_halved(load("data_mix", "smoke", only=["base"]))
+    request = with_halved(load("data_mix", "smoke", only=["base"], settings=("evaluate.shots=[0]",)))
     diary = Diary()
     assert run_request(request, diary, lambda folder: [], lambda folder: "") == 0
     assert sorted(diary.kinds) == ["halved", "trial"]

@@ -25,7 +25,7 @@ from mm1_lab.results.trained import what_ran
 from mm1_lab.train import recorder
 from mm1_lab.train.module import Training
 from mm1_lab.train.progress import Progress
-from tests.conftest import REPOSITORY, SCALES, Place, Refused, Told, evaluation_of
+from tests.conftest import REPOSITORY, SCALES, Place, Refused, Told, ask_without_demonstrations, evaluation_of
 
 SMOKE = ("--scale", "smoke")
 LONG = {"steps": 100_000}
@@ -72,6 +72,7 @@ def test_the_connector_alone_learns_through_a_kill_and_pre_training_goes_on_from
     place: Place, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place.folder)
+    ask_without_demonstrations(place.folder)
     write(place.folder)
     command = ("run", "alignment", *SMOKE, "--inline", "--only", "kept", "--only", "alone")
     display = Display.progress
@@ -153,8 +154,9 @@ def test_the_connector_alone_learns_through_a_kill_and_pre_training_goes_on_from
     assert {"align/loss", "align/tokens per second"} <= names and not any(name.startswith("train/") for name in names)
 
     shutil.rmtree(ledger.stage_folder(alone.fingerprint))  # as gc does
-    output = told("run", "alignment", *SMOKE, "--inline", "--only", "kept", "--set", "evaluate.shots=[0]")
-    assert "alignment for" not in output, "which evaluating the model needs no more"
+    plan = ("plan", "alignment", *SMOKE, "--only", "kept", "--set", "evaluate.shots=[4]", "--json")
+    stages = json.loads(told(*plan))["stages"]
+    assert [one["kind"] for one in stages if one["state"] in ("to run", "waits")] == ["evaluation"]
 
 
 def test_a_plan_tells_the_two_apart_and_counts_a_shared_alignment_once(here: Path, told: Told) -> None:
@@ -240,6 +242,7 @@ def test_a_frozen_decoder_s_experts_teach_the_connector_nothing(
     again: Place, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(again.folder)
+    ask_without_demonstrations(again.folder)
     experts = {"decoder": "302M-MoE", "steps": 0, "image_tokens": 64}
     write(again.folder, moe={**experts, "align": LONG})
     seen: dict[str, set[str]] = {}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mm1_lab.cli import main
-from tests.conftest import SCALES, Place, Refused
+from tests.conftest import SCALES, Refused, Told
 from tests.data.conftest import Files
 
 
@@ -82,11 +82,10 @@ def test_a_wrong_option(refused: Refused) -> None:
         assert all(fragment in error for fragment in fragments), error
 
 
-def test_an_address_at_which_there_is_no_cluster(place: Place) -> None:
-    error = place.run("run", "data_mix", "--scale", "smoke", "--address", "127.0.0.1:1", code=2)
-    told = error.splitlines()
-    assert len(told) == 3 and told[2].startswith("mm1-lab: --address 127.0.0.1:1: there is no Ray cluster (")
-    assert told[2].endswith("Connection refused)"), "asked before Ray is, which tries for long and writes of it"
+def test_an_address_at_which_there_is_no_cluster(told: Told) -> None:
+    lines = told("run", "data_mix", "--scale", "smoke", "--address", "127.0.0.1:1", code=2).splitlines()
+    assert len(lines) == 3 and lines[2].startswith("mm1-lab: --address 127.0.0.1:1: there is no Ray cluster (")
+    assert lines[2].endswith("Connection refused)"), "asked before Ray is, which tries for long and writes of it"
 
 
 def test_a_results_folder_that_cannot_be_written(refused: Refused) -> None:

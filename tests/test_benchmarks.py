@@ -1,9 +1,12 @@
 """The benchmarks work and compare like with like; how fast anything is, no test says."""
 
+import json
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -13,6 +16,10 @@ from benchmarks.measure import Row
 from benchmarks.report import text_table
 from benchmarks.setting import Amounts, base_evaluation, mixture_batches, real_tokens
 from mm1_lab.data.world import World
+from mm1_lab.evaluate.benchmarks import benchmarks_for
+from mm1_lab.evaluate.questions import Benchmark
+from mm1_lab.results.manifest import read_trials
+from tests.conftest import Place
 
 SETTINGS = ("evaluate.questions=8", "train.lr_multipliers={encoder: 0.5}")
 TINY = Amounts(1, "smoke", SETTINGS, warmup_steps=1, steps=2, trials=2, seeds=1, most_seeds=3)
@@ -24,22 +31,22 @@ def assert_sane(rows: list[Row], count: int) -> None:
     assert len(text_table(rows).splitlines()) == count + 1
 
 
-@pytest.mark.usefixtures("few_documents")
-def test_the_stock_trial_is_the_same_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mm1_lab.evaluate.run import evaluate
-    from mm1_lab.train.stages import run_stage
-
+def test_the_stock_trial_is_the_same_trial(finished: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its losses are those of the base that `mm1-lab run` trained from the same parts."""
     monkeypatch.chdir(tmp_path)
     sweeping.make_parts(tmp_path / "parts")
-    stage, data = stock_sweep.trial_stage(sweeping.rates(1)[0]), World()
-    inputs = {name: tmp_path / "parts" / part.fingerprint for name, part in stage.model.inputs.items()}
-    (tmp_path / "ours").mkdir()
-    run_stage(stage.model, tmp_path / "ours", inputs, data, lambda progress: None)
-    ours = evaluate(stage, tmp_path / "ours", data, lambda progress: None)
+    stage = stock_sweep.trial_stage(sweeping.rates(1)[0])
+    (row,) = (row for row in read_trials(finished.results / "smoke" / "data_mix") if row.arm == "base")
+    trial = finished.results / "trials" / row.fingerprint
+    record = json.loads((trial / "record.json").read_text("utf-8"))
+    assert record["fingerprints"]["multimodal"] == stage.model.fingerprint
     stock = stock_sweep.train_and_evaluate(stage, tmp_path / "parts", tmp_path / "trial.started")
     assert (tmp_path / "trial.stepped").exists()
-    assert stock.held_out_loss == pytest.approx(ours.held_out_loss, rel=1e-5)
-    assert len(stock.scores) == len(ours.scores)
+    losses = pd.read_csv(trial / "held_out.csv").set_index("source")["loss"].to_dict()
+    assert stock.held_out_loss == pytest.approx(losses, rel=1e-5)
+    ours = pd.read_parquet(trial / "scores.parquet")
+    asked = stage.settings.questions // (len(ours[ours["benchmark"] == "vqa"]) // len(stage.settings.shots))
+    assert len(stock.scores) == asked * len(ours), "which were asked fewer questions each"
 
 
 def test_llava_reads_the_same_documents_and_padding_changes_nothing() -> None:
@@ -58,16 +65,28 @@ def test_llava_reads_the_same_documents_and_padding_changes_nothing() -> None:
 
 
 @pytest.mark.usefixtures("few_documents")
-def test_training_is_measured() -> None:
-    rows = training.measure(TINY)
+def test_training_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "DOCUMENTS_PER_BATCH", (8, 16))
+    monkeypatch.setattr(training, "PROBE", TINY)
+    rows = training.measure(replace(TINY, settings=(*SETTINGS, "evaluate.shots=[0]")))
     assert_sane(rows, 5)
     assert all(row.ratio <= 1 for row in rows if row.reference_is == "positions, padding included")
 
 
+def ask(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Asks these benchmarks alone, as an untrained model's captions are long."""
+
+    def chosen(*given: Any) -> list[Benchmark]:
+        return [one for one in benchmarks_for(*given) if one.name in names]
+
+    monkeypatch.setattr(evaluation, "benchmarks_for", chosen)
+
+
 def test_what_a_gpu_is_asked_works_on_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the sizes of `smoke`; its peak is not known, and its settings are those of a GPU but for compilation."""
+    ask(monkeypatch, "vqa")
     settings = ("evaluate.questions=8", "evaluate.blocks=8", "evaluate.shots=[0]", "attention=varlen")
-    few = replace(TINY, settings=(*settings, "precision=bf16-mixed", "vocabulary=1000"), steps=3)
+    few = replace(TINY, settings=(*settings, "precision=bf16-mixed", "vocabulary=1000", "train.batch_size=2"), steps=2)
     speed, peak, memory, asked = gpu.measure_case(gpu.Case("tiny", few, (16, 32), "cpu"), asked=True)
     assert_sane([speed, asked], 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
@@ -77,8 +96,8 @@ def test_what_a_gpu_is_asked_works_on_a_processor(monkeypatch: pytest.MonkeyPatc
     tokens, cost = gpu._count(on_gpu, stage, data)
     flops = cost.flops / stage.training.steps
     _, known = gpu._training_rows(on_gpu, tokens, flops, [2.0, 4.0], [1.0, 1.0], 2)
-    seen = [mixture_batches(stage, data)(step) for step in (1, 2, 3)]
-    images = sum(len(batch.images) for batch in seen) / 3
+    seen = [mixture_batches(stage, data)(step) for step in (1, 2)]
+    images = sum(len(batch.images) for batch in seen) / 2
     encoder = 6 * stage.encoder.size.parameters().total * images * ((stage.image_size // stage.encoder.patch) ** 2 + 1)
     decoder = 6 * stage.decoder.size.parameters().total * seen[0].tokens.numel()
     assert known.reference == 989e12 and known.rounds[0][0] == 2 * known.rounds[1][0]
@@ -105,10 +124,10 @@ def test_a_machine_without_a_gpu_is_told_so_and_its_rows_resolve(capsys: pytest.
     assert "there is no GPU on this machine" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("few_documents")
-def test_evaluation_is_measured_and_both_sides_answer_alike() -> None:
+def test_evaluation_is_measured_and_both_sides_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask(monkeypatch, "captions", "vqa")
     few = replace(TINY, settings=("evaluate.questions=8", "evaluate.blocks=8", "evaluate.shots=[4]"))
     rows = evaluation.measure(few)
     assert_sane(rows, 2)
-    assert "72 questions against 72" in rows[0].note and "100.0% of the answers are identical" in rows[0].note
+    assert "16 questions against 16" in rows[0].note and "100.0% of the answers are identical" in rows[0].note
     assert rows[1].what == "evaluation at 4 shots"

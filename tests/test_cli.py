@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 from typing import Any
 
 import pandas as pd
@@ -12,8 +11,12 @@ import pytest
 from mm1_lab.cli import command_parsers, main, make_parser
 from mm1_lab.config import load_scale
 from mm1_lab.evaluate.world import world_benchmarks
+from mm1_lab.orchestrate.execution.display import Display
+from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import read_trials
+from mm1_lab.train import recorder
+from mm1_lab.train.progress import Progress
 from tests.conftest import Refused, Told, run_python
 
 RUN = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
@@ -148,9 +151,8 @@ def test_answers_are_shown_with_what_was_asked(
     assert "blind is not finished; run it first: mm1-lab run data_mix --scale smoke --only blind\n" in error
 
 
-@pytest.mark.slow
 def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_anything(
-    finished: Any, place: Any
+    finished: Any, place: Any, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import json
     import shutil
@@ -159,15 +161,15 @@ def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_a
     from urllib.request import HTTPCookieProcessor, Request, build_opener, urlopen
 
     shutil.copytree(finished.results, place.results, dirs_exist_ok=True)
+    monkeypatch.chdir(place.folder)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.listen()
-        refused = place.run("dashboard", "--port", str(port), code=2)
-        assert f"--port {port}: " in refused and refused.count("\n") == 1, "before anything is entered"
+        assert f"--port {port}: " in refused("dashboard", "--port", str(port)), "before anything is entered"
     for module in ("random", "starlette"):
         (place.folder / f"{module}.py").write_text("raise SystemExit('imported from the working folder')\n")
-    process = place.start("dashboard", "--port", str(port))
+    process = place.start("dashboard", "--port", str(port), fresh=True)
     try:
         assert process.stdout.readline() == "MLflow starts …\n"
         words, _, opened = process.stdout.readline().strip().rpartition(" ")
@@ -196,14 +198,21 @@ def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_a
     assert output.strip() == "mm1-lab: stopped; run the same command to continue" and process.returncode == 130
 
 
-def test_interrupted_in_the_middle_of_a_training_it_says_so(again: Any) -> None:
+def test_interrupted_in_the_middle_of_a_training_it_says_so(
+    again: Any, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Lightning would end the process by itself, as if the training had failed."""
-    settings = ("--set", "train.steps=100000", "--set", "train.warmup_fraction=0.1")
-    process = again.start("run", "data_mix", "--scale", "smoke", "--only", "captions", "--inline", *settings)
-    while not any(again.results.glob("store/*.partial")):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.1)
-    time.sleep(3)  # nothing else tells before 30 seconds that it trains
-    os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate()
-    assert output.strip().endswith("mm1-lab: stopped; run the same command to continue") and process.returncode == 130
+    monkeypatch.chdir(again.folder)
+    monkeypatch.setattr(recorder, "REPORT_SECONDS", 0.0)
+    display = Display.progress
+
+    def interrupt(self: Display, task: Task, kind: str, progress: Progress) -> None:
+        display(self, task, kind, progress)
+        if progress.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Display, "progress", interrupt)
+    command = ("run", "data_mix", "--scale", "smoke", "--only", "captions", "--inline", "--set", "train.steps=7")
+    output = told(*command, code=130)
+    assert output.endswith("mm1-lab: stopped; run the same command to continue\n")
+    assert len(list(again.results.glob("store/*.partial"))) == 1

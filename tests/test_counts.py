@@ -22,22 +22,51 @@ from tests.conftest import SCALES, Words, evaluation_of
 from tests.small import rows_of, small_mm1
 
 
+def with_layers(monkeypatch: pytest.MonkeyPatch, count: int, tower: str, decoder: str) -> None:
+    """Gives encoder and decoder as many layers of their true size."""
+    for known, name in ((counts.TOWERS, tower), (counts.DECODERS, decoder)):
+        values = known[name].to_dict() | {"num_hidden_layers": count}
+        values.pop("layer_types", None)
+        monkeypatch.setitem(known, name, type(known[name]).from_dict(values))
+
+
+CLIP, QWEN = "CLIP ViT-L/336", "Qwen2.5-0.5B"
+WITHOUT_ENCODER = {"frozen": ("encoder",)}
+CONNECTOR_ALONE = {"frozen": ("decoder", "encoder")}
+LARGER = {**WITHOUT_ENCODER, "image_size": 896}
+soaked = partial(pytest.param, marks=pytest.mark.soak)
+
+
 @pytest.mark.parametrize(
-    ("tower", "decoder", "checkpointing", "rows", "parts", "changes"),
+    ("layers", "tower", "decoder", "checkpointing", "rows", "parts", "changes"),
     [
-        pytest.param("CLIP ViT-L/336", "Qwen2.5-1.5B", True, 4, 1, {}, marks=pytest.mark.soak),
-        ("AIMv2-L/336", "Qwen2.5-0.5B", False, 2, 1, {}),
-        ("CLIP ViT-L/336", "Qwen2.5-0.5B", True, 4, 1, {"frozen": ("encoder",), "image_size": 896}),
-        ("CLIP ViT-L/336", "Qwen2.5-0.5B", True, 4, 2, {"frozen": ("encoder",)}),
-        ("CLIP ViT-L/336", "Qwen2.5-0.5B", True, 8, 1, {"frozen": ("decoder", "encoder")}),
-        pytest.param("CLIP ViT-L/336", "Qwen2.5-0.5B", True, 4, 2, {}, marks=pytest.mark.soak),
-        pytest.param("SigLIP so400m/384", "Qwen2.5-0.5B", True, 2, 1, {}, marks=pytest.mark.soak),
+        (12, "AIMv2-L/336", QWEN, False, 2, 1, {}),
+        (2, CLIP, QWEN, True, 4, 1, LARGER),
+        (2, CLIP, QWEN, True, 4, 2, WITHOUT_ENCODER),
+        (2, CLIP, QWEN, True, 8, 1, CONNECTOR_ALONE),
+        soaked(None, "AIMv2-L/336", QWEN, False, 2, 1, {}),
+        soaked(None, CLIP, QWEN, True, 4, 1, LARGER),
+        soaked(None, CLIP, QWEN, True, 4, 2, WITHOUT_ENCODER),
+        soaked(None, CLIP, QWEN, True, 8, 1, CONNECTOR_ALONE),
+        soaked(None, CLIP, QWEN, True, 4, 2, {}),
+        soaked(None, "SigLIP so400m/384", QWEN, True, 2, 1, {}),
+        soaked(None, CLIP, "Qwen2.5-1.5B", True, 4, 1, {}),
     ],
 )
 def test_the_plan_s_memory_is_the_peak_of_what_lives(
-    tower: str, decoder: str, checkpointing: bool, rows: int, parts: int, changes: dict[str, Any], tmp_path: Path
+    layers: int | None,
+    tower: str,
+    decoder: str,
+    checkpointing: bool,
+    rows: int,
+    parts: int,
+    changes: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of a step, also in two micro-batches, the second of which finds the first one's gradients."""
+    if layers:
+        with_layers(monkeypatch, layers, tower, decoder)
     case = counts.real_case(tower, decoder, checkpointing, rows, tmp_path, **changes)
     peak, planned = counts.peak_beside_plan(case, parts)
     assert planned == pytest.approx(peak, rel=0.1)
@@ -56,12 +85,8 @@ def test_an_evaluation_s_memory_has_room_for_the_logits_of_a_held_out_row() -> N
 
 
 def test_no_step_waits_for_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Layers are alike: two of encoder and decoder wait as often as all of them."""
-    for known, name in ((counts.TOWERS, "CLIP ViT-L/336"), (counts.DECODERS, "Qwen2.5-0.5B")):
-        values = known[name].to_dict() | {"num_hidden_layers": 2}
-        values.pop("layer_types", None)
-        monkeypatch.setitem(known, name, type(known[name]).from_dict(values))
-    assert counts.waits_of_a_step(counts.real_case("CLIP ViT-L/336", "Qwen2.5-0.5B", True, 2, tmp_path)) == []
+    with_layers(monkeypatch, 2, CLIP, QWEN)
+    assert counts.waits_of_a_step(counts.real_case(CLIP, QWEN, True, 2, tmp_path)) == []
     with FakeTensorMode(), counts.Waits() as waits:
         values = torch.ones(8)
         values[values > 0].sum().item()
@@ -114,18 +139,20 @@ def test_what_is_compiled_is_one_graph() -> None:
         read_by_document(model.decoder)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_layers_with_experts_are_compiled_as_one_graph_each(checkpointing: bool) -> None:
+@pytest.mark.parametrize(
+    ("backend", "checkpointing"), [("eager", True), soaked("aot_eager", False), soaked("aot_eager", True)]
+)
+def test_layers_with_experts_are_compiled_as_one_graph_each(backend: str, checkpointing: bool) -> None:
     """And give the same losses and gradients as those that are not compiled."""
     batch = rows_of(torch.tensor([[1] * 20 + [2] * 12 + [0] * 8, [1] * 40]))
     found = []
     for compiled in (False, True):
         torch.manual_seed(0)
-        decoder = build_decoder(Size(layers=4, width=16, heads=2, experts=4, experts_every=2), 50, 40).train()
+        decoder = build_decoder(Size(layers=2, width=16, heads=2, experts=4, experts_every=2), 50, 40).train()
         if checkpointing:
             decoder.activation_checkpointing_enable({"use_reentrant": False})
         if compiled:
-            with patch.object(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True)):
+            with patch.object(torch, "compile", partial(torch.compile, backend=backend, fullgraph=True)):
                 compile_parts(decoder.model)
         states = read_rows(decoder, torch.ones(2, 40, 16).cumsum(1).cos(), batch)
         (states.hidden[batch.documents > 0].square().mean() + sum(states.auxiliary.values())).backward()

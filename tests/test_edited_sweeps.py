@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import Place, Refused, Told, change
+from tests.conftest import Place, Refused, Told, ask_without_demonstrations, change
 
 CLAIM = {"claim": "fewer tokens are better", "first": "few", "second": "base", "measure": "0-shot", "expect": "greater"}
 
@@ -80,6 +80,7 @@ def test_arms_that_do_not_differ_at_the_scale_are_named(again: Place, told: Told
 
 def test_a_claim_that_was_changed_after_its_scores_is_marked(again: Place, told: Told) -> None:
     """And another name of an arm is no change."""
+    ask_without_demonstrations(again.folder)
     path = again.folder / "q.yaml"
     sweep = {"title": "Q", "recipe": "base", "arms": {"base": {}, "few": {"image_tokens": 64}}, "contrasts": [CLAIM]}
     write(path, sweep)

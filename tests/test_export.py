@@ -366,6 +366,7 @@ arms:
 """
 
 
+@pytest.mark.usefixtures("few_documents")
 def test_an_exported_model_is_evaluated_as_it_is(
     place: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
@@ -374,22 +375,24 @@ def test_an_exported_model_is_evaluated_as_it_is(
     once = TUNED.replace("exported: {sft: {start: mm1}}", "single: {steps: 0}")
     for name, text in (("once", once), ("as_is", AS_IS)):
         (place / "sweeps" / f"{name}.yaml").write_text(text, encoding="utf-8")
-    single = ("once", "--scale", "smoke", "--only", "single")
+    fewer = ("evaluate.shots=[0]",)  # questions than the base was asked before
+    single = ("once", "--scale", "smoke", "--only", "single", "--set", *fewer)
     assert main(["run", *single, "--inline"]) == 0 and main(["export", *single, "single"]) == 0
-    assert main(["run", "as_is", "--scale", "smoke", "--inline"]) == 0
+    assert main(["run", *SWEEP, "--inline", "--set", *fewer]) == 0
+    assert main(["run", "as_is", "--scale", "smoke", "--inline", "--set", *fewer]) == 0
     card = (place / "single" / "README.md").read_text(encoding="utf-8")
     for hint, text in (("{sft: {start: FOLDER}}", TUNED), ("{sft: {start: FOLDER, steps: 0}}", AS_IS)):
         assert hint in card and hint.replace("FOLDER", "mm1") in text, "what is pasted runs"
 
-    (trial,) = load_request("once", "smoke", only=("single",)).trials
-    request = load_request("as_is", "smoke")
+    (trial,) = load_request("once", "smoke", only=("single",), settings=fewer).trials
+    request = load_request("as_is", "smoke", settings=fewer)
     joined = trial.evaluation.model.model
     whole = load_file(request.ledger.weights(joined.fingerprint) / "model.safetensors")
     for part, stage in joined.inputs.items():
         for name, values in load_file(request.ledger.weights(stage.fingerprint) / "model.safetensors").items():
             assert torch.equal(values, whole[f"{part}.{name}"]), "no step is taken"
 
-    exported = (load_request("data_mix", "smoke", only=("base",)).trials[0], trial)
+    exported = (load_request("data_mix", "smoke", only=("base",), settings=fewer).trials[0], trial)
     for own, as_is in zip(exported, request.trials, strict=True):
         folders = [request.ledger.trial_folder(one.fingerprint) for one in (own, as_is)]
         scores, same = (pd.read_parquet(folder / "scores.parquet") for folder in folders)
@@ -464,6 +467,7 @@ def test_what_cannot_be_exported(place: Path, monkeypatch: pytest.MonkeyPatch, r
     assert ".: already exists" in refused(*export, "--results", str(results), "--store", str(results / "store"), ".")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_documents")
 def test_the_whole_way_of_a_user(
     tmp_path: Path, finished: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -579,5 +583,5 @@ def test_the_whole_way_of_a_user(
     files.yaml(benchmarks={"own": own})
     as_is = AS_IS.replace("start: mm1", "start: model").replace("start: single", "start: tuned")
     Path("sweeps/as_is.yaml").write_text(as_is, encoding="utf-8")
-    asked = [word for word in (*tuned, *small) if word not in ("sweeps/tuned.yaml", "--only", "exported")]
+    asked = ["tuned" if word == "exported" else word for word in (*tuned[1:], *small)]
     assert main(["run", "sweeps/as_is.yaml", *asked, "--inline"]) == 0, "without training data"

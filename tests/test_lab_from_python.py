@@ -7,14 +7,14 @@ import pytest
 
 from mm1_lab import lab, results
 from mm1_lab.config import RequestError
-from tests.conftest import Place, run_python
+from tests.conftest import Place, ask_without_demonstrations, run_python
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("few_documents", "unrendered")
 def test_the_examples_run_and_scores_are_of_all_finished_trials(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of an arm that was not asked for."""
     monkeypatch.chdir(place.folder)
+    ask_without_demonstrations(place.folder)
     found = doctest.testmod(lab, verbose=False)
     assert found.attempted >= 7 and found.failed == 0
     assert set(lab.plan(lab.load_sweep("data_mix", scale="smoke", only=["base"]))["state"]) == {"done"}

@@ -2,12 +2,13 @@
 
 import ast
 import re
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
 
-from mm1_lab.config import ModelStage, RequestError
+from mm1_lab.config import ALLOWED, ModelStage, RequestError
 from mm1_lab.config.own_connectors import read_connectors
 from mm1_lab.data.world import World
 from mm1_lab.model import (
@@ -17,9 +18,12 @@ from mm1_lab.model import (
     connector_flops,
     write_code,
 )
+from mm1_lab.orchestrate.execution.executor import Inline
+from mm1_lab.orchestrate.execution.worker import Worker
+from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.train.stages import check_connector
-from tests.conftest import REPOSITORY, Place, Refused
+from tests.conftest import REPOSITORY, Place, Refused, Told
 
 CODE = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8"), re.S)[0]
 SWEEP = """\
@@ -38,24 +42,45 @@ def write(folder: Path, code: str = CODE, sweep: str = SWEEP) -> None:
     (folder / "sweeps" / "own.yaml").write_text(sweep, encoding="utf-8")
 
 
-@pytest.mark.slow
-def test_trained_evaluated_exported_and_trained_anew_only_after_an_edit(tmp_path: Path, again: Place) -> None:
-    """By Ray's processes; the base was trained before. The file reads another, relative to the working folder."""
-    code = f'{CODE}\nopen("profile.py").close()\n'
-    write(tmp_path, code)
-    options = ("own", "--scale", "smoke")
-    told = "own at smoke: 1 task, 1 of 2 trials done before, 2 stages reused from "
-    (again.folder / "profile.py").write_text("raise SystemExit('taken for the module of Python that torch imports')")
-    assert f"{told}{again.results / 'store'}\n" in again.run("run", *options)
-    again.run("export", *options, "--only", "mine", "exported")
-    with pytest.raises(ValueError, match="connector 'max-pooling' is from a file of its author's own"):
-        MM1ForConditionalGeneration.from_pretrained(tmp_path / "exported")
-    assert "class MaxPooling" in (tmp_path / "exported" / "own_connectors.py").read_text(encoding="utf-8")
+def ship(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks in this process are done by what a process of Ray's gets."""
+    work = Inline.work
 
-    write(tmp_path, code.replace("AdaptiveMaxPool2d", "AdaptiveAvgPool2d"))
-    assert "2 trials, 2 stages to run" in again.run("plan", *options), "its training and its scores"
-    write(tmp_path, code)
-    assert "2 trials, 0 stages to run" in again.run("plan", *options)
+    def as_shipped(self: Inline, work_list: WorkList, worker: Worker) -> None:
+        ALLOWED.clear()
+        work(self, work_list, deepcopy(worker))
+
+    monkeypatch.setattr(Inline, "work", as_shipped)
+
+
+@pytest.mark.parametrize("inline", [True, pytest.param(False, marks=pytest.mark.soak)])
+@pytest.mark.usefixtures("few_documents", "forgotten", "unrendered")
+def test_trained_evaluated_exported_and_trained_anew_only_after_an_edit(
+    inline: bool, again: Place, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base was trained before. The file reads another, relative to the working folder."""
+    monkeypatch.chdir(again.folder)
+    code = f'{CODE}\nopen("profile.py").close()\n'
+    write(again.folder, code)
+    options = ("own", "--scale", "smoke")
+    (again.folder / "profile.py").write_text("raise SystemExit('taken for the module of Python that torch imports')")
+    if inline:
+        ship(monkeypatch)
+        output = told("run", *options, "--inline")
+    else:
+        output = again.run("run", *options)
+    reused = "own at smoke: 1 task, 1 of 2 trials done before, 2 stages reused from "
+    assert f"{reused}{again.results / 'store'}\n" in output
+    told("export", *options, "--only", "mine", "exported")
+    ALLOWED.clear()
+    with pytest.raises(ValueError, match="connector 'max-pooling' is from a file of its author's own"):
+        MM1ForConditionalGeneration.from_pretrained("exported")
+    assert "class MaxPooling" in Path("exported/own_connectors.py").read_text(encoding="utf-8")
+
+    write(again.folder, code.replace("AdaptiveMaxPool2d", "AdaptiveAvgPool2d"))
+    assert "2 trials, 2 stages to run" in told("plan", *options), "its training and its scores"
+    write(again.folder, code)
+    assert "2 trials, 0 stages to run" in told("plan", *options)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "latin-1"])

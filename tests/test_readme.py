@@ -19,7 +19,7 @@ from analysis.study import read_study
 from analysis.table import as_text
 from mm1_lab.cli import command_parsers, main, make_parser
 from mm1_lab.config import Measure
-from tests.conftest import REPOSITORY, Place, Told
+from tests.conftest import REPOSITORY, Place, Told, ask_without_demonstrations
 from tests.data.conftest import Files
 from tests.evaluate.published import draw, write_pope
 
@@ -208,7 +208,6 @@ def test_the_verdicts_are_recomputed_from_the_p_of_their_parts_as_shown(monkeypa
     assert page["corrected"].clip(upper=1).to_dict() == pytest.approx(lessons["p_holm"].to_dict(), abs=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("few_documents", "unrendered")
 def test_a_benchmark_of_one_s_own_beside_a_published_one(
     tmp_path: Path, place: Place, told: Told, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -219,6 +218,7 @@ def test_a_benchmark_of_one_s_own_beside_a_published_one(
     page = yaml.safe_load(shown("yaml", "Your own benchmark", "your-own-data.md"))
     assert page["benchmarks"]["signs"] == entry["benchmarks"]["signs"]
     monkeypatch.chdir(tmp_path)
+    ask_without_demonstrations(tmp_path)
     files = Files(tmp_path)
     files.captions("captions.tar", range(80))
     files.jsonl("text.jsonl", [f"Line {n} says: {files.prose(30, n)}" for n in range(40)])

@@ -163,6 +163,7 @@ def test_a_claim_of_a_lesson_stands_beside_the_lessons_verdict() -> None:
     assert "captions" in set(unlike["of_lesson"])
 
 
+@pytest.mark.soak
 def test_readme_says_which_verdicts_hold_by_the_arms_own_variance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(difference, "moderated", lambda values, *_: one_sample(values))
     lessons, evidence = load_lessons(), []

@@ -129,6 +129,7 @@ def test_a_run_ends_with_scores_and_verdicts(three_seeds: Path, one_seed: Path) 
     assert verdicts.str.startswith("**not judged**: for").sum() == 1
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_claim_of_a_lesson_has_its_verdict_beside_it(three_seeds: Path, tmp_path: Path) -> None:
     """As `figures` judged it, also after one sweep is drawn alone and from Python; of another claim or scores it tells
     nothing."""
@@ -411,10 +412,11 @@ def test_machines_are_mixed_only_within_a_seed(data_mix: Sweep) -> None:
         for records in (whole, parts, models):
             told = replace(study, records=records)
             assert mixes_machines(told, ["base", "captions"]) is mixed
-            for table in (means_table(told), short_table(told), compare_table(told, "base", "captions")):
-                assert (MIXED in table.notes) is mixed
+        for table in (means_table(told), short_table(told), compare_table(told, "base", "captions")):
+            assert (MIXED in table.notes) is mixed
 
 
+@pytest.mark.soak
 def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path) -> None:
     paths = [path for path in one_seed.rglob("*") if path.name in NAMES + OVERALL]
     first = {path: path.read_bytes() for path in paths}
@@ -467,7 +469,7 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
     local, study = tmp_path / "local", tmp_path / "study"
     monkeypatch.setattr("mm1_lab.commands.showing.RESULTS", local)
     monkeypatch.setattr("mm1_lab.commands.showing.PUBLISHED", study)
-    write_results(study, own, ("base", "captions"), (0, 1), scale="smoke", questions=16)
+    write_results(study, own, ("base", "captions"), (0, 1), scale="smoke", questions=8)
     write_text(local / "trials" / "one" / "DONE", "")
     assert main(["report"]) == 2 and "has finished trials, but no sweep.json; run" in capsys.readouterr().err
     shutil.rmtree(local / "trials")
@@ -482,7 +484,7 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
         assert "essons" not in text.partition("Glossary")[0] and "not run" not in text
     assert report.index("<h1>My question") < report.index("<h2") < report.index("Scores of the arms")
 
-    write_results(local, own, arms, (0, 1), scale="smoke", questions=16)
+    write_results(local, own, arms, (0, 1), scale="smoke", questions=8)
     misspelt = "{name: mine, claim: c, paper: p, section: s, sweep: zeta, margin: m, parts: [{axis: data_mix}]}"
     write_text(local / "lessons.yaml", f"- {misspelt}\n")
     assert main(["figures"]) == 0
@@ -491,7 +493,7 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
     (local / "lessons.yaml").unlink()
     write_text(local / "smoke" / "decision_accuracy.md", "of sweeps that were there")
     assert main(["figures"]) == 0 and not list(local.glob("smoke/[ld]e*")), "nothing is left of it"
-    write_results(local, of_paper, arms, (0, 1), scale="smoke", questions=16)
+    write_results(local, of_paper, arms, (0, 1), scale="smoke", questions=8)
     assert main(["figures"]) == 0
     summary = (local / "summary.md").read_text(encoding="utf-8")
     assert re.search("### My question.*### Across sweeps.*captions lift zero-shot.*### Pre-training", summary, re.S)

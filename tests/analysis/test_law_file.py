@@ -90,7 +90,7 @@ def test_losses_are_turned_round(undrawn: None, capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize("options", [(), ("--lower-is-better",)], ids=("as a score", "as a loss"))
 def test_scores_that_are_noise_are_neither_losses_nor_predict_a_rate(
-    options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    options: tuple[str, ...], undrawn: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """There is no law as a score; as a loss there is one, by which 30B's rate may be any."""
     generator = np.random.default_rng(0)

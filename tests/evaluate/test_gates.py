@@ -79,7 +79,7 @@ def test_questions_told_are_of_the_test_split_and_fit_after_demonstrations_of_th
 def test_a_reader_of_pixels_learns_names_and_reads_more_at_a_higher_resolution(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pixel_reader, "TRAINING_PICTURES", 400)
     monkeypatch.setattr(pixel_reader, "TEST_PICTURES", 100)
-    coarse, fine, gain = gates.read_from_pixels({224: 12, 336: 36})
+    coarse, fine, gain = gates.read_from_pixels({224: 12, 336: 24})
     assert fine.value > 30 and fine.low < fine.value < fine.high
     assert gain.value == pytest.approx(fine.value - coarse.value) and gain.value > 8 and gain.verdict == "pass"
     monkeypatch.setattr(pixel_reader, "TRAINING_PICTURES", 20)
@@ -126,7 +126,7 @@ def test_what_the_features_hold_is_found_and_what_they_hide_is_not(
     things = [thing for scene in attributes._scenes("test", 100) for thing in scene.things]
     assert cases["colour"] == cases["size"] == cases["letter"] + cases["shape"] == len(things)
     assert cases["place"] == 400 and cases["letter"] == sum(thing.is_letter for thing in things)
-    monkeypatch.setattr(attributes, "TRAINING_SCENES", 3000)
+    monkeypatch.setattr(attributes, "TRAINING_SCENES", 800)
     monkeypatch.setattr(attributes, "_scene_features", lambda encoder, scenes, *_: features_of(scenes))
     assert all(right == count for right, count in attributes.attribute_probe(stage, tmp_path).values())
     monkeypatch.setattr(attributes, "_scene_features", lambda encoder, scenes, *_: features_of(scenes, hide="colour"))
