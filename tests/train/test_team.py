@@ -122,6 +122,7 @@ def test_two_processes_train_as_one_does(
     only_the_first_makes_weights(monkeypatch)
     most_rows = {"encoder": 0, "reconstructive": 0, "aligned": 0, "decoder": 1}
     stages = {kind: shortened(request.getfixturevalue(f"{kind}_stage"), 3) for kind in most_rows}
+    stages["aligned"] = pooled(stages["aligned"])
     alone = {kind: finished(stage) for kind, stage in stages.items()}
 
     def work() -> None:
