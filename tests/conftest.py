@@ -325,7 +325,7 @@ def within_a_gigabyte() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def finished(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Place:
     """Where two arms of the data-mix sweep were run at smoke scale, inline and in a plain locale; not to be changed."""
 
     def make(folder: Path) -> None:
@@ -333,7 +333,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
         with pytest.MonkeyPatch.context() as patch:  # whose files other tests compare with those in other locales
             for name, value in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
                 patch.setenv(name, value)
-            make_place(folder).run("run", "data_mix", "--scale", "smoke", *arms, "--inline", fresh=True)
+            place = make_place(folder)
+            place.results.mkdir(parents=True)
+            shutil.copy(database, place.results)
+            place.run("run", "data_mix", "--scale", "smoke", *arms, "--inline", fresh=True)
 
     return Place(made_once(tmp_path_factory, "finished", make))
 
@@ -352,6 +355,8 @@ def pytest_configure(config: pytest.Config) -> None:
     anew = config.option.markexpr == "soak"  # the usual run repeats its cases, so that only a change can break it
     seed = random.randrange(1_000_000) if anew else 0
     os.environ.setdefault("FUZZ_SEED", str(seed))  # which the processes of xdist inherit
+    if sys.platform == "linux" and config.getoption("numprocesses", None):
+        STARTER.open()
 
 
 def pytest_report_header() -> str:

@@ -80,6 +80,7 @@ def optuna_log(request: Request) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=request.sweep.name, storage=journal).trials
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_stopped_after_any_round_it_ends_as_if_undisturbed(laboratory: Laboratory, tmp_path: Path) -> None:
     write(tmp_path, trials=4)
     assert search(ask(tmp_path / "whole", tmp_path)) == 0
@@ -97,6 +98,7 @@ def test_stopped_after_any_round_it_ends_as_if_undisturbed(laboratory: Laborator
         assert cut.read_bytes() == undisturbed.read_bytes()
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.soak)])
 def test_the_best_is_found_and_the_luck_of_its_score_is_told(
     sampler: str, laboratory: Laboratory, tmp_path: Path
@@ -116,6 +118,7 @@ def test_the_best_is_found_and_the_luck_of_its_score_is_told(
     assert len(rounds_of(again, to_the_end=True)[0].trials) == len(rounds_of(again)[0].trials), "all are known"
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_values_that_make_no_model_are_pruned_before_any_training(laboratory: Laboratory, tmp_path: Path) -> None:
     """`mlp` makes a token of each patch, which `resolve` does not know."""
     write(tmp_path, over={"image_tokens": [64, "patches"], "connector": ["c-abstractor", "mlp"]})
@@ -152,6 +155,7 @@ def test_a_value_that_runs_beside_others_of_the_search_alone_is_no_mistake(tmp_p
         arms({"sft.after_steps": [100_000, 900_000], "steps": steps})
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(("sampler", "trials"), [("tpe", 16), ("gp", 8)])  # with 8, tpe proposes the same if pruned
 @pytest.mark.parametrize("limit", [1.5, pytest.param(4, marks=pytest.mark.soak)])
 def test_arms_are_what_optuna_proposes_if_divergence_is_worse_than_the_worst(

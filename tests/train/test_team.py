@@ -144,7 +144,8 @@ def test_three_processes_train_as_one_does_at_once_and_in_parts(
     only_the_first_makes_weights(monkeypatch)
     stage = shortened(sparse_stage, 3)
     varlen = stage.model_copy(update={"attention": "varlen"})
-    alone = {"at once": finished(stage)}
+    no_step = shortened(stage, 0).model_copy(update={"shares": {}})
+    alone, untrained = {"at once": finished(stage)}, finished(no_step)
 
     def in_parts(then: Callable[[Stage, str], None]) -> None:
         monkeypatch.setattr("mm1_lab.model.packed.BALANCE_WEIGHT", 0.0)
@@ -179,6 +180,7 @@ def test_three_processes_train_as_one_does_at_once_and_in_parts(
 
     def work() -> None:
         train(stage, tmp_path / "at once", finished)
+        train(no_step, tmp_path / "no step", finished)
         monkeypatch.setattr(Training, "forward", counted)
         monkeypatch.setattr(distributed, "all_reduce", told)
         monkeypatch.setattr(Training, "training_step", noted)
@@ -189,13 +191,7 @@ def test_three_processes_train_as_one_does_at_once_and_in_parts(
     in_parts(lambda stage, name: alone.update({name: train(stage, tmp_path / f"{name} alone", finished)}))
     for name, folder in alone.items():
         assert_alike(folder, tmp_path / name)
-
-
-def test_a_team_takes_no_step(sparse_stage: MultimodalStage, finished: Finished, tmp_path: Path) -> None:
-    stage = shortened(sparse_stage, 0).model_copy(update={"shares": {}})
-    in_team(2, tmp_path, lambda: train(stage, tmp_path / "team", finished))
-    one, other = (load_file(folder / "model.safetensors") for folder in (finished(stage), tmp_path / "team"))
-    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert_same(untrained, tmp_path / "no step")
 
 
 def test_what_a_team_began_it_or_one_alone_ends_and_the_other_way_round(
@@ -392,10 +388,12 @@ def test_each_node_holds_the_model(
 
     Of the three experts each process has half of the rows. A process alone takes the last step."""
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    stage = shortened(sft_stage.model_copy(update={"model": pooled(sparse_stage)}), 2)
+    stage = shortened(sft_stage.model_copy(update={"model": pooled(sparse_stage), "frozen": ("encoder",)}), 2)
     with torch.device("meta"):
-        parameters = sum(one.numel() for one in build_mm1(stage, Squares.tokenizer).parameters())
-    monkeypatch.setattr(sharding, "_memory", lambda: 12.0 * parameters)  # a node holds Adafactor's state, not AdamW's
+        model = build_mm1(stage, Squares.tokenizer)
+    frozen, parameters = (sum(one.numel() for one in part.parameters()) for part in (model.encoder, model))
+    # a node holds Adafactor's state, not AdamW's
+    monkeypatch.setattr(sharding, "_memory", lambda: 12.0 * (parameters - frozen) + 4.0 * frozen)
     alone, shard = finished(stage), sharding._shard
 
     def check(module: nn.Module, *rest: object) -> None:
