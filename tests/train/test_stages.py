@@ -58,11 +58,11 @@ def kill_at(step: int) -> Callable[[Progress], None]:
         ("sft", 0),
     ],
 )
-@pytest.mark.usefixtures("each_step")
 def test_a_twice_killed_stage_ends_as_if_undisturbed(
-    stage: Stage, workers: int, finished: Finished, tmp_path: Path
+    stage: Stage, workers: int, finished: Finished, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     straight, killed, resources = finished(stage), tmp_path / "killed", Resources(workers=workers)
+    request.getfixturevalue("each_step")
     for step in (2, 5):
         with pytest.raises(Killed):
             train(stage, killed, finished, resources, kill_at(step))

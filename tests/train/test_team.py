@@ -122,7 +122,8 @@ def test_two_processes_train_as_one_does(
     only_the_first_makes_weights(monkeypatch)
     most_rows = {"encoder": 0, "reconstructive": 0, "aligned": 0, "decoder": 1}
     stages = {kind: shortened(request.getfixturevalue(f"{kind}_stage"), 3) for kind in most_rows}
-    stages["aligned"] = pooled(stages["aligned"])
+    aligned = stages["aligned"]
+    stages["aligned"] = pooled(aligned).model_copy(update={"start": pooled(aligned.start)})
     alone = {kind: finished(stage) for kind, stage in stages.items()}
 
     def work() -> None:
