@@ -367,6 +367,8 @@ def pytest_configure(config: pytest.Config) -> None:
     anew = config.option.markexpr == "soak"  # the usual run repeats its cases, so that only a change can break it
     seed = random.randrange(1_000_000) if anew else 0
     os.environ.setdefault("FUZZ_SEED", str(seed))  # which the processes of xdist inherit
+    if sys.platform == "linux" and config.getoption("numprocesses", None):
+        STARTER.open()
 
 
 def pytest_report_header() -> str:

@@ -15,6 +15,7 @@ import select
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,47 +72,70 @@ class Command:
 
 
 class Starter:
-    """The process that forks, made when a command is first asked for."""
+    """The process that forks, which makes its imports when a command is first asked for; one for all of xdist's."""
 
     def __init__(self) -> None:
-        self.channel: socket.socket | None = None
+        self.channel = os.environ.get("MM1_LAB_STARTER")
+        """Where it is asked."""
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def open(self) -> None:
+        """Starts it for this process and those that it starts from now on."""
+        self.folder = tempfile.TemporaryDirectory()
+        self.channel = os.environ["MM1_LAB_STARTER"] = os.path.join(self.folder.name, "socket")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+            listening.bind(self.channel)
+            listening.listen()
+            fixed = os.environ | {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}  # read when imported
+            ends, self.ending = os.pipe()
+            descriptors = (listening.fileno(), ends)
+            command = [sys.executable, __file__, *map(str, descriptors)]
+            self.process = subprocess.Popen(command, pass_fds=descriptors, env=fixed, stdin=subprocess.DEVNULL)
+            os.close(ends)
 
     def start(self, arguments: Sequence[str], folder: Path, environment: dict[str, str]) -> Command:
         """`python -m mm1_lab.cli` with these arguments in the folder, in a session of its own."""
         if self.channel is None:
-            self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            fixed = os.environ | {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}  # read when imported
-            command = [sys.executable, __file__, str(theirs.fileno())]
-            self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=fixed, stdin=subprocess.DEVNULL)
-            theirs.close()
+            self.open()
         (output, told), (status, reported) = os.pipe(), os.pipe()
         fcntl.fcntl(told, fcntl.F_SETPIPE_SZ, 1 << 20)  # nobody reads while `communicate` waits
         message = json.dumps({"arguments": arguments, "folder": str(folder), "environment": environment})
-        socket.send_fds(self.channel, [message.encode()], [told, reported])
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as channel:
+            channel.connect(self.channel)
+            socket.send_fds(channel, [message.encode()], [told, reported])
         os.close(told)
         os.close(reported)
         return Command(output, status)
 
     def close(self) -> None:
-        if self.channel:
-            self.channel.close()
+        """Ends it where it was opened."""
+        if self.process:
+            os.close(self.ending)
             self.process.wait()
+            self.folder.cleanup()
 
 
 STARTER = Starter()
 
 
-def serve(channel: socket.socket) -> None:
-    """Forks for every message one process that runs the command and one that reports its number and how it ended."""
+def serve(listening: socket.socket, ends: int) -> None:
+    """Forks for every message one process that runs the command and one that reports its number and how it ended;
+    until `ends` is closed."""
     while True:
+        if ends in select.select([listening, ends], [], [])[0]:
+            return
+        channel, _ = listening.accept()
+        for library in LIBRARIES:  # at first
+            __import__(library)
+        sys.modules["matplotlib.figure"].Figure.savefig = one_pixel
+        gc.freeze()  # or the children's collections would copy the pages of all of it
         message, descriptors, _, _ = socket.recv_fds(channel, 1 << 20, 2)
+        channel.close()
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 continue
-        if not message:
-            return
         if os.fork() == 0:
-            channel.close()
+            listening.close()
             report(json.loads(message), *descriptors)
             os._exit(0)
         for descriptor in descriptors:
@@ -143,8 +167,4 @@ def report(asked: dict, output: int, status: int) -> None:  # type: ignore[type-
 
 
 if __name__ == "__main__":
-    for library in LIBRARIES:
-        __import__(library)
-    sys.modules["matplotlib.figure"].Figure.savefig = one_pixel
-    gc.freeze()  # or the children's collections would copy the pages of all of it
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))

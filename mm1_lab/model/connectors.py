@@ -301,7 +301,7 @@ def _keep_variance(module: nn.Module) -> None:
     `MultiheadAttention` keeps torch's: tokens of attention pooling and of the resampler start nearly alike, as in the
     committed study. A version of them that starts otherwise needs another fingerprint.
     """
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear) and not module.weight.is_meta:
         nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -222,6 +222,8 @@ def initialise(decoder: PreTrainedModel) -> None:
     Matrices are drawn with variance 1 / fan-in; those that write to the residual stream are scaled by 1 / √(2 ·
     layers). The output head has σ = 1 / width, so that the initial loss is close to log(vocabulary).
     """
+    if decoder.lm_head.weight.is_meta:  # of a plan: torch takes half its time to draw no numbers
+        return
     width, heads = decoder.config.hidden_size, decoder.config.num_attention_heads
     branch_scale = 1 / math.sqrt(2 * decoder.config.num_hidden_layers)
     for index, layer in enumerate(decoder.model.layers):

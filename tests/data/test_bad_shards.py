@@ -257,8 +257,8 @@ def test_pictures_that_are_too_large_or_no_pictures_are_broken(files: Any, monke
 
 
 @pytest.mark.usefixtures("within_a_gigabyte")
-@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.soak)])
-def test_damaged_shards(files: Any, times: int) -> None:
+@pytest.mark.parametrize("count", [60, pytest.param(1500, marks=pytest.mark.soak)])
+def test_damaged_shards(files: Any, count: int) -> None:
     chance = random.Random(18)
     files.captions("c.tar", range(8))
     pages = [[files.png(n), None, files.png(n + 1)] for n in range(8)]
@@ -271,7 +271,7 @@ def test_damaged_shards(files: Any, times: int) -> None:
     names = list(sources)
     whole = {name: (files.folder / name).read_bytes() for name in names}
     refused = 0
-    for number in range(150 * times):
+    for number in range(count):
         name = names[number % len(names)]
         path: Path = files.folder / name
         data = bytearray(whole[name])
@@ -294,4 +294,4 @@ def test_damaged_shards(files: Any, times: int) -> None:
             raise AssertionError(f"{name}, number {number}: {error!r}") from error
         path.write_bytes(whole[name])
         shutil.rmtree(files.folder / "cache", ignore_errors=True)
-    assert 0 < refused < 150 * times
+    assert 0 < refused < count

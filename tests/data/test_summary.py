@@ -59,7 +59,7 @@ def test_show_data_tells_and_draws(everything: Callable[..., Shards], files: Any
     assert sum(shown) >= 12, "pictures of captions, of dense captions and of pages"
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("here", "unrendered")
 def test_held_out_pictures_that_another_source_trains_on_are_told(files: Any, told: Told) -> None:
     """Of files beside tables, whichever way their paths are written."""
     files.pictures(60, "photos/a")
@@ -95,7 +95,7 @@ def test_held_out_pictures_that_another_source_trains_on_are_told(files: Any, to
     assert "another source trains" not in told(*COMMAND)
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("here", "unrendered")
 def test_files_that_are_listed_twice_are_told(files: Any, told: Told) -> None:
     files.captions("good.tar", range(40))
     (files.folder / "copy.tar").write_bytes((files.folder / "good.tar").read_bytes())
@@ -132,7 +132,7 @@ def test_a_store_that_one_may_only_read_is_enough_for_data_that_are_indexed(
     assert "results/local/store/data/index: cannot be written to" in refused(*COMMAND)
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("here", "unrendered")
 def test_what_takes_long_is_told_as_it_begins(files: Any, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3):
         files.jsonl(f"t-{number}.jsonl", [files.prose(30, 100 * number + n) for n in range(40)])
@@ -164,7 +164,7 @@ def test_show_data_checks_benchmarks(files: Any, told: Told, refused: Refused) -
     assert "q.jsonl: cannot be read" in refused(*COMMAND)
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("here", "unrendered")
 def test_show_data_tells_of_prompts_that_plan_refuses(files: Any, told: Told) -> None:
     files.captions("c.tar", range(60))
     files.jsonl("t.jsonl", [files.prose(30, number) for number in range(99)])
@@ -178,7 +178,7 @@ def test_show_data_tells_of_prompts_that_plan_refuses(files: Any, told: Told) ->
     assert "  note: " not in told(*COMMAND, "--set", "sequence_length=2048")
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("here", "unrendered")
 def test_show_data_tells_of_a_benchmark_s_pictures_that_are_trained_on(files: Any, told: Told) -> None:
     """In a tar and in files of their own, wherever; not of held-out samples, nor of another picture of the name."""
     files.captions("c.tar", range(40))

@@ -3,14 +3,15 @@
 import io
 import os
 import platform
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -60,17 +61,62 @@ def _environment() -> Iterator[None]:
     before = dict(os.environ)
     if "ray" in sys.modules:
         os.environ["RAY_AUTH_MODE"] = "token"
+    sigterm = signal.getsignal(signal.SIGTERM)
     yield
+    signal.signal(signal.SIGTERM, sigterm)
     token = {name: value for name, value in os.environ.items() if name == "RAY_AUTH_TOKEN"}
     os.environ.clear()
     os.environ.update(before | token)
 
 
+JOINS = """
+import sys, ray
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False, logging_level="CRITICAL")
+except Exception as error:
+    sys.exit(f"refused: {type(error).__name__}: {error}")
+print("connected")
+"""
+
+
+def assert_nobody_else_is_let_in() -> None:
+    """Ray listens to this machine alone, and refuses whoever has no token or another."""
+    import ray
+
+    address, token = ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"]
+    if Path("/proc/net/tcp").exists():
+        listening = listening_addresses(os.getpid())
+        assert len(listening) > 3 and all(one.is_loopback for one in listening), listening
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    settings = {
+        "RAY_gcs_rpc_server_connect_timeout_s": "1",
+        "RAY_gcs_server_request_timeout_seconds": "2",
+        "RAY_NUM_REDIS_GET_RETRIES": "1",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or Ray replaces 127.0.0.1 by the network's address
+    }
+    for mode in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}):
+        command = [sys.executable, "-c", JOINS, address]
+        result = subprocess.run(command, env=clean | settings | mode, capture_output=True, text=True)
+        assert result.returncode == 1 and "connected" not in result.stdout, result.stdout
+        assert "token" in result.stderr.lower(), result.stderr
+        assert token not in result.stderr
+
+
+def assert_sigterm_is_asked(asked: list[int]) -> None:
+    """Ray's own handler would print a stack, and end the process."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    while not asked:
+        time.sleep(0.01)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("inline", [True, False], ids=["inline", "ray"])
 def test_failures_are_typed_and_the_others_go_on(
-    inline: bool, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inline: bool, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The Ray that is started for it is this user's alone, and leaves the command's signals as they were."""
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # where Ray's processes find `Marker`
     (tmp_path / "of_caller.py").write_text(
         "from tests.orchestrate.test_executor import Marker\nclass Own(Marker): pass"
@@ -87,6 +133,10 @@ def test_failures_are_typed_and_the_others_go_on(
     result.observers.append(Display(result, told))
     with make_executor(inline, None) as executor:
         executor.open(request.scale)
+        if not inline:
+            assert capsys.readouterr().out.startswith("Starting Ray …\n")
+            assert_nobody_else_is_let_in()
+        assert_sigterm_is_asked(asked)
         executor.work(result, worker)
 
     label = {task.key: task.label for task in plan.tasks.values()}
@@ -116,58 +166,6 @@ def test_failures_are_typed_and_the_others_go_on(
     # a later command plans again what failed, and what waited for it, but not what diverged
     later = make_plan(request.trials, ledger)
     assert {task.label for task in later.tasks.values()} == {decoder, *(f"{arm} / seed 1" for arm in only)}
-
-
-STARTS = """
-import os, sys
-from pathlib import Path
-from mm1_lab.config import load_scale
-from mm1_lab.orchestrate.execution.executor import make_executor
-with make_executor(False, None) as executor:
-    executor.open(load_scale("smoke", Path(sys.argv[1]), settings=("reuse_processes=false",)))
-    import ray
-    print(ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], flush=True)
-    input()
-"""
-JOINS = """
-import sys, ray
-try:
-    ray.init(address=sys.argv[1], log_to_driver=False, logging_level="CRITICAL")
-except Exception as error:
-    sys.exit(f"refused: {type(error).__name__}: {error}")
-print("connected")
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads from Linux' /proc who listens")
-def test_ray_listens_to_this_machine_alone_and_refuses_who_has_no_token() -> None:
-    """From another process, with authentication off and with another token."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    command = [sys.executable, "-c", STARTS, str(SCALES)]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=REPOSITORY, env=clean, **pipes) as process:
-        assert process.stdout is not None and process.stdout.readline() == "Starting Ray …\n"
-        address, token = process.stdout.readline().split()
-        listening = listening_addresses(process.pid)
-        assert len(listening) > 3 and all(one.is_loopback for one in listening), listening
-        settings = {
-            "RAY_gcs_rpc_server_connect_timeout_s": "1",
-            "RAY_gcs_server_request_timeout_seconds": "2",
-            "RAY_NUM_REDIS_GET_RETRIES": "1",
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or Ray replaces 127.0.0.1 by the network's address
-        }
-        for mode in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}):
-            result = subprocess.run(
-                [sys.executable, "-c", JOINS, address],
-                env=clean | settings | mode,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert result.returncode == 1 and "connected" not in result.stdout, result.stdout
-            assert "token" in result.stderr.lower(), result.stderr
-            assert token not in result.stderr
 
 
 @pytest.mark.parametrize(("gpus", "kinds"), [(0, ["diverged"]), (1, ["failed", "diverged"])])

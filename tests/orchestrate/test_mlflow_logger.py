@@ -320,7 +320,6 @@ def test_a_database_that_may_only_be_read_is_told_with_the_way_out(
     )
 
 
-@pytest.mark.slow
 def test_several_commands_make_one_database(request_: Request) -> None:
     """Although a killed one left half of one. It is the group's if the folder is."""
     DATABASE.unlink()

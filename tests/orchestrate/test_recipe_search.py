@@ -1,9 +1,7 @@
 """A search over recipes: its rounds on scores that come from a formula, and once whole, by the real command."""
 
 import math
-import os
 import re
-import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,6 +16,8 @@ from optuna.trial import TrialState
 from mm1_lab.config import Measure, Recipe, RequestError, Trial
 from mm1_lab.orchestrate import lr_search, recipe_search
 from mm1_lab.orchestrate.execution.executor import Inline
+from mm1_lab.orchestrate.execution.worker import StageReport, Worker
+from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.plan_text import plan_values
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.recipe_search import rounds_of, run_recipe_search
@@ -80,6 +80,7 @@ def optuna_log(request: Request) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=request.sweep.name, storage=journal).trials
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_stopped_after_any_round_it_ends_as_if_undisturbed(laboratory: Laboratory, tmp_path: Path) -> None:
     write(tmp_path, trials=4)
     assert search(ask(tmp_path / "whole", tmp_path)) == 0
@@ -97,7 +98,8 @@ def test_stopped_after_any_round_it_ends_as_if_undisturbed(laboratory: Laborator
         assert cut.read_bytes() == undisturbed.read_bytes()
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+@pytest.mark.usefixtures("unrendered")
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.soak)])
 def test_the_best_is_found_and_the_luck_of_its_score_is_told(
     sampler: str, laboratory: Laboratory, tmp_path: Path
 ) -> None:
@@ -116,6 +118,7 @@ def test_the_best_is_found_and_the_luck_of_its_score_is_told(
     assert len(rounds_of(again, to_the_end=True)[0].trials) == len(rounds_of(again)[0].trials), "all are known"
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_values_that_make_no_model_are_pruned_before_any_training(laboratory: Laboratory, tmp_path: Path) -> None:
     """`mlp` makes a token of each patch, which `resolve` does not know."""
     write(tmp_path, over={"image_tokens": [64, "patches"], "connector": ["c-abstractor", "mlp"]})
@@ -152,8 +155,9 @@ def test_a_value_that_runs_beside_others_of_the_search_alone_is_no_mistake(tmp_p
         arms({"sft.after_steps": [100_000, 900_000], "steps": steps})
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(("sampler", "trials"), [("tpe", 16), ("gp", 8)])  # with 8, tpe proposes the same if pruned
-@pytest.mark.parametrize("limit", [1.5, 4])
+@pytest.mark.parametrize("limit", [1.5, pytest.param(4, marks=pytest.mark.soak)])
 def test_arms_are_what_optuna_proposes_if_divergence_is_worse_than_the_worst(
     limit: float, sampler: str, trials: int, laboratory: Laboratory, tmp_path: Path
 ) -> None:
@@ -254,7 +258,9 @@ def test_a_sweep_of_the_confirmation_s_name_is_not_overwritten(here: Path, refus
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_documents", "unrendered")
-def test_killed_and_run_again_it_ends_with_a_verdict(place: Place, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_and_run_again_it_ends_with_a_verdict(
+    place: Place, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(place.folder)
     scale = place.folder / "sweeps" / "scales" / "smoke.yaml"
     change(scale, "shots: [0, 4, 8]", "shots: [4]")
@@ -263,12 +269,16 @@ def test_killed_and_run_again_it_ends_with_a_verdict(place: Place, told: Told, m
     command = ("mix", "--scale", "smoke")
     plan = told("plan", *command)
     assert "mix, mix_confirmed at smoke: 5 trials" in plan and "A search proposes arms by the scores" in plan
-    process = place.start("run", *command, "--inline")
-    assert process.stdout
-    for line in process.stdout:
-        if "(2 of 3 trials" in line:
-            os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    run = Worker.run
+
+    def interrupted(self: Worker, task: Task, report: StageReport) -> None:
+        if len(list(place.results.glob("trials/*/DONE"))) == 2:
+            raise KeyboardInterrupt
+        run(self, task, report)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Worker, "run", interrupted)
+        told("run", *command, "--inline", code=130)
     before = place.done()
     asked = told("status", *command)
     output = told("run", *command, "--inline")

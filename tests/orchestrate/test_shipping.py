@@ -19,7 +19,6 @@ def ship(store: Path, folder: Path) -> set[str]:
     return {part.name for part in parts}
 
 
-@pytest.mark.slow
 def test_parts_give_the_weights_and_scores_that_computing_them_gives(finished: Any, place: Any) -> None:
     store = finished.results / "store"
     parts = ship(store, place.folder)

@@ -1,6 +1,7 @@
 """What a command does about results that are there."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -86,9 +87,10 @@ class Finished(Executor):
 
 
 def test_workers_are_ignored_and_told_where_a_stage_is_one_process(
-    request_: Request, capsys: pytest.CaptureFixture[str]
+    request_: Request, capsys: pytest.CaptureFixture[str], database: Path
 ) -> None:
     """Even more than the batch has rows."""
+    shutil.copy(database, request_.ledger.results)
     told = "`workers` are ignored: without Ray (--inline, --share) a stage is one process"
     for workers, lines in (({"85M": 99}, 1), ({"302M": 99}, 0)):
         request = load_request("data_mix", "smoke", only=("captions",), settings=(f"workers={workers}",))

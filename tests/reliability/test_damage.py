@@ -48,30 +48,6 @@ def halve(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.slow
-def test_weights_that_changed_are_made_anew_and_give_the_scores_that_they_gave(
-    copy: Path, finished: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The trial of the arm `captions` is removed, so that the damaged encoder and decoder are to be loaded again."""
-    fingerprint = _fingerprint(copy, "captions")
-    record = json.loads((copy / "trials" / fingerprint / "record.json").read_text())
-    for folder in (copy / "trials" / fingerprint, copy / "store" / record["fingerprints"]["multimodal"]):
-        shutil.rmtree(folder)
-    damaged = {stage_of(copy, "decoder"): flip, stage_of(copy, "encoder"): halve}
-    for stage, damage in damaged.items():
-        damage(stage / "model.safetensors")
-    assert main(["run", "data_mix", *ARMS, "--inline"]) == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
-    assert len(told) == 2 and all(".damaged" in line for line in told)
-    for stage in damaged:
-        assert sum(str(stage) in line for line in told) == 1
-        assert stage.with_name(f"{stage.name}.damaged").is_dir()
-    names = ("scores.parquet", "held_out.csv", "training.csv")
-    for name in names:
-        original = finished.results / "trials" / fingerprint / name
-        assert (copy / "trials" / fingerprint / name).read_bytes() == original.read_bytes()
-
-
 def _fingerprint(results: Path, arm: str) -> str:
     rows = (results / "smoke" / "data_mix" / "trials.csv").read_text().splitlines()
     return next(row.split(",")[2] for row in rows if row.startswith(f"{arm},"))
@@ -116,23 +92,37 @@ def test_a_damaged_score_enters_no_table_and_what_is_copied_back_does(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "damage"), [("scores.parquet", halve), ("record.json", Path.unlink), ("DONE", halve)])
-def test_a_run_makes_a_damaged_score_anew(
-    copy: Path, finished: Any, name: str, damage: Any, capsys: pytest.CaptureFixture[str]
+def test_a_run_makes_what_is_damaged_anew_and_as_it_was(
+    copy: Path, finished: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Scores, which are told once; and weights, which are to be loaded again, as the model of `captions` is removed."""
     folder = copy / "trials" / _fingerprint(copy, "captions")
-    damage(folder / name)
-    if name != "DONE":
+    for name, damage in (("record.json", Path.unlink), ("scores.parquet", halve)):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(finished.results / "trials" / folder.name, folder)
+        damage(folder / name)
         for _ in range(2):
             assert main(["status"]) == 0
             told = capsys.readouterr().out
             assert "1 done, 1 missing" in told and f"damaged ({folder}.damaged); `run` makes it anew" in told
+    record = json.loads((finished.results / "trials" / folder.name / "record.json").read_text())
+    shutil.rmtree(copy / "store" / record["fingerprints"]["multimodal"])
+    damaged = [copy / "trials" / _fingerprint(copy, "base"), stage_of(copy, "decoder"), stage_of(copy, "encoder")]
+    halve(damaged[0] / "DONE")
+    flip(damaged[1] / "model.safetensors")
+    halve(damaged[2] / "model.safetensors")
     assert main(["run", "data_mix", *ARMS, "--inline"]) == 0
     printed = capsys.readouterr()
-    assert "done      captions / seed 0" in printed.out and "nothing ran" not in printed.out
-    assert ("damaged" in printed.err) == (name == "DONE"), "told once"
-    for own in (f"trials/{folder.name}/scores.parquet", "smoke/data_mix/table.md"):
-        assert (copy / own).read_bytes() == (finished.results / own).read_bytes()
+    assert all(f"done      {arm} / seed 0" in printed.out for arm in ("base", "captions"))
+    lines = [line for line in printed.err.splitlines() if "damaged" in line]
+    assert len(lines) == len(damaged), "and not again of the scores"
+    for one in damaged:
+        assert sum(str(one) in line and ".damaged" in line for line in lines) == 1, lines
+        assert one.with_name(f"{one.name}.damaged").is_dir()
+    names = ("scores.parquet", "held_out.csv", "training.csv")
+    own = [f"trials/{trial.name}/{name}" for trial in (folder, damaged[0]) for name in names]
+    for path in (*own, "smoke/data_mix/table.md"):
+        assert (copy / path).read_bytes() == (finished.results / path).read_bytes()
 
 
 @pytest.mark.parametrize(

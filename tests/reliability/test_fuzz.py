@@ -18,11 +18,11 @@ from mm1_lab.config import RequestError, load_scale, load_sweep
 ROOT = Path(__file__).parents[2]
 SEED = int(os.environ["FUZZ_SEED"])
 """Drawn anew for each `make soak`, unless it is set, and printed; see conftest."""
-SHORT, LONG = 1, int(os.environ.get("FUZZ_TIMES", "10"))
-"""`make test` takes the numbers below, `make soak` FUZZ_TIMES as many."""
+LONG = int(os.environ.get("FUZZ_TIMES", "10"))
+"""`make soak` takes this times the numbers below."""
 PIECES = ("-1", "0", "1e999", ".nan", "[]", "{}", "null", "''", "true", "9" * 400, "&a", "*a", "!!int x", "2001-13-45")
 PIECES += ("\t", "\x00", "\ufeff", "\U0001f642", "- ", ": ", "[" * 60, "#", '"', "<<: ", "é" * 3000, "1_0", "0x_", "? ")
-parametrize = pytest.mark.parametrize("times", [SHORT, pytest.param(LONG, marks=pytest.mark.soak)])
+parametrize = pytest.mark.parametrize("count", [16, pytest.param(40 * LONG, marks=pytest.mark.soak)])
 pytestmark = pytest.mark.usefixtures("within_a_gigabyte")
 
 
@@ -61,7 +61,7 @@ def refused_or_read(read: Callable[[], object], content: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("count", [150, pytest.param(300 * LONG, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("count", [60, pytest.param(300 * LONG, marks=pytest.mark.soak)])
 def test_mutated_yaml(tmp_path: Path, count: int) -> None:
     chance = random.Random(f"{SEED} 15")
     shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
@@ -96,7 +96,7 @@ def read_all(results: Path) -> list[str]:
 
 
 @parametrize
-def test_damaged_results(finished: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+def test_damaged_results(finished: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Any bytes of any file of a results folder: what is read is what was written, or a line says why not.
 
     The list of trials has a digest a row: rows that are lost whole are not noticed.
@@ -105,7 +105,7 @@ def test_damaged_results(finished: object, tmp_path: Path, monkeypatch: pytest.M
     source = finished.results  # type: ignore[attr-defined]
     monkeypatch.chdir(tmp_path)
     results, whole = tmp_path / "results" / "local", read_all(source)
-    for _ in range(40 * times):
+    for _ in range(count):
         shutil.rmtree(results, ignore_errors=True)
         shutil.copytree(source, results, ignore=shutil.ignore_patterns("mlflow*", "*.safetensors", "*.png.*"))
         path = chance.choice(sorted(results.glob(chance.choice(READ))))
@@ -223,7 +223,7 @@ def told(words: list[str]) -> tuple[int, str, str]:
 
 @parametrize
 @pytest.mark.skipif(sys.platform != "linux", reason="makes devices' links and FIFOs")
-def test_wrong_command_lines(finished: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+def test_wrong_command_lines(finished: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Each ends soon with an exit code that means something, says in a few lines what was wrong, and leaves nothing
     outside of its folder. What would train, draw, serve or connect refuses to begin."""
 
@@ -242,7 +242,7 @@ def test_wrong_command_lines(finished: object, tmp_path: Path, monkeypatch: pyte
     chance = random.Random(f"{SEED} 18")
     settings = [*fields(load_scale("smoke", ROOT / "sweeps" / "scales").model_dump(mode="json")), *WORDS]
     codes = set()
-    lines = [["status"], *(command_line(chance, settings) for _ in range(40 * times))]
+    lines = [["status"], *(command_line(chance, settings) for _ in range(count))]
     for number, words in enumerate(lines):
         folder = tmp_path / str(number) / "here"
         shutil.copytree(ROOT / "sweeps", folder / "sweeps")

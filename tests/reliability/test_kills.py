@@ -109,7 +109,7 @@ def test_a_machine_that_sleeps_for_a_minute_goes_on(place: Any, finished: Any) -
     assert place.tables() == finished.tables()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_asked_to_end_it_ends_in_one_line(place: Any) -> None:
     process = place.start(*COMMAND)
     assert process.stdout is not None

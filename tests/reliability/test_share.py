@@ -94,17 +94,19 @@ def test_in_time_it_leaves_a_checkpoint_from_which_the_next_resumes(
         told(work_list, task, kind, progress)
 
     monkeypatch.setattr(WorkList, "progress", progress)
+    alone = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--share")
     left, checkpoints = 0, set()
     for _ in range(100):
-        assert main([*SHARE, "--minutes", "4"]) == 0
+        assert main([*alone, "--minutes", "4"]) == 0
         output = capsys.readouterr().out
         if "Time is up, with " not in output:
             break
         left += 1
         checkpoints |= {path.parent.name for path in place.results.glob(f"store/*.partial/{CHECKPOINT}")}
         assert not list(place.results.glob("failures/*"))
-    assert left > 3 and len(checkpoints) == 4, "each training was left in the middle"
-    assert place.tables() == finished.tables()
+    assert left > 3 and len(checkpoints) == 3, "each training was left in the middle"
+    scores = {path: data for path, data in place.tables().items() if path.startswith("trials/")}
+    assert len(scores) == 3 and scores.items() <= finished.tables().items()
 
 
 def test_at_sigterm_it_leaves_a_checkpoint(

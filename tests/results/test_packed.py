@@ -339,9 +339,9 @@ def test_two_processes_and_a_kill_leave_whole_trials(results: Path) -> None:
         assert killed.stdout is not None and killed.stdout.readline() == b"one\n"
         killed.send_signal(signal.SIGKILL)
     assert len(list(results.glob("trials/*/DONE"))) == 1 and not (results / "trials" / ".unpacked").exists()
-    both = [subprocess.Popen([*command[:2], f"import sys; {read}", str(results)], cwd=REPOSITORY) for _ in range(2)]
-    assert [process.wait() for process in both] == [0, 0]
-    assert _read(results) == before and len(list(results.glob("trials/*/DONE"))) == 3
+    with subprocess.Popen([*command[:2], f"import sys; {read}", str(results)], cwd=REPOSITORY) as other:
+        assert _read(results) == before
+    assert other.returncode == 0 and _read(results) == before and len(list(results.glob("trials/*/DONE"))) == 3
 
 
 def test_results_that_cannot_be_written_say_so(results: Path) -> None:

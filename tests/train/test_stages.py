@@ -49,13 +49,20 @@ def kill_at(step: int) -> Callable[[Progress], None]:
 
 @pytest.mark.parametrize(
     ("kind", "workers"),
-    [("encoder", 2), ("reconstructive", 0), ("experts", 0), ("tied", 0), ("aligned", 0), ("sft", 0)],
+    [
+        ("encoder", 2),
+        ("reconstructive", 0),
+        ("experts", 0),
+        ("tied", 0),
+        pytest.param("aligned", 0, marks=pytest.mark.soak),
+        ("sft", 0),
+    ],
 )
-@pytest.mark.usefixtures("each_step")
 def test_a_twice_killed_stage_ends_as_if_undisturbed(
-    stage: Stage, workers: int, finished: Finished, tmp_path: Path
+    stage: Stage, workers: int, finished: Finished, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     straight, killed, resources = finished(stage), tmp_path / "killed", Resources(workers=workers)
+    request.getfixturevalue("each_step")
     for step in (2, 5):
         with pytest.raises(Killed):
             train(stage, killed, finished, resources, kill_at(step))
@@ -124,7 +131,8 @@ def test_files_of_a_multimodal_stage(multimodal_stage: MultimodalStage, finished
 def test_the_curve_has_the_gradient_s_norm_before_clipping(
     decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    training = decoder_stage.training.model_copy(update={"max_grad_norm": 0.01, "steps": 200})
+    monkeypatch.setattr(recorder, "POINTS", 10)
+    training = decoder_stage.training.model_copy(update={"max_grad_norm": 0.01, "steps": 20})
     stage = decoder_stage.model_copy(update={"training": training})
     norms: list[float] = []
     clip = Training.configure_gradient_clipping
@@ -137,7 +145,7 @@ def test_the_curve_has_the_gradient_s_norm_before_clipping(
     monkeypatch.setattr(Training, "configure_gradient_clipping", noted)
     folder = train(stage, tmp_path, finished)
     found = {step: value for step, name, value in points(folder) if name == "gradient_norm"}
-    means = {step: fmean(norms[step - 2 : step]) for step in range(2, 201, 2)}
+    means = {step: fmean(norms[step - 2 : step]) for step in range(2, 21, 2)}
     assert min(norms) > 0.01 and found == pytest.approx(means, rel=1e-5)
 
 

@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Callable
 from concurrent.futures import wait
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -111,84 +110,89 @@ def sparse_stage(multimodal_stage: MultimodalStage, experts_stage: DecoderStage)
     return multimodal_stage.model_copy(update={"decoder": experts_stage})
 
 
-@pytest.mark.parametrize(
-    ("kind", "size", "most"),
-    [("encoder", 2, 0), ("reconstructive", 2, 0), ("sparse", 3, 0), ("aligned", 2, 0), ("decoder", 2, 1)],
-)
-def test_a_team_trains_as_one_process_does(
-    size: int, most: int, stage: Stage, finished: Finished, tmp_path: Path, monkeypatch: Patch
+def pooled(stage: MultimodalStage) -> MultimodalStage:
+    """With the connector of the fewest weights: what a process first does with each weight is most of these tests."""
+    return stage.model_copy(update={"connector": stage.connector.model_copy(update={"kind": "average-pooling"})})
+
+
+def test_two_processes_train_as_one_does(
+    request: pytest.FixtureRequest, finished: Finished, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    """Three of four rows: shares differ in size, and in some there is no image. Each has one of the experts. The
-    decoder's rows come one at a time."""
+    """Each kind of stage; the decoder's rows come one at a time."""
     only_the_first_makes_weights(monkeypatch)
-    stage = shortened(stage, 3)
-    alone = finished(stage)
-    in_team(size, tmp_path, lambda: train(stage, tmp_path / "team", finished, Resources(micro_batch=most)))
-    assert_alike(alone, tmp_path / "team")
+    most_rows = {"encoder": 0, "reconstructive": 0, "aligned": 0, "decoder": 1}
+    stages = {kind: shortened(request.getfixturevalue(f"{kind}_stage"), 3) for kind in most_rows}
+    aligned = stages["aligned"]
+    stages["aligned"] = pooled(aligned).model_copy(update={"start": pooled(aligned.start)})
+    alone = {kind: finished(stage) for kind, stage in stages.items()}
+
+    def work() -> None:
+        for kind, stage in stages.items():
+            train(stage, tmp_path / kind, finished, Resources(micro_batch=most_rows[kind]))
+
+    in_team(2, tmp_path, work)
+    for kind, folder in alone.items():
+        assert_alike(folder, tmp_path / kind)
 
 
-@pytest.mark.parametrize("changes", [{}, {"attention": "varlen"}])
-def test_no_process_computes_more_rows_at_a_time_than_asked(
-    changes: Any, sparse_stage: MultimodalStage, finished: Finished, tmp_path: Path, monkeypatch: Patch
+def test_three_processes_train_as_one_does_at_once_and_in_parts(
+    sparse_stage: MultimodalStage, finished: Finished, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    """Two of three have one of the four rows, and beside it one of padding. (A balance loss is that of each part.)"""
-    stage = shortened(sparse_stage.model_copy(update=changes), 3)
-    for needed in stage.inputs.values():
-        finished(needed)
-    monkeypatch.setattr("mm1_lab.model.packed.BALANCE_WEIGHT", 0.0)
-    alone = train(stage, tmp_path / "alone", finished)
+    """Of four rows: shares differ in size, and in some there is no image. Each has one of the experts.
+
+    In parts of a row, two of three have one of the rows, and beside it one of padding. (A balance loss is that of each
+    part.) What they tell each other in a step are their counts, once, and in each part its experts' loads."""
+    only_the_first_makes_weights(monkeypatch)
+    stage = shortened(sparse_stage, 3)
+    varlen = stage.model_copy(update={"attention": "varlen"})
+    no_step = shortened(stage, 0).model_copy(update={"shares": {}})
+    alone, untrained = {"at once": finished(stage)}, finished(no_step)
+
+    def in_parts(then: Callable[[Stage, str], None]) -> None:
+        monkeypatch.setattr("mm1_lab.model.packed.BALANCE_WEIGHT", 0.0)
+        then(stage, "in parts")
+        monkeypatch.setattr(recorder, "STEPS_BETWEEN_READS", {"cpu": 20})
+        monkeypatch.setattr(recorder, "READ_SECONDS", 1e9)
+        monkeypatch.setattr(recorder, "POINTS", 1)
+        then(varlen, "seldom read")
+
     rows: list[int] = []
-    forward = Training.forward
+    exchanges: list[int] = []
+    before_step: list[int] = []
+    forward, all_reduce, training_step = Training.forward, distributed.all_reduce, Training.training_step
 
     def counted(self: Training, batch: Any, share: float) -> torch.Tensor:
         rows.append(len(batch.tokens))
         return forward(self, batch, share)
 
-    def work() -> None:
-        monkeypatch.setattr(Training, "forward", counted)
-        train(stage, tmp_path / "team", finished, Resources(micro_batch=1))
-        assert rows == [1, 1] * 3
-
-    in_team(3, tmp_path, work)
-    assert_alike(alone, tmp_path / "team")
-
-
-@pytest.mark.parametrize(("kind", "in_parts"), [("multimodal", 0), ("sparse", 2)])
-def test_processes_tell_each_other_their_counts_once_a_step(
-    in_parts: int, stage: Stage, finished: Finished, tmp_path: Path, monkeypatch: Patch
-) -> None:
-    """In two parts of a row each. What each part exchanges besides are its experts' loads."""
-    finished(stage)
-    monkeypatch.setattr(recorder, "STEPS_BETWEEN_READS", {"cpu": 20})
-    monkeypatch.setattr(recorder, "POINTS", 1)
-    exchanges: list[int] = []
-    before_step: list[int] = []
-    all_reduce, training_step = distributed.all_reduce, Training.training_step
-
-    def counted(values: torch.Tensor, **settings: Any) -> None:
+    def told(values: torch.Tensor, **settings: Any) -> None:
         exchanges.append(values.numel())
         all_reduce(values, **settings)
 
     def noted(self: Training, parts: list[Any], index: int) -> torch.Tensor:
-        assert len(parts) == 2
         before_step.append(len(exchanges))
         return training_step(self, parts, index)
 
+    def train_in_parts(stage: Stage, name: str) -> None:
+        rows.clear()
+        before_step.clear()
+        train(stage, tmp_path / name, finished, Resources(micro_batch=1))
+        assert rows == [1, 1] * 3
+
     def work() -> None:
-        monkeypatch.setattr(distributed, "all_reduce", counted)
+        train(stage, tmp_path / "at once", finished)
+        train(no_step, tmp_path / "no step", finished)
+        monkeypatch.setattr(Training, "forward", counted)
+        monkeypatch.setattr(distributed, "all_reduce", told)
         monkeypatch.setattr(Training, "training_step", noted)
-        train(stage, tmp_path / "team", finished, Resources(micro_batch=1))
-        steps = [after - before for before, after in pairwise(before_step)]
-        assert min(steps) == 1 + in_parts, "between steps with readings, which the clock brings, too"
+        in_parts(train_in_parts)
+        assert before_step[2] - before_step[1] == 1 + 2, "after the first step there is a reading"
 
-    in_team(2, tmp_path, work)
-
-
-def test_a_team_takes_no_step(sparse_stage: MultimodalStage, finished: Finished, tmp_path: Path) -> None:
-    stage = shortened(sparse_stage, 0).model_copy(update={"shares": {}})
-    in_team(2, tmp_path, lambda: train(stage, tmp_path / "team", finished))
-    one, other = (load_file(folder / "model.safetensors") for folder in (finished(stage), tmp_path / "team"))
-    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    in_team(3, tmp_path, work)
+    in_parts(lambda stage, name: alone.update({name: train(stage, tmp_path / f"{name} alone", finished)}))
+    for name, folder in alone.items():
+        assert_alike(folder, tmp_path / name)
+    assert_same(untrained, tmp_path / "no step")
 
 
 def test_what_a_team_began_it_or_one_alone_ends_and_the_other_way_round(
@@ -284,7 +288,7 @@ def test_a_team_s_checkpoints_are_written_beside_training(
 ) -> None:
     """As on GPUs: of copies of the shards, and of what is tied once."""
     monkeypatch.setattr(checkpoints, "WRITTEN_BESIDE_TRAINING", ("cpu",))
-    stage, folder = shortened(tied_stage, 2), tmp_path / "team"
+    stage, folder = shortened(pooled(tied_stage), 2), tmp_path / "team"
     alone = finished(stage)
 
     def work() -> None:
@@ -385,10 +389,12 @@ def test_each_node_holds_the_model(
 
     Of the three experts each process has half of the rows. A process alone takes the last step."""
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    stage = shortened(sft_stage.model_copy(update={"model": sparse_stage}), 2)
+    stage = shortened(sft_stage.model_copy(update={"model": pooled(sparse_stage), "frozen": ("encoder",)}), 2)
     with torch.device("meta"):
-        parameters = sum(one.numel() for one in build_mm1(stage, Squares.tokenizer).parameters())
-    monkeypatch.setattr(sharding, "_memory", lambda: 12.0 * parameters)  # a node holds Adafactor's state, not AdamW's
+        model = build_mm1(stage, Squares.tokenizer)
+    frozen, parameters = (sum(one.numel() for one in part.parameters()) for part in (model.encoder, model))
+    # a node holds Adafactor's state, not AdamW's
+    monkeypatch.setattr(sharding, "_memory", lambda: 12.0 * (parameters - frozen) + 4.0 * frozen)
     alone, shard = finished(stage), sharding._shard
 
     def check(module: nn.Module, *rest: object) -> None:
@@ -404,14 +410,16 @@ def test_each_node_holds_the_model(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shares", [{"captions": 1.0}, {"captions": 0.5, "text": 0.5}])
+@pytest.mark.parametrize(
+    "shares", [pytest.param({"captions": 1.0}, marks=pytest.mark.soak), {"captions": 0.5, "text": 0.5}]
+)
 def test_nodes_add_up_what_a_node_has_added_up(
     shares: Any, multimodal_stage: MultimodalStage, finished: Finished, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """Shards of a step's two micro-batches. Where one has no pictures, it has no gradients of encoder and connector."""
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    training = multimodal_stage.training.model_copy(update={"batch_size": 8, "steps": 3})
-    stage = multimodal_stage.model_copy(update={"training": training, "shares": shares})
+    training = multimodal_stage.training.model_copy(update={"batch_size": 8, "steps": 2})
+    stage = pooled(multimodal_stage).model_copy(update={"training": training, "shares": shares})
     alone = finished(stage)
     monkeypatch.setattr(sharding, "shard_group", lambda *_: 2)
     monkeypatch.setattr(sharding, "keeps_whole_gradients", lambda *_: False)

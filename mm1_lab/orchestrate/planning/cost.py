@@ -96,6 +96,10 @@ class Estimate:
     """Why `run` refuses the stage."""
 
 
+NETWORKS: dict[tuple[str, int, bool], Network] = {}
+"""What this process has built, by `same_network`, vocabulary and whether it was asked what connectors save."""
+
+
 class Networks:
     """What stages train, built on the meta device; each network once."""
 
@@ -106,7 +110,6 @@ class Networks:
             # without user data, a plan for GPUs assumes the vocabulary size that the user's tokenizer would have;
             # nothing else of a tokenizer shapes a network
             self.words = cast("Tokenizer", SimpleNamespace(size=request.scale.vocabulary, image=self.words.image))
-        self.built: dict[str, Network] = {}
 
     def of(self, stage: Stage) -> Network:
         import torch
@@ -115,13 +118,13 @@ class Networks:
         from mm1_lab.train.stages import KINDS
 
         trained = _trained(stage)
-        same = same_network(trained)
-        if same not in self.built:
+        key = same_network(trained), self.words.size, bool(self.scale.hardware)
+        if key not in NETWORKS:
             with torch.device("meta"):
                 model = KINDS[type(trained)].build(trained, self.words)
             saved = connector_activations(model, trained.precision) if self.scale.hardware else 0.0
-            self.built[same] = Network(count_parameters(model), connector_flops(model), self.words.size, saved)
-        return self.built[same]
+            NETWORKS[key] = Network(count_parameters(model), connector_flops(model), self.words.size, saved)
+        return NETWORKS[key]
 
 
 def estimate_stages(plan: Plan, request: Request, networks: Networks | None = None) -> dict[str, Estimate]:
