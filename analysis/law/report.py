@@ -58,8 +58,8 @@ def write_fits(output: Output, runs: Runs, fits: Sequence[Fit], targets: Mapping
     parts, tables = [f"# Learning-rate law: {runs.title}", *runs.cautions], []
     for fit, frame in zip(fits, frames, strict=True):
         heading = f"By {fit.objective.column}"
-        tables.append(_optima_table(frame, heading))
-        parts += [f"## {heading}", *_law_text(fit, targets), to_markdown(_optima_table(frame)).rstrip()]
+        tables.append(_optima_table(fit, frame, heading))
+        parts += [f"## {heading}", *_law_text(fit, targets), to_markdown(_optima_table(fit, frame)).rstrip()]
     if output.latex:
         output.text("table", "tex", to_latex(*tables))
     output.text("table", "md", "\n\n".join([*parts, INTERVALS]) + "\n")
@@ -121,20 +121,20 @@ def _optima(fit: Fit) -> pd.DataFrame:
                 "left_out_high": left_out[2],
                 "runs": len(cell.scores),
                 "failed": int((~np.isfinite(cell.scores)).sum()),
-                "needs": optimum.needs,
+                "needs": " and ".join(filter(None, (optimum.needs, optimum.finer))),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _optima_table(optima: pd.DataFrame, title: str = "") -> Table:
+def _optima_table(fit: Fit, optima: pd.DataFrame, title: str = "") -> Table:
     rows = []
-    for row in optima.to_dict("records"):
+    for optimum, row in zip(fit.optima, optima.to_dict("records"), strict=True):
         left_out = _with_range(row["left_out_prediction"], row["left_out_low"], row["left_out_high"])
         rows.append(
             {
                 "size": sized(row["size"], row["params"]),
-                "best η": _with_range(row["optimum"], math.nan if row["needs"] else row["low"], row["high"]),
+                "best η": _with_range(row["optimum"], math.nan if optimum.needs else row["low"], row["high"]),
                 "predicted without it": left_out,
                 "best tried": "" if np.isnan(row["grid_best"]) else row["grid_best"],
                 "not bracketed: needs": row["needs"].replace("-", "−"),
@@ -177,6 +177,11 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
     lines = [head, says]
     if fit.through:
         lines.append(f"The law is through {fit.through}.")
+    if at_cliff := [optimum.cell.name for optimum in fit.optima if optimum.gap and not optimum.needs]:
+        lines.append(
+            f"At a cliff: {', '.join(at_cliff)}. Their best η is the last rate before it, so the law errs to lower "
+            "rates; its intervals hold the law through the cliffs, too."
+        )
     slopes = []
     for optimum in fit.optima:
         if (other := fit.without.get(optimum.cell.params)) and not optimum.needs:
