@@ -30,9 +30,9 @@ class Law:
     covariance: Floats
     scatter: float
     """Standard deviation of the optima around the line, in ln η; NaN for two optima."""
-    gap: Floats
-    """How far slope and constant change if each optimum that is the last rate before a cliff is the cliff instead. The
-    intervals are wider by it."""
+    gaps: Floats
+    """(2, optima): how far slope and constant change if an optimum that is the last rate before a cliff is the cliff
+    instead; the intervals are wider by what those of all optima can change. Zeros for the other optima."""
 
     def line(self, params: float, spread: float = 0.0) -> Interval:
         """ln η by the law; `spread` is a standard deviation added to its error."""
@@ -40,7 +40,7 @@ class Law:
         row = np.array([log_params, 1.0])
         variance = row @ self.covariance @ row + spread**2
         estimate = self.slope.estimate * log_params + self.constant.estimate
-        return _widened(Interval(estimate, math.sqrt(variance), self.slope.degrees_of_freedom), float(row @ self.gap))
+        return _widened(Interval(estimate, math.sqrt(variance), self.slope.degrees_of_freedom), row @ self.gaps)
 
     def predict(self, params: float) -> Interval:
         """ln η with the prediction interval for the optimum that a search at this size would find."""
@@ -112,8 +112,8 @@ def fit_objective(points: pd.DataFrame, objective: Objective) -> Fit:
 def fit_law(optima: Sequence[Optimum]) -> Law:
     """The line through optima of two or more sizes; of two optima, it is without intervals (NaN).
 
-    Where the optimum of a size is the last rate before a cliff, the true one lies between the two, at any place. Such
-    sizes often have the same grid around Eq. 1, so that the scatter of their optima does not show this.
+    Where the optimum of a size is the last rate before a cliff, the true one may be anywhere between the two. Scatter
+    does not show this if grids are alike.
     """
     design = np.array([[math.log(optimum.cell.params), 1.0] for optimum in optima])
     log_rates = np.array([optimum.log_rate for optimum in optima])
@@ -124,20 +124,21 @@ def fit_law(optima: Sequence[Optimum]) -> Law:
     variance = float((residuals**2).sum()) / freedom if freedom else math.nan
     covariance = variance * solve @ solve.T
     slope_error, constant_error = np.sqrt(np.diag(covariance)).tolist()
-    gap = solve @ [optimum.gap for optimum in optima]
+    gaps = solve * [optimum.gap for optimum in optima]
     return Law(
-        slope=_widened(Interval(slope, slope_error, freedom), gap[0]),
-        constant=_widened(Interval(constant, constant_error, freedom), gap[1]),
+        slope=_widened(Interval(slope, slope_error, freedom), gaps[0]),
+        constant=_widened(Interval(constant, constant_error, freedom), gaps[1]),
         covariance=covariance,
         scatter=math.sqrt(variance),
-        gap=gap,
+        gaps=gaps,
     )
 
 
-def _widened(interval: Interval, by: float) -> Interval:
-    """The interval with half its width larger by the size of `by`."""
+def _widened(interval: Interval, changes: Floats) -> Interval:
+    """The interval with half its width larger by the most that some of the changes add up to, in either direction."""
+    most = max(changes[changes > 0].sum(), -changes[changes < 0].sum())
     t = replace(interval, error=1.0).half_width
-    return replace(interval, error=interval.error + abs(by) / t)
+    return replace(interval, error=interval.error + most / t)
 
 
 def orders_of_magnitude(log_rate: Interval) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.law.figure import draw_law, sized
+from analysis.law.figure import draw_law, is_failed, sized, under_one_name
 from analysis.law.fit import VERDICT_SEEDS, Fit, fit_runs, is_vague, orders_of_magnitude, to_rates
 from analysis.law.runs import Runs, search_runs
 from analysis.output import Output
@@ -120,7 +120,7 @@ def _optima(fit: Fit) -> pd.DataFrame:
                 "left_out_low": left_out[1],
                 "left_out_high": left_out[2],
                 "runs": len(cell.scores),
-                "failed": int((~np.isfinite(cell.scores)).sum()),
+                "failed": int(is_failed(optimum).sum()),
                 "needs": " and ".join(filter(None, (optimum.needs, optimum.finer))),
             }
         )
@@ -180,7 +180,7 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
     if at_cliff := [optimum.cell.name for optimum in fit.optima if optimum.gap and not optimum.needs]:
         lines.append(
             f"At a cliff: {', '.join(at_cliff)}. Their best η is the last rate before it, so the law errs to lower "
-            "rates; its intervals hold the law through the cliffs, too."
+            "rates; its intervals hold all laws through rates up to the cliffs."
         )
     slopes = []
     for optimum in fit.optima:
@@ -192,7 +192,7 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
         interval = f" [{slope.low:.3f}, {slope.high:.3f}]" if slope else ""
         told.append(f"{slope.estimate:.3f}{interval}".replace("-", "−") + f" without {size}")
     lines.append(f"Through all sizes but one, the slope is between {' and '.join(told)}.")
-    for name, params in targets.items():
+    for name, params in under_one_name(targets).items():
         predicted = fit.law.predict(params)
         spans = f"{orders_of_magnitude(predicted):.0f} orders of magnitude"
         vague = f", which spans {spans} and **predicts nothing**" if is_vague(predicted) else ""
