@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.law.figure import draw_law, is_failed, sized, under_one_name
-from analysis.law.fit import VERDICT_SEEDS, Fit, fit_runs, is_vague, orders_of_magnitude, to_rates
+from analysis.law.fit import NARROWEST, VERDICT_SEEDS, Fit, fit_runs, is_vague, orders_of_magnitude, to_rates
 from analysis.law.runs import Runs, search_runs
 from analysis.output import Output
 from analysis.statistics import Interval
@@ -194,8 +194,12 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
     lines.append(f"Through all sizes but one, the slope is between {' and '.join(told)}.")
     for name, params in under_one_name(targets).items():
         predicted = fit.law.predict(params)
-        spans = f"{orders_of_magnitude(predicted):.0f} orders of magnitude"
-        vague = f", which spans {spans} and **predicts nothing**" if is_vague(predicted) else ""
+        vague = ""
+        if is_vague(predicted):
+            spans = f"which spans {orders_of_magnitude(predicted):.0f} orders of magnitude and"
+            if (factor := max(fit.without) / min(fit.without)) < NARROWEST:
+                spans = f"which, as the largest size has {factor:.3g} times the smallest's N,"
+            vague = f", {spans} **predicts nothing**"
         mm1 = _rate_text(PAPER_LAW.rate(params))
         lines.append(f"- {sized(name, params)}: η = {_with_range(*_rates(predicted))}{vague}; by MM1's Eq. 1 {mm1}")
     return lines

@@ -105,6 +105,14 @@ def test_scores_that_are_noise_are_neither_losses_nor_predict_a_rate(
     assert not re.search(r"\de-\d", output), "one minus sign"
 
 
+def test_sizes_that_are_nearly_alike_predict_nothing(undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = exact_rows((300e6, 301e6, 302e6))
+    write_csv(Path("results.csv"), [(n, rate * (1.1 if n == 301e6 else 1), score) for n, rate, score in rows])
+    fit()
+    told = "which, as the largest size has 1.01 times the smallest's N, **predicts nothing**; by MM1's"
+    assert told in capsys.readouterr().out
+
+
 def test_an_unbracketed_size_is_named_and_left_out(undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
     end = math.exp(true_log_rate(SIZES[0]) - 0.5)
     write_csv(Path("results.csv"), [row for row in exact_rows() if row[0] != SIZES[0] or row[1] < end])
