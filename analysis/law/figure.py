@@ -11,10 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.polynomial import Polynomial
-from numpy.typing import NDArray
 
 from analysis.law.fit import Fit, is_vague, to_rates
-from analysis.law.optimum import Optimum
 from analysis.law.runs import Runs
 from analysis.style import DARK, DASHES, GREY, MARKERS, WIDTH, annotate_head
 from mm1_lab.config import PAPER_LAW
@@ -39,7 +37,7 @@ def draw_law(runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float]) -> F
     notes = [CAPTION]
     if targets:
         notes.append(PREDICTED)
-    if any(is_failed(optimum).any() for fit in fits for optimum in fit.optima):
+    if any(optimum.cell.failed.any() for fit in fits for optimum in fit.optima):
         notes.append(FAILED)
     annotate_head(figure, f"Learning-rate law: {runs.title}", *notes, *runs.cautions)
     return figure
@@ -59,11 +57,6 @@ def under_one_name(targets: Mapping[str, float]) -> dict[str, float]:
     return {", ".join(alike): params for params, alike in names.items()}
 
 
-def is_failed(optimum: Optimum) -> NDArray[np.bool_]:
-    """Which of its runs failed."""
-    return ~np.isfinite(optimum.cell.scores)
-
-
 def _draw_scores(axis: Axes, fit: Fit, colours: Any) -> None:
     sign = -1.0 if fit.objective.lower_is_better else 1.0
     for optimum, colour, marker in zip(fit.optima, colours, cycle(MARKERS), strict=False):
@@ -78,7 +71,7 @@ def _draw_scores(axis: Axes, fit: Fit, colours: Any) -> None:
             markersize=2.4,
             linestyle="none",
         )
-        failed = np.exp(cell.log_rates[is_failed(optimum)])
+        failed = np.exp(cell.log_rates[cell.failed])
         edge = np.full(len(failed), 0.98 if fit.objective.lower_is_better else 0.02)  # that of the worst scores
         axis.plot(failed, edge, "x", color=colour, markersize=3.5, transform=axis.get_xaxis_transform())
         if optimum.coefficients is None:

@@ -34,6 +34,10 @@ class Cell:
     seeds: NDArray[np.int64]
     """(runs,); −1 if unknown."""
 
+    @property
+    def failed(self) -> NDArray[np.bool_]:
+        return ~np.isfinite(self.scores)
+
 
 @dataclass(frozen=True)
 class Optimum:
@@ -70,9 +74,6 @@ def find_optimum(cell: Cell) -> Optimum:
         return Optimum(cell, np.nan, np.nan, np.nan, np.nan, f"rates below {np.exp(failed[0]):.3g}: every run failed")
     rates = means.index.to_numpy()
     drops = np.asarray(means.max() - means, np.float64)
-    sides = f"rates below {np.exp(rates[0]):.3g}", f"rates above {np.exp(rates[-1]):.3g}"
-    if not drops.any():
-        return Optimum(cell, np.nan, np.nan, np.nan, np.nan, " and ".join(sides))
     tied = rates[drops == 0]
     peak = float(tied[(len(tied) - 1) // 2])
     cliff = _cliff(rates, drops, peak, failed)
@@ -80,9 +81,11 @@ def find_optimum(cell: Cell) -> Optimum:
     worse = rates[drops > 0]
     needs = []
     if not (worse < peak).any():
-        needs.append(sides[0])
+        needs.append(f"rates below {np.exp(rates[0]):.3g}")
     if cliff == np.inf and not (worse > peak).any():
-        needs.append(sides[1])
+        needs.append(f"rates above {np.exp(rates[-1]):.3g}")
+    if len(rates) > 1 and not drops.any():  # none of them is better than another
+        return Optimum(cell, np.nan, np.nan, np.nan, np.nan, " and ".join(needs))
 
     usable = rates[rates < cliff]
     left, right = usable[usable < peak], usable[usable > peak]

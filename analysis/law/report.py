@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.law.figure import draw_law, is_failed, sized, under_one_name
+from analysis.law.figure import draw_law, sized, under_one_name
 from analysis.law.fit import NARROWEST, VERDICT_SEEDS, Fit, fit_runs, is_vague, orders_of_magnitude, to_rates
 from analysis.law.runs import Runs, search_runs
 from analysis.output import Output
@@ -120,7 +120,7 @@ def _optima(fit: Fit) -> pd.DataFrame:
                 "left_out_low": left_out[1],
                 "left_out_high": left_out[2],
                 "runs": len(cell.scores),
-                "failed": int(is_failed(optimum).sum()),
+                "failed": int(cell.failed.sum()),
                 "needs": " and ".join(filter(None, (optimum.needs, optimum.finer))),
             }
         )

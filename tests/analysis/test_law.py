@@ -101,6 +101,9 @@ def test_ties_few_points_and_nothing_at_all() -> None:
     assert tied.grid_best == -2 and tied.log_rate == pytest.approx(-2, abs=1e-6)
     flat = find_optimum(cell(1e6, [-3, -2, -1], [0.0, 0.0, 0.0]))
     assert flat.needs == "rates below 0.0498 and rates above 0.368"
+    assert math.isnan(flat.log_rate), "no rate is the best"
+    one = find_optimum(cell(1e6, [-3, -2], [0.0, math.nan]))
+    assert one.needs == "rates below 0.0498" and one.finer.startswith("rates between 0.0498 and 0.135")
     two = find_optimum(cell(1e6, [-3, -2], [0.0, 1.0]))
     assert two.needs and two.log_rate == -2
     failed = find_optimum(cell(1e6, [-3, -2], [math.nan, math.nan]))

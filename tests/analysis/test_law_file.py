@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.law.figure import draw_law
+from analysis.law.fit import fit_runs
 from analysis.law.runs import read_runs
 from mm1_lab.cli import main
 from tests.analysis.lr_sweeps import CONSTANT, SIZES, SLOPE, exact_rows, true_log_rate, write_csv
@@ -210,6 +212,26 @@ def test_a_best_rate_at_a_cliff_is_the_last_before_it(capsys: pytest.CaptureFixt
     output = capsys.readouterr().out
     assert "At a cliff: 9.44M, 84.9M, 302M, 1.21B. Their best η is the last rate before it" in output
     assert re.search(r"\| rates between 0.0005\d+ and 0.0012\d*, as runs beyond diverge \|", output)
+
+
+def test_a_figure_shows_failed_runs_and_the_intervals_of_predictions() -> None:
+    """A loss that fails is at the upper edge, a score at the lower one; sizes of one N have one star."""
+    sizes = {"3B": 3e9, "3B-MoE": 3e9, "30B": 3e10}
+    for sign, edge in ((1, 0.02), (-1, 0.98)):
+        rows = [(n, rate, sign * score) for n, rate, score in exact_rows()]
+        runs = read_runs(write_csv(Path("results.csv"), [*rows, (SIZES[0], 0.5, "nan")]), sign < 0)
+        fits = fit_runs(runs)
+        figure = draw_law(runs, fits, sizes)
+        left, right = figure.axes
+        crosses = [line.get_xydata().tolist() for line in left.get_lines() if line.get_marker() == "x"]
+        assert [one for one in crosses if one] == [[[pytest.approx(0.5), edge]]]
+        stars = [line.get_xdata().tolist() for line in right.get_lines() if line.get_marker() == "*"]
+        assert stars == [[3e9], [3e10]] and [text.get_text() for text in right.texts] == ["3B, 3B-MoE", "30B"]
+        bars = [line.get_ydata() for line in right.get_lines() if line.get_xdata().tolist() == [3e10, 3e10]]
+        predicted = fits[0].law.predict(3e10)
+        assert np.log(bars[0]) == pytest.approx([predicted.low, predicted.high])
+        caption = " ".join(figure.get_supxlabel().split())
+        assert "Crosses at the edge: failed runs." in caption and "their bars: 95 % for what a search" in caption
 
 
 def test_columns_may_be_called_otherwise(undrawn: None, refused: Refused) -> None:
