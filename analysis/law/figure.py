@@ -22,7 +22,8 @@ CAPTION = (
     "Left: single runs; lines: the fitted cubics; diamonds: optima with 95 % intervals. Right: the same optima (open: "
     "not bracketed, left out); lines: the law with its 95 %; dashed: MM1's Eq. 1."
 )
-PREDICTED = "Stars: predictions."
+PREDICTED = "Stars: predictions; their bars: 95 % for what a search at that size would find."
+FAILED = "Crosses at the edge: failed runs."
 
 
 def draw_law(runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float]) -> Figure:
@@ -33,7 +34,12 @@ def draw_law(runs: Runs, fits: Sequence[Fit], targets: Mapping[str, float]) -> F
         colours = colormaps["viridis"](np.linspace(0.05, 0.8, len(fit.optima)))
         _draw_scores(left, fit, colours)
         _draw_law(right, fit, targets, colours)
-    annotate_head(figure, f"Learning-rate law: {runs.title}", CAPTION, PREDICTED if targets else "", *runs.cautions)
+    notes = [CAPTION]
+    if targets:
+        notes.append(PREDICTED)
+    if any(optimum.cell.failed.any() for fit in fits for optimum in fit.optima):
+        notes.append(FAILED)
+    annotate_head(figure, f"Learning-rate law: {runs.title}", *notes, *runs.cautions)
     return figure
 
 
@@ -41,6 +47,14 @@ def sized(name: str, params: float) -> str:
     """`30B (31M here)` for a size of the paper that stands for a smaller one."""
     here = short_count(float(f"{params:.2g}"))
     return name if name in (here, short_count(params)) else f"{name} ({here} here)"
+
+
+def under_one_name(targets: Mapping[str, float]) -> dict[str, float]:
+    """The sizes of equal N as one: `3B, 3B-MoE`."""
+    names: dict[float, list[str]] = {}
+    for name, params in targets.items():
+        names.setdefault(params, []).append(name)
+    return {", ".join(alike): params for params, alike in names.items()}
 
 
 def _draw_scores(axis: Axes, fit: Fit, colours: Any) -> None:
@@ -57,6 +71,9 @@ def _draw_scores(axis: Axes, fit: Fit, colours: Any) -> None:
             markersize=2.4,
             linestyle="none",
         )
+        failed = np.exp(cell.log_rates[cell.failed])
+        edge = np.full(len(failed), 0.98 if fit.objective.lower_is_better else 0.02)  # that of the worst scores
+        axis.plot(failed, edge, "x", color=colour, markersize=3.5, transform=axis.get_xaxis_transform())
         if optimum.coefficients is None:
             continue
         curve = sign * Polynomial(optimum.coefficients)
@@ -95,12 +112,14 @@ def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) 
         line = [fit.law.line(params) for params in along]
         axis.plot(along, to_rates([point.estimate for point in line]), color="black", linewidth=1)
         axis.plot(along, to_rates([[point.low, point.high] for point in line]), color=DARK, linewidth=0.8)
-        for name, params in targets.items():
-            log_rate = fit.law.line(params).estimate
-            if is_vague(fit.law.predict(params)):
+        for name, params in under_one_name(targets).items():
+            predicted = fit.law.predict(params)
+            if is_vague(predicted):
                 continue
-            shown.append(log_rate)
-            place = params, math.exp(log_rate)
+            ends = [predicted.low, predicted.high]
+            shown += ends
+            place = params, math.exp(predicted.estimate)
+            axis.plot([params, params], to_rates(ends), color="black", linewidth=0.8)
             axis.plot(*place, marker="*", color="black", markersize=7)
             axis.annotate(name, place, textcoords="offset points", xytext=(4, 4), fontsize=6)
     else:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ VERDICT_SEEDS = 3
 WIDEST = 3.0
 """Orders of magnitude over which a prediction's interval may extend. Beyond, it excludes no rate that one would try."""
 
+NARROWEST = 2.0
+"""The largest size of a law divided by its smallest. Below, a vague prediction is told to come from that alone."""
+
 
 @dataclass(frozen=True)
 class Law:
@@ -30,6 +33,9 @@ class Law:
     covariance: Floats
     scatter: float
     """Standard deviation of the optima around the line, in ln η; NaN for two optima."""
+    gaps: Floats
+    """(2, optima): how far slope and constant change if an optimum that is the last rate before a cliff is the cliff
+    instead; the intervals are wider by what those of all optima can change. Zeros for the other optima."""
 
     def line(self, params: float, spread: float = 0.0) -> Interval:
         """ln η by the law; `spread` is a standard deviation added to its error."""
@@ -37,7 +43,7 @@ class Law:
         row = np.array([log_params, 1.0])
         variance = row @ self.covariance @ row + spread**2
         estimate = self.slope.estimate * log_params + self.constant.estimate
-        return Interval(estimate, math.sqrt(variance), self.slope.degrees_of_freedom)
+        return _widened(Interval(estimate, math.sqrt(variance), self.slope.degrees_of_freedom), row @ self.gaps)
 
     def predict(self, params: float) -> Interval:
         """ln η with the prediction interval for the optimum that a search at this size would find."""
@@ -107,7 +113,11 @@ def fit_objective(points: pd.DataFrame, objective: Objective) -> Fit:
 
 
 def fit_law(optima: Sequence[Optimum]) -> Law:
-    """The line through optima of two or more sizes; of two optima, it is without intervals (NaN)."""
+    """The line through optima of two or more sizes; of two optima, it is without intervals (NaN).
+
+    Where the optimum of a size is the last rate before a cliff, the true one may be anywhere between the two. Scatter
+    does not show this if grids are alike.
+    """
     design = np.array([[math.log(optimum.cell.params), 1.0] for optimum in optima])
     log_rates = np.array([optimum.log_rate for optimum in optima])
     solve = np.linalg.pinv(design)
@@ -117,12 +127,21 @@ def fit_law(optima: Sequence[Optimum]) -> Law:
     variance = float((residuals**2).sum()) / freedom if freedom else math.nan
     covariance = variance * solve @ solve.T
     slope_error, constant_error = np.sqrt(np.diag(covariance)).tolist()
+    gaps = solve * [optimum.gap for optimum in optima]
     return Law(
-        slope=Interval(slope, slope_error, freedom),
-        constant=Interval(constant, constant_error, freedom),
+        slope=_widened(Interval(slope, slope_error, freedom), gaps[0]),
+        constant=_widened(Interval(constant, constant_error, freedom), gaps[1]),
         covariance=covariance,
         scatter=math.sqrt(variance),
+        gaps=gaps,
     )
+
+
+def _widened(interval: Interval, changes: Floats) -> Interval:
+    """The interval with half its width larger by the most that some of the changes add up to, in either direction."""
+    most = max(changes[changes > 0].sum(), -changes[changes < 0].sum())
+    t = replace(interval, error=1.0).half_width
+    return replace(interval, error=interval.error + most / t)
 
 
 def orders_of_magnitude(log_rate: Interval) -> float:

@@ -34,6 +34,10 @@ class Cell:
     seeds: NDArray[np.int64]
     """(runs,); −1 if unknown."""
 
+    @property
+    def failed(self) -> NDArray[np.bool_]:
+        return ~np.isfinite(self.scores)
+
 
 @dataclass(frozen=True)
 class Optimum:
@@ -43,11 +47,16 @@ class Optimum:
     log_rate: float
     low: float
     high: float
-    """The 95 % interval; to the neighbouring rates if the runs leave no estimate of the noise."""
+    """The 95 % interval; to the neighbouring rates if the runs leave no estimate of the noise, and to the cliff if the
+    scores may still rise at the last rate before it."""
     grid_best: float
     """The best rate that was tried."""
     needs: str
     """The rates to try so that a worse score or a cliff bounds the optimum on either side; empty if it is bracketed."""
+    finer: str = ""
+    """The rates to try between the last good one and the cliff, if the interval extends to the cliff."""
+    gap: float = 0.0
+    """How far above `log_rate` the cliff is, if `log_rate` is the last rate before it; otherwise 0."""
     window: tuple[float, float] = (np.nan, np.nan)
     """The first and last rate that the curve is fitted to."""
     coefficients: Floats | None = None
@@ -75,21 +84,26 @@ def find_optimum(cell: Cell) -> Optimum:
         needs.append(f"rates below {np.exp(rates[0]):.3g}")
     if cliff == np.inf and not (worse > peak).any():
         needs.append(f"rates above {np.exp(rates[-1]):.3g}")
+    if len(rates) > 1 and not drops.any():  # none of them is better than another
+        return Optimum(cell, np.nan, np.nan, np.nan, np.nan, " and ".join(needs))
 
     usable = rates[rates < cliff]
     left, right = usable[usable < peak], usable[usable > peak]
     low = float(max(left, default=peak))
     high = float(min(right, default=cliff if cliff < np.inf else peak))
     optimum = Optimum(cell, peak, low, high, peak, " and ".join(needs))
-    if len(usable) < 3:
+    if len(usable) >= 3:
+        near = np.abs(usable - peak) <= REACH
+        start = max(min(len(left) - FEWEST_FITTED // 2, len(usable) - FEWEST_FITTED), 0)
+        near[start : start + FEWEST_FITTED] = True
+        window = usable[near]
+        optimum = _interpolated(optimum, window, cliff if window[-1] == usable[-1] else np.inf)
+    if optimum.high < cliff or cliff == np.inf:
         return optimum
-    near = np.abs(usable - peak) <= REACH
-    start = max(min(len(left) - FEWEST_FITTED // 2, len(usable) - FEWEST_FITTED), 0)
-    near[start : start + FEWEST_FITTED] = True
-    window = usable[near]
-    # where the best rate is the last one before the cliff, the curve may have its top between the two
-    end = float(window[-1]) if len(right) else high
-    return _interpolated(optimum, window, end)
+    last = float(usable[-1])
+    why = "as runs beyond diverge" if cliff in failed else "as scores collapse beyond"
+    finer = f"rates between {np.exp(last):.3g} and {np.exp(cliff):.3g}, {why}"
+    return replace(optimum, finer=finer, gap=cliff - last if np.isclose(optimum.log_rate, last) else 0.0)
 
 
 def _without_luck(cell: Cell) -> Floats:
@@ -123,11 +137,13 @@ def _cliff(rates: Floats, drops: Floats, peak: float, failed: Floats) -> float:
     return float(min(bounds))
 
 
-def _interpolated(optimum: Optimum, window: Floats, end: float) -> Optimum:
-    """The optimum at the top of a cubic through the runs at the window's rates, at most `end`, with the interval of its
-    bootstrap."""
+def _interpolated(optimum: Optimum, window: Floats, cliff: float) -> Optimum:
+    """The optimum at the top of a cubic through the runs at the window's rates, with the interval of its bootstrap.
+
+    `cliff` is the rate after the window's last if that is a cliff, and otherwise infinite.
+    """
     cell, centre = optimum.cell, optimum.grid_best
-    start = float(window[0])
+    start, end = float(window[0]), float(window[-1])
     ends = (start - centre, end - centre)
     chosen = np.isin(cell.log_rates, window) & np.isfinite(cell.scores)
     scores = cell.scores[chosen]
@@ -150,12 +166,14 @@ def _interpolated(optimum: Optimum, window: Floats, end: float) -> Optimum:
         drawn = fitted + noise[:, None] * generator.normal(size=(DRAWS, len(scores)))
         tops = _tops(drawn @ solve[: degree + 1].T, ends)
         low, high = (centre + np.quantile(tops, (0.025, 0.975))).tolist()
+        if cliff < np.inf and np.isclose(high, end):
+            high = cliff
     return replace(
         optimum,
         log_rate=centre + float(_tops(curve[None], ends)[0]),
         low=low,
         high=high,
-        window=(start, float(window[-1])),
+        window=(start, end),
         coefficients=curve,
     )
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.law.figure import draw_law, sized
-from analysis.law.fit import VERDICT_SEEDS, Fit, fit_runs, is_vague, orders_of_magnitude, to_rates
+from analysis.law.figure import draw_law, sized, under_one_name
+from analysis.law.fit import NARROWEST, VERDICT_SEEDS, Fit, fit_runs, is_vague, orders_of_magnitude, to_rates
 from analysis.law.runs import Runs, search_runs
 from analysis.output import Output
 from analysis.statistics import Interval
@@ -58,8 +58,8 @@ def write_fits(output: Output, runs: Runs, fits: Sequence[Fit], targets: Mapping
     parts, tables = [f"# Learning-rate law: {runs.title}", *runs.cautions], []
     for fit, frame in zip(fits, frames, strict=True):
         heading = f"By {fit.objective.column}"
-        tables.append(_optima_table(frame, heading))
-        parts += [f"## {heading}", *_law_text(fit, targets), to_markdown(_optima_table(frame)).rstrip()]
+        tables.append(_optima_table(fit, frame, heading))
+        parts += [f"## {heading}", *_law_text(fit, targets), to_markdown(_optima_table(fit, frame)).rstrip()]
     if output.latex:
         output.text("table", "tex", to_latex(*tables))
     output.text("table", "md", "\n\n".join([*parts, INTERVALS]) + "\n")
@@ -120,21 +120,21 @@ def _optima(fit: Fit) -> pd.DataFrame:
                 "left_out_low": left_out[1],
                 "left_out_high": left_out[2],
                 "runs": len(cell.scores),
-                "failed": int((~np.isfinite(cell.scores)).sum()),
-                "needs": optimum.needs,
+                "failed": int(cell.failed.sum()),
+                "needs": " and ".join(filter(None, (optimum.needs, optimum.finer))),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _optima_table(optima: pd.DataFrame, title: str = "") -> Table:
+def _optima_table(fit: Fit, optima: pd.DataFrame, title: str = "") -> Table:
     rows = []
-    for row in optima.to_dict("records"):
+    for optimum, row in zip(fit.optima, optima.to_dict("records"), strict=True):
         left_out = _with_range(row["left_out_prediction"], row["left_out_low"], row["left_out_high"])
         rows.append(
             {
                 "size": sized(row["size"], row["params"]),
-                "best η": _with_range(row["optimum"], math.nan if row["needs"] else row["low"], row["high"]),
+                "best η": _with_range(row["optimum"], math.nan if optimum.needs else row["low"], row["high"]),
                 "predicted without it": left_out,
                 "best tried": "" if np.isnan(row["grid_best"]) else row["grid_best"],
                 "not bracketed: needs": row["needs"].replace("-", "−"),
@@ -177,6 +177,11 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
     lines = [head, says]
     if fit.through:
         lines.append(f"The law is through {fit.through}.")
+    if at_cliff := [optimum.cell.name for optimum in fit.optima if optimum.gap and not optimum.needs]:
+        lines.append(
+            f"At a cliff: {', '.join(at_cliff)}. Their best η is the last rate before it, so the law errs to lower "
+            "rates; its intervals hold all laws through rates up to the cliffs."
+        )
     slopes = []
     for optimum in fit.optima:
         if (other := fit.without.get(optimum.cell.params)) and not optimum.needs:
@@ -187,10 +192,14 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
         interval = f" [{slope.low:.3f}, {slope.high:.3f}]" if slope else ""
         told.append(f"{slope.estimate:.3f}{interval}".replace("-", "−") + f" without {size}")
     lines.append(f"Through all sizes but one, the slope is between {' and '.join(told)}.")
-    for name, params in targets.items():
+    for name, params in under_one_name(targets).items():
         predicted = fit.law.predict(params)
-        spans = f"{orders_of_magnitude(predicted):.0f} orders of magnitude"
-        vague = f", which spans {spans} and **predicts nothing**" if is_vague(predicted) else ""
+        vague = ""
+        if is_vague(predicted):
+            spans = f"which spans {orders_of_magnitude(predicted):.0f} orders of magnitude and"
+            if (factor := max(fit.without) / min(fit.without)) < NARROWEST:
+                spans = f"which, as the largest size has {factor:.3g} times the smallest's N,"
+            vague = f", {spans} **predicts nothing**"
         mm1 = _rate_text(PAPER_LAW.rate(params))
         lines.append(f"- {sized(name, params)}: η = {_with_range(*_rates(predicted))}{vague}; by MM1's Eq. 1 {mm1}")
     return lines

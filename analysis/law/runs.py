@@ -1,6 +1,10 @@
 """Runs over learning rates: those of a search's results folder, or of a user's CSV file."""
 
+from __future__ import annotations
+
 import math
+import shlex
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -18,6 +22,10 @@ HELD_OUT = "held-out loss"
 SLOPES_ONLY = "Compare slopes with MM1's, not levels: batch and length differ from the paper's"
 FAILED = ("", "nan", "inf", "+inf", "-inf", "infinity", "-infinity", "none", "null", "na", "n/a")
 """Spellings of a failed run's score, in lower case."""
+SAME_RATE = 1.001
+"""Rates of a size within this factor are one: they differ by how they were rounded, or kept (as 32-bit floats)."""
+OTHER_NAMES = {"params": ("n", "parameters", "model_size"), "learning_rate": ("lr", "peak_lr", "rate", "eta")}
+"""What columns are often called elsewhere, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +135,8 @@ def search_runs(variant: Variant) -> Runs:
     )
 
 
-def read_runs(path: Path, lower_is_better: bool) -> Runs:
-    """Reads the columns `params, learning_rate, score` and, if there is one, `seed`.
+def read_runs(path: Path, lower_is_better: bool, score: str = "score") -> Runs:
+    """Reads the columns `params, learning_rate`, that called `score`, and, if there is one, `seed`.
 
     Raises RequestError for what cannot be fitted; an invalid value is named with its row (the header is row 1).
     """
@@ -136,19 +144,23 @@ def read_runs(path: Path, lower_is_better: bool) -> Runs:
         table = read_csv(path)
     except (OSError, ValueError) as error:
         raise RequestError(f"--from {path}: cannot be read as CSV ({str(error).strip()})") from None
+    if score.lower() in ("params", "learning_rate", "seed", "size"):
+        raise RequestError(f"--score {score}: is no column of scores")
+    wanted = ("params", "learning_rate", score)
+    table = _with_names(table, (*wanted, "seed"))
     points = pd.DataFrame(index=table.index)
-    for column in ("params", "learning_rate", "score"):
+    for column in wanted:
         if column not in table:
-            has = ", ".join(map(repr, table.columns[:12]))
-            raise RequestError(f"{path}: there must be a column {column!r}; the file has {has}")
+            raise RequestError(f"{path}: {_lacks(column, table.columns, column == score)}")
         values = []
         for row, text in table[column].str.strip().items():
             try:
-                values.append(_score(text) if column == "score" else parse_count(text))
+                values.append(_score(text) if column == score else parse_count(text))
             except ValueError:
-                wants = "a number, or empty if the run failed" if column == "score" else "a positive number"
+                wants = "a number, or empty if the run failed" if column == score else "a positive number"
                 raise RequestError(f"{path}, row {row}, column {column!r}: {text!r} must be {wants}") from None
         points[column] = values
+    points["learning_rate"] = points.groupby("params")["learning_rate"].transform(_without_rounding)
     points["seed"] = -1
     if "seed" in table:
         points["seed"] = pd.factorize(labels(table["seed"], "seed", str(path)), sort=True)[0]
@@ -159,7 +171,47 @@ def read_runs(path: Path, lower_is_better: bool) -> Runs:
         raise RequestError(f"{path}, row {row}: has size, rate and seed of a row before; keep one row")
     if points["params"].nunique() < FEWEST_SIZES:
         raise RequestError(f"{path}: has fewer than the three sizes that fitting a law needs")
-    return Runs(path.name, points, (Objective("score", lower_is_better),))
+    copies = int((points["seed"].lt(0) & points.duplicated(["params", "learning_rate", score])).sum())
+    cautions = []
+    if copies:
+        has = "1 row has" if copies == 1 else f"{copies} rows have"
+        cautions.append(f"{has} size, rate and score of a row before, and no seed tells whether they are other runs.")
+    return Runs(path.name, points, (Objective(score, lower_is_better),), tuple(cautions))
+
+
+def _with_names(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """The table with the columns called as in `names` if they differ from them in upper and lower case alone."""
+    renamed = {}
+    for name in names:
+        spelt = [column for column in table.columns if column.lower() == name.lower()]
+        if len(spelt) == 1:
+            renamed[spelt[0]] = name
+    return table.rename(columns=renamed)
+
+
+def _lacks(column: str, has: Iterable[str], is_score: bool) -> str:
+    """What is told of a column that the file lacks, with what may be it."""
+    has = list(has)
+    if is_score:
+        hint = "give --score COLUMN"
+        loss = next((name for name in has if "loss" in name.lower()), None)
+        hint += f", as in --score {shlex.quote(loss)} --lower-is-better" if loss else ""
+    else:
+        other = next((name for name in has if name.lower() in OTHER_NAMES[column]), None)
+        hint = f"rename {other!r}" if other else ""
+    told = f"there must be a column {column!r}; the file has {', '.join(map(repr, has[:12]))}"
+    return f"{told}; {hint}" if hint else told
+
+
+def _without_rounding(rates: pd.Series[float]) -> pd.Series[float]:
+    """One size's rates, with those within `SAME_RATE` of a lower one replaced by it."""
+    alike: dict[float, float] = {}
+    lowest = 0.0
+    for rate in sorted(rates.unique()):
+        if rate > lowest * SAME_RATE:
+            lowest = rate
+        alike[rate] = lowest
+    return rates.map(alike)
 
 
 def _score(text: str) -> float:

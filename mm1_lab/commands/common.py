@@ -61,10 +61,11 @@ def repeated(flag: str, text: str, metavar: str, **settings: Any) -> Option:
 
 SWEEP = option("sweep", "a YAML file, or the name of one in sweeps/", "SWEEP")
 ONLY = repeated("--only", "only these arms (base,blind); may be repeated", "ARM")
+DEFAULT_SCALE = "mini"
 SCALE = option(
     "--scale",
     "smoke, mini or lab, paper for planning only, or one of your own: a file in sweeps/scales/ (default: mini)",
-    default="mini",
+    default=DEFAULT_SCALE,
 )
 DATA = option("--data", "your own data instead of the miniature world", "YAML", type=Path)
 ONE_SEED = "1"
@@ -186,10 +187,22 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
         print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)
     of_recipe, _ = split_settings(options.set)
     if of_recipe:
-        print(f"--set: {', '.join(of_recipe)} changes the recipe, from which the arms start", file=sys.stderr)
+        effect = "changes the recipe, from which the arms start"
+        if _changes_no_arm(request):
+            effect = "changes nothing, as every arm sets this itself"
+        print(f"--set: {', '.join(of_recipe)} {effect}", file=sys.stderr)
     if "captions" in request.data.sources and "synthetic" not in request.data.sources:
         print(f"{options.data}: no synthetic captions; other captions fill their share of rows", file=sys.stderr)
     return request
+
+
+def _changes_no_arm(request: Request) -> bool:
+    """Whether the settings of the recipe change it, but no arm."""
+    try:
+        plain = load_sweep(request.file, *SWEEPS)
+    except RequestError:  # it needs the settings
+        return False
+    return plain.base != request.sweep.base and plain.arms == request.sweep.arms
 
 
 def folder_with_results(request: Request) -> Path:

@@ -7,6 +7,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,6 +110,7 @@ def _judge(
     option(
         "--from", "fit a table instead: columns params, learning_rate, score[, seed]", "CSV", dest="file", type=Path
     ),
+    option("--score", "with --from: the column of scores; default: score", "COLUMN"),
     switch("--lower-is-better", "with --from: the score is a loss"),
     *opt.REQUEST,
     *opt.EXECUTOR,
@@ -121,8 +123,15 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.execution.executor import Leaving
     from mm1_lab.orchestrate.lr_search import check_one_law, decoder_sizes, run_search, with_sizes
 
-    if options.lower_is_better:
-        raise RequestError("--lower-is-better needs --from, as it applies to measurements from a file")
+    for given, flag in ((options.lower_is_better, "--lower-is-better"), (options.score, "--score")):
+        if given:
+            raise RequestError(f"{flag} needs --from, as it applies to measurements from a file")
+    for setting in options.set:
+        if setting.partition("=")[0].strip() in ("learning_rate", "train.learning_rate"):
+            raise RequestError(
+                f"--set {setting}: changes nothing, as each size is searched around its arm's own rate; change that in "
+                "the sweep (lr_law.yaml)"
+            )
     request = request_of(options, "lr_law")
     scale = scale_of(request.sweep.base, request.scale)  # whose sizes --set may change
     chosen = ",".join(request.sweep.arms) if options.sizes is None else options.sizes
@@ -158,12 +167,12 @@ def fit_lr_law(options: argparse.Namespace) -> int:
 def _fit_file(options: argparse.Namespace) -> int:
     if not options.file.is_file():
         raise RequestError(f"--from {options.file}: there is no such file")
-    for unused in ("sizes", "data", "set", "seeds", "inline", "address", "share", "minutes"):
-        if getattr(options, unused) not in (None, [], False, opt.ONE_SEED):
+    for unused in ("sizes", "data", "set", "seeds", "inline", "address", "share", "minutes", "scale", "store"):
+        if getattr(options, unused) not in (None, [], False, opt.ONE_SEED, opt.DEFAULT_SCALE, opt.DEFAULT_STORE):
             raise RequestError(f"--{unused} is for a search; with --from a table is fitted, and nothing is trained")
     from analysis.law.fit import fit_objective, fit_runs, is_vague
     from analysis.law.report import write_fits
-    from analysis.law.runs import Objective, read_runs
+    from analysis.law.runs import read_runs
     from analysis.output import Output
 
     targets = {}
@@ -172,13 +181,14 @@ def _fit_file(options: argparse.Namespace) -> int:
             targets[part.strip()] = parse_count(part)
         except ValueError as error:
             raise RequestError(f"--predict: {error}") from None
-    runs = read_runs(options.file, options.lower_is_better)
+    runs = read_runs(options.file, options.lower_is_better, options.score or "score")
     Ledger(options.results, options.store).check_writable()
     # the hash keeps files of the same name from different folders apart
     digest = hashlib.sha256(str(options.file.resolve()).encode()).hexdigest()[:6]
     folder = options.results / "lr_law" / f"{options.file.stem}-{digest}"
     fits = fit_runs(runs)
-    turned = fit_objective(runs.points, Objective("score", not options.lower_is_better)).law
+    (objective,) = runs.objectives
+    turned = fit_objective(runs.points, replace(objective, lower_is_better=not options.lower_is_better)).law
     # of scores that are all alike, both directions bracket some sizes, and either's law predicts nothing
     none_bracketed = all(optimum.needs for optimum in fits[0].optima)
     if not fits[0].law and turned and (none_bracketed or not is_vague(turned.predict(max(targets.values())))):

@@ -68,6 +68,18 @@ def fine_cell(generator: np.random.Generator, params: float, noise: float, seeds
     return cell(params, np.repeat(rates, seeds), scores.ravel(), np.tile(np.arange(seeds), 17))
 
 
+def cell_at_a_cliff(generator: np.random.Generator, params: float, noise: float, top: float, place: float) -> Cell:
+    """Five rates a factor of 2 apart and one at which runs diverge, as they do above the law's rate.
+
+    The scores' smooth curve has its top `top` above the law's rate. `place`, 0 to 1, is where that is between the last
+    rate that holds and the one that does not."""
+    rates = true_log_rate(params) + math.log(2) * (np.arange(-4, 2) - place)
+    scores = -0.02 * (rates - true_log_rate(params) - top)[:, None] ** 2
+    scores = scores + 0.02 * generator.normal(size=3) + noise * generator.normal(size=(6, 3))
+    scores[rates > true_log_rate(params)] = np.nan
+    return cell(params, np.repeat(rates, 3), scores.ravel(), np.tile(np.arange(3), 6))
+
+
 def write_csv(path: Path, rows: Iterable[Iterable[object]], heading: str = "params,learning_rate,score") -> Path:
     lines = [heading, *(",".join(map(str, row)) for row in rows)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,5 +1,6 @@
 """Optima and the law against known truths, against least squares, and how often their intervals hold the truth."""
 
+import itertools
 import math
 import statistics
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from scipy import stats
 from analysis.law.fit import fit_law
 from analysis.law.optimum import Cell, Optimum, find_optimum
 from mm1_lab.config import load_sweep
-from tests.analysis.lr_sweeps import SIZES, SLOPE, cell, fall, fine_cell, searched_cell, true_log_rate
+from tests.analysis.lr_sweeps import SIZES, SLOPE, cell, cell_at_a_cliff, fall, fine_cell, searched_cell, true_log_rate
 
 GRID = math.log(2) * np.arange(-2, 3) + 0.2
 
@@ -54,7 +55,8 @@ def test_a_diverged_run_bounds_the_optimum_from_above() -> None:
     edge = find_optimum(cell(1e6, rates[:3], scores[:3]))
     bounded = find_optimum(cell(1e6, rates, [*scores[:3], math.nan]))
     assert edge.needs == "rates above 0.135"
-    assert not bounded.needs and bounded.log_rate == pytest.approx(-1.9, abs=1e-6) and bounded.high <= -1.0
+    assert not bounded.needs and (bounded.log_rate, bounded.high, bounded.gap) == (-2.0, -1.0, 1.0)
+    assert bounded.finer == "rates between 0.135 and 0.368, as runs beyond diverge"
     below = find_optimum(cell(1e6, [*rates, -5.0], [*scores, math.inf]))
     assert below.log_rate == pytest.approx(-1.9, abs=1e-6), "a run that fails below the best rate bounds nothing"
 
@@ -99,6 +101,9 @@ def test_ties_few_points_and_nothing_at_all() -> None:
     assert tied.grid_best == -2 and tied.log_rate == pytest.approx(-2, abs=1e-6)
     flat = find_optimum(cell(1e6, [-3, -2, -1], [0.0, 0.0, 0.0]))
     assert flat.needs == "rates below 0.0498 and rates above 0.368"
+    assert math.isnan(flat.log_rate), "no rate is the best"
+    one = find_optimum(cell(1e6, [-3, -2], [0.0, math.nan]))
+    assert one.needs == "rates below 0.0498" and one.finer.startswith("rates between 0.0498 and 0.135")
     two = find_optimum(cell(1e6, [-3, -2], [0.0, 1.0]))
     assert two.needs and two.log_rate == -2
     failed = find_optimum(cell(1e6, [-3, -2], [math.nan, math.nan]))
@@ -112,6 +117,27 @@ Search = Callable[[np.random.Generator], list[Cell]]
 
 def searches(noise: float, seeds: int, scatter: float = 0.0, cliff: float = math.inf) -> Search:
     return lambda generator: [searched_cell(generator, params, noise, seeds, scatter, cliff) for params in SIZES]
+
+
+def kind_at_a_cliff(top: float, nested: bool = False) -> Search:
+    """Searches whose best rates are `top` above a cliff; with `nested` the cliff is at the same place of every grid."""
+
+    def search(generator: np.random.Generator) -> list[Cell]:
+        places = np.full(len(SIZES), generator.uniform()) if nested else generator.uniform(size=len(SIZES))
+        return [cell_at_a_cliff(generator, n, 0.005, top, place) for n, place in zip(SIZES, places, strict=True)]
+
+    return search
+
+
+AT_A_CLIFF: dict[str, tuple[Search, float]] = {
+    "top above a cliff": (kind_at_a_cliff(0.7), 0.0),
+    "top above a cliff, grids alike": (kind_at_a_cliff(0.7, nested=True), 0.0),
+    "top at a cliff": (kind_at_a_cliff(0.0), 0.0),
+    "top at a cliff, grids alike": (kind_at_a_cliff(0.0, nested=True), 0.0),
+    "top just below a cliff": (kind_at_a_cliff(-0.3), -0.3),
+    "top just below a cliff, grids alike": (kind_at_a_cliff(-0.3, nested=True), -0.3),
+}
+"""Kinds of search, and how far above the cliff, which is at the law's rate, the best rate is that holds."""
 
 
 KINDS: dict[str, Search] = {
@@ -129,24 +155,64 @@ KINDS: dict[str, Search] = {
 }
 
 
-def coverage(search: Search, count: int) -> dict[str, float]:
-    """The share of searches whose 95 % intervals hold the truth: of the optima, the slope, the law at 30B."""
+def coverage(search: Search, count: int, off: float = 0.0) -> dict[str, float]:
+    """The share of searches whose 95 % intervals hold the truth, `off` above Eq. 1: of the optima, the slope, the law
+    at 30B. And the share of laws by which its rate is above Eq. 1."""
     generator = np.random.default_rng(11)
-    held: dict[str, list[bool]] = {"optimum": [], "slope": [], "line": []}
+    held: dict[str, list[bool]] = {"optimum": [], "slope": [], "line": [], "above": []}
     for _ in range(count):
         optima = [found for found in map(find_optimum, search(generator)) if not found.needs]
-        held["optimum"] += [o.low <= true_log_rate(o.cell.params) <= o.high for o in optima]
+        held["optimum"] += [o.low <= true_log_rate(o.cell.params) + off <= o.high for o in optima]
         if len(optima) > 2:
             law = fit_law(optima)
             line = law.line(3e10)
             held["slope"].append(law.slope.low <= SLOPE <= law.slope.high)
-            held["line"].append(line.low <= true_log_rate(3e10) <= line.high)
+            held["line"].append(line.low <= true_log_rate(3e10) + off <= line.high)
+            held["above"].append(line.estimate > true_log_rate(3e10))
     return {name: statistics.fmean(each) for name, each in held.items()}
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     found = coverage(KINDS["three seeds"], 100)
-    assert all(0.92 <= share <= 0.98 for share in found.values()), found
+    assert all(0.92 <= found[what] <= 0.98 for what in ("optimum", "slope", "line")), found
+
+
+def check_at_a_cliff(kind: str, count: int) -> None:
+    search, off = AT_A_CLIFF[kind]
+    found = coverage(search, count, off)
+    assert min(found["optimum"], found["slope"], found["line"]) >= 0.92, found
+    assert found["above"] <= 0.2, "a prediction is rarely beyond the cliff"
+
+
+def test_intervals_hold_the_best_rate_that_does_not_diverge() -> None:
+    check_at_a_cliff("top at a cliff, grids alike", 60)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", AT_A_CLIFF)
+def test_intervals_hold_the_best_rate_that_does_not_diverge_in_every_kind_of_search(kind: str) -> None:
+    check_at_a_cliff(kind, 1000)
+
+
+@pytest.mark.parametrize("beyond", [math.nan, -5.0], ids=("diverges", "collapses"))
+def test_no_optimum_is_above_the_last_rate_before_a_cliff(beyond: float) -> None:
+    """Scores rise up to the cliff; at a size with a worse score before its cliff, the optimum is below that rate."""
+    rates = math.log(2) * np.arange(-5.0, 1.0)
+    scores = np.array([*-0.02 * (rates[:-1] - 0.7) ** 2, beyond])
+    found = [find_optimum(cell(n, rates + true_log_rate(n), scores)) for n in SIZES]
+    for one in found:
+        assert one.log_rate == one.low == one.window[1] == one.grid_best and one.high == one.cell.log_rates[-1]
+        assert one.finer.startswith("rates between ") and not one.needs
+    law = fit_law(found)
+    assert law.line(3e10).estimate == pytest.approx(true_log_rate(3e10) - math.log(2))
+    lines = []
+    for place in itertools.product((False, True), repeat=len(found)):
+        ends = [optimum(o.cell.params, o.high if at_cliff else o.low) for o, at_cliff in zip(found, place, strict=True)]
+        lines.append(fit_law(ends))
+    assert law.slope.high == pytest.approx(max(line.slope.estimate for line in lines))
+    assert law.line(3e10).high == pytest.approx(max(line.line(3e10).estimate for line in lines))
+    bracketed = find_optimum(cell(1e6, rates, [*-0.02 * (rates[:-1] + 1.5) ** 2, beyond]))
+    assert bracketed.log_rate == pytest.approx(-1.5) and not bracketed.finer and not bracketed.gap
 
 
 @pytest.mark.soak

@@ -3,12 +3,15 @@
 import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.law.figure import draw_law
+from analysis.law.fit import fit_runs
 from analysis.law.runs import read_runs
 from mm1_lab.cli import main
 from tests.analysis.lr_sweeps import CONSTANT, SIZES, SLOPE, exact_rows, true_log_rate, write_csv
@@ -104,6 +107,14 @@ def test_scores_that_are_noise_are_neither_losses_nor_predict_a_rate(
     assert not re.search(r"\de-\d", output), "one minus sign"
 
 
+def test_sizes_that_are_nearly_alike_predict_nothing(undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = exact_rows((300e6, 301e6, 302e6))
+    write_csv(Path("results.csv"), [(n, rate * (1.1 if n == 301e6 else 1), score) for n, rate, score in rows])
+    fit()
+    told = "which, as the largest size has 1.01 times the smallest's N, **predicts nothing**; by MM1's"
+    assert told in capsys.readouterr().out
+
+
 def test_an_unbracketed_size_is_named_and_left_out(undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
     end = math.exp(true_log_rate(SIZES[0]) - 0.5)
     write_csv(Path("results.csv"), [row for row in exact_rows() if row[0] != SIZES[0] or row[1] < end])
@@ -146,9 +157,115 @@ def test_failed_runs_and_spellings(undrawn: None) -> None:
     assert list(optima()["failed"]) == [1, 1, 1, 1]
 
 
+def noisy_rows(change: Callable[[float], float]) -> list[list[object]]:
+    """Three seeds of `exact_rows`, of which the last one's rates are changed, and one run of the second failed."""
+    generator = np.random.default_rng(0)
+    rows: list[list[object]] = []
+    for seed in range(3):
+        for n, rate, score in exact_rows():
+            rows.append([n, repr(change(rate) if seed == 2 else rate), score + 0.01 * generator.normal(), seed])
+    rows[len(rows) // 2][2] = ""
+    return rows
+
+
+def test_rates_that_differ_by_rounding_are_one(undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
+    found = []
+    for change in (float, lambda rate: float(np.float32(rate)), lambda rate: rate * 1.0002):
+        write_csv(Path("results.csv"), noisy_rows(change), WITH_SEED)
+        fit()
+        assert "The optimum falls with size" in capsys.readouterr().out
+        found.append(law()["coefficients"])
+    assert found[1] == pytest.approx(found[0], rel=1e-5) and found[2] == pytest.approx(found[0], rel=1e-2)
+
+
+def test_a_seed_s_second_row_at_a_rate_that_is_spelt_otherwise_is_refused(refused: Refused) -> None:
+    rows = noisy_rows(float)
+    write_csv(Path("results.csv"), [*rows, [rows[0][0], repr(float(np.float32(rows[0][1]))), 1.0, 0]], WITH_SEED)
+    assert "row 62: has size, rate and seed of a row before" in refused("fit-lr-law", "--from", "results.csv")
+
+
+def test_rows_without_seeds_that_are_alike_are_noted(undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = exact_rows()
+    for copies, told in ((0, ""), (1, "\n1 row has size, rate and score of a row before"), (3, "\n3 rows have size")):
+        write_csv(Path("results.csv"), [*rows, *rows[:copies]])
+        fit()
+        output = capsys.readouterr().out
+        assert told in output and ("of a row before" in output) == bool(copies)
+
+
+def test_no_rate_is_best_where_all_scores_are_alike(capsys: pytest.CaptureFixture[str]) -> None:
+    write_csv(Path("results.csv"), grid())
+    fit()
+    assert "| 9.44M |  |  |  | rates below 0.0001 and rates above 0.001 | 3 | 0 |" in capsys.readouterr().out
+    assert optima()["optimum"].isna().all()
+
+
+def test_a_best_rate_at_a_cliff_is_the_last_before_it(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [(n, rate, score) for n, rate, score in exact_rows() if rate < math.exp(true_log_rate(n)) * 0.9]
+    rows += [(n, math.exp(true_log_rate(n) + 0.6), "nan") for n in SIZES]
+    write_csv(Path("results.csv"), rows)
+    fit()
+    found = optima()
+    last = [math.exp(true_log_rate(n) - 0.2) for n in SIZES]
+    assert list(found["optimum"]) == pytest.approx(last, rel=1e-5) and list(found["in_law"]) == [1] * 4
+    assert list(found["high"] / found["optimum"]) == pytest.approx([math.exp(0.8)] * 4, rel=1e-4)
+    output = capsys.readouterr().out
+    assert "At a cliff: 9.44M, 84.9M, 302M, 1.21B. Their best η is the last rate before it" in output
+    assert re.search(r"\| rates between 0.0005\d+ and 0.0012\d*, as runs beyond diverge \|", output)
+
+
+def test_a_figure_shows_failed_runs_and_the_intervals_of_predictions() -> None:
+    """A loss that fails is at the upper edge, a score at the lower one; sizes of one N have one star."""
+    sizes = {"3B": 3e9, "3B-MoE": 3e9, "30B": 3e10}
+    for sign, edge in ((1, 0.02), (-1, 0.98)):
+        rows = [(n, rate, sign * score) for n, rate, score in exact_rows()]
+        runs = read_runs(write_csv(Path("results.csv"), [*rows, (SIZES[0], 0.5, "nan")]), sign < 0)
+        fits = fit_runs(runs)
+        figure = draw_law(runs, fits, sizes)
+        left, right = figure.axes
+        crosses = [line.get_xydata().tolist() for line in left.get_lines() if line.get_marker() == "x"]
+        assert [one for one in crosses if one] == [[[pytest.approx(0.5), edge]]]
+        stars = [line.get_xdata().tolist() for line in right.get_lines() if line.get_marker() == "*"]
+        assert stars == [[3e9], [3e10]] and [text.get_text() for text in right.texts] == ["3B, 3B-MoE", "30B"]
+        bars = [line.get_ydata() for line in right.get_lines() if line.get_xdata().tolist() == [3e10, 3e10]]
+        predicted = fits[0].law.predict(3e10)
+        assert np.log(bars[0]) == pytest.approx([predicted.low, predicted.high])
+        caption = " ".join(figure.get_supxlabel().split())
+        assert "Crosses at the edge: failed runs." in caption and "their bars: 95 % for what a search" in caption
+
+
+def test_columns_may_be_called_otherwise(undrawn: None, refused: Refused) -> None:
+    shipped = [(n, rate, -score) for n, rate, score in exact_rows()]
+    write_csv(Path("results.csv"), shipped, "Params,LEARNING_RATE,val loss")
+    told = refused("fit-lr-law", "--from", "results.csv")
+    assert told.endswith("give --score COLUMN, as in --score 'val loss' --lower-is-better\n")
+    fit("--score", "Val loss", "--lower-is-better")
+    assert law()["objective"] == "Val loss"
+    assert law()["coefficients"] == pytest.approx({"ln N": SLOPE, "constant": CONSTANT}, abs=1e-6)
+    assert "--score seed: is no column of scores" in refused("fit-lr-law", "--from", "results.csv", "--score", "seed")
+
+
+def test_the_lab_s_own_table_gives_its_law(undrawn: None) -> None:
+    study = Path(__file__).parents[2] / "results/study/mini/lr_law"
+    Path("results.csv").write_bytes((study / "points.csv").read_bytes())
+    fit("--score", "held-out loss", "--lower-is-better")
+    (published, _) = json.loads((study / "law.json").read_text(encoding="utf-8"))["fits"]
+    assert law()["coefficients"] == pytest.approx(published["coefficients"], rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("heading", "rows", "told"),
     [
+        (
+            "N,learning_rate,score",
+            grid(),
+            "must be a column 'params'; the file has 'N', 'learning_rate', 'score'; rename",
+        ),
+        (
+            "params,lr,score",
+            grid(),
+            "must be a column 'learning_rate'; the file has 'params', 'lr', 'score'; rename 'lr'",
+        ),
         ("params,learning_rate,scores", grid(), "must be a column 'score'; the file has 'params', 'learning_rate', "),
         ("", [*grid(), [9e6, "fast", 1.0]], "row 14, column 'learning_rate': 'fast' must be a positive number"),
         ("", [*grid(), ["", "", ""], ["", 1e-3, 1.0]], "row 15, column 'params': '' must be a positive number"),

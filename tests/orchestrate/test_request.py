@@ -168,6 +168,8 @@ def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(
     assert main(["plan", "data_mix", "--only", "base", "--scale", "smoke", *options]) == 0
     told = "--set: connector=average-pooling, data_mix.text=3 changes the recipe, from which the arms start\n"
     assert capsys.readouterr().err == told
+    assert main(["plan", "lr_law", "--scale", "smoke", "--set", "learning_rate=1e-3"]) == 0
+    assert capsys.readouterr().err == "--set: learning_rate=1e-3 changes nothing, as every arm sets this itself\n"
 
 
 def test_a_command_that_is_told_can_be_typed_as_it_stands(ask: Ask, here: Path) -> None:
