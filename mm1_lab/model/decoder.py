@@ -67,8 +67,12 @@ def decoder_config(size: Size, vocabulary: int, sequence: int) -> PreTrainedConf
 
 def make_decoder(config: PreTrainedConfig) -> PreTrainedModel:
     """The library's model for `config` with the library's initialisation; routers compute in single precision. Sets the
-    dropout of attention to 0, the only one that the families have: attention by document leaves it out."""
+    dropout of attention to 0, the only one that the families have: attention by document leaves it out. Removes windows
+    of families without any, such as Llama, whose layers ignore them: masks and the library's cache would not."""
     config.attention_dropout = 0.0
+    for name in ("sliding_window", "layer_types"):
+        if hasattr(config, name) and not hasattr(type(config), name):
+            delattr(config, name)
     with quiet_library():
         decoder: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     if isinstance(config, Qwen2MoeConfig):

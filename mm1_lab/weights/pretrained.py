@@ -27,6 +27,8 @@ from mm1_lab.weights.families import ENCODERS
 
 DECODERS = ["llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma3_text"]
 """Families with causal attention, full or within a sliding window, whose logits are the output of `lm_head`."""
+CHANGING_ROPES = ("dynamic", "longrope")
+"""Rope types whose frequencies depend on the longest text of a call."""
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 """Files fetched from the hub."""
 HUB_SECONDS = 5.0
@@ -89,12 +91,27 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
                 f"{requested.weights}: decoders with {name} (its config.json) are not supported: attention must be "
                 "causal and logits come straight from lm_head; give another model"
             )
+    if (rope := _changing_rope(config.rope_parameters)) is not None:
+        raise RequestError(
+            f"{requested.weights}: decoders with rope type {rope} (its config.json) are not supported: its frequencies "
+            "depend on how much is read at a time, so packed rows would change them; give another model"
+        )
     if requested.layer is not None:
         raise RequestError(f"{requested.weights}: `layer` is for encoders; a decoder is used whole, so remove it")
     found = _described(requested.weights, folder, config, config.num_hidden_layers)
     folder_tokenizer(folder, rows=config.vocab_size)
     found |= text_shape(found["size"], config)
     return PretrainedDecoder.parse(found, str(folder / "config.json"))
+
+
+def _changing_rope(parameters: dict[str, Any]) -> str | None:
+    """The rope type that computes other frequencies for longer texts, if there is one; Gemma 3's kinds of layers have
+    parameters of their own."""
+    for one in (parameters, *parameters.values()):
+        kind = one.get("rope_type") if isinstance(one, dict) else None
+        if kind in CHANGING_ROPES:
+            return str(kind)
+    return None
 
 
 def is_exported(folder: Path) -> bool:

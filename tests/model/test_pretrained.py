@@ -69,6 +69,18 @@ def test_features_are_the_library_s_at_any_size(family: str, layer: int | None, 
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("family", saved.ENCODERS)
+def test_features_are_not_random_in_training(family: str, tmp_path: Path) -> None:
+    folder = saved.save_encoder(family, tmp_path)
+    for name in ("attention_dropout", "attention_probs_dropout_prob", "hidden_dropout_prob", "drop_path_rate"):
+        change(folder, "config.json", name, 0.5)
+    for name in ("shift", "jitter", "rescale"):
+        change(folder, "config.json", f"pos_embed_{name}", 2.0)
+    encoder, images = tower(folder), pictures()
+    assert torch.equal(encoder.train()(images), encoder.eval()(images))
+
+
+@torch.no_grad()
 def test_two_towers_are_both_side_by_side(tmp_path: Path) -> None:
     """Each with its own normalisation and its own layer, also as an exported folder holds them."""
     folders = [saved.save_encoder(family, tmp_path / family) for family in ("dinov2", "siglip")]
@@ -106,15 +118,15 @@ def test_logits_are_the_library_s(family: str, tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", ["gemma3", "mistral", "qwen2", "qwen3", "smollm3"])
+@pytest.mark.parametrize("family", ["gemma3", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "llama"])
 def test_sliding_windows_are_the_library_s(family: str, tmp_path: Path) -> None:
     """Packed documents longer than the window by masks and by blocks, and questions after a shared prefix, each as the
-    library reads them alone."""
+    library reads them alone. Layers of Gemma and Llama have no window, whatever their configuration says."""
     folder = saved.save_decoder(family, tmp_path, windowed=True)
     facts = read_decoder(Pretrained(weights=str(folder)))
     assert facts.longest == 2048
     assert facts.identity["longest"] == (saved.WINDOW if family == "mistral" else 2048)
-    decoder = AutoModelForCausalLM.from_config(text_config(facts, saved.ROWS)).eval()
+    decoder = make_decoder(text_config(facts, saved.ROWS)).eval()
     load_decoder(decoder, facts)
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokens = torch.arange(40) * 7
@@ -169,6 +181,8 @@ def test_a_tower_s_parameters_are_counted_as_the_library_makes_them(family: str,
     assert facts.features.parameters().dense == facts.features.parameters().total == counted
 
 
+ROPE = {"rope_theta": 1e4, "factor": 4.0}
+LONG = {"factor": 4.0, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
 PIXELS = r"preprocessor_config\.json: pixels are divided by 255, then normalised"
 
 
@@ -190,6 +204,9 @@ def change(folder: Path, file: str, key: str, value: object) -> None:
         ("llama", "max_position_embeddings", -1, r"config\.json: .* should be greater than 0"),
         ("dinov2", "quantization_config", {"bits": 8}, "its weights are quantised, so it cannot be trained"),
         ("llama", "quantization_config", {"bits": 8}, "its weights are quantised, so it cannot be trained"),
+        ("llama", "rope_parameters", ROPE | {"rope_type": "dynamic"}, "decoders with rope type dynamic .* are not supp"),
+        ("llama", "rope_scaling", {"type": "longrope", **LONG}, "decoders with rope type longrope .* are not supp"),
+        ("gemma3", "rope_parameters", {"full_attention": ROPE | {"rope_type": "dynamic"}}, "decoders with rope type"),
         ("gemma3", "use_bidirectional_attention", True, "decoders with use_bidirectional_attention .* are not supp"),
         ("gemma3", "final_logit_softcapping", 30.0, "decoders with final_logit_softcapping .* are not supported"),
     ],
