@@ -167,6 +167,20 @@ def test_what_cannot_be_a_part(models: Path, tmp_path: Path, refused: Refused) -
     assert "no weights in the folder (*.safetensors; pickled ones could run code)" in refused(pickled, llama)
 
 
+def test_weights_that_do_not_fit_are_refused_before_anything_runs(
+    models: Path, tmp_path: Path, refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = shutil.copytree(models / "llama", tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    lack = "broken: its weights lack lm_head.weight: incomplete, or saved from another class (LlamaForCausalLM)"
+    assert refused(models / "clip", broken).endswith(lack)
+    settings = [part for text in shrunk(models / "clip", broken) for part in ("--set", text)]
+    assert main(["plan", str(SWEEPS / "data_mix.yaml"), "--scale", "lab", "--only", "base", *settings]) == 2
+    assert capsys.readouterr().err.endswith(f"{lack}\n")
+
+
 def test_all_arms_of_a_sweep_read_one_tokenizer_whichever_are_asked_for(models: Path, tmp_path: Path) -> None:
     """Otherwise `--only base` trained another base, which no table shows beside the arm with the decoder."""
     path, decoder = tmp_path / "sweeps" / "mixed.yaml", shutil.copytree(models / "llama", tmp_path / "llama")

@@ -21,7 +21,8 @@ from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qw
 
 from mm1_lab import team
 from mm1_lab.config import PretrainedDecoder, Size
-from mm1_lab.weights.stored import library_weights, load_weights, quiet_library
+from mm1_lab.weights.library import library_weights
+from mm1_lab.weights.stored import load_weights, quiet_library
 
 ROPE_BASE = 500.0
 LOOK_BACK_FIRST_LAYER = (1, 1, 2, 3)
@@ -158,14 +159,14 @@ def upcycle(decoder: PreTrainedModel, dense: Path) -> None:
 
 def load_decoder(decoder: PreTrainedModel, source: PretrainedDecoder) -> None:
     """Loads the weights of a pre-trained model; in a team all processes call this. Additional rows of the embedding are
-    initialised with the mean of the pre-trained rows. Raises RequestError for a folder without weights."""
+    initialised with the mean of the pre-trained rows. Raises RequestError for weights that do not fit."""
     # the first process may add rows to the embedding, so it reads the whole of it
     weights = leave_to_team(decoder, Path(source.folder), whole=("model.embed_tokens.weight",))
     if not team.is_first():
         return
     is_whole = weights is None
     if weights is None:
-        weights = library_weights(AutoModelForCausalLM, source)
+        weights = library_weights(source)
     for name, own in decoder.state_dict().items():
         if name in weights and len(weights[name]) < len(own):
             rest = weights[name].float().mean(dim=0, keepdim=True).expand(len(own) - len(weights[name]), -1)

@@ -54,7 +54,7 @@ class Encoder(PreTrainedModel):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
         vision = config.vision_config
-        for name in RANDOM.keys() & vision.to_dict().keys():  # also while frozen they would act; decoders have none, too
+        for name in RANDOM.keys() & vision.to_dict().keys():  # which act in frozen towers, too
             setattr(vision, name, RANDOM[name])
         self.family = ENCODERS[vision.model_type]
         self.vision: PreTrainedModel = getattr(transformers, self.family.model)(vision)

@@ -227,6 +227,11 @@ def text_config(decoder: PretrainedDecoder, vocabulary: int) -> Any:
     return config
 
 
+def layers_of(model: PretrainedEncoder | PretrainedDecoder) -> int:
+    """Layers that its configuration has, of which an encoder's may be used in part."""
+    return int(_tower(Path(model.folder)).num_hidden_layers)
+
+
 def _tower(folder: Path) -> Any:
     config = _config(folder)
     return getattr(config, "vision_config", config)
@@ -312,16 +317,19 @@ def tensor_names(folder: Path) -> set[str]:
     return names
 
 
-def _missing_weights(folder: Path) -> list[str]:
-    """Weight files that a folder should have but lacks; some after an interrupted or partial download."""
+def weight_files(folder: Path) -> list[str]:
+    """Names of the files with a folder's weights, of which some are missing after an interrupted or partial download."""
     if (folder / WEIGHTS).exists():
-        return []
+        return [WEIGHTS]
     index = folder / f"{WEIGHTS}.index.json"  # if they are several
     try:
-        files = set(load_json(index)["weight_map"].values()) if index.exists() else {WEIGHTS}
+        return sorted(set(load_json(index)["weight_map"].values())) if index.exists() else [WEIGHTS]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RequestError(f"{index}: cannot be used ({first_line(error)}); fetch it again") from None
-    return sorted(file for file in files if not (folder / file).exists())
+
+
+def _missing_weights(folder: Path) -> list[str]:
+    return [file for file in weight_files(folder) if not (folder / file).exists()]
 
 
 def weights_digest(folder: Path, name: str) -> str:

@@ -1,6 +1,7 @@
 """Pre-trained models of others: the same features and logits as the library's own."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
 from mm1_lab.model import Encoder, load_decoder, read_by_document, read_rows
 from mm1_lab.model.decoder import make_decoder
 from mm1_lab.model.mm1 import load_encoder, pretrained_encoder_config
+from mm1_lab.weights.library import check_weights
 from mm1_lab.weights.pretrained import find_folder, read_decoder, read_encoder, text_config, weights_digest
 from tests import pretrained as saved
 from tests.small import rows_of
@@ -204,8 +206,13 @@ def change(folder: Path, file: str, key: str, value: object) -> None:
         ("llama", "max_position_embeddings", -1, r"config\.json: .* should be greater than 0"),
         ("dinov2", "quantization_config", {"bits": 8}, "its weights are quantised, so it cannot be trained"),
         ("llama", "quantization_config", {"bits": 8}, "its weights are quantised, so it cannot be trained"),
-        ("llama", "rope_parameters", ROPE | {"rope_type": "dynamic"}, "decoders with rope type dynamic .* are not supp"),
-        ("llama", "rope_scaling", {"type": "longrope", **LONG}, "decoders with rope type longrope .* are not supp"),
+        (
+            "llama",
+            "rope_parameters",
+            ROPE | {"rope_type": "dynamic"},
+            "with rope type dynamic .* are not supported",
+        ),
+        ("llama", "rope_scaling", {"type": "longrope", **LONG}, "with rope type longrope .* are not supported"),
         ("gemma3", "rope_parameters", {"full_attention": ROPE | {"rope_type": "dynamic"}}, "decoders with rope type"),
         ("gemma3", "use_bidirectional_attention", True, "decoders with use_bidirectional_attention .* are not supp"),
         ("gemma3", "final_logit_softcapping", 30.0, "decoders with final_logit_softcapping .* are not supported"),
@@ -241,6 +248,89 @@ def test_weights_that_are_incomplete_or_damaged(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(RequestError, match="its weights cannot be loaded"):
         tower(folder)
+
+
+Weights = dict[str, torch.Tensor]
+LACKS = r": incomplete, or saved from another class \("
+
+
+def with_weights(folder: Path, change: Callable[[Weights], Weights]) -> None:
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+
+def without(part: str) -> Callable[[Weights], Weights]:
+    return lambda weights: {name: value for name, value in weights.items() if part not in name}
+
+
+def adding(name: str, *shape: int) -> Callable[[Weights], Weights]:
+    return lambda weights: weights | {name: torch.zeros(shape)}
+
+
+@pytest.mark.parametrize(
+    ("family", "weights", "config", "message"),
+    [
+        ("llama", without("lm_head"), {}, rf"lack lm_head.weight{LACKS}LlamaForCausalLM\)"),
+        ("llama", without("layers.1.mlp"), {}, rf"lack model.layers.1.mlp.down_proj.weight{LACKS}"),
+        ("dinov2", without("layer.2"), {}, rf"lack encoder.layer.2.*{LACKS}Dinov2Model\)"),
+        ("siglip", without("vision_model"), {}, rf"lack embeddings.*{LACKS}SiglipModel\)"),
+        ("llama", None, {"model_type": "qwen2"}, rf"lack model.layers.0.self_attn.k_proj.bias{LACKS}"),
+        ("llama", None, {"intermediate_size": 48}, r"down_proj.weight has the shape \(16, 32\), and by .* \(16, 48\)"),
+        ("clip", None, {"image_size": 56}, r"position_embedding.weight has the shape \(17, 16\), .* \(65, 16\)"),
+        (
+            "llama",
+            None,
+            {"num_hidden_layers": 1},
+            r"have model.layers.1.input_layernorm.weight and 8 more, for .* no",
+        ),
+        ("qwen3", adding("model.layers.0.mlp.up_proj.lora_A.weight", 2, 16), {}, r"have model.layers.0.mlp.*lora_A"),
+        ("qwen2", adding("score.weight", 2, 16), {}, r"have score.weight, for which its config.json \(qwen2, 2 layers"),
+        ("llama", None, {"model_type": "gemma", "tie_word_embeddings": True}, "a lm_head.weight that differs from mod"),
+        ("aimv2", None, {"num_hidden_layers": 2}, r"have encoder.layers.2.* and \d+ more, .* \(aimv2.*, 2 layers\)"),
+    ],
+)
+def test_weights_that_do_not_fit_the_configuration(
+    family: str, weights: Callable[[Weights], Weights] | None, config: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    """Found by the files' headers alone, before anything is loaded."""
+    is_encoder = family in saved.ENCODERS
+    folder = (saved.save_encoder if is_encoder else saved.save_decoder)(family, tmp_path)
+    if weights:
+        with_weights(folder, weights)
+    for key, value in config.items():
+        change(folder, "config.json", key, value)
+    model = (read_encoder if is_encoder else read_decoder)(Pretrained(weights=str(folder)))
+    with pytest.raises(RequestError, match=f"its weights .*{message}"):
+        check_weights(model)
+
+
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [
+        ("qwen2", {"lm_head.weight": "model.embed_tokens.weight"}),  # tied, and saved twice
+        ("llama", {"model.layers.0.self_attn.rotary_emb.inv_freq": "model.norm.weight"}),
+        ("clip", {"vision_model.embeddings.position_ids": "logit_scale"}),
+    ],
+)
+def test_tensors_that_change_nothing_are_left_out(family: str, more: dict[str, str], tmp_path: Path) -> None:
+    """As are text towers, pooling heads and, of an encoder, layers after the one whose features are used."""
+    is_encoder = family in saved.ENCODERS
+    folder = (saved.save_encoder if is_encoder else saved.save_decoder)(family, tmp_path)
+    with_weights(folder, lambda weights: weights | {name: weights[of].clone() for name, of in more.items()})
+    layers = (None, -2) if is_encoder else (None,)
+    for layer in layers:
+        check_weights((read_encoder if is_encoder else read_decoder)(Pretrained(weights=str(folder), layer=layer)))
+
+
+def test_files_that_are_no_weights(tmp_path: Path) -> None:
+    path = saved.save_decoder("llama", tmp_path) / "model.safetensors"
+    model = read_decoder(Pretrained(weights=str(tmp_path)))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(RequestError, match=r"cannot be loaded \(model.safetensors: .*; fetch it again"):
+        check_weights(model)
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 988097824\n")
+    with pytest.raises(RequestError, match=r"model.safetensors is a pointer of git-lfs; `git lfs pull` fetches it"):
+        check_weights(model)
 
 
 def test_a_model_that_is_only_partly_in_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
