@@ -318,7 +318,7 @@ def tensor_names(folder: Path) -> set[str]:
 
 
 def weight_files(folder: Path) -> list[str]:
-    """Names of the files with a folder's weights, of which some are missing after an interrupted or partial download."""
+    """Names of the files with a folder's weights; some are missing after an interrupted or partial download."""
     if (folder / WEIGHTS).exists():
         return [WEIGHTS]
     index = folder / f"{WEIGHTS}.index.json"  # if they are several
