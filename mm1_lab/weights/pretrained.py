@@ -29,8 +29,11 @@ DECODERS = ["llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma3_te
 """Families with causal attention, full or within a sliding window, whose logits are the output of `lm_head`."""
 CHANGING_ROPES = ("dynamic", "longrope")
 """Rope types whose frequencies depend on the longest text of a call."""
-FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
-"""Files fetched from the hub."""
+FILES = ["*.json", "model.safetensors", "model-*.safetensors", "*.txt", "*.model", "chat_template.jinja"]
+"""Files fetched from the hub: of the weights, those that transformers reads and no other variants."""
+ADAPTER = (
+    "is a LoRA adapter: merge it into its model first (merge_and_unload of peft), and give the merged model's folder"
+)
 HUB_SECONDS = 5.0
 """Timeout for the hub's first response."""
 SAMPLES, SAMPLE_BYTES = 64, 1 << 16
@@ -244,10 +247,31 @@ def _config(folder: Path) -> Any:
     try:
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library raises various errors for bad configurations
-        raise RequestError(f"{folder}: its config.json cannot be used ({first_line(error)})") from None
+        raise RequestError(f"{folder}: {_why_no_configuration(folder, error)}") from None
     if getattr(config, "quantization_config", None):
         raise RequestError(f"{folder}: its weights are quantised, so it cannot be trained; give the original model")
     return config
+
+
+def _why_no_configuration(folder: Path, error: Exception) -> str:
+    import transformers
+
+    path = folder / "config.json"
+    if not path.is_file():
+        if (folder / "adapter_config.json").exists():
+            return ADAPTER
+        gguf = ", and GGUF files cannot be trained" if any(folder.glob("*.gguf")) else ""
+        return f"has no config.json{gguf}; give a folder that save_pretrained of transformers wrote"
+    try:
+        values = load_json(path)
+        kind, needs_code = values["model_type"], "auto_map" in values
+    except Exception:  # of many kinds, as the file may hold anything; the library's error tells
+        kind, needs_code = None, False
+    if kind is None or kind in transformers.CONFIG_MAPPING:
+        return f"its config.json cannot be used ({first_line(error)})"
+    if needs_code:
+        return f"its model_type {kind!r} needs code from the folder (auto_map), which is not run; give another model"
+    return f"its model_type {kind!r} (config.json) is unknown to transformers {transformers.__version__}"
 
 
 def _normalisation(folder: Path) -> dict[str, list[float]]:
@@ -255,6 +279,9 @@ def _normalisation(folder: Path) -> dict[str, list[float]]:
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         path = folder / "processor_config.json"  # where version 5 of the library saves a whole processor
+    if not path.is_file():
+        lack = "has no preprocessor_config.json (nor processor_config.json) with image_mean and image_std"
+        raise RequestError(f"{folder}: {lack}; save the model's image processor there")
     try:
         values = load_json(path)
         values = values.get("image_processor", values)
@@ -280,6 +307,9 @@ def find_folder(name: str, fetch: bool = True) -> Path:
     path = expanded(name)
     if os.path.isdir(path):  # unlike Path's, it accepts lengths that no folder can have
         return path.resolve()
+    if os.path.isfile(path):
+        what = "GGUF files cannot be trained; give" if path.suffix == ".gguf" else "is a file; give"
+        raise RequestError(f"{name}: {what} the folder of a model that save_pretrained of transformers wrote")
     unknown = NotHere(f"{name}: there is no such folder, and it is not a hub name (OWNER/NAME)")
     if name.count("/") != 1:
         raise unknown
@@ -340,6 +370,8 @@ def weights_digest(folder: Path, name: str) -> str:
         lack = "there are no weights in the folder (*.safetensors; pickled ones could run code)"
         raise RequestError(f"{name}: {lack}; save_pretrained of transformers writes them")
     if missing := _missing_weights(folder):
+        if (folder / "adapter_config.json").exists():
+            raise RequestError(f"{name}: {ADAPTER}")
         raise RequestError(f"{name}: lacks {missing[0]}; the copy is incomplete")
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for path in weights:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from transformers import Aimv2VisionModel, AutoModel, AutoModelForCausalLM, CLIPVisionModel, SiglipVisionModel
 
@@ -15,7 +16,7 @@ from mm1_lab.model import Encoder, load_decoder, read_by_document, read_rows
 from mm1_lab.model.decoder import make_decoder
 from mm1_lab.model.mm1 import load_encoder, pretrained_encoder_config
 from mm1_lab.weights.library import check_weights
-from mm1_lab.weights.pretrained import find_folder, read_decoder, read_encoder, text_config, weights_digest
+from mm1_lab.weights.pretrained import FILES, find_folder, read_decoder, read_encoder, text_config, weights_digest
 from tests import pretrained as saved
 from tests.small import rows_of
 
@@ -331,6 +332,58 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 988097824\n")
     with pytest.raises(RequestError, match=r"model.safetensors is a pointer of git-lfs; `git lfs pull` fetches it"):
         check_weights(model)
+
+
+@pytest.mark.parametrize(
+    ("files", "config", "message"),
+    [
+        ({"config.json": None}, {}, r": has no config.json; give a folder that save_pretrained of transformers wrote"),
+        ({"config.json": None, "model.gguf": ""}, {}, r": has no config.json, and GGUF files cannot be trained; give"),
+        ({"config.json": None, "adapter_config.json": "{}"}, {}, r": is a LoRA adapter: merge it into its model first"),
+        ({"model.safetensors": None, "adapter_config.json": "{}"}, {}, r": is a LoRA adapter: merge it into its model"),
+        ({"tokenizer.json": None}, {}, r" has no tokenizer.json; save its fast version there$"),
+        ({}, {"model_type": "llamma"}, r": its model_type 'llamma' \(config.json\) is unknown to transformers [\d.]+$"),
+        (
+            {},
+            {"model_type": "mine", "auto_map": {"AutoConfig": "a.B"}},
+            r"'mine' needs code from the folder \(auto_map\)",
+        ),
+        ({}, {"model_type": None}, r"its config.json cannot be used \(Unrecognized model in .*"),
+    ],
+)
+def test_folders_that_are_no_decoder(
+    files: dict[str, str | None], config: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    folder = saved.save_decoder("llama", tmp_path)
+    (folder / "adapter_model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    for key, value in config.items():
+        change(folder, "config.json", key, value)
+    for name, text in files.items():
+        if text is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_text(text)
+    with pytest.raises(RequestError, match=message):
+        read_decoder(Pretrained(weights=str(folder)))
+
+
+def test_a_file_is_given_in_place_of_its_folder(tmp_path: Path) -> None:
+    for name, message in (
+        ("model.gguf", "GGUF files cannot be trained; give the"),
+        ("a.safetensors", "is a file; give"),
+    ):
+        (tmp_path / name).touch()
+        with pytest.raises(RequestError, match=f"{name}: {message}"):
+            find_folder(str(tmp_path / name))
+
+
+def test_files_that_are_fetched_from_the_hub() -> None:
+    """The names under which transformers saves weights, in one file or several, and everything about texts."""
+    weights = ["model.safetensors", "model.safetensors.index.json", "model-00001-of-00002.safetensors"]
+    texts = ["tokenizer.json", "tokenizer.model", "merges.txt", "chat_template.jinja"]
+    others = ["model.fp16.safetensors", "consolidated.safetensors", "open_clip_model.safetensors", "pytorch_model.bin"]
+    others += ["original/model.safetensors", "adapter_model.safetensors"]
+    assert [*filter_repo_objects([*weights, *texts, *others], allow_patterns=FILES)] == [*weights, *texts]
 
 
 def test_a_model_that_is_only_partly_in_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
