@@ -31,9 +31,7 @@ CHANGING_ROPES = ("dynamic", "longrope")
 """Rope types whose frequencies depend on the longest text of a call."""
 FILES = ["*.json", "model.safetensors", "model-*.safetensors", "*.txt", "*.model", "chat_template.jinja"]
 """Files fetched from the hub: of the weights, those that transformers reads and no other variants."""
-ADAPTER = (
-    "is a LoRA adapter: merge it into its model first (merge_and_unload of peft), and give the merged model's folder"
-)
+ADAPTER = "is a LoRA adapter: merge it into its model first (merge_and_unload of peft), and give that model's folder"
 HUB_SECONDS = 5.0
 """Timeout for the hub's first response."""
 SAMPLES, SAMPLE_BYTES = 64, 1 << 16
@@ -264,11 +262,14 @@ def _why_no_configuration(folder: Path, error: Exception) -> str:
         return f"has no config.json{gguf}; give a folder that save_pretrained of transformers wrote"
     try:
         values = load_json(path)
-        kind, needs_code = values["model_type"], "auto_map" in values
+        kind, needs_code = values.get("model_type"), "auto_map" in values
+        is_known = kind in transformers.CONFIG_MAPPING
     except Exception:  # of many kinds, as the file may hold anything; the library's error tells
-        kind, needs_code = None, False
-    if kind is None or kind in transformers.CONFIG_MAPPING:
+        is_known = True
+    if is_known:
         return f"its config.json cannot be used ({first_line(error)})"
+    if kind is None:
+        return "its config.json names no model_type; give a folder that save_pretrained of transformers wrote"
     if needs_code:
         return f"its model_type {kind!r} needs code from the folder (auto_map), which is not run; give another model"
     return f"its model_type {kind!r} (config.json) is unknown to transformers {transformers.__version__}"

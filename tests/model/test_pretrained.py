@@ -348,7 +348,7 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
             {"model_type": "mine", "auto_map": {"AutoConfig": "a.B"}},
             r"'mine' needs code from the folder \(auto_map\)",
         ),
-        ({}, {"model_type": None}, r"its config.json cannot be used \(Unrecognized model in .*"),
+        ({}, {"model_type": None}, r": its config.json names no model_type; give a folder"),
     ],
 )
 def test_folders_that_are_no_decoder(
