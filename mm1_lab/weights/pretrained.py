@@ -123,11 +123,22 @@ def is_exported(folder: Path) -> bool:
         return False
 
 
-def has_chat_template(decoder: PretrainedDecoder) -> bool:
-    """Whether the decoder's tokenizer has a chat template, as those of Instruct models do."""
+def chat_template(decoder: PretrainedDecoder) -> Any:
+    """The chat template of the decoder's tokenizer, as those of Instruct models have, or several; None without any."""
     folder = Path(decoder.folder)
     own = load_json(folder / "tokenizer_config.json")  # without which the tokenizer has been refused
-    return (folder / "chat_template.jinja").exists() or bool(own.get("chat_template"))
+    file = folder / "chat_template.jinja"
+    return file.read_text(encoding="utf-8") if file.exists() else own.get("chat_template")
+
+
+def end_tokens(decoder: PretrainedDecoder) -> list[int]:
+    """The ids at which the decoder's folder ends what is generated."""
+    for name in ("generation_config.json", "config.json"):
+        path = Path(decoder.folder) / name
+        ids = load_json(path).get("eos_token_id") if path.exists() else None
+        if ids is not None:
+            return ids if isinstance(ids, list) else [ids]
+    return []
 
 
 def read_exported(name: str, fetch: bool) -> PretrainedMM1:
