@@ -64,13 +64,22 @@ def check_weights(model: Model) -> None:
 
 
 def _library_class(model: Model) -> tuple[Any, Any]:
-    """The library's class of what is used of the model, and its configuration."""
+    """The library's class of what is used of the model, and its configuration. Raises RequestError for a decoder that
+    says it is of two families."""
     import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     if isinstance(model, PretrainedEncoder):
         return getattr(transformers, ENCODERS[model.family].model), vision_config(model, model.image_size)
     config = text_config(model, vocabulary=0)
-    return transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config
+    kind = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    for other in config.architectures or ():
+        if other != kind.__name__ and other in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+            raise RequestError(  # families may share all names and shapes, and compute otherwise, as Llama and Gemma
+                f"{model.name}: its config.json names model_type {model.family}, but architectures {other}, of another "
+                "family; correct the wrong one"
+            )
+    return kind, config
 
 
 def _load(kind: Any, folder: str | None, config: Any, **how: Any) -> Any:

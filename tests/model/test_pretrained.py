@@ -252,6 +252,7 @@ def test_weights_that_are_incomplete_or_damaged(tmp_path: Path) -> None:
 
 
 Weights = dict[str, torch.Tensor]
+UNNAMED = {"architectures": None}
 LACKS = r": incomplete, or saved from another class \("
 
 
@@ -275,7 +276,12 @@ def adding(name: str, *shape: int) -> Callable[[Weights], Weights]:
         ("llama", without("layers.1.mlp"), {}, rf"lack model.layers.1.mlp.down_proj.weight{LACKS}"),
         ("dinov2", without("layer.2"), {}, rf"lack encoder.layer.2.*{LACKS}Dinov2Model\)"),
         ("siglip", without("vision_model"), {}, rf"lack embeddings.*{LACKS}SiglipModel\)"),
-        ("llama", None, {"model_type": "qwen2"}, rf"lack model.layers.0.self_attn.k_proj.bias{LACKS}"),
+        (
+            "llama",
+            None,
+            {"model_type": "qwen2", **UNNAMED},
+            r"lack model.layers.0.self_attn.k_proj.bias: incomplete, or",
+        ),
         ("llama", None, {"intermediate_size": 48}, r"down_proj.weight has the shape \(16, 32\), and by .* \(16, 48\)"),
         ("clip", None, {"image_size": 56}, r"position_embedding.weight has the shape \(17, 16\), .* \(65, 16\)"),
         (
@@ -286,7 +292,12 @@ def adding(name: str, *shape: int) -> Callable[[Weights], Weights]:
         ),
         ("qwen3", adding("model.layers.0.mlp.up_proj.lora_A.weight", 2, 16), {}, r"have model.layers.0.mlp.*lora_A"),
         ("qwen2", adding("score.weight", 2, 16), {}, r"have score.weight, for which its config.json \(qwen2, 2 layers"),
-        ("llama", None, {"model_type": "gemma", "tie_word_embeddings": True}, "a lm_head.weight that differs from mod"),
+        (
+            "llama",
+            None,
+            {"model_type": "gemma", "tie_word_embeddings": True, **UNNAMED},
+            "a lm_head.weight that differs from mod",
+        ),
         ("aimv2", None, {"num_hidden_layers": 2}, r"have encoder.layers.2.* and \d+ more, .* \(aimv2.*, 2 layers\)"),
     ],
 )
@@ -303,6 +314,13 @@ def test_weights_that_do_not_fit_the_configuration(
     model = (read_encoder if is_encoder else read_decoder)(Pretrained(weights=str(folder)))
     with pytest.raises(RequestError, match=f"its weights .*{message}"):
         check_weights(model)
+
+
+def test_a_decoder_of_two_families(tmp_path: Path) -> None:
+    """Gemma's tensors have the names and shapes of Llama's, which compute something else."""
+    change(saved.save_decoder("llama", tmp_path), "config.json", "model_type", "gemma")
+    with pytest.raises(RequestError, match="names model_type gemma, but architectures LlamaForCausalLM, of another fa"):
+        check_weights(read_decoder(Pretrained(weights=str(tmp_path))))
 
 
 @pytest.mark.parametrize(
