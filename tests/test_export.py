@@ -241,6 +241,26 @@ def test_an_exported_decoder_is_a_pretrained_model(place: Path, model: MM1ForCon
         assert torch.equal(library(**ids).logits, decoder(ids["input_ids"]).logits)
 
 
+@pytest.mark.parametrize("tuned", [False, True])
+def test_an_instruct_decoder_chats_as_before(tuned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its own form and up to any of its end tokens, unless it was tuned on conversations of another form."""
+    monkeypatch.chdir(make_place(tmp_path / "place").folder)
+    clip, llama = saved.save_encoder("clip", tmp_path / "clip"), saved.save_decoder("llama", tmp_path / "llama")
+    (llama / "chat_template.jinja").write_text("{{ messages[0]['content'] }}</s>", encoding="utf-8")
+    (llama / "generation_config.json").write_text('{"eos_token_id": [7, 1]}', encoding="utf-8")
+    request = load_request("sft_data_mix" if tuned else "data_mix", "lab", only=("base",), settings=shrunk(clip, llama))
+    (trial,) = request.trials
+    stage = trial.evaluation.model
+    assert stage.tuned == tuned
+    save_weights(build_mm1(stage, request.open_data().tokenizer), tmp_path / "stage", stage)
+    monkeypatch.setattr(Request, "weights_of", lambda *_: tmp_path / "stage")
+    export_trial(request, trial, "decoder", tmp_path / "decoder", "")
+    ends = AutoModelForCausalLM.from_pretrained(tmp_path / "decoder").generation_config.eos_token_id
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "decoder")
+    assert ends == (1 if tuned else [1, 7])
+    assert tokenizer.chat_template == (None if tuned else "{{ messages[0]['content'] }}</s>")
+
+
 def test_experts_of_any_width_run_in_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its grouped product takes rows of a multiple of 16 bytes only. Tuning and its plan take the exported one, too."""
     monkeypatch.chdir(make_place(tmp_path).folder)

@@ -154,10 +154,10 @@ def test_what_cannot_be_a_part(models: Path, tmp_path: Path, refused: Refused) -
     assert "vision towers of family 'llama' are not supported; known: clip_vision_model" in refused(llama, llama)
     assert "decoders of family 'clip' are not supported: causal attention" in refused(clip, clip)
     (tmp_path / "empty").mkdir()
-    assert "Should have a `model_type` key in its config.json" in refused(tmp_path / "empty", llama)
+    assert "empty: has no config.json; give a folder that save_pretrained" in refused(tmp_path / "empty", llama)
     bare = shutil.copytree(models / "aimv2", tmp_path / "bare")
     (bare / "preprocessor_config.json").unlink()
-    assert "processor_config.json: must contain image_mean and image_std (FileNotFoundError" in refused(bare, llama)
+    assert "bare: has no preprocessor_config.json (nor processor_config.json) with image_mean" in refused(bare, llama)
     other = shutil.copytree(llama, tmp_path / "other")
     saved.save_tokenizer(other, more=saved.ROWS)
     assert f"but its decoder's embedding has only {saved.ROWS} rows" in refused(clip, other)
@@ -165,6 +165,20 @@ def test_what_cannot_be_a_part(models: Path, tmp_path: Path, refused: Refused) -
     (pickled / "model.safetensors").unlink()
     torch.save({}, pickled / "pytorch_model.bin")
     assert "no weights in the folder (*.safetensors; pickled ones could run code)" in refused(pickled, llama)
+
+
+def test_weights_that_do_not_fit_are_refused_before_anything_runs(
+    models: Path, tmp_path: Path, refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = shutil.copytree(models / "llama", tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    lack = "broken: its weights lack lm_head.weight: incomplete, or saved from another class (LlamaForCausalLM)"
+    assert refused(models / "clip", broken).endswith(lack)
+    settings = [part for text in shrunk(models / "clip", broken) for part in ("--set", text)]
+    assert main(["plan", str(SWEEPS / "data_mix.yaml"), "--scale", "lab", "--only", "base", *settings]) == 2
+    assert capsys.readouterr().err.endswith(f"{lack}\n")
 
 
 def test_all_arms_of_a_sweep_read_one_tokenizer_whichever_are_asked_for(models: Path, tmp_path: Path) -> None:

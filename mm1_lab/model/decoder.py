@@ -21,7 +21,8 @@ from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qw
 
 from mm1_lab import team
 from mm1_lab.config import PretrainedDecoder, Size
-from mm1_lab.weights.stored import library_weights, load_weights, quiet_library
+from mm1_lab.weights.library import library_weights
+from mm1_lab.weights.stored import load_weights, quiet_library
 
 ROPE_BASE = 500.0
 LOOK_BACK_FIRST_LAYER = (1, 1, 2, 3)
@@ -67,8 +68,12 @@ def decoder_config(size: Size, vocabulary: int, sequence: int) -> PreTrainedConf
 
 def make_decoder(config: PreTrainedConfig) -> PreTrainedModel:
     """The library's model for `config` with the library's initialisation; routers compute in single precision. Sets the
-    dropout of attention to 0, the only one that the families have: attention by document leaves it out."""
+    dropout of attention to 0, the only one that the families have: attention by document leaves it out. Removes windows
+    of families without any, such as Llama, whose layers ignore them: masks and the library's cache would not."""
     config.attention_dropout = 0.0
+    for name in ("sliding_window", "layer_types"):
+        if hasattr(config, name) and not hasattr(type(config), name):
+            delattr(config, name)
     with quiet_library():
         decoder: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     if isinstance(config, Qwen2MoeConfig):
@@ -154,14 +159,14 @@ def upcycle(decoder: PreTrainedModel, dense: Path) -> None:
 
 def load_decoder(decoder: PreTrainedModel, source: PretrainedDecoder) -> None:
     """Loads the weights of a pre-trained model; in a team all processes call this. Additional rows of the embedding are
-    initialised with the mean of the pre-trained rows. Raises RequestError for a folder without weights."""
+    initialised with the mean of the pre-trained rows. Raises RequestError for weights that do not fit."""
     # the first process may add rows to the embedding, so it reads the whole of it
     weights = leave_to_team(decoder, Path(source.folder), whole=("model.embed_tokens.weight",))
     if not team.is_first():
         return
     is_whole = weights is None
     if weights is None:
-        weights = library_weights(AutoModelForCausalLM, source)
+        weights = library_weights(source)
     for name, own in decoder.state_dict().items():
         if name in weights and len(weights[name]) < len(own):
             rest = weights[name].float().mean(dim=0, keepdim=True).expand(len(own) - len(weights[name]), -1)

@@ -13,7 +13,7 @@ from transformers.configuration_utils import SubConfigSpec
 
 from mm1_lab.data.preprocessing import MEAN_COLOUR
 from mm1_lab.model.connectors import stretch_positions
-from mm1_lab.weights.families import ENCODERS
+from mm1_lab.weights.families import ENCODERS, RANDOM
 
 COLOUR_SPREAD = 64.0
 """About one standard deviation of the pixel values around the mean colour."""
@@ -54,6 +54,8 @@ class Encoder(PreTrainedModel):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
         vision = config.vision_config
+        for name in RANDOM.keys() & vision.to_dict().keys():  # which act in frozen towers, too
+            setattr(vision, name, RANDOM[name])
         self.family = ENCODERS[vision.model_type]
         self.vision: PreTrainedModel = getattr(transformers, self.family.model)(vision)
         if config.layer is not None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import transformers
 from torch import nn
 from transformers import CLIPVisionConfig, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
@@ -27,8 +26,9 @@ from mm1_lab.model.decoder import decoder_config, initialise, load_decoder, load
 from mm1_lab.model.encoder import Encoder, EncoderConfig
 from mm1_lab.model.modeling_mm1 import IMAGES_AT_ONCE, MM1Config, MM1Parts
 from mm1_lab.model.packed import States, read_rows
+from mm1_lab.weights.library import library_weights
 from mm1_lab.weights.pretrained import text_config, vision_config
-from mm1_lab.weights.stored import library_weights, load_weights
+from mm1_lab.weights.stored import load_weights
 
 
 def encoder_config(size: Size, patch: int, image_size: int) -> EncoderConfig:
@@ -62,9 +62,8 @@ def build_encoder(size: Size, patch: int, image_size: int) -> Encoder:
 
 
 def load_encoder(encoder: Encoder, source: PretrainedEncoder) -> None:
-    """Loads the weights of a pre-trained model. Raises RequestError for a folder without weights."""
-    kind = getattr(transformers, encoder.family.model)
-    weights = library_weights(kind, source, vision_config(source, source.image_size))
+    """Loads the weights of a pre-trained model. Raises RequestError for weights that do not fit."""
+    weights = library_weights(source)
     own = {f"vision.{name}": weights[name] for name in encoder.vision.state_dict()}
     encoder.load_state_dict(own, strict=False)  # a second tower follows
     if source.beside and encoder.beside:

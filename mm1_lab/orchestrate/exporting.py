@@ -18,11 +18,12 @@ from transformers import (
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from mm1_lab import files
-from mm1_lab.config import ALLOWED, RequestError, Trial
+from mm1_lab.config import ALLOWED, PretrainedDecoder, PretrainedMM1, RequestError, Trial
 from mm1_lab.model import MM1Processor, library_tokenizer, write_code
 from mm1_lab.model.decoder import sparse_layers
 from mm1_lab.model.packed import BALANCE_WEIGHT
 from mm1_lab.orchestrate.planning.request import Request
+from mm1_lab.weights.pretrained import chat_template, end_tokens
 from mm1_lab.weights.stored import quiet_library
 
 CHAT = (
@@ -102,6 +103,10 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
                 tokenizer = processor.tokenizer
                 decoder = _with_tokenizer(model.decoder, tokenizer)
                 decoder.generation_config = model.generation_config
+                source = stage.architecture.decoder
+                is_exported = isinstance(stage.architecture, PretrainedMM1)  # whose template is not the decoder's
+                if isinstance(source, PretrainedDecoder) and not (is_exported or stage.tuned):
+                    _keep_chat(decoder, tokenizer, source)
                 decoder.save_pretrained(partial)
                 # harnesses call it as it is, and every document of training begins with this token
                 begin = tokenizer.bos_token
@@ -116,6 +121,15 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
         if folder.exists():
             folder.rmdir()
         files.commit(partial, folder)
+
+
+def _keep_chat(decoder: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, source: PretrainedDecoder) -> None:
+    """Lets the decoder chat in the form of the one from which it was trained, and end where that one ends."""
+    template = chat_template(source)
+    tokenizer.chat_template = template if isinstance(template, str) else None
+    end = decoder.generation_config.eos_token_id
+    ends = [end, *(other for other in end_tokens(source) if other != end)]
+    decoder.generation_config.eos_token_id = ends if len(ends) > 1 else end
 
 
 def _align_experts(decoder: PreTrainedModel) -> None:

@@ -24,6 +24,12 @@ class EncoderFamily:
     """Changes to its configuration that remove unused parts."""
 
 
+RANDOM = {
+    "attention_dropout": 0.0, "attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0, "drop_path_rate": 0.0,
+    "pos_embed_shift": None, "pos_embed_jitter": None, "pos_embed_rescale": None,
+}  # fmt: skip
+"""Settings that make features random in training, and their values that do not; families have some of them."""
+
 ENCODERS = {
     "clip_vision_model": EncoderFamily(
         "CLIPVisionModel", "post_layernorm", "embeddings.position_embedding.weight", leading=1, normed=False
@@ -43,6 +49,5 @@ ENCODERS = {
     "dinov2_with_registers": EncoderFamily(
         "Dinov2WithRegistersModel", "layernorm", "embeddings.position_embeddings", leading=1, antialias=True
     ),
-    # rotary positions, which its own training rescales at random
-    "dinov3_vit": EncoderFamily("DINOv3ViTModel", "norm", leading=1, settings={"pos_embed_rescale": None}),
+    "dinov3_vit": EncoderFamily("DINOv3ViTModel", "norm", leading=1),  # rotary positions
 }

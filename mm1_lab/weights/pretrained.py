@@ -27,8 +27,11 @@ from mm1_lab.weights.families import ENCODERS
 
 DECODERS = ["llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma3_text"]
 """Families with causal attention, full or within a sliding window, whose logits are the output of `lm_head`."""
-FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
-"""Files fetched from the hub."""
+CHANGING_ROPES = ("dynamic", "longrope")
+"""Rope types whose frequencies depend on the longest text of a call."""
+FILES = ["*.json", "model.safetensors", "model-*.safetensors", "*.txt", "*.model", "chat_template.jinja"]
+"""Files fetched from the hub: of the weights, those that transformers reads and no other variants."""
+ADAPTER = "is a LoRA adapter: merge it into its model first (merge_and_unload of peft), and give that model's folder"
 HUB_SECONDS = 5.0
 """Timeout for the hub's first response."""
 SAMPLES, SAMPLE_BYTES = 64, 1 << 16
@@ -89,12 +92,27 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
                 f"{requested.weights}: decoders with {name} (its config.json) are not supported: attention must be "
                 "causal and logits come straight from lm_head; give another model"
             )
+    if (rope := _changing_rope(config.rope_parameters)) is not None:
+        raise RequestError(
+            f"{requested.weights}: decoders with rope type {rope} (its config.json) are not supported: its frequencies "
+            "depend on how much is read at a time, so packed rows would change them; give another model"
+        )
     if requested.layer is not None:
         raise RequestError(f"{requested.weights}: `layer` is for encoders; a decoder is used whole, so remove it")
     found = _described(requested.weights, folder, config, config.num_hidden_layers)
     folder_tokenizer(folder, rows=config.vocab_size)
     found |= text_shape(found["size"], config)
     return PretrainedDecoder.parse(found, str(folder / "config.json"))
+
+
+def _changing_rope(parameters: dict[str, Any]) -> str | None:
+    """The rope type that computes other frequencies for longer texts, if there is one; Gemma 3's kinds of layers have
+    parameters of their own."""
+    for one in (parameters, *parameters.values()):
+        kind = one.get("rope_type") if isinstance(one, dict) else None
+        if kind in CHANGING_ROPES:
+            return str(kind)
+    return None
 
 
 def is_exported(folder: Path) -> bool:
@@ -105,11 +123,22 @@ def is_exported(folder: Path) -> bool:
         return False
 
 
-def has_chat_template(decoder: PretrainedDecoder) -> bool:
-    """Whether the decoder's tokenizer has a chat template, as those of Instruct models do."""
+def chat_template(decoder: PretrainedDecoder) -> Any:
+    """The chat template of the decoder's tokenizer, as those of Instruct models have, or several; None without any."""
     folder = Path(decoder.folder)
     own = load_json(folder / "tokenizer_config.json")  # without which the tokenizer has been refused
-    return (folder / "chat_template.jinja").exists() or bool(own.get("chat_template"))
+    file = folder / "chat_template.jinja"
+    return file.read_text(encoding="utf-8") if file.exists() else own.get("chat_template")
+
+
+def end_tokens(decoder: PretrainedDecoder) -> list[int]:
+    """The ids at which the decoder's folder ends what is generated."""
+    for name in ("generation_config.json", "config.json"):
+        path = Path(decoder.folder) / name
+        ids = load_json(path).get("eos_token_id") if path.exists() else None
+        if ids is not None:
+            return ids if isinstance(ids, list) else [ids]
+    return []
 
 
 def read_exported(name: str, fetch: bool) -> PretrainedMM1:
@@ -210,6 +239,11 @@ def text_config(decoder: PretrainedDecoder, vocabulary: int) -> Any:
     return config
 
 
+def layers_of(model: PretrainedEncoder | PretrainedDecoder) -> int:
+    """Layers that its configuration has, of which an encoder's may be used in part."""
+    return int(_tower(Path(model.folder)).num_hidden_layers)
+
+
 def _tower(folder: Path) -> Any:
     config = _config(folder)
     return getattr(config, "vision_config", config)
@@ -222,10 +256,34 @@ def _config(folder: Path) -> Any:
     try:
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library raises various errors for bad configurations
-        raise RequestError(f"{folder}: its config.json cannot be used ({first_line(error)})") from None
+        raise RequestError(f"{folder}: {_why_no_configuration(folder, error)}") from None
     if getattr(config, "quantization_config", None):
         raise RequestError(f"{folder}: its weights are quantised, so it cannot be trained; give the original model")
     return config
+
+
+def _why_no_configuration(folder: Path, error: Exception) -> str:
+    import transformers
+
+    path = folder / "config.json"
+    if not path.is_file():
+        if (folder / "adapter_config.json").exists():
+            return ADAPTER
+        gguf = ", and GGUF files cannot be trained" if any(folder.glob("*.gguf")) else ""
+        return f"has no config.json{gguf}; give a folder that save_pretrained of transformers wrote"
+    try:
+        values = load_json(path)
+        kind, needs_code = values.get("model_type"), "auto_map" in values
+        is_known = kind in transformers.CONFIG_MAPPING
+    except Exception:  # of many kinds, as the file may hold anything; the library's error tells
+        is_known = True
+    if is_known:
+        return f"its config.json cannot be used ({first_line(error)})"
+    if kind is None:
+        return "its config.json names no model_type; give a folder that save_pretrained of transformers wrote"
+    if needs_code:
+        return f"its model_type {kind!r} needs code from the folder (auto_map), which is not run; give another model"
+    return f"its model_type {kind!r} (config.json) is unknown to transformers {transformers.__version__}"
 
 
 def _normalisation(folder: Path) -> dict[str, list[float]]:
@@ -233,6 +291,9 @@ def _normalisation(folder: Path) -> dict[str, list[float]]:
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         path = folder / "processor_config.json"  # where version 5 of the library saves a whole processor
+    if not path.is_file():
+        lack = "has no preprocessor_config.json (nor processor_config.json) with image_mean and image_std"
+        raise RequestError(f"{folder}: {lack}; save the model's image processor there")
     try:
         values = load_json(path)
         values = values.get("image_processor", values)
@@ -258,6 +319,9 @@ def find_folder(name: str, fetch: bool = True) -> Path:
     path = expanded(name)
     if os.path.isdir(path):  # unlike Path's, it accepts lengths that no folder can have
         return path.resolve()
+    if os.path.isfile(path):
+        what = "GGUF files cannot be trained; give" if path.suffix == ".gguf" else "is a file; give"
+        raise RequestError(f"{name}: {what} the folder of a model that save_pretrained of transformers wrote")
     unknown = NotHere(f"{name}: there is no such folder, and it is not a hub name (OWNER/NAME)")
     if name.count("/") != 1:
         raise unknown
@@ -295,16 +359,19 @@ def tensor_names(folder: Path) -> set[str]:
     return names
 
 
-def _missing_weights(folder: Path) -> list[str]:
-    """Weight files that a folder should have but lacks; some after an interrupted or partial download."""
+def weight_files(folder: Path) -> list[str]:
+    """Names of the files with a folder's weights; some are missing after an interrupted or partial download."""
     if (folder / WEIGHTS).exists():
-        return []
+        return [WEIGHTS]
     index = folder / f"{WEIGHTS}.index.json"  # if they are several
     try:
-        files = set(load_json(index)["weight_map"].values()) if index.exists() else {WEIGHTS}
+        return sorted(set(load_json(index)["weight_map"].values())) if index.exists() else [WEIGHTS]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RequestError(f"{index}: cannot be used ({first_line(error)}); fetch it again") from None
-    return sorted(file for file in files if not (folder / file).exists())
+
+
+def _missing_weights(folder: Path) -> list[str]:
+    return [file for file in weight_files(folder) if not (folder / file).exists()]
 
 
 def weights_digest(folder: Path, name: str) -> str:
@@ -315,6 +382,8 @@ def weights_digest(folder: Path, name: str) -> str:
         lack = "there are no weights in the folder (*.safetensors; pickled ones could run code)"
         raise RequestError(f"{name}: {lack}; save_pretrained of transformers writes them")
     if missing := _missing_weights(folder):
+        if (folder / "adapter_config.json").exists():
+            raise RequestError(f"{name}: {ADAPTER}")
         raise RequestError(f"{name}: lacks {missing[0]}; the copy is incomplete")
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for path in weights:

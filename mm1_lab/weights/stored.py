@@ -6,43 +6,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mm1_lab.config import PretrainedDecoder, PretrainedEncoder, RequestError, Stage
+from mm1_lab.config import RequestError, Stage
 from mm1_lab.files import WEIGHTS, write_json
-from mm1_lab.formatting import first_line
-
-if TYPE_CHECKING:
-    import torch
-
 
 STAGE = "stage.json"
-
-
-def library_weights(
-    kind: Any, model: PretrainedEncoder | PretrainedDecoder, config: Any = None
-) -> dict[str, torch.Tensor]:
-    """The weights in a model's folder, named as in the library's class `kind`, in single precision. Raises RequestError
-    for a folder without weights."""
-    import torch
-
-    try:
-        with quiet_library():
-            loaded, found = kind.from_pretrained(
-                model.folder,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                key_mapping={r"^vision_model\.": ""},  # of a whole AIMv2, where the library does not do so itself
-            )
-    except Exception as error:  # the library and safetensors raise various errors for damaged files
-        raise RequestError(f"{model.name}: its weights cannot be loaded ({first_line(error)})") from None
-    if found["missing_keys"]:
-        raise RequestError(f"{model.name}: its weights lack {min(found['missing_keys'])}; the copy is incomplete")
-    return dict(loaded.state_dict())
 
 
 def save_weights(model: Any, folder: Path, stage: Stage) -> None:

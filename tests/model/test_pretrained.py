@@ -1,10 +1,12 @@
 """Pre-trained models of others: the same features and logits as the library's own."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from transformers import Aimv2VisionModel, AutoModel, AutoModelForCausalLM, CLIPVisionModel, SiglipVisionModel
 
@@ -13,7 +15,8 @@ from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
 from mm1_lab.model import Encoder, load_decoder, read_by_document, read_rows
 from mm1_lab.model.decoder import make_decoder
 from mm1_lab.model.mm1 import load_encoder, pretrained_encoder_config
-from mm1_lab.weights.pretrained import find_folder, read_decoder, read_encoder, text_config, weights_digest
+from mm1_lab.weights.library import check_weights
+from mm1_lab.weights.pretrained import FILES, find_folder, read_decoder, read_encoder, text_config, weights_digest
 from tests import pretrained as saved
 from tests.small import rows_of
 
@@ -69,6 +72,18 @@ def test_features_are_the_library_s_at_any_size(family: str, layer: int | None, 
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("family", saved.ENCODERS)
+def test_features_are_not_random_in_training(family: str, tmp_path: Path) -> None:
+    folder = saved.save_encoder(family, tmp_path)
+    for name in ("attention_dropout", "attention_probs_dropout_prob", "hidden_dropout_prob", "drop_path_rate"):
+        change(folder, "config.json", name, 0.5)
+    for name in ("shift", "jitter", "rescale"):
+        change(folder, "config.json", f"pos_embed_{name}", 2.0)
+    encoder, images = tower(folder), pictures()
+    assert torch.equal(encoder.train()(images), encoder.eval()(images))
+
+
+@torch.no_grad()
 def test_two_towers_are_both_side_by_side(tmp_path: Path) -> None:
     """Each with its own normalisation and its own layer, also as an exported folder holds them."""
     folders = [saved.save_encoder(family, tmp_path / family) for family in ("dinov2", "siglip")]
@@ -106,15 +121,15 @@ def test_logits_are_the_library_s(family: str, tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", ["gemma3", "mistral", "qwen2", "qwen3", "smollm3"])
+@pytest.mark.parametrize("family", ["gemma3", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "llama"])
 def test_sliding_windows_are_the_library_s(family: str, tmp_path: Path) -> None:
     """Packed documents longer than the window by masks and by blocks, and questions after a shared prefix, each as the
-    library reads them alone."""
+    library reads them alone. Layers of Gemma and Llama have no window, whatever their configuration says."""
     folder = saved.save_decoder(family, tmp_path, windowed=True)
     facts = read_decoder(Pretrained(weights=str(folder)))
     assert facts.longest == 2048
     assert facts.identity["longest"] == (saved.WINDOW if family == "mistral" else 2048)
-    decoder = AutoModelForCausalLM.from_config(text_config(facts, saved.ROWS)).eval()
+    decoder = make_decoder(text_config(facts, saved.ROWS)).eval()
     load_decoder(decoder, facts)
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokens = torch.arange(40) * 7
@@ -169,6 +184,8 @@ def test_a_tower_s_parameters_are_counted_as_the_library_makes_them(family: str,
     assert facts.features.parameters().dense == facts.features.parameters().total == counted
 
 
+ROPE = {"rope_theta": 1e4, "factor": 4.0}
+LONG = {"factor": 4.0, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
 PIXELS = r"preprocessor_config\.json: pixels are divided by 255, then normalised"
 
 
@@ -190,6 +207,14 @@ def change(folder: Path, file: str, key: str, value: object) -> None:
         ("llama", "max_position_embeddings", -1, r"config\.json: .* should be greater than 0"),
         ("dinov2", "quantization_config", {"bits": 8}, "its weights are quantised, so it cannot be trained"),
         ("llama", "quantization_config", {"bits": 8}, "its weights are quantised, so it cannot be trained"),
+        (
+            "llama",
+            "rope_parameters",
+            ROPE | {"rope_type": "dynamic"},
+            "with rope type dynamic .* are not supported",
+        ),
+        ("llama", "rope_scaling", {"type": "longrope", **LONG}, "with rope type longrope .* are not supported"),
+        ("gemma3", "rope_parameters", {"full_attention": ROPE | {"rope_type": "dynamic"}}, "decoders with rope type"),
         ("gemma3", "use_bidirectional_attention", True, "decoders with use_bidirectional_attention .* are not supp"),
         ("gemma3", "final_logit_softcapping", 30.0, "decoders with final_logit_softcapping .* are not supported"),
     ],
@@ -224,6 +249,159 @@ def test_weights_that_are_incomplete_or_damaged(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(RequestError, match="its weights cannot be loaded"):
         tower(folder)
+
+
+Weights = dict[str, torch.Tensor]
+UNNAMED = {"architectures": None}
+LACKS = r": incomplete, or saved from another class \("
+
+
+def with_weights(folder: Path, change: Callable[[Weights], Weights]) -> None:
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+
+def without(part: str) -> Callable[[Weights], Weights]:
+    return lambda weights: {name: value for name, value in weights.items() if part not in name}
+
+
+def adding(name: str, *shape: int) -> Callable[[Weights], Weights]:
+    return lambda weights: weights | {name: torch.zeros(shape)}
+
+
+@pytest.mark.parametrize(
+    ("family", "weights", "config", "message"),
+    [
+        ("llama", without("lm_head"), {}, rf"lack lm_head.weight{LACKS}LlamaForCausalLM\)"),
+        ("llama", without("layers.1.mlp"), {}, rf"lack model.layers.1.mlp.down_proj.weight{LACKS}"),
+        ("dinov2", without("layer.2"), {}, rf"lack encoder.layer.2.*{LACKS}Dinov2Model\)"),
+        ("siglip", without("vision_model"), {}, rf"lack embeddings.*{LACKS}SiglipModel\)"),
+        (
+            "llama",
+            None,
+            {"model_type": "qwen2", **UNNAMED},
+            r"lack model.layers.0.self_attn.k_proj.bias: incomplete, or",
+        ),
+        ("llama", None, {"intermediate_size": 48}, r"down_proj.weight has the shape \(16, 32\), and by .* \(16, 48\)"),
+        ("clip", None, {"image_size": 56}, r"position_embedding.weight has the shape \(17, 16\), .* \(65, 16\)"),
+        (
+            "llama",
+            None,
+            {"num_hidden_layers": 1},
+            r"have model.layers.1.input_layernorm.weight and 8 more, for .* no",
+        ),
+        ("qwen3", adding("model.layers.0.mlp.up_proj.lora_A.weight", 2, 16), {}, r"have model.layers.0.mlp.*lora_A"),
+        ("qwen2", adding("score.weight", 2, 16), {}, r"have score.weight, for which its config.json \(qwen2, 2 layers"),
+        (
+            "llama",
+            None,
+            {"model_type": "gemma", "tie_word_embeddings": True, **UNNAMED},
+            "a lm_head.weight that differs from mod",
+        ),
+        ("aimv2", None, {"num_hidden_layers": 2}, r"have encoder.layers.2.* and \d+ more, .* \(aimv2.*, 2 layers\)"),
+    ],
+)
+def test_weights_that_do_not_fit_the_configuration(
+    family: str, weights: Callable[[Weights], Weights] | None, config: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    """Found by the files' headers alone, before anything is loaded."""
+    is_encoder = family in saved.ENCODERS
+    folder = (saved.save_encoder if is_encoder else saved.save_decoder)(family, tmp_path)
+    if weights:
+        with_weights(folder, weights)
+    for key, value in config.items():
+        change(folder, "config.json", key, value)
+    model = (read_encoder if is_encoder else read_decoder)(Pretrained(weights=str(folder)))
+    with pytest.raises(RequestError, match=f"its weights .*{message}"):
+        check_weights(model)
+
+
+def test_a_decoder_of_two_families(tmp_path: Path) -> None:
+    """Gemma's tensors have the names and shapes of Llama's, which compute something else."""
+    change(saved.save_decoder("llama", tmp_path), "config.json", "model_type", "gemma")
+    with pytest.raises(RequestError, match="names model_type gemma, but architectures LlamaForCausalLM, of another fa"):
+        check_weights(read_decoder(Pretrained(weights=str(tmp_path))))
+
+
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [
+        ("qwen2", {"lm_head.weight": "model.embed_tokens.weight"}),  # tied, and saved twice
+        ("llama", {"model.layers.0.self_attn.rotary_emb.inv_freq": "model.norm.weight"}),
+        ("clip", {"vision_model.embeddings.position_ids": "logit_scale"}),
+    ],
+)
+def test_tensors_that_change_nothing_are_left_out(family: str, more: dict[str, str], tmp_path: Path) -> None:
+    """As are text towers, pooling heads and, of an encoder, layers after the one whose features are used."""
+    is_encoder = family in saved.ENCODERS
+    folder = (saved.save_encoder if is_encoder else saved.save_decoder)(family, tmp_path)
+    with_weights(folder, lambda weights: weights | {name: weights[of].clone() for name, of in more.items()})
+    layers = (None, -2) if is_encoder else (None,)
+    for layer in layers:
+        check_weights((read_encoder if is_encoder else read_decoder)(Pretrained(weights=str(folder), layer=layer)))
+
+
+def test_files_that_are_no_weights(tmp_path: Path) -> None:
+    path = saved.save_decoder("llama", tmp_path) / "model.safetensors"
+    model = read_decoder(Pretrained(weights=str(tmp_path)))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(RequestError, match=r"cannot be loaded \(model.safetensors: .*; fetch it again"):
+        check_weights(model)
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 988097824\n")
+    with pytest.raises(RequestError, match=r"model.safetensors is a pointer of git-lfs; `git lfs pull` fetches it"):
+        check_weights(model)
+
+
+@pytest.mark.parametrize(
+    ("files", "config", "message"),
+    [
+        ({"config.json": None}, {}, r": has no config.json; give a folder that save_pretrained of transformers wrote"),
+        ({"config.json": None, "model.gguf": ""}, {}, r": has no config.json, and GGUF files cannot be trained; give"),
+        ({"config.json": None, "adapter_config.json": "{}"}, {}, r": is a LoRA adapter: merge it into its model first"),
+        ({"model.safetensors": None, "adapter_config.json": "{}"}, {}, r": is a LoRA adapter: merge it into its model"),
+        ({"tokenizer.json": None}, {}, r" has no tokenizer.json; save its fast version there$"),
+        ({}, {"model_type": "llamma"}, r": its model_type 'llamma' \(config.json\) is unknown to transformers [\d.]+$"),
+        (
+            {},
+            {"model_type": "mine", "auto_map": {"AutoConfig": "a.B"}},
+            r"'mine' needs code from the folder \(auto_map\)",
+        ),
+        ({}, {"model_type": None}, r": its config.json names no model_type; give a folder"),
+    ],
+)
+def test_folders_that_are_no_decoder(
+    files: dict[str, str | None], config: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    folder = saved.save_decoder("llama", tmp_path)
+    (folder / "adapter_model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    for key, value in config.items():
+        change(folder, "config.json", key, value)
+    for name, text in files.items():
+        if text is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_text(text)
+    with pytest.raises(RequestError, match=message):
+        read_decoder(Pretrained(weights=str(folder)))
+
+
+def test_a_file_is_given_in_place_of_its_folder(tmp_path: Path) -> None:
+    for name, message in (
+        ("model.gguf", "GGUF files cannot be trained; give the"),
+        ("a.safetensors", "is a file; give"),
+    ):
+        (tmp_path / name).touch()
+        with pytest.raises(RequestError, match=f"{name}: {message}"):
+            find_folder(str(tmp_path / name))
+
+
+def test_files_that_are_fetched_from_the_hub() -> None:
+    """The names under which transformers saves weights, in one file or several, and everything about texts."""
+    weights = ["model.safetensors", "model.safetensors.index.json", "model-00001-of-00002.safetensors"]
+    texts = ["tokenizer.json", "tokenizer.model", "merges.txt", "chat_template.jinja"]
+    others = ["model.fp16.safetensors", "consolidated.safetensors", "open_clip_model.safetensors", "pytorch_model.bin"]
+    others += ["original/model.safetensors", "adapter_model.safetensors"]
+    assert [*filter_repo_objects([*weights, *texts, *others], allow_patterns=FILES)] == [*weights, *texts]
 
 
 def test_a_model_that_is_only_partly_in_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,8 @@ from mm1_lab.config import (
     ModelStage,
     MultimodalStage,
     Network,
+    PretrainedDecoder,
+    PretrainedEncoder,
     RequestError,
     Scale,
     SftStage,
@@ -365,8 +367,9 @@ def _date(path: Path) -> float:
 
 def check_feasible(plan: Plan, request: Request) -> None:
     """Raises RequestError for a missing stage whose connector cannot be built, naming the trial; for one with too few
-    rows for its `workers`; for a source of which no document fits; and for a prompt of a named benchmark that is longer
-    than its model reads. Whole networks are built by `estimate_stages` alone."""
+    rows for its `workers`; for a source of which no document fits; for pre-trained weights that do not fit their
+    configuration; and for a prompt of a named benchmark that is longer than its model reads. Whole networks are built
+    by `estimate_stages` alone."""
     evaluations = [stage for _, stage in plan.missing if isinstance(stage, EvaluationStage)]
     if evaluations and request.scale.benchmarks:
         from mm1_lab.evaluate.fitting import check_lengths
@@ -377,6 +380,7 @@ def check_feasible(plan: Plan, request: Request) -> None:
             stage.workers(request.scale)
             _check_documents(stage, request)
             check_networks([_trained(stage)])
+            _check_pretrained(stage)
         except RequestError as error:
             raise RequestError(f"{task.label}: {error}") from None
 
@@ -396,6 +400,25 @@ def _check_documents(stage: Stage, request: Request) -> None:
                     f"no {name} document fits {stage.sequence_length} positions with {stage.picture_tokens} per "
                     "picture; raise sequence_length, or take fewer image tokens"
                 )
+
+
+FITTING: set[tuple[str, str, int]] = set()
+"""Pre-trained models, by folder, digest and layers used, of which this process has found that their weights fit."""
+
+
+def _check_pretrained(stage: Stage) -> None:
+    """Raises RequestError for weights of others that cannot be loaded."""
+    if not isinstance(stage, MultimodalStage):
+        return
+    encoder, decoder = stage.encoder, stage.decoder
+    for model in (encoder, getattr(encoder, "beside", None), decoder):
+        if isinstance(model, (PretrainedEncoder, PretrainedDecoder)):
+            key = (model.folder, model.digest, model.size.layers)
+            if key not in FITTING:
+                from mm1_lab.weights.library import check_weights
+
+                check_weights(model)
+                FITTING.add(key)
 
 
 BUILT: set[str] = set()

@@ -52,7 +52,7 @@ from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, deciding, merge_manifest, read_trials
 from mm1_lab.results.trained import own_rows_note
 from mm1_lab.rows import OF_OWN_DATA, OF_TUNED, Family
-from mm1_lab.weights.pretrained import HuggingFace, has_chat_template
+from mm1_lab.weights.pretrained import HuggingFace, chat_template
 
 if TYPE_CHECKING:
     from mm1_lab.data.pixels import ImageDecoder
@@ -322,7 +322,7 @@ class Request:
                 name = model.decoder.name
                 if named and ends(model.decoder.folder) != ends(str(named)):
                     lines.append(f"{name}: its texts begin and end as those of the data file's tokenizer")
-                if stage.tuned and has_chat_template(model.decoder):
+                if stage.tuned and chat_template(model.decoder):
                     form = "conversations are `User: …` and `Assistant: …` (docs/your-own-data.md)"
                     lines.append(f"{name}: its chat template is not used; {form}")
         return list(dict.fromkeys(lines))
