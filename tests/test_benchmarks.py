@@ -82,6 +82,7 @@ def ask(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     monkeypatch.setattr(evaluation, "benchmarks_for", chosen)
 
 
+@pytest.mark.soak
 def test_what_a_gpu_is_asked_works_on_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the sizes of `smoke`; its peak is not known, and its settings are those of a GPU but for compilation."""
     ask(monkeypatch, "vqa")
