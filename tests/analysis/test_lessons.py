@@ -238,7 +238,8 @@ SEARCH = study_of(sweep_of(LAW, {"9M 0.001": Recipe()}), range(3))
 def fit_of(objective: str, slope: float, half: float, seeds: int = 3) -> Fit:
     """A fit of four sizes with this slope and half its 95 % interval."""
     found = Interval(slope, half / Interval(0, 1, 2).half_width, 2)
-    return Fit(Objective(objective, False), (), Law(found, found, np.zeros((2, 2)), 0.1, np.zeros((2, 4))), "", {}, seeds)
+    law = Law(found, found, np.zeros((2, 2)), 0.1, np.zeros((2, 4)))
+    return Fit(Objective(objective, False), (), law, "", {}, seeds)
 
 
 def law_row(*fits: Fit, lesson: str = "learning-rate law") -> dict[str, Any]:
