@@ -261,6 +261,24 @@ def test_an_instruct_decoder_chats_as_before(tuned: bool, tmp_path: Path, monkey
     assert tokenizer.chat_template == (None if tuned else "{{ messages[0]['content'] }}</s>")
 
 
+def test_windows_that_a_family_ignores_are_not_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of models trained by versions that kept them, with which the library's cache forgot what came before."""
+    monkeypatch.chdir(make_place(tmp_path / "place").folder)
+    clip, llama = saved.save_encoder("clip", tmp_path / "clip"), saved.save_decoder("llama", tmp_path / "llama")
+    request = load_request("data_mix", "lab", only=("base",), settings=shrunk(clip, llama))
+    (trial,) = request.trials
+    stage, folder = trial.evaluation.model, tmp_path / "stage"
+    save_weights(build_mm1(stage, request.open_data().tokenizer), folder, stage)
+    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    values["text_config"] |= {"sliding_window": 5, "layer_types": ["sliding_attention"] * 2}
+    (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
+    monkeypatch.setattr(Request, "weights_of", lambda *_: folder)
+    for form in ("mm1", "decoder"):
+        export_trial(request, trial, form, tmp_path / form, "")
+        written = (tmp_path / form / "config.json").read_text(encoding="utf-8")
+        assert "sliding" not in written and "layer_types" not in written
+
+
 def test_experts_of_any_width_run_in_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its grouped product takes rows of a multiple of 16 bytes only. Tuning and its plan take the exported one, too."""
     monkeypatch.chdir(make_place(tmp_path).folder)

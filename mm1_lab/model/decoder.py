@@ -21,6 +21,7 @@ from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qw
 
 from mm1_lab import team
 from mm1_lab.config import PretrainedDecoder, Size
+from mm1_lab.model.modeling_mm1 import without_stray_windows
 from mm1_lab.weights.library import library_weights
 from mm1_lab.weights.stored import load_weights, quiet_library
 
@@ -68,12 +69,9 @@ def decoder_config(size: Size, vocabulary: int, sequence: int) -> PreTrainedConf
 
 def make_decoder(config: PreTrainedConfig) -> PreTrainedModel:
     """The library's model for `config` with the library's initialisation; routers compute in single precision. Sets the
-    dropout of attention to 0, the only one that the families have: attention by document leaves it out. Removes windows
-    of families without any, such as Llama, whose layers ignore them: masks and the library's cache would not."""
+    dropout of attention to 0, the only one that the families have: attention by document leaves it out."""
     config.attention_dropout = 0.0
-    for name in ("sliding_window", "layer_types"):
-        if hasattr(config, name) and not hasattr(type(config), name):
-            delattr(config, name)
+    without_stray_windows(config)
     with quiet_library():
         decoder: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     if isinstance(config, Qwen2MoeConfig):

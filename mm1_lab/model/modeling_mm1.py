@@ -44,6 +44,15 @@ class MM1Config(PreTrainedConfig):
     """Whether image tokens are scaled to the decoder's embeddings (see `match_embedding_scale`)."""
 
 
+def without_stray_windows(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Removes windows of families without any, such as Llama, whose layers ignore them: masks and the library's cache
+    would not."""
+    for name in ("sliding_window", "layer_types"):
+        if hasattr(config, name) and not hasattr(type(config), name):
+            delattr(config, name)
+    return config
+
+
 class MM1Parts(PreTrainedModel):
     config_class = MM1Config
     _supports_sdpa = True
@@ -67,7 +76,7 @@ class MM1Parts(PreTrainedModel):
     def _make_decoder(config: PreTrainedConfig) -> PreTrainedModel:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Initializing zero-element")  # experts without a shared one
-            return AutoModelForCausalLM.from_config(config)
+            return AutoModelForCausalLM.from_config(without_stray_windows(config))
 
     def _init_weights(self, module: nn.Module) -> None:
         """Does nothing: every part has initialised itself, and the library's default would overwrite that."""

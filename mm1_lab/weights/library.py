@@ -26,6 +26,8 @@ LAYER = re.compile(r"(?:^|\.)layers?\.(\d+)\.")
 HEADS = ("lm_head.", "score.")
 """Beginnings of the names of heads in place of which a decoder would have another."""
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+BUFFERS = ("inv_freq", ".k_scale", ".v_scale")
+"""Ends of the names of a layer's tensors that change nothing: of RoPE, computed anew, and of a cache in 8 bits."""
 ROWS = 64
 """Rows by which an embedding and a head are compared."""
 POINTER = b"version https://git-lfs"
@@ -139,12 +141,14 @@ def _check_tied(model: Model, stored: Stored) -> None:
     from safetensors import safe_open
 
     rows = []
-    for name in (EMBEDDING, HEAD):
-        path, shape = stored[name]
-        with safe_open(path, "pt") as tensors:
-            values = tensors.get_slice(name)
-            rows.append([values[row : row + 1] for row in range(0, shape[0], max(1, shape[0] // ROWS))])
-    if stored[EMBEDDING][1] != stored[HEAD][1] or any((a != b).any() for a, b in zip(*rows, strict=True)):
+    if stored[EMBEDDING][1] == stored[HEAD][1]:
+        for name in (EMBEDDING, HEAD):
+            path, shape = stored[name]
+            with safe_open(path, "pt") as tensors:
+                values = tensors.get_slice(name)
+                rows.append([values[row : row + 1] for row in range(0, shape[0], max(1, shape[0] // ROWS))])
+    # one may be the other rounded
+    if not rows or any((a.to(b.dtype) != b).any() and (b.to(a.dtype) != a).any() for a, b in zip(*rows, strict=True)):
         raise RequestError(
             f"{model.name}: its weights have a {HEAD} that differs from {EMBEDDING}, and its config.json "
             f"({model.family}) has one for both; correct tie_word_embeddings or model_type there"
@@ -174,7 +178,7 @@ def _refuse_unfit(model: Model, found: dict[str, Any]) -> None:
 def _is_missed(name: str, model: Model) -> bool:
     """Whether the output would be another with this tensor, which the library's class does not have: one of a layer,
     unless features are taken before it, or of a head. A vision tower's own head and other towers are left out."""
-    layer = LAYER.search(name)
+    layer = None if name.endswith(BUFFERS) else LAYER.search(name)
     if isinstance(model, PretrainedDecoder):
         return bool(layer) or name.startswith(HEADS)
     is_after = layer and model.size.layers <= int(layer[1]) < layers_of(model)

@@ -327,7 +327,9 @@ def test_a_decoder_of_two_families(tmp_path: Path) -> None:
     ("family", "more"),
     [
         ("qwen2", {"lm_head.weight": "model.embed_tokens.weight"}),  # tied, and saved twice
-        ("llama", {"model.layers.0.self_attn.rotary_emb.inv_freq": "model.norm.weight"}),
+        # the library itself leaves out Llama's
+        ("gemma3", {"model.layers.0.self_attn.rotary_emb.inv_freq": "model.norm.weight"}),
+        ("llama", {"model.layers.0.self_attn.k_proj.k_scale": "model.norm.weight"}),
         ("clip", {"vision_model.embeddings.position_ids": "logit_scale"}),
     ],
 )
@@ -339,6 +341,19 @@ def test_tensors_that_change_nothing_are_left_out(family: str, more: dict[str, s
     layers = (None, -2) if is_encoder else (None,)
     for layer in layers:
         check_weights((read_encoder if is_encoder else read_decoder)(Pretrained(weights=str(folder), layer=layer)))
+
+
+@pytest.mark.parametrize(("embedding", "head"), [(torch.float32, torch.bfloat16), (torch.float16, torch.float32)])
+def test_a_tied_head_in_another_precision(embedding: torch.dtype, head: torch.dtype, tmp_path: Path) -> None:
+    name = "model.embed_tokens.weight"
+    folder = saved.save_decoder("qwen2", tmp_path)
+    with_weights(folder, lambda own: own | {"lm_head.weight": own[name].to(head), name: own[name].to(embedding)})
+    model = read_decoder(Pretrained(weights=str(folder)))
+    check_weights(model)
+    for other in (torch.zeros(saved.ROWS, saved.WIDTH), torch.zeros(())):
+        with_weights(folder, lambda own, other=other: own | {"lm_head.weight": other})
+        with pytest.raises(RequestError, match=f"a lm_head.weight that differs from {name}"):
+            check_weights(model)
 
 
 def test_files_that_are_no_weights(tmp_path: Path) -> None:
