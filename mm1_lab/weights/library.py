@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     Stored = dict[str, tuple[Path, tuple[int, ...]]]
 
 LAYER = re.compile(r"(?:^|\.)layers?\.(\d+)\.")
-"""In a tensor's name; 1: which layer."""
+"""In the name of a vision tower's tensor; 1: which layer."""
+DECODER_LAYER = re.compile(r"^(?:model\.)?layers\.")
+"""At the beginning of the name of a decoder's tensor, but not of layers for further tokens (`mtp.layers.0`)."""
+ALIKE = ({"LlamaForCausalLM", "MistralForCausalLM"}, {"Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"})
+"""Classes that compute the same by the same configuration."""
 HEADS = ("lm_head.", "score.")
 """Beginnings of the names of heads in place of which a decoder would have another."""
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -58,7 +62,7 @@ def check_weights(model: Model) -> None:
     zero = torch.zeros(())
     tensors = {name: zero.expand(shape) for name, (_, shape) in stored.items()}
     try:
-        with _without_memory():
+        with _without_memory(kind):
             _, found = _load(kind, None, config, state_dict=tensors)
     except Exception as error:
         raise RequestError(f"{model.name}: its weights cannot be loaded ({first_line(error)})") from None
@@ -76,7 +80,8 @@ def _library_class(model: Model) -> tuple[Any, Any]:
     config = text_config(model, vocabulary=0)
     kind = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     for other in config.architectures or ():
-        if other != kind.__name__ and other in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        is_same = other == kind.__name__ or {other, kind.__name__} in ALIKE
+        if not is_same and other in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
             raise RequestError(  # families may share all names and shapes, and compute otherwise, as Llama and Gemma
                 f"{model.name}: its config.json names model_type {model.family}, but architectures {other}, of another "
                 "family; correct the wrong one"
@@ -100,19 +105,17 @@ def _load(kind: Any, folder: str | None, config: Any, **how: Any) -> Any:
 
 
 @contextmanager
-def _without_memory() -> Iterator[None]:
-    """Within it the library makes what a checkpoint lacks without memory, and draws no values of it: for some it would
-    look at numbers."""
+def _without_memory(kind: Any) -> Iterator[None]:
+    """Within it the library makes what a checkpoint of this class lacks without memory, and draws no values of it: for
+    some it would look at numbers."""
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from transformers import PreTrainedModel
 
-    draw = PreTrainedModel.initialize_weights
-    PreTrainedModel.initialize_weights = lambda model: None
+    kind.initialize_weights = lambda model: None  # in place of that of all models
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             yield
     finally:
-        PreTrainedModel.initialize_weights = draw
+        del kind.initialize_weights
 
 
 def _stored(model: Model) -> Stored:
@@ -178,8 +181,9 @@ def _refuse_unfit(model: Model, found: dict[str, Any]) -> None:
 def _is_missed(name: str, model: Model) -> bool:
     """Whether the output would be another with this tensor, which the library's class does not have: one of a layer,
     unless features are taken before it, or of a head. A vision tower's own head and other towers are left out."""
-    layer = None if name.endswith(BUFFERS) else LAYER.search(name)
     if isinstance(model, PretrainedDecoder):
-        return bool(layer) or name.startswith(HEADS)
+        is_in_layer = bool(DECODER_LAYER.match(name)) and not name.endswith(BUFFERS)
+        return is_in_layer or name.startswith(HEADS)
+    layer = LAYER.search(name)
     is_after = layer and model.size.layers <= int(layer[1]) < layers_of(model)
     return bool(layer) and not is_after and not name.startswith("text_model.")

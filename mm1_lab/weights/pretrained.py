@@ -134,10 +134,13 @@ def chat_template(decoder: PretrainedDecoder) -> Any:
 def end_tokens(decoder: PretrainedDecoder) -> list[int]:
     """The ids at which the decoder's folder ends what is generated."""
     for name in ("generation_config.json", "config.json"):
-        path = Path(decoder.folder) / name
-        ids = load_json(path).get("eos_token_id") if path.exists() else None
-        if ids is not None:
-            return ids if isinstance(ids, list) else [ids]
+        try:
+            ids = load_json(Path(decoder.folder) / name)["eos_token_id"]
+        except Exception:  # of many kinds, as the file may be missing or hold anything
+            continue
+        ids = ids if isinstance(ids, list) else [ids]
+        if ids and all(isinstance(one, int) for one in ids):
+            return ids
     return []
 
 
@@ -340,7 +343,10 @@ def find_folder(name: str, fetch: bool = True) -> Path:
         raise NotHere(f"{name}: is not in the Hugging Face hub's cache on this machine")
     print(f"{name}: fetching it from the Hugging Face hub (once)", file=sys.stderr)
     try:
-        return Path(snapshot_download(name, allow_patterns=FILES, etag_timeout=HUB_SECONDS))
+        folder = Path(snapshot_download(name, allow_patterns=FILES, etag_timeout=HUB_SECONDS))
+        if others := _missing_weights(folder):  # an index may name any file
+            snapshot_download(name, allow_patterns=others, etag_timeout=HUB_SECONDS)
+        return folder
     except (OSError, ValueError) as error:  # of the hub's answer, or without one
         reason = first_line(error).removeprefix("Got: ")
         raise RequestError(

@@ -317,8 +317,10 @@ def test_weights_that_do_not_fit_the_configuration(
 
 
 def test_a_decoder_of_two_families(tmp_path: Path) -> None:
-    """Gemma's tensors have the names and shapes of Llama's, which compute something else."""
-    change(saved.save_decoder("llama", tmp_path), "config.json", "model_type", "gemma")
+    """Gemma's tensors have the names and shapes of Llama's, which compute something else; Mistral's do not."""
+    change(saved.save_decoder("llama", tmp_path), "config.json", "model_type", "mistral")
+    check_weights(read_decoder(Pretrained(weights=str(tmp_path))))
+    change(tmp_path, "config.json", "model_type", "gemma")
     with pytest.raises(RequestError, match="names model_type gemma, but architectures LlamaForCausalLM, of another fa"):
         check_weights(read_decoder(Pretrained(weights=str(tmp_path))))
 
@@ -330,6 +332,7 @@ def test_a_decoder_of_two_families(tmp_path: Path) -> None:
         # the library itself leaves out Llama's
         ("gemma3", {"model.layers.0.self_attn.rotary_emb.inv_freq": "model.norm.weight"}),
         ("llama", {"model.layers.0.self_attn.k_proj.k_scale": "model.norm.weight"}),
+        ("llama", {"mtp.layers.0.norm.weight": "model.norm.weight"}),
         ("clip", {"vision_model.embeddings.position_ids": "logit_scale"}),
     ],
 )
@@ -420,23 +423,24 @@ def test_files_that_are_fetched_from_the_hub() -> None:
 
 
 def test_a_model_that_is_only_partly_in_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tool that wanted only the configuration or the tokenizer leaves a folder without weights."""
-    fetched = []
+    """A tool that wanted only the configuration or the tokenizer leaves a folder without weights. What an index names
+    is fetched, whatever its name."""
+    fetched: list[list[str]] = []
 
-    def download(name: str, local_files_only: bool = False, **_: object) -> str:
-        fetched.extend([] if local_files_only else [name])
+    def download(name: str, local_files_only: bool = False, *, allow_patterns: list[str], **_: object) -> str:
+        fetched.extend([] if local_files_only else [allow_patterns])
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     (tmp_path / "config.json").write_text("{}")
-    index = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
+    index = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "part-2-of-2.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     save_file({"a": torch.zeros(1)}, tmp_path / "model-1-of-2.safetensors")
-    assert find_folder("owner/name") == tmp_path and fetched == ["owner/name"]
-    with pytest.raises(RequestError, match=r"lacks model-2-of-2\.safetensors; the copy is incomplete"):
+    assert find_folder("owner/name") == tmp_path and fetched == [FILES, ["part-2-of-2.safetensors"]]
+    with pytest.raises(RequestError, match=r"lacks part-2-of-2\.safetensors; the copy is incomplete"):
         weights_digest(tmp_path, "owner/name")
-    save_file({"b": torch.zeros(1)}, tmp_path / "model-2-of-2.safetensors")
-    assert find_folder("owner/name") == tmp_path and fetched == ["owner/name"]
+    save_file({"b": torch.zeros(1)}, tmp_path / "part-2-of-2.safetensors")
+    assert find_folder("owner/name") == tmp_path and len(fetched) == 2
 
 
 @pytest.mark.parametrize("name", ["~nobody-here/model", "a" * 300])
