@@ -178,6 +178,14 @@ def test_rates_that_differ_by_rounding_are_one(undrawn: None, capsys: pytest.Cap
     assert found[1] == pytest.approx(found[0], rel=1e-5) and found[2] == pytest.approx(found[0], rel=1e-2)
 
 
+def test_rates_of_a_dense_grid_stay_apart() -> None:
+    """Only those within 0.1 % of the lowest are one with it, not a whole chain of them."""
+    rates = ("1e-3", "1.0008e-3", "1.0016e-3", "1.004e-3")
+    path = write_csv(Path("results.csv"), [(n, rate, 1.0) for n in SIZES for rate in rates])
+    found = read_runs(path, lower_is_better=False).points["learning_rate"]
+    assert sorted(set(found)) == [1e-3, 1.0016e-3, 1.004e-3]
+
+
 def test_a_seed_s_second_row_at_a_rate_that_is_spelt_otherwise_is_refused(refused: Refused) -> None:
     rows = noisy_rows(float)
     write_csv(Path("results.csv"), [*rows, [rows[0][0], repr(float(np.float32(rows[0][1]))), 1.0, 0]], WITH_SEED)
