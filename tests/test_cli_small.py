@@ -71,14 +71,6 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         ),
         (("fit-lr-law", *SMOKE, "--sizes", "9M,2.9B,3B"), "--sizes: 2.9B and 3B have the same N; leave one out"),
         (("fit-lr-law", *SMOKE, "--sizes", "9M,0.3B"), "this scale has no decoder of '0.3B'; did you mean '302M'?"),
-        (
-            ("fit-lr-law", *SMOKE, "--set", "learning_rate=1e-3"),
-            "--set learning_rate=1e-3: changes nothing, as each size",
-        ),
-        (
-            ("fit-lr-law", *SMOKE, "--set", "train.learning_rate=1e-3"),
-            "changes nothing, as each size is searched around",
-        ),
         (("fit-lr-law", *SMOKE, "--score", "loss"), "--score needs --from"),
         (("fit-lr-law", "--from", "file", "--scale", "lab"), "--scale is for a search; with --from"),
         (("fit-lr-law", "--from", "file", "--store", "store"), "--store is for a search; with --from"),

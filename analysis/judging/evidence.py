@@ -146,17 +146,21 @@ def _of_law(study: Study, lesson: Lesson, number: int, part: Part, fits: Sequenc
         detail += f" − ({minus})".replace("-", "−")
         published = replace(published, value=np.nan)
     fit = next((fit for fit in fits if fit.objective.column == part.law), None)
-    slope = UNKNOWN
+    slope, ends = UNKNOWN, []
     reason = ""
     if fit and fit.law:
         detail += f" ({fit.through})" if fit.through else ""
-        slope = replace(fit.law.slope, estimate=fit.law.slope.estimate - minus)
+        slope, *ends = (replace(one, estimate=one.estimate - minus) for one in (fit.law.slope, *fit.law.slopes))
         if study.manifest.scale == "smoke":
             reason = NOTHING_LEARNT
         elif fit.seeds < VERDICT_SEEDS:
             reason = f"{fit.seeds} of the {VERDICT_SEEDS} seeds that a verdict needs"
     else:
         reason = f"no law: {fit.why if fit else f'no fit by {part.law}'}"
+    p: P = {}
+    if slope and not reason:
+        by_end = [p_values(part.expect, part.margin, end) for end in ends]
+        p = {statement: max(one[statement] for one in by_end) for statement in by_end[0]}
     return Evidence(
         question=lesson.name,
         part=number,
@@ -166,7 +170,7 @@ def _of_law(study: Study, lesson: Lesson, number: int, part: Part, fits: Sequenc
         unit="sizes",
         seeds=study.seeds,
         in_world=study.manifest.in_world,
-        p=p_values(part.expect, part.margin, slope) if slope and not reason else {},
+        p=p,
         reason=reason,
         aside=part.aside,
         paper=published,

@@ -37,6 +37,15 @@ class Law:
     """(2, optima): how far slope and constant change if an optimum that is the last rate before a cliff is the cliff
     instead; the intervals are wider by what those of all optima can change. Zeros for the other optima."""
 
+    @property
+    def slopes(self) -> tuple[Interval, Interval]:
+        """The slope at either end of what optima at cliffs leave open, with the error of the scatter alone."""
+        error = math.sqrt(self.covariance[0, 0])
+        changes = self.gaps[0]
+        lower, upper = changes[changes < 0].sum(), changes[changes > 0].sum()
+        estimate, freedom = self.slope.estimate, self.slope.degrees_of_freedom
+        return Interval(estimate + lower, error, freedom), Interval(estimate + upper, error, freedom)
+
     def line(self, params: float, spread: float = 0.0) -> Interval:
         """ln η by the law; `spread` is a standard deviation added to its error."""
         log_params = math.log(params)

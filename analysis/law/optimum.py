@@ -54,7 +54,7 @@ class Optimum:
     needs: str
     """The rates to try so that a worse score or a cliff bounds the optimum on either side; empty if it is bracketed."""
     finer: str = ""
-    """The rates to try between the last good one and the cliff, if the interval extends to the cliff."""
+    """The rates to try between the last good one and the cliff, if the best is the last one."""
     gap: float = 0.0
     """How far above `log_rate` the cliff is, if `log_rate` is the last rate before it; otherwise 0."""
     window: tuple[float, float] = (np.nan, np.nan)
@@ -98,12 +98,13 @@ def find_optimum(cell: Cell) -> Optimum:
         near[start : start + FEWEST_FITTED] = True
         window = usable[near]
         optimum = _interpolated(optimum, window, cliff if window[-1] == usable[-1] else np.inf)
-    if optimum.high < cliff or cliff == np.inf:
+    last = float(max(usable))
+    is_last = bool(np.isclose(optimum.log_rate, last))
+    if cliff == np.inf or not (is_last or peak == last):  # noise alone may let the interval extend to the cliff
         return optimum
-    last = float(usable[-1])
-    why = "as runs beyond diverge" if cliff in failed else "as scores collapse beyond"
+    why = "as runs beyond diverge" if cliff in failed else "as scores drop steeply beyond"
     finer = f"rates between {np.exp(last):.3g} and {np.exp(cliff):.3g}, {why}"
-    return replace(optimum, finer=finer, gap=cliff - last if np.isclose(optimum.log_rate, last) else 0.0)
+    return replace(optimum, finer=finer, gap=cliff - last if is_last else 0.0)
 
 
 def _without_luck(cell: Cell) -> Floats:

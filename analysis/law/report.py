@@ -121,7 +121,7 @@ def _optima(fit: Fit) -> pd.DataFrame:
                 "left_out_high": left_out[2],
                 "runs": len(cell.scores),
                 "failed": int(cell.failed.sum()),
-                "needs": " and ".join(filter(None, (optimum.needs, optimum.finer))),
+                "needs": optimum.needs,
             }
         )
     return pd.DataFrame(rows)
@@ -138,11 +138,15 @@ def _optima_table(fit: Fit, optima: pd.DataFrame, title: str = "") -> Table:
                 "predicted without it": left_out,
                 "best tried": "" if np.isnan(row["grid_best"]) else row["grid_best"],
                 "not bracketed: needs": row["needs"].replace("-", "−"),
+                "at a cliff, to try": optimum.finer.replace("-", "−"),
                 "runs": row["runs"],
                 "failed": row["failed"],
             }
         )
-    return Table(title, pd.DataFrame(rows), formats={"best tried": ".3g"})
+    table = pd.DataFrame(rows)
+    if not any(optimum.finer for optimum in fit.optima):
+        table = table.drop(columns="at a cliff, to try")
+    return Table(title, table, formats={"best tried": ".3g"})
 
 
 def _rate_text(rate: float) -> str:

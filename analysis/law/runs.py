@@ -168,7 +168,7 @@ def read_runs(path: Path, lower_is_better: bool, score: str = "score") -> Runs:
     twice = points["seed"].ge(0) & points.duplicated(["params", "learning_rate", "seed"])
     if twice.any():
         row = points.index[twice][0]
-        raise RequestError(f"{path}, row {row}: has size, rate and seed of a row before; keep one row")
+        raise RequestError(f"{path}, row {row}: has size, rate (within 0.1 %) and seed of a row before; keep one row")
     if points["params"].nunique() < FEWEST_SIZES:
         raise RequestError(f"{path}: has fewer than the three sizes that fitting a law needs")
     copies = int((points["seed"].lt(0) & points.duplicated(["params", "learning_rate", score])).sum())

@@ -126,12 +126,6 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     for given, flag in ((options.lower_is_better, "--lower-is-better"), (options.score, "--score")):
         if given:
             raise RequestError(f"{flag} needs --from, as it applies to measurements from a file")
-    for setting in options.set:
-        if setting.partition("=")[0].strip() in ("learning_rate", "train.learning_rate"):
-            raise RequestError(
-                f"--set {setting}: changes nothing, as each size is searched around its arm's own rate; change that in "
-                "the sweep (lr_law.yaml)"
-            )
     request = request_of(options, "lr_law")
     scale = scale_of(request.sweep.base, request.scale)  # whose sizes --set may change
     chosen = ",".join(request.sweep.arms) if options.sizes is None else options.sizes

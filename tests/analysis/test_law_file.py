@@ -189,7 +189,9 @@ def test_rates_of_a_dense_grid_stay_apart() -> None:
 def test_a_seed_s_second_row_at_a_rate_that_is_spelt_otherwise_is_refused(refused: Refused) -> None:
     rows = noisy_rows(float)
     write_csv(Path("results.csv"), [*rows, [rows[0][0], repr(float(np.float32(rows[0][1]))), 1.0, 0]], WITH_SEED)
-    assert "row 62: has size, rate and seed of a row before" in refused("fit-lr-law", "--from", "results.csv")
+    assert "row 62: has size, rate (within 0.1 %) and seed of a row before" in refused(
+        "fit-lr-law", "--from", "results.csv"
+    )
 
 
 def test_rows_without_seeds_that_are_alike_are_noted(undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -280,7 +282,11 @@ def test_the_lab_s_own_table_gives_its_law(undrawn: None) -> None:
         ("", [*grid(), [9e6, "-1e-3", 1.0]], "row 14, column 'learning_rate': '-1e-3' must be a positive number"),
         ("", grid((9e6, 85e6)), "fewer than the three sizes"),
         ("", [[*row, ""] for row in grid()], "a row has more cells than the header"),
-        (WITH_SEED, [[*row, 1] for row in [*grid(), grid()[0]]], "row 14: has size, rate and seed of a row before"),
+        (
+            WITH_SEED,
+            [[*row, 1] for row in [*grid(), grid()[0]]],
+            "row 14: has size, rate (within 0.1 %) and seed of a row before",
+        ),
         (WITH_SEED, [[*row, ""] for row in grid()], "row 2 has no seed"),
     ],
 )

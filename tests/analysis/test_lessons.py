@@ -238,7 +238,7 @@ SEARCH = study_of(sweep_of(LAW, {"9M 0.001": Recipe()}), range(3))
 def fit_of(objective: str, slope: float, half: float, seeds: int = 3) -> Fit:
     """A fit of four sizes with this slope and half its 95 % interval."""
     found = Interval(slope, half / Interval(0, 1, 2).half_width, 2)
-    law = Law(found, found, np.zeros((2, 2)), 0.1, np.zeros((2, 4)))
+    law = Law(found, found, np.diag([found.error**2, 0.0]), 0.1, np.zeros((2, 4)))
     return Fit(Objective(objective, False), (), law, "", {}, seeds)
 
 
@@ -263,6 +263,9 @@ def test_the_law_is_judged_by_the_paper_s_objective_and_by_loss(slope: float, ha
     found = law_row(fit_of("8-shot average", slope, half, seeds=2))
     assert (found["verdict"], found["reason"]) == ("not judged", "2 of the 3 seeds that a verdict needs")
     assert law_row(fit_of("4-shot average", slope, half))["reason"] == "no law: no fit by 8-shot average"
+    at_cliffs = replace(score.law, gaps=np.array([[0.5, 0, 0, 0], [0, 0, 0, 0]])) if score.law else None
+    found = law_row(replace(score, law=at_cliffs))
+    assert found["verdict"] != "supported", "optima that are anywhere up to a cliff leave the slope open"
     studies = (SEARCH, of_own_data(SEARCH))
     kinds = [set(parts_frame(of_lessons(study, LESSONS, [score]))["seeds_are"]) for study in studies]
     assert kinds == [{"development"}, {""}], "nothing was tuned on seeds of one's own data"
