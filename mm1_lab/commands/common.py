@@ -185,7 +185,11 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
         raise only_of_search(request.asked)
     for folder, reason in request.ledger.damaged_parts().items():
         print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)
-    of_recipe, _ = split_settings(options.set)
+    of_recipe, of_scale = split_settings(options.set)
+    recipes = [*request.sweep.arms.values()] or [request.sweep.base]
+    has_scale_s_rate = any(recipe.learning_rate == "scale" or recipe.align.steps for recipe in recipes)
+    if any(setting.startswith("train.learning_rate=") for setting in of_scale) and not has_scale_s_rate:
+        print("--set: train.learning_rate changes nothing, as every arm sets learning_rate itself", file=sys.stderr)
     if of_recipe:
         effect = "changes the recipe, from which the arms start"
         if _changes_no_arm(request):

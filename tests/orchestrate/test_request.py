@@ -170,6 +170,9 @@ def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(
     assert capsys.readouterr().err == told
     assert main(["plan", "lr_law", "--scale", "smoke", "--set", "learning_rate=1e-3"]) == 0
     assert capsys.readouterr().err == "--set: learning_rate=1e-3 changes nothing, as every arm sets this itself\n"
+    for sweep, told in (("lr_law", 1), ("data_mix", 0)):
+        assert main(["plan", sweep, "--scale", "smoke", "--set", "train.learning_rate=1e-3"]) == 0
+        assert capsys.readouterr().err.count("--set: train.learning_rate changes nothing") == told
 
 
 def test_a_command_that_is_told_can_be_typed_as_it_stands(ask: Ask, here: Path) -> None:
