@@ -458,6 +458,16 @@ def test_the_report_needs_nothing_else_and_tells_all_of_it(one_seed: Path) -> No
 
 
 @pytest.mark.usefixtures("unrendered")
+def test_notes_on_lessons_have_their_marks_as_tags(
+    one_seed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("analysis.pages.groups.unseen_notes", lambda lessons: ["See `docs/study.md`."])
+    draw(one_seed, tmp_path, report=True)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "`" not in text and "See <code>docs/study.md</code>." in text
+
+
+@pytest.mark.usefixtures("unrendered")
 def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_where_they_are_named(
     tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
