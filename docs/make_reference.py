@@ -118,8 +118,8 @@ VARIABLES = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT`, `MLFLOW_HTTP_REQUEST_MAX_RETRIES": "MLflow's own; default: 10 seconds, one attempt",
     "RAY_AUTH_TOKEN": "Ray's token; default: a new one for each command",
     "RAY_worker_niceness": "0 gives a sweep an equal share of the processors; Ray's default is 15",
-    "GLOO_SOCKET_IFNAME`, `WANDB_MODE`, `PIP_EXTRA_INDEX_URL": "gloo's, wandb's and pip's own, in [clusters]"
-    "(cluster.md), [results](results.md) and README",
+    "GLOO_SOCKET_IFNAME`, `WANDB_MODE`, `PIP_EXTRA_INDEX_URL": "gloo's, wandb's and pip's own: see [clusters]"
+    "(cluster.md), [extending](extending.md) and README",
     "LOCAL_WORLD_SIZE": "processes of a node, as `torchrun` and Ray Train set it; default: all of a stage",
     "PYTHONPATH": "passed on to the processes of a sweep",
     "RAY_AUTH_MODE": "set to `token` if a process imports Ray before it runs a sweep; otherwise set by the sweep",
