@@ -51,7 +51,7 @@ from mm1_lab.model.decoder import sparse_layers
 from mm1_lab.orchestrate.planning.cost import gpu_share
 from mm1_lab.train.module import Losses, Training, language_loss
 from mm1_lab.train.recorder import STEPS_BETWEEN_READS, Recorder
-from mm1_lab.train.sharding import prepare
+from mm1_lab.train.sharding import ShardedNetwork, prepare
 from mm1_lab.weights.pretrained import text_shape, tower_shape
 
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "image_size": 336, "patch_size": 14}
@@ -376,6 +376,23 @@ def seconds_to_describe(name: str) -> tuple[float, int]:
     return time.process_time() - started, sum(parameter.numel() for parameter in decoder.parameters())
 
 
+def seconds_to_start(name: str, processes: int) -> float:
+    """Core-seconds that the first of so many processes, of which the others do not exist, takes to make its shards of a
+    newly initialised decoder of the paper's scale."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    size = load_scale("paper", SWEEP.parent / "scales").decoders[name]
+    distributed.init_process_group("fake", rank=0, world_size=processes, store=FakeStore())
+    try:
+        with patch.object(team, "numbers", lambda number: [number] * processes):
+            started = time.process_time()
+            decoder = build_decoder(size, 32_000, 4096)
+            ShardedNetwork(nn.Sequential(decoder), decoder, "bf16-mixed")
+            return time.process_time() - started
+    finally:
+        distributed.destroy_process_group()
+
+
 def main() -> None:
     """Prints every row."""
     rows: list[tuple[str, str, str]] = []
@@ -398,6 +415,7 @@ def main() -> None:
     rows.append(("64 experts beside 4, same FLOPs, one core", f"{many / few:.2f} ×", "2 ×"))
     seconds, parameters = seconds_to_describe("3B-MoE")
     rows.append((f"{parameters / 1e9:.1f}B parameters on the meta device", f"{seconds:.1f} s", "60 s"))
+    rows.append(("1.2B from scratch, the first of 64 processes", f"{seconds_to_start('1.2B', 64):.1f} core-s", "60 s"))
     for what, counted, limit in rows:
         print(f"{what:70} {counted:42} {limit}")
 

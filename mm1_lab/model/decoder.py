@@ -8,19 +8,20 @@ make some heads attend a few positions back from the first step on. Training is 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, Qwen2Config, Qwen2MoeConfig
+from transformers.initialization import no_init_weights
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qwen2MoeTopKRouter
 
 from mm1_lab import team
 from mm1_lab.config import PretrainedDecoder, Size
+from mm1_lab.model.filling import Copied, Drawn, Stored, fill
 from mm1_lab.model.modeling_mm1 import without_stray_windows
 from mm1_lab.weights.library import library_weights
 from mm1_lab.weights.stored import load_weights, quiet_library
@@ -29,6 +30,9 @@ ROPE_BASE = 500.0
 LOOK_BACK_FIRST_LAYER = (1, 1, 2, 3)
 """Distances at which the heads of the first layer attend, in turn; in later layers the first head attends one back."""
 LOOK_BACK_STRENGTH = 3.0
+LARGE = 1e9
+"""Parameters from which on weights are drawn in blocks. To draw 30B in one process takes a quarter of an hour,
+longer than NCCL lets others wait. Smaller decoders keep their numbers, on which committed results rest."""
 SORTED = "sorted"
 """The name under which `_sorted_experts` is registered with the library."""
 ROUTER_SPREAD = 0.1
@@ -81,9 +85,35 @@ def make_decoder(config: PreTrainedConfig) -> PreTrainedModel:
     return decoder
 
 
+def empty_decoder(config: PreTrainedConfig) -> PreTrainedModel:
+    """As `make_decoder`, with memory whose values are to be read or drawn; until then it is not touched."""
+    with no_init_weights():
+        decoder = make_decoder(config)
+    for part in decoder.modules():
+        part._is_hf_initialized = True
+    decoder.tie_weights(recompute_mapping=False)  # the library does so while it initialises
+    return decoder
+
+
 def build_decoder(size: Size, vocabulary: int, sequence: int) -> PreTrainedModel:
-    decoder = make_decoder(decoder_config(size, vocabulary, sequence))
-    initialise(decoder)
+    """A newly initialised decoder. Those of at least LARGE parameters get numbers that do not depend on the order in
+    which they are drawn; in a team each process then draws its shards."""
+    config = decoder_config(size, vocabulary, sequence)
+    if size.parameters().total < LARGE:
+        decoder = make_decoder(config)
+        initialise(decoder)
+        return decoder
+    decoder = empty_decoder(config)
+    spreads = _spreads(decoder)
+    unread = dict.fromkeys(spreads, Drawn(torch.initial_seed(), spreads))
+    if team.size() > 1:
+        decoder.unread = unread
+    if not decoder.lm_head.weight.is_meta:
+        _set_biases(decoder)
+        for layer in sparse_layers(decoder):
+            nn.init.zeros_(layer.mlp.shared_expert_gate.weight)  # of an expert that has no weights
+        if team.size() == 1:
+            fill(decoder, unread)
     return decoder
 
 
@@ -138,21 +168,18 @@ def sparse_layers(decoder: PreTrainedModel) -> list[Any]:
 
 
 def upcycle(decoder: PreTrainedModel, dense: Path) -> None:
-    """Makes each expert a copy of its layer's feed-forward in the folder of a dense decoder (Komatsuzaki et al. 2023).
+    """Makes each expert a copy of its layer's feed-forward in the folder of a dense decoder (Komatsuzaki et al. 2023);
+    in a team all processes call this, and read their shards later.
 
     As the weights of the chosen experts add up to 1, the logits are the dense decoder's; with one expert per token,
     whose weight is its probability, they are not. Routers stay as initialised.
     """
-    weights = {name: value for path in dense.glob("*.safetensors") for name, value in load_file(path).items()}
-    for index, layer in enumerate(decoder.model.layers):
-        if hasattr(layer.mlp, "experts"):
-            at = f"model.layers.{index}.mlp."
-            gate, up, down = (weights.pop(f"{at}{name}_proj.weight") for name in ("gate", "up", "down"))
-            count = layer.mlp.experts.num_experts
-            weights[f"{at}experts.gate_up_proj"] = torch.cat([gate, up]).expand(count, -1, -1)
-            weights[f"{at}experts.down_proj"] = down.expand(count, -1, -1)
-    kept = {name: value for name, value in decoder.state_dict().items() if ".mlp.gate." in name or "shared" in name}
-    decoder.load_state_dict(kept | weights)
+    names = [name for name in decoder.state_dict() if ".mlp.gate." not in name and "shared" not in name]
+    copied = dict.fromkeys(names, Copied(dense))
+    if team.size() == 1:
+        fill(decoder, copied)
+    else:
+        decoder.unread = getattr(decoder, "unread", {}) | copied
 
 
 def load_decoder(decoder: PreTrainedModel, source: PretrainedDecoder) -> None:
@@ -183,13 +210,6 @@ def load_in_team(model: PreTrainedModel, folder: Path) -> None:
         model.load_state_dict(weights, strict=False)
 
 
-class Unread(NamedTuple):
-    """Weights of which each process of a team will read its shards."""
-
-    folder: Path
-    names: list[str]
-
-
 def leave_to_team(model: PreTrainedModel, folder: Path, whole: Sequence[str] = ()) -> dict[str, Tensor] | None:
     """Notes in `model.unread` what each process of a team will read of `folder` for itself: its shards of the weights.
 
@@ -207,7 +227,7 @@ def leave_to_team(model: PreTrainedModel, folder: Path, whole: Sequence[str] = (
         is_sharded = own[name].ndim > 0 and own[name].numel() > 0 and name not in whole
         if is_sharded and stored[name].size == own[name].shape:
             unread.append(name)
-    model.unread = Unread(folder, sorted(unread))
+    model.unread = dict.fromkeys(sorted(unread), Stored(folder))
     rest: dict[str, Tensor] = {}
     if not team.is_first():
         return rest
@@ -227,30 +247,42 @@ def initialise(decoder: PreTrainedModel) -> None:
     """
     if decoder.lm_head.weight.is_meta:  # of a plan: torch takes half its time to draw no numbers
         return
-    width, heads = decoder.config.hidden_size, decoder.config.num_attention_heads
+    for name, spread in _spreads(decoder).items():
+        nn.init.normal_(decoder.get_parameter(name), std=spread)
+    _set_biases(decoder)
+
+
+def _spreads(decoder: PreTrainedModel) -> dict[str, float]:
+    """The standard deviations of the matrices by name, in the order in which they are drawn."""
+    width = decoder.config.hidden_size
     branch_scale = 1 / math.sqrt(2 * decoder.config.num_hidden_layers)
+    spreads = {}
+    for index, layer in enumerate(decoder.model.layers):
+        inward = ["self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"]
+        outward = ["self_attn.o_proj.weight"]
+        if hasattr(layer.mlp, "experts"):
+            spreads[f"model.layers.{index}.mlp.gate.weight"] = ROUTER_SPREAD / math.sqrt(width)
+            inward.append("mlp.experts.gate_up_proj")
+            outward.append("mlp.experts.down_proj")
+        else:
+            inward += ["mlp.gate_proj.weight", "mlp.up_proj.weight"]
+            outward.append("mlp.down_proj.weight")
+        for name, scale in [(one, 1.0) for one in inward] + [(one, branch_scale) for one in outward]:
+            fan_in = layer.get_parameter(name).shape[-1]
+            spreads[f"model.layers.{index}.{name}"] = scale / math.sqrt(fan_in)
+    return spreads | {"model.embed_tokens.weight": 1.0, "lm_head.weight": 1 / width}
+
+
+@torch.no_grad()
+def _set_biases(decoder: PreTrainedModel) -> None:
+    heads, width = decoder.config.num_attention_heads, decoder.config.hidden_size
     for index, layer in enumerate(decoder.model.layers):
         attention = layer.self_attn
-        projections = attention.q_proj, attention.k_proj, attention.v_proj
-        inward = [projection.weight for projection in projections]
-        if hasattr(layer.mlp, "experts"):
-            experts = layer.mlp.experts
-            nn.init.normal_(layer.mlp.gate.weight, std=ROUTER_SPREAD / math.sqrt(width))
-            inward, outward = [*inward, experts.gate_up_proj], [attention.o_proj.weight, experts.down_proj]
-        else:
-            inward += [layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight]
-            outward = [attention.o_proj.weight, layer.mlp.down_proj.weight]
-        for weight in inward:
-            nn.init.normal_(weight, std=1 / math.sqrt(weight.shape[-1]))
-        for weight in outward:
-            nn.init.normal_(weight, std=branch_scale / math.sqrt(weight.shape[-1]))
-        for projection in projections:
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
             nn.init.zeros_(projection.bias)
         distances = LOOK_BACK_FIRST_LAYER if index == 0 else (1,)
         for head in range(heads if index == 0 else 1):
             _look_back(attention, head, distances[head % len(distances)], width // heads)
-    nn.init.normal_(decoder.model.embed_tokens.weight)
-    nn.init.normal_(decoder.lm_head.weight, std=1 / width)
 
 
 def _look_back(attention: Any, head: int, distance: int, head_width: int) -> None:

@@ -22,7 +22,7 @@ from mm1_lab.config import (
 )
 from mm1_lab.data.batches import Batch
 from mm1_lab.data.types import Tokenizer
-from mm1_lab.model.decoder import decoder_config, initialise, load_decoder, load_in_team, make_decoder
+from mm1_lab.model.decoder import decoder_config, empty_decoder, initialise, load_decoder, load_in_team, make_decoder
 from mm1_lab.model.encoder import Encoder, EncoderConfig
 from mm1_lab.model.modeling_mm1 import IMAGES_AT_ONCE, MM1Config, MM1Parts
 from mm1_lab.model.packed import States, read_rows
@@ -78,14 +78,7 @@ class MM1(MM1Parts):
     @staticmethod
     def _make_decoder(config: PreTrainedConfig) -> PreTrainedModel:
         """With this package's routing of experts; in a team without values, as its weights are read from a folder."""
-        if team.size() == 1:
-            return make_decoder(config)
-        with no_init_weights():
-            decoder = make_decoder(config)
-        for part in decoder.modules():
-            part._is_hf_initialized = True
-        decoder.tie_weights(recompute_mapping=False)  # the library does so while it initialises
-        return decoder
+        return make_decoder(config) if team.size() == 1 else empty_decoder(config)
 
     def load_parts(self, stage: MultimodalStage, inputs: Mapping[str, Path]) -> None:
         """Loads encoder and decoder from the folders of the stages before `stage`, or from pre-trained models. All

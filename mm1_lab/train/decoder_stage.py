@@ -47,7 +47,7 @@ def train_decoder(run: StageRun[DecoderStage]) -> None:
     stage = run.stage
     with team.only_in_first():
         decoder = new_decoder(stage, run.data.tokenizer)
-    if stage.upcycled_from and team.is_first():
+    if stage.upcycled_from:
         upcycle(decoder, run.inputs["upcycled_from"])
     prepare(stage, run.resources, decoder)
 

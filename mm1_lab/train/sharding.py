@@ -1,7 +1,7 @@
 """Shards weights, gradients and optimiser moments over a team with FSDP2.
 
-Each process reads its shards of the weights in a folder (`leave_to_team`). What starts from scratch, the first process
-creates; the others build the network on the meta device (`only_in_first`) and get their shards from it. It also gathers
+Each process fills its shards of the weights that the network's parts name in `unread`. The rest the first process
+makes; the others build the network on the meta device (`only_in_first`) and get their shards from it. It also gathers
 the final weights, which must fit its memory: 4 bytes per parameter. For checkpoints see checkpoints.py.
 """
 
@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.checkpoint import state_dict_loader
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -27,6 +25,7 @@ from mm1_lab import team
 from mm1_lab.config import DecoderStage, ModelStage, Resources
 from mm1_lab.config.cost import expert_dimension, keeps_whole_gradients, shard_group, state_bytes
 from mm1_lab.model import Encoder, read_by_document
+from mm1_lab.model.filling import fill
 
 
 def layers(*modules: nn.Module) -> list[nn.Module]:
@@ -69,7 +68,7 @@ class ShardedNetwork:
         weights = network.state_dict() if team.is_first() else {}
         unread = {prefix: part for prefix, part in network.named_modules() if hasattr(part, "unread")}
         for prefix, part in unread.items():
-            for name in part.unread.names:
+            for name in part.unread:
                 weights.pop(f"{prefix}.{name}" if prefix else name, None)
         memory = _memory()
         parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -80,9 +79,7 @@ class ShardedNetwork:
         from_first = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)
         set_model_state_dict(network, weights, options=from_first)
         for part in unread.values():
-            shards = part.state_dict()
-            reader = HuggingFaceStorageReader(str(part.unread.folder))
-            state_dict_loader.load({name: shards[name] for name in part.unread.names}, storage_reader=reader)
+            fill(part, part.unread)
         own = [buffer.cpu() for buffer in network.buffers()] if team.is_first() else []
         buffers = team.broadcast(own)
         for buffer, value in zip(network.buffers(), buffers, strict=True):

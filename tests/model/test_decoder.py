@@ -7,9 +7,10 @@ from mm1_lab.config import Size
 from mm1_lab.model import build_decoder
 
 
-@pytest.mark.parametrize(("width", "heads"), [(80, 4), (96, 3)])
-def test_heads_look_back(width: int, heads: int) -> None:
+@pytest.mark.parametrize(("width", "heads", "large"), [(80, 4, 1e9), (96, 3, 1e9), (96, 3, 0)])
+def test_heads_look_back(width: int, heads: int, large: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """With query and key weights of zero, a head looks mostly at the position `distance` before."""
+    monkeypatch.setattr("mm1_lab.model.decoder.LARGE", large)
     torch.manual_seed(0)
     decoder = build_decoder(Size(layers=3, width=width, heads=heads), 50, 24)
     decoder.config._attn_implementation = "eager"
@@ -34,3 +35,23 @@ def _looks_back(weights: torch.Tensor) -> set[int]:
         first, second = weights[position].topk(2).values.tolist()
         assert first > 1.3 * second
     return {position - int(weights[position].argmax()) for position in range(4, len(weights))}
+
+
+def test_large_decoders_are_drawn_as_wide_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row with other numbers, and other ones for another seed."""
+    size = Size(layers=2, width=128, heads=2, experts=3, experts_every=2)
+    monkeypatch.setattr("mm1_lab.model.filling.BLOCK", 1000)
+    made = {}
+    for name, large, seed in (("usual", 1e9, 0), ("large", 0, 0), ("again", 0, 0), ("other", 0, 1)):
+        monkeypatch.setattr("mm1_lab.model.decoder.LARGE", large)
+        torch.manual_seed(seed)
+        made[name] = build_decoder(size, 50, 24).state_dict()
+    for name, usual in made["usual"].items():
+        large = made["large"][name]
+        assert torch.equal(large, made["again"][name])
+        if usual.ndim == 1 or not usual.numel():
+            torch.testing.assert_close(large, usual)
+        elif "shared" not in name:
+            assert large.mean().abs() < 0.1 * usual.std() and 0.9 < large.std() / usual.std() < 1.1
+            assert not torch.equal(large, made["other"][name])
+            assert len(large.flatten(0, -2).unique(dim=0)) == large.flatten(0, -2).shape[0]

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from mm1_lab import team
 from mm1_lab.config import DecoderStage, MultimodalStage, Pretrained, Resources, SftStage, Size, Stage
-from mm1_lab.model import CONNECTORS, build_mm1, load_decoder
+from mm1_lab.model import CONNECTORS, build_decoder, build_mm1, load_decoder, upcycle
 from mm1_lab.model.decoder import load_in_team
 from mm1_lab.train import checkpoints, recorder, sharding
 from mm1_lab.train.module import Training
@@ -238,13 +238,52 @@ def test_a_pre_trained_decoder_is_read_by_all(tmp_path: Path, monkeypatch: Patch
             monkeypatch.setattr("mm1_lab.model.decoder.safe_open", None)
         with team.only_in_first():
             decoder = made()
-        assert len(decoder.unread.names) == len(list(decoder.parameters())) - 1
+        assert len(decoder.unread) == len(list(decoder.parameters())) - 1
         whole = ShardedNetwork(nn.Sequential(decoder), decoder, "32-true").whole()
         if team.is_first():
             torch.testing.assert_close(whole.state_dict(), expected, rtol=0, atol=0)
 
     expected = made().state_dict()
     in_team(2, tmp_path, work)
+
+
+@pytest.mark.parametrize("team_size", [2, 4])
+def test_large_decoders_are_drawn_and_upcycled_shard_by_shard(
+    team_size: int, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """As in one process, whether the rows of the three experts are divided or the columns of a matrix; of matrices
+    with several blocks, and of fewer rows than processes."""
+    monkeypatch.setattr("mm1_lab.model.decoder.LARGE", 0)
+    monkeypatch.setattr("mm1_lab.model.filling.BLOCK", 100)
+    dense = Size(layers=2, width=12, heads=2)
+    sparse = dense.model_copy(update={"experts": 3, "experts_every": 1})
+
+    def made(size: Size, upcycled: bool = False) -> PreTrainedModel:
+        torch.manual_seed(5)
+        with team.only_in_first():
+            decoder = build_decoder(size, 3, 12)
+        if upcycled:
+            upcycle(decoder, tmp_path)
+        return decoder
+
+    made(dense).save_pretrained(tmp_path)
+    cases = [(dense, False), (sparse, False), (sparse, True)]
+
+    def work() -> None:
+        monkeypatch.setattr(nn.init, "normal_", None)  # which would draw whole matrices
+        for (size, upcycled), values in zip(cases, expected, strict=True):
+            decoder = made(size, upcycled)
+            whole = ShardedNetwork(nn.Sequential(decoder), decoder, "32-true").whole()
+            if team.is_first():
+                torch.testing.assert_close(whole.state_dict(), values, rtol=0, atol=0)
+
+    expected = [made(*case).state_dict() for case in cases]
+    assert not any(
+        torch.equal(one, other)
+        for one, other in zip(expected[1].values(), expected[2].values(), strict=True)
+        if one.ndim == 3
+    )
+    in_team(team_size, tmp_path, work)
 
 
 def test_another_team_resumes_from_the_checkpoint_before_a_damaged_one(
