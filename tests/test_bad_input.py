@@ -31,7 +31,6 @@ WRONG = [
     (["--set", "evaluate.shots=[4,4]"], ["evaluate.shots: holds a number twice"]),
     (["--set=--"], ["'--set=--' is not a value"]),
     (["--set", "frozen=[encoder,connector,decoder]"], ["frozen: lists every part; leave at least one to train"]),
-    (["--set", "sft.mixture={charts: 0}"], ["the weights of the mixture are all zero"]),
     (["--set", "sft.start=there", "--set", "sft.after_steps=5"], ["after_steps refers to pre-training, which"]),
     (["--set", "data_mix.text=-1"], ["--set", "text"]),
     (["--set", "learning_rate=-1"], ["learning_rate: Input should be greater than or equal to 0.000000001"]),

@@ -292,9 +292,12 @@ class _Resolver:
         for name in sft.mixture:
             if name not in known:
                 raise RequestError(f"sft.mixture: there is no instruction set {name!r}{nearest(name, known)}")
-        weights = {name: weight for name, weight in sft.mixture.items() if weight} or known
-        if not weights:
+        if not known:
             raise RequestError("the data have no instruction sets; list some under `instructions:` in data.yaml")
+        rest = {name: weight for name, weight in known.items() if name not in sft.mixture}
+        weights = {name: weight for name, weight in sft.mixture.items() if weight} or rest
+        if not weights:
+            raise RequestError("sft.mixture: leaves out all instruction sets; give one a weight")
         total = sum(weights.values())
         return {name: float(f"{weight / total:.9g}") for name, weight in sorted(weights.items())}
 

@@ -244,6 +244,7 @@ class Request:
     def doubts(self) -> list[str]:
         """All that is to be told before a run, which does not keep it from running."""
         arms = (*self.same_trials(), *self.rounded_steps(), *self.unlike_rows(), *self.unlike_before())
+        arms = (*arms, *self.partial_mixtures())
         return [*self.replaced(), *arms, *self.doubtful_claims(), *self.doubtful_data()]
 
     def replaced(self) -> list[str]:
@@ -296,6 +297,16 @@ class Request:
                     tokens[trial.arm] = read.picture_tokens
         in_world = self.data.kind == "world"  # whose documents would need longer rows, too
         return own_rows_note(tokens, None if in_world else self.scale.image_tokens)
+
+    def partial_mixtures(self) -> list[str]:
+        """What is to be told of arms whose `sft.mixture` has weights for some instruction sets only."""
+        arms = defaultdict(list)
+        for arm, recipe in {trial.arm: trial.recipe for trial in self.trials}.items():
+            mixture = recipe.sft.mixture if recipe.sft and recipe.sft.steps else {}
+            lacking = [name for name in self.data.instructions if name not in mixture] if any(mixture.values()) else []
+            if lacking:
+                arms[", ".join(lacking)].append(arm)
+        return [f"{', '.join(names)}: sft.mixture does not name {sets}, so left out" for sets, names in arms.items()]
 
     def unlike_before(self) -> list[str]:
         """What is to be told of models on users' data that were trained on another form: pictures of an exported one
