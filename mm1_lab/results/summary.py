@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 PLAIN = ("captioning", "vqa")
 """Families of the benchmarks with images on which every model is evaluated."""
+MANY = 5.0
+"""Percent of unparsed answers that are worth a word beside their score."""
 
 
 def benchmark_scores(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -85,6 +87,17 @@ def over_benchmarks(scores: pd.DataFrame, measure: Measure, by: Sequence[str]) -
 def value_by(rows: pd.DataFrame, by: Sequence[str]) -> pd.Series[float]:
     """Each trial's value of a measure whose rows these are, one for each benchmark."""
     return rows.groupby(list(by), sort=False, observed=True)["score"].mean()
+
+
+def taken_for_yes(scores: pd.DataFrame) -> list[str]:
+    """What is to be told of yes-no questions if many of an arm's answers are neither, given the arms' scores."""
+    asked = scores[scores["metric"] == "yes-no"]
+    shares = 100 * (1 - asked.groupby(["benchmark", "arm"], sort=False, observed=True)["parsed"].mean())
+    told = defaultdict[str, list[str]](list)
+    for (benchmark, arm), share in shares.items():
+        if share > MANY:
+            told[benchmark].append(f"{share:.0f} % of {arm}")
+    return [f"{name}: answers that say neither yes nor no count as yes: {', '.join(of)}." for name, of in told.items()]
 
 
 def value_of(folder: Path, measure: Measure) -> float:

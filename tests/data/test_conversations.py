@@ -309,6 +309,7 @@ def test_conversations_that_fit_no_row_are_told_and_held_out_ones_are_read(files
     assert any("Assistant:" in one.text for one in shown)
 
 
+@pytest.mark.usefixtures("unrendered", "few_documents")
 def test_tuning_on_conversations_of_which_some_fit_no_row(
     files: Any, here: Path, database: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -316,8 +317,12 @@ def test_tuning_on_conversations_of_which_some_fit_no_row(
     llava(files, [asked(files.prose(4 + 96 * (number % 2), number), "yes") for number in range(60)])
     files.captions("pairs.tar", range(40))
     files.jsonl("text.jsonl", [files.prose(40, number) for number in range(40)])
-    files.yaml(captions="pairs.tar", text="text.jsonl", instructions="llava.json")
-    (files.folder / "tune.yaml").write_text("title: t\nrecipe: sft\narms: {base: {}}\n", encoding="utf-8")
+    files.rows("asked.jsonl", [{"question": f"Is {n} even?", "answer": ("yes", "no")[n % 2]} for n in range(8)])
+    even = {"questions": "asked.jsonl", "metric": "yes-no", "shots": [0]}
+    content = {"captions": "pairs.tar", "text": "text.jsonl", "instructions": "llava.json"}
+    files.yaml(**content)
+    arms = "{base: {}, long: {sft: {steps: 20000}}}"
+    (files.folder / "tune.yaml").write_text(f"title: t\nrecipe: sft\narms: {arms}\n", encoding="utf-8")
     Path("results/local").mkdir(parents=True)
     shutil.copy(database, "results/local")
     settings = ("--set", "data_mix.interleaved=0", "--set", "evaluate.shots=[0]", "--set", "sft.sequence_length=")
@@ -326,16 +331,28 @@ def test_tuning_on_conversations_of_which_some_fit_no_row(
     assert main(command) == 2
     told = capsys.readouterr()
     assert "instructions.llava: no conversation fits a row of 12 tokens" in told.err and "starts" not in told.out
+    files.yaml(**content, benchmarks={"even": even})
     command[-1] = "sft.sequence_length=256"
     assert main(command) == 0
     told = capsys.readouterr().out
     left_out, tried = map(int, re.findall(r"note .*: (\d+) of (\d+) conversations do not fit 256 positions", told)[0])
-    (record,) = Path("results/local/trials").glob("*/record.json")
-    summary = json.loads(record.read_text(encoding="utf-8"))["summaries"]["sft"]
+    files_of = Path("results/local/trials").glob("*/record.json")
+    records = {path: json.loads(path.read_text(encoding="utf-8")) for path in files_of}
+    record, long = sorted(records, key=lambda path: records[path]["recipe"]["sft"]["steps"])
+    summary, of_long = (records[path]["summaries"]["sft"] for path in (record, long))
     assert summary["left_out"] == left_out > 0
     assert summary["epochs"]["llava"] == pytest.approx(tried / 52), "60 but for the eight held out"
     losses = dict(line.split(",") for line in record.with_name("held_out.csv").read_text().splitlines())
     assert set(losses) == {"source", "captions", "text", "instructions.llava"}
+    assert "Tuned on different conversations; epochs of instruction sets: base (llava 1.2); long (llava 2.5)." in told
+    done = f"base (llava 1.2; {left_out} conversations did not fit); long (llava 2.5; {of_long['left_out']} conv"
+    (table,) = Path("results/local/smoke").glob("*/table.md")
+    said = table.read_text(encoding="utf-8")
+    assert f"Tuned on different conversations; epochs of instruction sets: {done}" in said
+    assert "even: answers that say neither yes nor no count as yes: 100 % of base, 100 % of long." in said
+    command[command.index("run") : command.index("--inline") + 1] = ["answers", "tune.yaml", "base", *command[2:6]]
+    assert main([*command, "--limit", "1"]) == 0
+    assert "even: answers that say neither yes nor no count as yes: 100 % of base.\n" in capsys.readouterr().out
 
 
 def test_a_set_of_conversations_alone_is_enough_for_a_model_that_is_there(files: Any) -> None:

@@ -28,6 +28,7 @@ from mm1_lab.config import (
     Recipe,
     RequestError,
     Scale,
+    SftStage,
     Sweep,
     Trial,
     load_sweep,
@@ -50,7 +51,7 @@ from mm1_lab.orchestrate.planning.finding import (
 )
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, deciding, merge_manifest, read_trials
-from mm1_lab.results.trained import own_rows_note
+from mm1_lab.results.trained import epochs_note, epochs_text, own_rows_note
 from mm1_lab.rows import OF_OWN_DATA, OF_TUNED, Family
 from mm1_lab.weights.pretrained import HuggingFace, chat_template
 
@@ -370,8 +371,24 @@ class Request:
         from mm1_lab.evaluate.fitting import long_prompts
 
         data = self.open_data()
-        doubts = [f"{self.data_path}: {line}" for line in data.doubts()] if isinstance(data, Shards) else []
+        doubts = []
+        if isinstance(data, Shards):
+            doubts = [f"{self.data_path}: {line}" for line in data.doubts()]
+            sizes = {name: len(one.train) for name, one in data.conversations.items()}
+            doubts += epochs_note(self._epochs(sizes))
         return [*doubts, *long_prompts(missing, self.scale.evaluate, data)]
+
+    def _epochs(self, sizes: Mapping[str, int]) -> dict[str, str]:
+        """The `epochs_text` of each arm to be tuned, given the sizes of the instruction sets."""
+        found = {}
+        for trial in self.trials:
+            stage = trial.evaluation.model
+            if isinstance(stage, SftStage) and stage.training.steps:
+                asked = stage.training.steps * stage.training.batch_size
+                found[trial.arm] = epochs_text(
+                    {name: asked * part / sizes[name] for name, part in stage.shares.items()}
+                )
+        return found
 
     def _means_cider(self, shots: int | None) -> bool:
         """Whether the mean over benchmarks with images, at so many shots or all, is of CIDEr and other metrics."""
