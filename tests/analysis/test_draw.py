@@ -27,7 +27,15 @@ from analysis.pages.compare import compare_arms, compare_table
 from analysis.pages.figures import draw_scores
 from analysis.pages.notes import FEW_SEEDS, MIXED
 from analysis.pages.overview import _question
-from analysis.pages.scores import cider_table, losses_table, means, means_table, scores_by_benchmark, short_table
+from analysis.pages.scores import (
+    OTHER_DOCUMENTS,
+    cider_table,
+    losses_table,
+    means,
+    means_table,
+    scores_by_benchmark,
+    short_table,
+)
 from analysis.pages.verdicts import claims_notes, verdicts_table
 from analysis.redraw import _write_scores, draw, draw_sweep, sweep_in_short
 from analysis.runs import mixes_machines
@@ -200,6 +208,16 @@ def test_two_seeds_give_arms_no_interval_and_differences_one(data_mix: Sweep) ->
         losses = losses_table(replace(study, held_out=held_out))
         assert list(losses.frame["text"]) == 2 * ["0.125" if said else "0.250 ± 0.621"]
         assert ("±" in losses.title) != said
+
+
+def test_losses_on_other_documents_are_those_of_arms_with_scores(small_mix: Sweep) -> None:
+    views = {"one": Recipe(sft=SftRecipe()), "five": Recipe(sft=SftRecipe(resolution=1344, views=5))}
+    sweep = small_mix.model_copy(update={"arms": views, "panels": {}})
+    for missing in ((), ("five/0",)):
+        study = study_of(sweep, [0], missing=missing)
+        held_out = study.trials[["arm", "seed", "fingerprint"]].assign(source="text", loss=1.0)
+        losses = losses_table(replace(study, held_out=held_out))
+        assert losses.notes == ([] if missing else [OTHER_DOCUMENTS])
 
 
 def test_arms_that_are_the_same_trials_share_their_seeds(small_mix: Sweep) -> None:

@@ -198,6 +198,25 @@ def test_conversations_are_read_as_llava_reads_them(files: Any) -> None:
     assert [told(data, "mine", sample) for sample in range(2)] == [TEXT, TEXT]
 
 
+def test_an_answer_of_weight_0_is_read_and_has_no_loss(files: Any) -> None:
+    """As in OpenAI's format; other weights make another set, and one without an answer to learn is left out."""
+
+    def written(*weights: Any) -> str:
+        said = [{**turn, "weight": weights[at // 2]} for at, turn in enumerate(ASKED * len(weights))]
+        files.rows("mine.jsonl", [{"messages": said}, {"messages": ASKED}])
+        return "mine.jsonl"
+
+    one, none = (opened(files, mine={"files": written(*weights)}) for weights in ((0, 1.0, None), (0, 0, 0)))
+    document = one.conversations["mine"].conversation(0)
+    row = Packer(one.tokenizer, LIMITS, 0.0, ends_answers=True).pack([document])
+    answer = len(one.tokenizer.encode(" 4")) + 1
+    assert row.weights.sum() == 2 * answer
+    assert (row.tokens == one.tokenizer.end).sum() == 3 and row.weights[row.tokens == one.tokenizer.end].sum() == 2
+    assert told(one, "mine", 0)[:2] == TEXT and one.identity != opened(files, mine={"files": written(1, 1, 1)}).identity
+    assert none.conversations["mine"].left_out() == {"with weight 0 for all answers": 1}
+    files.refused("turn 1: has the weight 0.5; an answer's is 0", instructions={"mine": {"files": written(0.5)}})
+
+
 def test_no_picture_of_a_conversation_is_lost_or_shown_twice(files: Any) -> None:
     """Wherever it is marked: with the system's words, or by its place in the content and in `images` too."""
     inline = {"type": "image", "image": "1.png"}
