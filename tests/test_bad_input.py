@@ -28,6 +28,7 @@ WRONG = [
     (["--seeds", "0-4294967295"], ["at most 10,000"]),
     (["--seeds", "0-9999,10000-19999"], ["12 arms at 20,000 seeds are 240,000 trials", "takes at most 200,000; name"]),
     (["--set", "evaluate.shots=4"], ["evaluate.shots: must be a list, such as [4] (it is 4)"]),
+    (["--set", "frozen=encoder"], ["frozen: must be a list, such as [encoder] (it is 'encoder')"]),
     (["--set", "evaluate.shots=[4,4]"], ["evaluate.shots: holds a number twice"]),
     (["--set=--"], ["'--set=--' is not a value"]),
     (["--set", "frozen=[encoder,connector,decoder]"], ["frozen: lists every part; leave at least one to train"]),

@@ -352,7 +352,8 @@ def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
         ({"encoder": {"first_resolution": 336}}, (), "first_resolution 336 must be below the resolution, 336"),
         ({}, ("image_tokens.144=15",), "15 image tokens are not a square number"),
         ({"decoder": "larger"}, ("larger_decoder=''",), "no decoder 'larger'; known: 9M, "),
-        ({"sft": {"resolution": 336, "views": 5}}, (), "no five-view resolution 336; known: 448, 672, 756"),
+        ({"sft": {"resolution": 336, "views": 5}}, (), "sft.views: 5 needs an sft.resolution of 448, 672, 756"),
+        ({"sft": {"resolution": 1344}}, (), "1344 is of five views: add sft.views: 5, or take 224, 336, 378"),
         (
             {"scale": {"train.weight_decai": 0.1}},
             (),

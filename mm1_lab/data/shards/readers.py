@@ -143,6 +143,8 @@ def stored_image(image: Any) -> Image | None:
             return Image(content=base64.b64decode(image.partition(",")[2], validate=True))
         except ValueError:  # binascii's own, too
             raise Broken("has a data: URL that is not base64") from None
+    if image.startswith("file://"):
+        raise Broken(f"{image[:80]!r} is a URL; write the path from the folder of images on (`images: FOLDER`)")
     if "://" in image:
         raise Broken(f"{image[:80]!r} is a URL; download the images and give their file names")
     if PurePosixPath(image).is_absolute():
