@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from mm1_lab.config import BenchmarkConfig, BenchmarkFiles, EvaluationSettings, RequestError, digest, nearest
 from mm1_lab.data.pixels import ImageDecoder, Shape, StoredPicture, files_apart, read_file
 from mm1_lab.data.preprocessing import IMAGE
+from mm1_lab.data.shards.readers import chat_prompt
 from mm1_lab.data.types import BrokenPicture, Tokenizer
 from mm1_lab.evaluate.formats import FORMATS, Item, format_of, main_file, read_items
 from mm1_lab.evaluate.metrics import ANSWER_IS, METRICS, names_of
@@ -64,6 +65,8 @@ def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Sha
         raise RequestError(f"{where}: there is no metric {metric!r}{nearest(metric, known)}")
     examples = _open_demonstrations(opened, folder, f"{where}.demonstrations")
     update = {"metric": metric, "demonstrations": examples}
+    if config.prompt == "chat":
+        update["prompt"] = chat_prompt("{question}")
     if "pictures" not in config.model_fields_set:
         update["pictures"] = shape
     opened = opened.model_copy(update=update)

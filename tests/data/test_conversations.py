@@ -21,7 +21,7 @@ from mm1_lab.data.shards.readers import chat_prompt
 from mm1_lab.data.types import Answer, Limits
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Question
-from mm1_lab.orchestrate.data_samples import data_samples
+from mm1_lab.orchestrate.data_samples import conversations_as_read, data_samples
 
 LIMITS = Limits(128, 4, 4)
 ASKED = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]
@@ -217,6 +217,16 @@ def test_an_answer_of_weight_0_is_read_and_has_no_loss(files: Any) -> None:
     files.refused("turn 1: has the weight 0.5; an answer's is 0", instructions={"mine": {"files": written(0.5)}})
 
 
+def test_conversations_are_shown_as_models_read_them(files: Any) -> None:
+    said = [{**turn, "weight": at > 1} for at, turn in enumerate([*ASKED, *ASKED])]
+    files.rows("mine.jsonl", [{"messages": said, "images": ["1.png"]}, {"messages": ASKED}])
+    shown = list(conversations_as_read(opened(files, mine={"files": "mine.jsonl"}), 1))
+    assert shown == [
+        "instructions.mine, conversation 1, with a loss in ⟦ ⟧:\n"
+        "  <begin><image>User: 2 + 2?\n  Assistant: 4<end>\n  User: 2 + 2?\n  Assistant:⟦ 4<end>⟧"
+    ]
+
+
 def test_no_picture_of_a_conversation_is_lost_or_shown_twice(files: Any) -> None:
     """Wherever it is marked: with the system's words, or by its place in the content and in `images` too."""
     inline = {"type": "image", "image": "1.png"}
@@ -364,6 +374,7 @@ def test_tuning_on_conversations_of_which_some_fit_no_row(
     losses = dict(line.split(",") for line in record.with_name("held_out.csv").read_text().splitlines())
     assert set(losses) == {"source", "captions", "text", "instructions.llava"}
     assert "Tuned on different conversations; epochs of instruction sets: base (llava 1.2); long (llava 2.5)." in told
+    assert "data.yaml: tuned models are asked even with `Question: … Short answer:`; with `prompt: chat` as in" in told
     done = f"base (llava 1.2; {left_out} conversations did not fit); long (llava 2.5; {of_long['left_out']} conv"
     (table,) = Path("results/local/smoke").glob("*/table.md")
     said = table.read_text(encoding="utf-8")

@@ -29,6 +29,7 @@ from tests.evaluate.conftest import Letters
 from tests.evaluate.published import TEN, WRITERS, configuration, draw, write, write_vqa
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
+CHAT_PROMPT = "User: {question}\nAssistant:"
 SETTINGS = EvaluationSettings(shots=(0, 2), questions=20, blocks=8, batch_size=4)
 ZERO = SETTINGS.model_copy(update={"shots": (0,)})
 
@@ -209,6 +210,12 @@ def test_an_own_benchmark_has_images_choices_kinds_and_a_prompt(tmp_path: Path) 
     assert score(benchmark, ["a" if q is two else "B." for q in benchmark.questions]) == [100.0, 100.0]
     text = built(own(tmp_path / "text", {"question": "2 + 2 =", "answer": 4}), ZERO)
     assert text.family == "text" and text.questions[0].references == ("4",)
+
+
+def test_the_prompt_of_conversations_has_a_name(tmp_path: Path) -> None:
+    configs = [own(tmp_path, {"question": "a", "answer": "b"}, prompt=prompt) for prompt in ("chat", CHAT_PROMPT)]
+    assert configs[0].identity == configs[1].identity
+    assert built(configs[0], ZERO).questions[0].prompt == "User: a\nAssistant:"
 
 
 def test_marks_in_a_question_are_the_places_of_its_pictures(tmp_path: Path) -> None:

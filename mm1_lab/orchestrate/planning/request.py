@@ -39,7 +39,7 @@ from mm1_lab.config import (
 )
 from mm1_lab.config.measure import splits
 from mm1_lab.files import PARTS, RESULTS, here_or_shipped
-from mm1_lab.formatting import command_line, trials_of
+from mm1_lab.formatting import command_line, counted, trials_of
 from mm1_lab.orchestrate.planning.finding import (
     SWEEPS,
     decoders_tokenizer,
@@ -245,7 +245,7 @@ class Request:
     def doubts(self) -> list[str]:
         """All that is to be told before a run, which does not keep it from running."""
         arms = (*self.same_trials(), *self.rounded_steps(), *self.unlike_rows(), *self.unlike_before())
-        arms = (*arms, *self.partial_mixtures())
+        arms = (*arms, *self.partial_mixtures(), *self.unlike_start())
         return [*self.replaced(), *arms, *self.doubtful_claims(), *self.doubtful_data()]
 
     def replaced(self) -> list[str]:
@@ -308,6 +308,17 @@ class Request:
             if lacking:
                 arms[", ".join(lacking)].append(arm)
         return [f"{', '.join(names)}: sft.mixture does not name {sets}, so left out" for sets, names in arms.items()]
+
+    def unlike_start(self) -> list[str]:
+        """What is to be told of tuned models that are tuned further with another number of views."""
+        lines = []
+        for trial in self.trials:
+            stage = trial.evaluation.model
+            start = stage.architecture
+            if isinstance(start, PretrainedMM1) and start.tuned and start.views != stage.views:
+                before = f"was tuned with {counted(start.views, 'view')} of a picture, and is tuned with {stage.views}"
+                lines.append(f"{start.name} {before} (sft.views)")
+        return list(dict.fromkeys(lines))
 
     def unlike_before(self) -> list[str]:
         """What is to be told of models on users' data that were trained on another form: pictures of an exported one
@@ -376,6 +387,10 @@ class Request:
             doubts = [f"{self.data_path}: {line}" for line in data.doubts()]
             sizes = {name: len(one.train) for name, one in data.conversations.items()}
             doubts += epochs_note(self._epochs(sizes))
+            plain = [one.name for one in self.scale.benchmarks if one.prompt is None and one.metric != "cider"]
+            if plain and any(evaluation.model.tuned for evaluation in missing):
+                form = "with `Question: … Short answer:`; with `prompt: chat` as in their conversations"
+                doubts.append(f"{self.data_path}: tuned models are asked {', '.join(plain)} {form}")
         return [*doubts, *long_prompts(missing, self.scale.evaluate, data)]
 
     def _epochs(self, sizes: Mapping[str, int]) -> dict[str, str]:
