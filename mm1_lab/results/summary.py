@@ -93,11 +93,14 @@ def taken_for_yes(scores: pd.DataFrame) -> list[str]:
     """What is to be told of yes-no questions if many of an arm's answers are neither, given the arms' scores."""
     asked = scores[scores["metric"] == "yes-no"]
     shares = 100 * (1 - asked.groupby(["benchmark", "arm"], sort=False, observed=True)["parsed"].mean())
-    told = defaultdict[str, list[str]](list)
-    for (benchmark, arm), share in shares.items():
-        if share > MANY:
-            told[benchmark].append(f"{share:.0f} % of {arm}")
-    return [f"{name}: answers that say neither yes nor no count as yes: {', '.join(of)}." for name, of in told.items()]
+    told = defaultdict[str, dict[str, list[str]]](lambda: defaultdict(list))
+    for (benchmark, arm), share in shares[shares > MANY].items():
+        told[benchmark][f"{share:.0f} %"].append(arm)
+    notes = []
+    for benchmark, arms in told.items():
+        of = "; ".join(f"{share} of {', '.join(names)}" for share, names in arms.items())
+        notes.append(f"{benchmark}: answers that say neither yes nor no count as yes: {of}.")
+    return notes
 
 
 def value_of(folder: Path, measure: Measure) -> float:
