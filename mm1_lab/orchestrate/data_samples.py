@@ -93,7 +93,7 @@ def _as_read(document: Document, tokenizer: BackendTokenizer) -> str:
     """The text of its tokens, with special ones as the tokenizer spells them and `<image>` for each picture."""
     packer = Packer(tokenizer, Limits(0, 1, 0), prompt_loss_weight=0.0, ends_answers=True)
     row = replace(packer, limits=Limits(packer.size(document)[0], 1, len(document.pictures))).pack([document])
-    special = {one: tokenizer.backend.id_to_token(one) for one in (tokenizer.begin, tokenizer.end)}
+    special = {one: tokenizer.backend.id_to_token(one) or "" for one in (tokenizer.begin, tokenizer.end)}
     special[tokenizer.image] = IMAGE
     text = ""
     tokens = zip(row.weights > 0, row.tokens.tolist(), strict=True)

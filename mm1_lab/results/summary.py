@@ -92,10 +92,11 @@ def value_by(rows: pd.DataFrame, by: Sequence[str]) -> pd.Series[float]:
 def taken_for_yes(scores: pd.DataFrame) -> list[str]:
     """What is to be told of yes-no questions if many of an arm's answers are neither, given the arms' scores."""
     asked = scores[scores["metric"] == "yes-no"]
-    shares = 100 * (1 - asked.groupby(["benchmark", "arm"], sort=False, observed=True)["parsed"].mean())
+    read = asked.groupby(["benchmark", "arm"], sort=False, observed=True)["parsed"].mean().reset_index()
     told = defaultdict[str, dict[str, list[str]]](lambda: defaultdict(list))
-    for (benchmark, arm), share in shares[shares > MANY].items():
-        told[benchmark][f"{share:.0f} %"].append(arm)
+    for benchmark, arm, part in read[["benchmark", "arm", "parsed"]].itertuples(index=False):
+        if (share := 100 * (1 - part)) > MANY:
+            told[benchmark][f"{share:.0f} %"].append(arm)
     notes = []
     for benchmark, arms in told.items():
         of = "; ".join(f"{share} of {', '.join(names)}" for share, names in arms.items())

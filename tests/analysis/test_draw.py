@@ -288,7 +288,7 @@ def test_own_data_show_what_there_is(own_data: Study) -> None:
     assert 0.75 in marks(losses) and 1.5 in marks(more)
     assert [axis.get_title() for axis in rest] == ["captioning\n(CIDEr)", "captions", "text-captions"]
     tuned = replace(study, held_out=study.held_out.replace("text", "instructions.llava-mix-665k"))
-    assert "instructions.\nllava-mix-\n665k,\nheld-out loss" in draw_scores(tuned).axes[1].get_title(), "none overlaps"
+    assert "instructions.\nllava-\nmix-665k,\nheld-out loss" in draw_scores(tuned).axes[1].get_title(), "none overlaps"
 
 
 def test_captions_by_content_have_their_cider_beside(data_mix: Sweep) -> None:
