@@ -20,7 +20,7 @@ from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure, Panel, Request
 from mm1_lab.results.manifest import claim_keys
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_short_scores, read_variant
 from mm1_lab.results.summary import benchmark_scores, over_benchmarks, rows_of, value_by
-from mm1_lab.results.trained import own_rows
+from mm1_lab.results.trained import epochs_text, own_rows
 
 Record = Mapping[str, Any]
 """What a finished trial's `record.json` says of it."""
@@ -317,6 +317,16 @@ class Study(Variant):
         for arm, name in zip(done["arm"], done["fingerprint"], strict=True):
             if arm not in found and name in self.records:  # alike at every seed
                 found[arm] = own_rows(self.records[name].get("config", {}))
+        return found
+
+    @cached_property
+    def epochs(self) -> dict[str, str]:
+        """The `epochs_text` of each arm that is tuned on conversations of the user's; of its first seed."""
+        found: dict[str, str] = {}
+        for arm, name in zip(self.done["arm"], self.done["fingerprint"], strict=True):
+            tuning = self.records.get(name, {}).get("summaries", {}).get("sft", {})
+            if any(tuning.get("epochs", {}).values()):  # the world's conversations never end
+                found.setdefault(arm, epochs_text(tuning["epochs"], tuning.get("left_out", 0)))
         return found
 
     def seed_values(self, arm: str, measure: Measure) -> list[float]:

@@ -63,11 +63,11 @@ def test_a_difference_of_measures_is_claimed_and_compared(
     values = expected(again)
     found = rows.loc[list(CLAIMED), "estimate"]
     expected_of = (values["captions"] - values["base"]).tolist()
-    assert found.tolist()[:2] == pytest.approx(expected_of[:2], rel=1e-4), "in a CSV numbers are rounded"
+    assert found.tolist() == pytest.approx(expected_of, rel=1e-4), "in a CSV numbers are rounded"
     judged = rows.loc[list(CLAIMED[:2])]
     assert (judged["interval"] == "questions").all() and judged["estimate"].all()
     assert (judged["low"] < judged["estimate"]).all() and (judged["high"] > judged["estimate"]).all()
-    assert math.isnan(found[LOSSES]), "a loss at one seed has no interval, and its claim no estimate"
+    assert math.isnan(rows.loc[LOSSES, "low"]), "a loss at one seed has no interval"
 
     compare = ("compare", "data_mix", "captions", "base", *SMOKE, "--measure")
     for measure in CLAIMED[:2]:

@@ -216,3 +216,16 @@ def test_interrupted_in_the_middle_of_a_training_it_says_so(
     output = told(*command, code=130)
     assert output.endswith("mm1-lab: stopped; run the same command to continue\n")
     assert len(list(again.results.glob("store/*.partial"))) == 1
+
+
+def test_a_picture_for_a_chat_is_confirmed(finished: Any, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished.folder)
+    picture = finished.results / "smoke" / "data_mix" / "figure.png"
+    typed = iter([f"/image {picture}", f"/image {picture}", "a circle", ""])
+    monkeypatch.setattr("builtins.input", lambda _: next(typed))
+    said = told("chat", "data_mix", "--scale", "smoke", "--only", "base")
+    assert (
+        said.index("1 image for the next message\n")
+        < said.index("2 images for the next message\n")
+        < said.index("base:")
+    )

@@ -57,7 +57,10 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("plan", "data_mix", "--set", "resources.gpus=8"), "its size in the scale: `workers: {SIZE: 8}`"),
         (("check-scale", "smoke", "--samples", "0"), "--samples must be at least 1"),
         (("plan", "data_mix", "--results", "file"), "/file: is a file; name a folder"),
-        (("show-data", "--set", "train.steps=9"), "--set and --scale are for your own data; add --data"),
+        (
+            ("show-data", "--set", "train.steps=9"),
+            "--set, --scale and --conversations are for your own data; add --data",
+        ),
         (("status", "search_mix", "--only", "base"), "one over recipes writes its winner's line to search.md"),
         (("show-data", "--out", "."), "--out .: name a file that ends in .png"),
         (("--debug", "plan", "data_mix"), "options come after the command: mm1-lab COMMAND --debug"),

@@ -576,6 +576,7 @@ def test_the_whole_way_of_a_user(
     assert main(["plan", *tuned, *small]) == 0 and capsys.readouterr().out.endswith(other)
     assert main(["export", *tuned, *small, "tuned"]) == 0
     card = Path("tuned/README.md").read_text(encoding="utf-8")
+    assert "An answer ends at the end token; the chat template" in card
     assert "| learning rate | 1e-05, Adafactor |" in card and "| frozen | nothing |" in card
     capsys.readouterr()
     asking = [word for word in (*tuned, *small) if word not in ("sweeps/tuned.yaml", "--only", "exported")]

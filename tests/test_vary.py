@@ -48,6 +48,14 @@ def test_one_field_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", path.stem, *SMOKE]) == 0, "it is a sweep like others"
 
 
+@pytest.mark.usefixtures("here")
+def test_values_that_are_lists() -> None:
+    for text in ("[encoder],[decoder,connector]", "[[encoder],[decoder,connector]]"):
+        arms = arms_of(written("base", f"frozen={text}"))
+        assert [recipe.frozen for recipe in arms.values()] == [(), ("encoder",), ("decoder", "connector")]
+        shutil.rmtree("sweeps")
+
+
 def test_run_writes_the_sweep_before_anything_is_trained(
     here: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,9 +98,14 @@ class Difference:
 
     @cached_property
     def found(self) -> Interval:
-        """The interval over seeds, or with one seed over questions."""
+        """The interval over seeds, or with one seed over questions; of losses at one seed the difference alone."""
+        return self.over_seeds if np.isnan(self._over_questions.estimate) else self._over_questions
+
+    @cached_property
+    def _over_questions(self) -> Interval:
+        """With one seed."""
         if self.over_seeds or not self.seeds:
-            return self.over_seeds
+            return UNKNOWN
         return self.study.over_questions(self.weights, self.seeds)
 
     @property
@@ -108,4 +113,4 @@ class Difference:
         """What `found` is over: `seeds`, `questions`, or nothing."""
         if self.over_seeds:
             return "seeds"
-        return "" if np.isnan(self.found.estimate) else "questions"
+        return "" if np.isnan(self._over_questions.estimate) else "questions"

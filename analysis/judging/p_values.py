@@ -19,7 +19,7 @@ P = Mapping[str, float]
 """The p of each statement that can be tested; a statement holds if its p is at most the level."""
 LEAST_ERROR = 1e-9
 """Less is left of equal differences by rounding: nothing tells how far seeds lie apart, and there is no test."""
-SAME = "the difference is the same at every seed, as if scores had been rounded"
+SAME = "the difference is the same at every seed, so nothing tells how far seeds lie apart"
 """Why such differences are not judged."""
 
 

@@ -108,7 +108,8 @@ def _columns(study: Study) -> list[Column]:
     if not study.manifest.in_world:
         for source in study.held_out["source"].unique():
             loss = Measure(str(source), about="loss")
-            columns.append(Column(f"{source},\nheld-out loss\n(less is better)", {"": loss}, "loss"))
+            title = textwrap.fill(f"{source},".replace("instructions.", "instructions. "), TITLE)
+            columns.append(Column(f"{title}\nheld-out loss\n(less is better)", {"": loss}, "loss"))
     for name, by_shots in by_name.items():
         title = textwrap.fill(name, TITLE)
         if name in study.families:

@@ -5,8 +5,8 @@ from collections.abc import Collection, Sequence
 from analysis.runs import mixes_machines
 from analysis.study import Study
 from mm1_lab.config import Measure
-from mm1_lab.results.summary import PLAIN
-from mm1_lab.results.trained import own_rows_note
+from mm1_lab.results.summary import PLAIN, taken_for_yes
+from mm1_lab.results.trained import epochs_note, own_rows_note
 
 UNCERTAINTY = {
     "seeds": "95 % intervals from what is left over {seeds} training seeds once the seeds' common effect is removed, "
@@ -66,7 +66,14 @@ def unlike_notes(study: Study, arms: Collection[str], measures: Sequence[Measure
         notes.append(f"Means at different numbers of shots are not comparable, as only some of them ask {some}.")
     if mixes_machines(study, arms):
         notes.append(MIXED)
-    return [*notes, *own_rows_note({arm: study.own_rows.get(arm, 0) for arm in arms}), *_means_with_cider(study)]
+    notes += own_rows_note({arm: study.own_rows.get(arm, 0) for arm in arms})
+    notes += epochs_note({arm: study.epochs[arm] for arm in arms if arm in study.epochs})
+    return [*notes, *_means_with_cider(study), *unparsed_notes(study, arms)]
+
+
+def unparsed_notes(study: Study, arms: Collection[str]) -> list[str]:
+    """Which arms' answers to the user's yes-no questions are often neither."""
+    return [] if study.manifest.in_world else taken_for_yes(study.scores[study.scores["arm"].isin(arms)])
 
 
 def _means_with_cider(study: Study) -> list[str]:

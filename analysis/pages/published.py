@@ -7,7 +7,7 @@ import yaml
 
 from analysis.output import Output
 from analysis.pages.cells import plus_minus, published_cell, references
-from analysis.pages.notes import benchmark_notes
+from analysis.pages.notes import benchmark_notes, unparsed_notes
 from analysis.pages.scores import title
 from analysis.paper import FOLDER, read_paper
 from analysis.statistics import one_sample
@@ -89,7 +89,7 @@ def table_by_benchmark(study: Study, name: str) -> Table:
     if (asked["label"] == "POPE").any():
         notes.append(POPE_NOTE)
     notes.append(study.caution)
-    notes += benchmark_notes(study)
+    notes += [*unparsed_notes(study, study.scored), *benchmark_notes(study)]
     notes += references(sources)
     return Table(f"{name}: {title(study)}", frame, notes, group="shots")
 

@@ -175,7 +175,8 @@ def losses_table(study: Study) -> Table:
             cells.append(plus_minus(mean if len(values) > 2 else replace(mean, error=np.nan), 3))
         frame[source] = cells
     several = ", ± half the 95 % interval over seeds" if len(study.seeds) > 2 else ""
-    views = {recipe.sft.views if recipe.sft else 1 for recipe in study.sweep.arms.values()}
+    recipes = [study.sweep.arms[arm] for arm in study.scored]
+    views = {recipe.sft.views if recipe.sft else 1 for recipe in recipes}
     other = OTHER_DOCUMENTS if len(views) > 1 else ""
     return Table(f"Held-out loss, nats per text token{several}", frame, [other])
 

@@ -26,7 +26,7 @@ from mm1_lab.formatting import counted, trials_of
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.score_file import read_score_table
-from mm1_lab.results.summary import rows_of
+from mm1_lab.results.summary import rows_of, taken_for_yes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +94,8 @@ def answers(options: argparse.Namespace) -> int:
         print_json({"arm": arm, "seed": seed, "scores": scores.to_dict("records"), "questions": found})
     else:
         note = f"{len(found)} of {counted(len(names), 'question')}{' with such answers' if options.wrong else ''}:"
-        print(to_plain(Table(f"{request.variant} at {request.scale_name}: {trial.name}", scores, [note])))
+        notes = [*(taken_for_yes(rows.assign(arm=arm)) if request.data_path else []), note]
+        print(to_plain(Table(f"{request.variant} at {request.scale_name}: {trial.name}", scores, notes)))
         for question in found:
             print("", *_lines(question), sep="\n")
     if has_changed(request, folder, arm) or None in [one["asked"] for one in found]:

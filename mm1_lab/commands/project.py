@@ -28,6 +28,9 @@ from mm1_lab.results.schema import not_readable
     "--data data.yaml",
     option("--out", f"file to write; default: in {RESULTS}", "PNG", type=Path),
     option("--data", "your own data, a data.yaml", "YAML", type=Path),
+    option(
+        "--conversations", "with --data: also print so many of each instruction set, as models read them", "N", type=int
+    ),
     option("--scale", "with --data: the scale that sets tokenizer and row length; default: mini"),
     opt.SET,
     opt.STORE,
@@ -37,10 +40,10 @@ def show_data(options: argparse.Namespace) -> int:
     out = options.out or RESULTS / f"{options.data.stem if options.data else 'world'}.png"
     if out.suffix != ".png":
         raise RequestError(f"--out {out}: name a file that ends in .png")
-    if not options.data and (options.set or options.scale):
-        raise RequestError("--set and --scale are for your own data; add --data, or leave them out")
+    if not options.data and (options.set or options.scale or options.conversations is not None):
+        raise RequestError("--set, --scale and --conversations are for your own data; add --data, or leave them out")
     from analysis.pages.cards import write_data_sheet
-    from mm1_lab.orchestrate.data_samples import data_samples, world_samples
+    from mm1_lab.orchestrate.data_samples import conversations_as_read, data_samples, world_samples
 
     if options.data:
         from mm1_lab.data.shards import Shards
@@ -72,6 +75,8 @@ def show_data(options: argparse.Namespace) -> int:
                 print(f"  note: {lack}")
             if note := data.seen_in_training([picture for one in benchmark.questions for picture in one.pictures]):
                 print(f"  note: {note}")
+        for text in conversations_as_read(data, max(0, options.conversations or 0)):
+            print(text)
         title, samples = str(options.data), list(data_samples(data))
     else:
         title, samples = "The miniature world", list(world_samples())

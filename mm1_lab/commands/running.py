@@ -228,7 +228,10 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Seque
         if any(same_or_inside(field, changed.partition("=")[0].strip()) for changed in of_recipe):
             raise RequestError(f"--vary {field}: --set changes it, too; give all of its values to --vary")
         own = values.setdefault(field, [])
-        own += [value for value in parse_yaml(f"[{text}]", f"--vary {setting}") if value not in own]
+        read = parse_yaml(f"[{text}]", f"--vary {setting}")
+        if len(read) == 1 and isinstance(read[0], list) and all(isinstance(value, list) for value in read[0]):
+            (read,) = read if read[0] else [read]  # `[[a], [b]]` for `[a],[b]`; no field has lists of lists
+        own += [value for value in read if value not in own]
     has_alignment = override(Recipe.read(path), of_recipe).align.steps or (grid and "align.steps" in values)
     for field in values:
         if field.startswith("align.") and field != "align.steps" and not has_alignment:

@@ -10,6 +10,7 @@ from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, command, option, repeated, request_of
 from mm1_lab.config import RequestError
 from mm1_lab.files import expanded
+from mm1_lab.formatting import counted
 from mm1_lab.results.score_file import read_score_table
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def chat(options: argparse.Namespace) -> int:
         try:
             if typed == "/image":
                 waiting.append(open_image(expanded(rest.strip()), decoder))
+                print(f"{counted(len(waiting), 'image')} for the next message")
                 continue
             if typed == "/new":
                 talk.forget()

@@ -296,7 +296,7 @@ def _explain(errors: list[ErrorDetails], model: type[BaseModel]) -> str:
         return f"the key {key!r} is missing"
     message = " or ".join(of_types).removeprefix("Value error, ").replace("or Input should be", "or")
     if error["type"] in ("tuple_type", "list_type"):
-        message = f"must be a list, such as [{value}]" if isinstance(value, int | float) else "must be a list"
+        message = f"must be a list, such as [{value}]" if isinstance(value, int | float | str) else "must be a list"
     elif error["type"] in ("dict_type", "model_type"):
         message = "must hold keys and values, or {} for none"
     elif error["type"] == "string_type" and is_name:

@@ -60,7 +60,8 @@ class BenchmarkConfig(BenchmarkFiles):
     pictures: Literal["squeeze", "crop", "pad"] = "squeeze"
     """How images are made square. Default: as for the images of the data file."""
     prompt: str | None = None
-    """Template that contains `{question}`. Default: the format's prompt."""
+    """Template that contains `{question}`, or `chat`: that of conversations in instruction sets. Default: the format's
+    prompt."""
     shots: Shots | None = None
     """Numbers of demonstrations to evaluate with, such as `[0]`; a subset of `evaluate.shots`. Default: all of them."""
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(("\n",), min_length=1)

@@ -133,7 +133,8 @@ class SftRecipe(Config):
     """A model to fine-tune instead of pre-training one: a folder written by `mm1-lab export`, or its hub name. It
     brings its own encoder, connector, decoder and tokenizer, so the recipe may contain only `sft`."""
     mixture: dict[str, Weight] = Field(default_factory=dict)
-    """Weights of instruction sets by name, as shares of conversations. Empty: as the data file says, or by size."""
+    """Weights of instruction sets by name, as shares of conversations; sets that are not named are left out. Empty: as
+    the data file says, or by size; so, too, for the rest, where it only leaves sets out (`{charts: 0}`)."""
     resolution: Annotated[int, IS_NUMBER] | Literal["native"] = 336
     """Side of the whole picture in the paper's pixels. With five views each view has half of it (1344 = 672 · 2).
     `native`: each view has the side of the images of pre-training."""
@@ -159,8 +160,6 @@ class SftRecipe(Config):
     @model_validator(mode="after")
     def _trainable(self) -> "SftRecipe":
         _check_multipliers(self)
-        if self.mixture and not any(self.mixture.values()):
-            raise ValueError("the weights of the mixture are all zero")
         if not self.steps and not self.start:
             raise ValueError("steps: 0 evaluates an exported model; name it (start), or leave out sft")
         if self.start and self.after_steps:

@@ -257,11 +257,15 @@ class _Resolver:
                 model = model.model_copy(update={"stop_after": stop})
         if resolution == "native":
             image_size = model.image_size
-        elif views == 5:
-            doubled = {2 * resolution: pixels for resolution, pixels in scale.resolutions.items()}
-            image_size = look_up("five-view resolution", resolution, doubled)
         else:
-            image_size = look_up("resolution", resolution, scale.resolutions)
+            doubled = {2 * whole: pixels for whole, pixels in scale.resolutions.items()}
+            if views == 5 and resolution not in doubled:
+                known = ", ".join(map(str, doubled))
+                raise RequestError(f"sft.views: 5 needs an sft.resolution of {known} (it is {resolution})")
+            if views == 1 and resolution in doubled and resolution not in scale.resolutions:
+                known = ", ".join(map(str, scale.resolutions))
+                raise RequestError(f"sft.resolution: {resolution} is of five views: add sft.views: 5, or take {known}")
+            image_size = look_up("resolution", resolution, doubled if views == 5 else scale.resolutions)
         if as_exported and (views, image_size) != (as_exported.views, as_exported.image_size):
             raise RequestError(
                 f"sft.steps is 0, so {as_exported.name} is evaluated as it was exported, with "
@@ -292,9 +296,12 @@ class _Resolver:
         for name in sft.mixture:
             if name not in known:
                 raise RequestError(f"sft.mixture: there is no instruction set {name!r}{nearest(name, known)}")
-        weights = {name: weight for name, weight in sft.mixture.items() if weight} or known
-        if not weights:
+        if not known:
             raise RequestError("the data have no instruction sets; list some under `instructions:` in data.yaml")
+        rest = {name: weight for name, weight in known.items() if name not in sft.mixture}
+        weights = {name: weight for name, weight in sft.mixture.items() if weight} or rest
+        if not weights:
+            raise RequestError("sft.mixture: leaves out all instruction sets; give one a weight")
         total = sum(weights.values())
         return {name: float(f"{weight / total:.9g}") for name, weight in sorted(weights.items())}
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mm1_lab.config import ModelStage, MultimodalStage
-from mm1_lab.data.types import Answer, Data, Document, Limits, Picture, Tokenizer, Tokens
+from mm1_lab.data.types import Answer, Data, Document, Limits, Picture, Tokenizer, Tokens, Unlearnt
 
 UNDONE, LOOKAHEAD = 2, 12
 """The end of a row is chosen among the last `UNDONE` documents placed, the first that does not fit, and the next
@@ -212,14 +212,17 @@ class Packer:
                     continue
                 between = self.between
                 is_answer = isinstance(part, Answer)
+                weight = prompt_weight
+                if is_answer:
+                    weight = 0.0 if isinstance(part, Unlearnt) else 1.0
                 tokens += ids
-                weights += [1.0 if is_answer else prompt_weight] * len(ids)
+                weights += [weight] * len(ids)
                 if after_answer:
                     weights[-len(ids)] = 1.0
                 after_answer = is_answer and not self.ends_answers
                 if is_answer and self.ends_answers:
                     tokens.append(tokenizer.end)
-                    weights.append(1.0)
+                    weights.append(weight)
                     has_ended = True
                     between = ""
             else:

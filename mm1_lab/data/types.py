@@ -34,6 +34,10 @@ class Answer(str):
     """Text of a document that answers a question; its loss weight may differ from that of the other text."""
 
 
+class Unlearnt(Answer):
+    """An answer without loss, which others of its document follow or precede."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tokens:
     """Text that is already tokenised; `str()` decodes it."""

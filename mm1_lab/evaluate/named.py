@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from string import ascii_uppercase
@@ -18,13 +19,15 @@ from pydantic import TypeAdapter
 
 from mm1_lab.config import BenchmarkConfig, BenchmarkFiles, EvaluationSettings, RequestError, digest, nearest
 from mm1_lab.data.pixels import ImageDecoder, Shape, StoredPicture, files_apart, read_file
+from mm1_lab.data.preprocessing import IMAGE
+from mm1_lab.data.shards.readers import chat_prompt
 from mm1_lab.data.types import BrokenPicture, Tokenizer
 from mm1_lab.evaluate.formats import FORMATS, Item, format_of, main_file, read_items
 from mm1_lab.evaluate.metrics import ANSWER_IS, METRICS, names_of
 from mm1_lab.evaluate.questions import SHORTEST_LIMIT, Benchmark, Question, in_blocks, with_rotations
 from mm1_lab.evaluate.vqa import AGREEING
 from mm1_lab.files import expanded, write_bytes
-from mm1_lab.formatting import sound
+from mm1_lab.formatting import counted, sound
 from mm1_lab.rows import Family
 
 Files = TypeVar("Files", bound=BenchmarkFiles)
@@ -39,9 +42,8 @@ CHOSEN = TypeAdapter(Chosen)
 CHOSEN_VERSION = 5
 """Increased when questions or demonstrations are read or chosen, or answers limited, differently: selections that were
 kept before are ignored, and models are evaluated again."""
-MARK = re.compile(r"<image( \d+)?>")
-"""Of a picture's place in a text, in LLaVA's and in MMMU's files."""
 NUMBERED = re.compile(r"<image \d+>")
+"""A picture's place in a text of MMMU's."""
 
 
 def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Shape = "squeeze") -> BenchmarkConfig:
@@ -63,6 +65,8 @@ def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Sha
         raise RequestError(f"{where}: there is no metric {metric!r}{nearest(metric, known)}")
     examples = _open_demonstrations(opened, folder, f"{where}.demonstrations")
     update = {"metric": metric, "demonstrations": examples}
+    if config.prompt == "chat":
+        update["prompt"] = chat_prompt("{question}")
     if "pictures" not in config.model_fields_set:
         update["pictures"] = shape
     opened = opened.model_copy(update=update)
@@ -194,6 +198,10 @@ def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:
     if not items:
         raise RequestError(f"{where}: holds no questions" + (f" of the split {files.split!r}" if files.split else ""))
     prompt = _prompt(config)
+    if IMAGE in prompt:
+        raise RequestError(
+            f"benchmark {config.name!r}: its prompt has {IMAGE}, but pictures stand before it; leave it out"
+        )
     keys = set()
     for item in items:
         if item.key in keys:
@@ -207,7 +215,15 @@ def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:
                 f"benchmark {config.name!r}: its prompt {prompt!r} does not contain {{question}}, so that no question "
                 "would be asked; put it where the question belongs"
             )
-    return sorted(items, key=lambda item: hashlib.sha256(item.key.encode()).digest())
+    return sorted(map(_begun, items), key=lambda item: hashlib.sha256(item.key.encode()).digest())
+
+
+def _begun(item: Item) -> Item:
+    """The item without marks at the start of its question, as pictures without a mark stand before the whole prompt."""
+    question = item.question
+    while item.images and question.lstrip().startswith(IMAGE):
+        question = question.lstrip().removeprefix(IMAGE).lstrip()
+    return replace(item, question=question)
 
 
 def _problem(name: str, item: Item) -> str:
@@ -217,8 +233,11 @@ def _problem(name: str, item: Item) -> str:
         return "has half of a character (a lone surrogate); repair it"
     if not item.images and not item.question:
         return "has neither an image nor a question"
-    if item.images and (mark := MARK.search(item.question) or NUMBERED.search(" ".join(item.choices))):
+    texts = " ".join((item.question, *item.choices))
+    if item.images and (mark := NUMBERED.search(texts)):
         return f"has {mark[0]!r} in its text, but its pictures stand before it, in their order; leave the mark out"
+    if item.images and (marks := texts.count(IMAGE)) and not marks == item.question.count(IMAGE) == len(item.images):
+        return f"has {counted(marks, 'mark')} {IMAGE} for {counted(len(item.images), 'picture')}; mark each or none"
     if len(item.choices) > len(ascii_uppercase):
         return f"has {len(item.choices)} choices, but there are only {len(ascii_uppercase)} letters"
     for answer in item.answers:

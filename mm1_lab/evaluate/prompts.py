@@ -1,4 +1,4 @@
-"""Few-shot prompts: demonstrations and a question as one document, in which each picture precedes its text.
+"""Few-shot prompts: demonstrations and a question as one document, in which pictures precede their text or are in it.
 
 A prompt with k shots is
 
@@ -64,9 +64,12 @@ class PromptWriter:
     def question(self, question: Question, sharp: bool = True) -> Segment:
         """Pictures and prompt of a question, which the model continues; unless `sharp`, their overviews."""
         views = self.views if sharp else 1
-        image = [self.tokenizer.image] * (self.image_tokens * views * len(question.pictures))
-        prompt = self.tokenizer.encode(question.prompt)
-        return Segment((*image, *prompt), tuple((picture, views) for picture in question.pictures))
+        image = [self.tokenizer.image] * (self.image_tokens * views)
+        first, *others = question.prompt.split(IMAGE) if question.pictures else [question.prompt]
+        tokens = image * (len(question.pictures) - len(others)) + self.tokenizer.encode(first)
+        for text in others:
+            tokens += image + self.tokenizer.encode(text)
+        return Segment(tuple(tokens), tuple((picture, views) for picture in question.pictures))
 
     def demonstration(self, question: Question, separator: str, sharp: bool = True) -> Segment:
         """A question, the answer to show, and what ends it: the separator, and of a tuned model the end token. The

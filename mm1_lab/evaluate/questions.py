@@ -18,7 +18,8 @@ SHORTEST_LIMIT = 10
 class Question:
     """A prompt with its references.
 
-    The model reads `pictures`, then `prompt`; its output up to a stop word is scored against `references`.
+    The model reads `pictures`, then `prompt`, of which `<image>` marks the places of the last ones; its output up to a
+    stop word is scored against `references`.
     In a demonstration, the prompt is followed by `shown`.
     """
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from dataclasses import replace
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from mm1_lab.config import SOURCES, EvaluationSettings
+from mm1_lab.data.packing import Packer
+from mm1_lab.data.preprocessing import IMAGE
 from mm1_lab.data.shards.datafile import set_key
 from mm1_lab.data.shards.rows import ShardConversations
-from mm1_lab.data.types import BrokenPicture, Document, Picture, Tokens
+from mm1_lab.data.tokenizers import BackendTokenizer
+from mm1_lab.data.types import BrokenPicture, Document, Limits, Picture, Tokens
 from mm1_lab.data.world import World
 from mm1_lab.evaluate.world import world_benchmarks
 
@@ -74,6 +79,31 @@ def data_samples(data: Shards) -> Iterator[DataSample]:
         conversations = ShardConversations(collection, name, seed=0)
         count = min(EACH_OF_DATA, len(collection.train))
         yield from _samples(set_key(name), map(conversations.document, range(count)))
+
+
+def conversations_as_read(data: Shards, count: int) -> Iterator[str]:
+    """The first training conversations of each instruction set, whole; what has a loss stands in ⟦ ⟧."""
+    for name, collection in data.conversations.items():
+        for number, sample in enumerate(collection.train[:count].tolist(), start=1):
+            text = _as_read(collection.conversation(sample), data.tokenizer)
+            yield f"{set_key(name)}, conversation {number}, with a loss in ⟦ ⟧:\n{textwrap.indent(text, '  ')}"
+
+
+def _as_read(document: Document, tokenizer: BackendTokenizer) -> str:
+    """The text of its tokens, with special ones as the tokenizer spells them and `<image>` for each picture."""
+    packer = Packer(tokenizer, Limits(0, 1, 0), prompt_loss_weight=0.0, ends_answers=True)
+    row = replace(packer, limits=Limits(packer.size(document)[0], 1, len(document.pictures))).pack([document])
+    special = {one: tokenizer.backend.id_to_token(one) or "" for one in (tokenizer.begin, tokenizer.end)}
+    special[tokenizer.image] = IMAGE
+    text = ""
+    tokens = zip(row.weights > 0, row.tokens.tolist(), strict=True)
+    for has_loss, alike in groupby(tokens, key=itemgetter(0)):
+        said = ""
+        for is_special, group in groupby((one for _, one in alike), key=special.__contains__):
+            ids = list(group)
+            said += "".join(special[one] for one in ids) if is_special else tokenizer.decode(ids)
+        text += f"⟦{said}⟧" if has_loss else said
+    return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)
 
 
 def _samples(name: str, documents: Iterable[Document]) -> Iterator[DataSample]:

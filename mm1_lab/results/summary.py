@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 PLAIN = ("captioning", "vqa")
 """Families of the benchmarks with images on which every model is evaluated."""
+MANY = 5.0
+"""Percent of unparsed answers that are worth a word beside their score."""
 
 
 def benchmark_scores(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -85,6 +87,21 @@ def over_benchmarks(scores: pd.DataFrame, measure: Measure, by: Sequence[str]) -
 def value_by(rows: pd.DataFrame, by: Sequence[str]) -> pd.Series[float]:
     """Each trial's value of a measure whose rows these are, one for each benchmark."""
     return rows.groupby(list(by), sort=False, observed=True)["score"].mean()
+
+
+def taken_for_yes(scores: pd.DataFrame) -> list[str]:
+    """What is to be told of yes-no questions if many of an arm's answers are neither, given the arms' scores."""
+    asked = scores[scores["metric"] == "yes-no"]
+    read = asked.groupby(["benchmark", "arm"], sort=False, observed=True)["parsed"].mean().reset_index()
+    told = defaultdict[str, dict[str, list[str]]](lambda: defaultdict(list))
+    for benchmark, arm, part in read[["benchmark", "arm", "parsed"]].itertuples(index=False):
+        if (share := 100 * (1 - part)) > MANY:
+            told[benchmark][f"{share:.0f} %"].append(arm)
+    notes = []
+    for benchmark, arms in told.items():
+        of = "; ".join(f"{share} of {', '.join(names)}" for share, names in arms.items())
+        notes.append(f"{benchmark}: answers that say neither yes nor no count as yes: {of}.")
+    return notes
 
 
 def value_of(folder: Path, measure: Measure) -> float:

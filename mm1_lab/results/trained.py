@@ -1,6 +1,7 @@
 """What a trial trained, in the units of this machine. Its recipe has the paper's names, which at other scales and with
 pre-trained parts are only names."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from itertools import count
 from typing import Any
@@ -114,6 +115,23 @@ def own_rows_note(tokens: Mapping[str, int], known: Mapping[int, int] | None = N
     most = max(tokens.values())
     name = next(name for name in count(max(most, 576)) if name not in known)  # 576: the paper's patches at 336 px
     return [f"{text}, {max(known.values())}; with --set image_tokens.{name}={most} all arms read the same rows."]
+
+
+def epochs_text(epochs: Mapping[str, float], left_out: int = 0) -> str:
+    """Of a tuning, by set: `llava 1.2, charts 0.35; 12 conversations did not fit`."""
+    text = ", ".join(f"{name} {number:.2g}" for name, number in epochs.items())
+    return f"{text}; {counted(left_out, 'conversation')} did not fit" if left_out else text
+
+
+def epochs_note(arms: Mapping[str, str]) -> list[str]:
+    """What is to be told of the tuned arms of a sweep, given the `epochs_text` of each."""
+    alike = defaultdict(list)
+    for arm, text in arms.items():
+        alike[text].append(arm)
+    if len(alike) < 2:
+        return [f"Epochs of instruction sets: {text}." for text in alike]
+    told = "; ".join(f"{', '.join(names)} ({text})" for text, names in alike.items())
+    return [f"Tuned on different conversations; epochs of instruction sets: {told}."]
 
 
 def _steps(stage: Stored) -> int:

@@ -27,7 +27,15 @@ from analysis.pages.compare import compare_arms, compare_table
 from analysis.pages.figures import draw_scores
 from analysis.pages.notes import FEW_SEEDS, MIXED
 from analysis.pages.overview import _question
-from analysis.pages.scores import cider_table, losses_table, means, means_table, scores_by_benchmark, short_table
+from analysis.pages.scores import (
+    OTHER_DOCUMENTS,
+    cider_table,
+    losses_table,
+    means,
+    means_table,
+    scores_by_benchmark,
+    short_table,
+)
 from analysis.pages.verdicts import claims_notes, verdicts_table
 from analysis.redraw import _write_scores, draw, draw_sweep, sweep_in_short
 from analysis.runs import mixes_machines
@@ -202,6 +210,16 @@ def test_two_seeds_give_arms_no_interval_and_differences_one(data_mix: Sweep) ->
         assert ("±" in losses.title) != said
 
 
+def test_losses_on_other_documents_are_those_of_arms_with_scores(small_mix: Sweep) -> None:
+    views = {"one": Recipe(sft=SftRecipe()), "five": Recipe(sft=SftRecipe(resolution=1344, views=5))}
+    sweep = small_mix.model_copy(update={"arms": views, "panels": {}})
+    for missing in ((), ("five/0",)):
+        study = study_of(sweep, [0], missing=missing)
+        held_out = study.trials[["arm", "seed", "fingerprint"]].assign(source="text", loss=1.0)
+        losses = losses_table(replace(study, held_out=held_out))
+        assert losses.notes == ([] if missing else [OTHER_DOCUMENTS])
+
+
 def test_arms_that_are_the_same_trials_share_their_seeds(small_mix: Sweep) -> None:
     """Asked for at different seeds: a trial stands for both, and the table has its seeds."""
     arms = {name: small_mix.arms[name] for name in ("captions", "interleaved")}
@@ -269,6 +287,8 @@ def test_own_data_show_what_there_is(own_data: Study) -> None:
     assert [axis.get_title().split(",")[0] for axis in (losses, more)] == ["captions", "text"]
     assert 0.75 in marks(losses) and 1.5 in marks(more)
     assert [axis.get_title() for axis in rest] == ["captioning\n(CIDEr)", "captions", "text-captions"]
+    tuned = replace(study, held_out=study.held_out.replace("text", "instructions.llava-mix-665k"))
+    assert "instructions.\nllava-\nmix-665k,\nheld-out loss" in draw_scores(tuned).axes[1].get_title(), "none overlaps"
 
 
 def test_captions_by_content_have_their_cider_beside(data_mix: Sweep) -> None:

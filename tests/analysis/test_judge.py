@@ -338,7 +338,7 @@ def test_scores_that_no_seed_changes_show_no_luck() -> None:
     rounded = {"base": [50, 52, 51], "wide": [60, 62, 61]}
     for arms, reason in (
         (one_model, "the seeds change nothing, as if one model had been scored several times"),
-        (rounded, "the difference is the same at every seed, as if scores had been rounded"),
+        (rounded, "the difference is the same at every seed, so nothing tells how far seeds lie apart"),
     ):
         judgement = judge(table(arms))
         (claim,) = judgement.claims

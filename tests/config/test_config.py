@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +34,7 @@ from mm1_lab.config import (
     steps_here,
 )
 from mm1_lab.formatting import short_count
+from mm1_lab.orchestrate.planning.request import load_request
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 WORLD = WORLD_DATA
@@ -352,7 +354,8 @@ def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
         ({"encoder": {"first_resolution": 336}}, (), "first_resolution 336 must be below the resolution, 336"),
         ({}, ("image_tokens.144=15",), "15 image tokens are not a square number"),
         ({"decoder": "larger"}, ("larger_decoder=''",), "no decoder 'larger'; known: 9M, "),
-        ({"sft": {"resolution": 336, "views": 5}}, (), "no five-view resolution 336; known: 448, 672, 756"),
+        ({"sft": {"resolution": 336, "views": 5}}, (), "sft.views: 5 needs an sft.resolution of 448, 672, 756"),
+        ({"sft": {"resolution": 1344}}, (), "1344 is of five views: add sft.views: 5, or take 224, 336, 378"),
         (
             {"scale": {"train.weight_decai": 0.1}},
             (),
@@ -446,6 +449,15 @@ def test_tuning_of_an_exported_model_may_have_settings_of_its_own() -> None:
         return resolve("a", Recipe.model_validate(recipe), scale, 0, WORLD, ModelsFromOutside()).fingerprint
 
     assert fingerprint({"scale": {"sft.batch_size": 9}}, MINI) == fingerprint({}, mini_with("sft.batch_size=9"))
+
+
+def test_other_views_than_before_are_told_of_a_model_that_is_tuned_again(tmp_path: Path) -> None:
+    request, scale = load_request("data_mix", "smoke", results=tmp_path), load_scale("lab", SWEEPS / "scales")
+    for start, views, told in (("a/tuned", 1, True), ("a/tuned", 5, False), ("a/mm1", 5, False)):
+        recipe = Recipe.model_validate({"sft": {"start": start, "resolution": "native", "views": views}})
+        trial = resolve("a", recipe, scale, 0, WORLD, ModelsFromOutside())
+        line = "a/tuned was tuned with 5 views of a picture, and is tuned with 1 (sft.views)"
+        assert replace(request, trials=(trial,)).unlike_start() == [line] * told
 
 
 def test_an_exported_model_without_steps_is_what_it_was() -> None:

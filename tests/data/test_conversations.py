@@ -21,7 +21,7 @@ from mm1_lab.data.shards.readers import chat_prompt
 from mm1_lab.data.types import Answer, Limits
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Question
-from mm1_lab.orchestrate.data_samples import data_samples
+from mm1_lab.orchestrate.data_samples import conversations_as_read, data_samples
 
 LIMITS = Limits(128, 4, 4)
 ASKED = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]
@@ -198,6 +198,35 @@ def test_conversations_are_read_as_llava_reads_them(files: Any) -> None:
     assert [told(data, "mine", sample) for sample in range(2)] == [TEXT, TEXT]
 
 
+def test_an_answer_of_weight_0_is_read_and_has_no_loss(files: Any) -> None:
+    """As in OpenAI's format; other weights make another set, and one without an answer to learn is left out."""
+
+    def written(*weights: Any) -> str:
+        said = [{**turn, "weight": weights[at // 2]} for at, turn in enumerate(ASKED * len(weights))]
+        files.rows("mine.jsonl", [{"messages": said}, {"messages": ASKED}])
+        return "mine.jsonl"
+
+    one, none = (opened(files, mine={"files": written(*weights)}) for weights in ((0, 1.0, None), (0, 0, 0)))
+    document = one.conversations["mine"].conversation(0)
+    row = Packer(one.tokenizer, LIMITS, 0.0, ends_answers=True).pack([document])
+    answer = len(one.tokenizer.encode(" 4")) + 1
+    assert row.weights.sum() == 2 * answer
+    assert (row.tokens == one.tokenizer.end).sum() == 3 and row.weights[row.tokens == one.tokenizer.end].sum() == 2
+    assert told(one, "mine", 0)[:2] == TEXT and one.identity != opened(files, mine={"files": written(1, 1, 1)}).identity
+    assert none.conversations["mine"].left_out() == {"with weight 0 for all answers": 1}
+    files.refused("turn 1: has the weight 0.5; an answer's is 0", instructions={"mine": {"files": written(0.5)}})
+
+
+def test_conversations_are_shown_as_models_read_them(files: Any) -> None:
+    said = [{**turn, "weight": at > 1} for at, turn in enumerate([*ASKED, *ASKED])]
+    files.rows("mine.jsonl", [{"messages": said, "images": ["1.png"]}, {"messages": ASKED}])
+    shown = list(conversations_as_read(opened(files, mine={"files": "mine.jsonl"}), 1))
+    assert shown == [
+        "instructions.mine, conversation 1, with a loss in ⟦ ⟧:\n"
+        "  <begin><image>User: 2 + 2?\n  Assistant: 4<end>\n  User: 2 + 2?\n  Assistant:⟦ 4<end>⟧"
+    ]
+
+
 def test_no_picture_of_a_conversation_is_lost_or_shown_twice(files: Any) -> None:
     """Wherever it is marked: with the system's words, or by its place in the content and in `images` too."""
     inline = {"type": "image", "image": "1.png"}
@@ -309,6 +338,7 @@ def test_conversations_that_fit_no_row_are_told_and_held_out_ones_are_read(files
     assert any("Assistant:" in one.text for one in shown)
 
 
+@pytest.mark.usefixtures("unrendered", "few_documents")
 def test_tuning_on_conversations_of_which_some_fit_no_row(
     files: Any, here: Path, database: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -316,8 +346,12 @@ def test_tuning_on_conversations_of_which_some_fit_no_row(
     llava(files, [asked(files.prose(4 + 96 * (number % 2), number), "yes") for number in range(60)])
     files.captions("pairs.tar", range(40))
     files.jsonl("text.jsonl", [files.prose(40, number) for number in range(40)])
-    files.yaml(captions="pairs.tar", text="text.jsonl", instructions="llava.json")
-    (files.folder / "tune.yaml").write_text("title: t\nrecipe: sft\narms: {base: {}}\n", encoding="utf-8")
+    files.rows("asked.jsonl", [{"question": f"Is {n} even?", "answer": ("yes", "no")[n % 2]} for n in range(8)])
+    even = {"questions": "asked.jsonl", "metric": "yes-no", "shots": [0]}
+    content = {"captions": "pairs.tar", "text": "text.jsonl", "instructions": "llava.json"}
+    files.yaml(**content)
+    arms = "{base: {}, long: {sft: {steps: 20000}}}"
+    (files.folder / "tune.yaml").write_text(f"title: t\nrecipe: sft\narms: {arms}\n", encoding="utf-8")
     Path("results/local").mkdir(parents=True)
     shutil.copy(database, "results/local")
     settings = ("--set", "data_mix.interleaved=0", "--set", "evaluate.shots=[0]", "--set", "sft.sequence_length=")
@@ -326,16 +360,29 @@ def test_tuning_on_conversations_of_which_some_fit_no_row(
     assert main(command) == 2
     told = capsys.readouterr()
     assert "instructions.llava: no conversation fits a row of 12 tokens" in told.err and "starts" not in told.out
+    files.yaml(**content, benchmarks={"even": even})
     command[-1] = "sft.sequence_length=256"
     assert main(command) == 0
     told = capsys.readouterr().out
     left_out, tried = map(int, re.findall(r"note .*: (\d+) of (\d+) conversations do not fit 256 positions", told)[0])
-    (record,) = Path("results/local/trials").glob("*/record.json")
-    summary = json.loads(record.read_text(encoding="utf-8"))["summaries"]["sft"]
+    files_of = Path("results/local/trials").glob("*/record.json")
+    records = {path: json.loads(path.read_text(encoding="utf-8")) for path in files_of}
+    record, long = sorted(records, key=lambda path: records[path]["recipe"]["sft"]["steps"])
+    summary, of_long = (records[path]["summaries"]["sft"] for path in (record, long))
     assert summary["left_out"] == left_out > 0
     assert summary["epochs"]["llava"] == pytest.approx(tried / 52), "60 but for the eight held out"
     losses = dict(line.split(",") for line in record.with_name("held_out.csv").read_text().splitlines())
     assert set(losses) == {"source", "captions", "text", "instructions.llava"}
+    assert "Tuned on different conversations; epochs of instruction sets: base (llava 1.2); long (llava 2.5)." in told
+    assert "data.yaml: tuned models are asked even with `Question: … Short answer:`; with `prompt: chat` as in" in told
+    done = f"base (llava 1.2; {left_out} conversations did not fit); long (llava 2.5; {of_long['left_out']} conv"
+    (table,) = Path("results/local/smoke").glob("*/table.md")
+    said = table.read_text(encoding="utf-8")
+    assert f"Tuned on different conversations; epochs of instruction sets: {done}" in said
+    assert "even: answers that say neither yes nor no count as yes: 100 % of base, long." in said
+    command[command.index("run") : command.index("--inline") + 1] = ["answers", "tune.yaml", "base", *command[2:6]]
+    assert main([*command, "--limit", "1"]) == 0
+    assert "even: answers that say neither yes nor no count as yes: 100 % of base.\n" in capsys.readouterr().out
 
 
 def test_a_set_of_conversations_alone_is_enough_for_a_model_that_is_there(files: Any) -> None:

@@ -32,7 +32,7 @@ def test_what_is_left_out_and_broken_is_told(files: Any) -> None:
         "left out: 1 no image",
         "left out: 1 without a caption",
         "broken: 20 of 41 pictures tried",
-        "more than 1% of the pictures are broken",
+        "more than 1% of the pictures tried are broken; training stops once it has read 10 broken",
     ):
         assert told in captions
     assert "left out: 2 without text" in text and "nothing is held out" in text

@@ -23,11 +23,13 @@ from mm1_lab.evaluate.fitting import check_answers, check_lengths
 from mm1_lab.evaluate.formats import FORMATS
 from mm1_lab.evaluate.metrics import score
 from mm1_lab.evaluate.named import build_benchmark, check_benchmarks, open_benchmark
+from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import LONGEST_SOLUTION, Benchmark
 from tests.evaluate.conftest import Letters
 from tests.evaluate.published import TEN, WRITERS, configuration, draw, write, write_vqa
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
+CHAT_PROMPT = "User: {question}\nAssistant:"
 SETTINGS = EvaluationSettings(shots=(0, 2), questions=20, blocks=8, batch_size=4)
 ZERO = SETTINGS.model_copy(update={"shots": (0,)})
 
@@ -208,6 +210,37 @@ def test_an_own_benchmark_has_images_choices_kinds_and_a_prompt(tmp_path: Path) 
     assert score(benchmark, ["a" if q is two else "B." for q in benchmark.questions]) == [100.0, 100.0]
     text = built(own(tmp_path / "text", {"question": "2 + 2 =", "answer": 4}), ZERO)
     assert text.family == "text" and text.questions[0].references == ("4",)
+
+
+def test_the_prompt_of_conversations_has_a_name(tmp_path: Path) -> None:
+    configs = [own(tmp_path, {"question": "a", "answer": "b"}, prompt=prompt) for prompt in ("chat", CHAT_PROMPT)]
+    assert configs[0].identity == configs[1].identity
+    assert built(configs[0], ZERO).questions[0].prompt == "User: a\nAssistant:"
+
+
+def test_marks_in_a_question_are_the_places_of_its_pictures(tmp_path: Path) -> None:
+    """As LLaVA's files have them; those at the start stand before the prompt, as where a question has none."""
+    for number in range(2):
+        draw(tmp_path / f"{number}.png", number)
+    texts = ["Which?", "<image>\nWhich?", "Which?\n<image>", "<image> How does <image> differ?", "How do these differ?"]
+    asked = [
+        {"images": ["0.png", "1.png"][: 1 + (n > 2)], "question": text, "answer": "b"} for n, text in enumerate(texts)
+    ]
+    rows = [{"id": n, **row} for n, row in enumerate([*asked, {"question": "What is <image>?", "answer": "b"}])]
+    benchmark = built(own(tmp_path, *rows, prompt="Q: {question} A:"), ZERO)
+    writer = PromptWriter(Letters(), image_tokens=2)
+    said = {int(one.key): writer.question(one) for one in benchmark.questions}
+    assert [writer.text(said[number]) for number in range(6)] == [
+        "<image>Q: Which? A:",
+        "<image>Q: Which? A:",
+        "Q: Which?\n<image> A:",
+        "<image>Q: How does <image> differ? A:",
+        "<image><image>Q: How do these differ? A:",
+        "Q: What is <image>? A:",
+    ]
+    assert [said[number].tokens.count(Letters.image) for number in range(6)] == [2, 2, 2, 4, 4, 0]
+    names = [[Path(picture.name).name for picture, _ in said[number].pictures] for number in (2, 3, 4)]
+    assert names == [["0.png"], ["0.png", "1.png"], ["0.png", "1.png"]]
 
 
 def test_a_line_may_have_nulls_as_pandas_writes_them_or_a_picture_alone(tmp_path: Path) -> None:
@@ -433,8 +466,13 @@ THREE = {"question": "a", "answers": ["b"] * 3}
         ({"prompt": "{Question}"}, [THREE], "'mine': its prompt .* does not contain {question}, so that no quest"),
         (
             {},
-            [{"question": "<image>\na", "image": "a", "answer": "b"}],
-            "question 1 has '<image>' in its text, .*; leave the mark out",
+            [{"question": "<image>\n<image> a", "image": "a", "answer": "b"}],
+            "question 1 has 2 marks <image> for 1 picture; mark each or none",
+        ),
+        (
+            {"prompt": "<image>{question}"},
+            [THREE],
+            "'mine': its prompt has <image>, but pictures stand before it; leave",
         ),
         ({}, [{"question": "<image 2>?", "image": "a", "answer": "b"}], "question 1 has '<image 2>' in its text"),
         (

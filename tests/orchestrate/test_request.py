@@ -5,12 +5,14 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mm1_lab.cli import main, make_parser
 from mm1_lab.config import RequestError
+from mm1_lab.config.recipe import INSTRUCTIONS
 from mm1_lab.evaluate.benchmarks import held_out_captions
 from mm1_lab.evaluate.gates import prompts_fit
 from mm1_lab.orchestrate.planning.finding import find_sweep
@@ -228,3 +230,20 @@ def test_data_without_anything_to_evaluate_on_are_refused(ask: Ask, tmp_path: Pa
     sweep.write_text(f"title: t\nrecipe: base\narms: {{x: {{{encoder}, {mix}}}}}\n")
     with pytest.raises(RequestError, match=r"data\.yaml: there is nothing to evaluate on; name captioned images"):
         ask(sweep=sweep, data=data)
+
+
+def test_a_mixture_says_which_instruction_sets_it_leaves_out(ask: Ask, tmp_path: Path) -> None:
+    """Those of weight 0, and those without a weight beside others that have one, of which a plan tells."""
+    none = dict.fromkeys(INSTRUCTIONS, 0)
+    text = {"mixture": {"text": 1}}
+    arms: dict[str, Any] = {"all": {}, "one": {"sft": text}, "two": {"sft": text, "data_mix": {"text": 2}}}
+    arms["less"] = {"sft": {"mixture": dict(list(none.items())[1:])}}
+    (tmp_path / "t.yaml").write_text(json.dumps({"title": "t", "recipe": "sft", "arms": arms}))
+    request = ask(sweep=tmp_path / "t.yaml")
+    shares = [trial.evaluation.model.shares for trial in request.trials]
+    assert shares[0] == dict.fromkeys(sorted(INSTRUCTIONS), 0.125) and shares[1] == {"text": 1}
+    assert shares[3] == {INSTRUCTIONS[0]: 1}, "the rest stays as it is"
+    told = [line for line in request.doubts() if "sft.mixture" in line]
+    assert told == [f"one, two: sft.mixture does not name {', '.join(INSTRUCTIONS[:-1])}, so left out"]
+    with pytest.raises(RequestError, match="leaves out all instruction sets; give one a weight"):
+        ask(sweep=tmp_path / "t.yaml", settings=[f"sft.mixture={json.dumps(none)}"])

@@ -19,7 +19,7 @@ from mm1_lab.data.pixels import ImageDecoder, StoredPicture, read_file
 from mm1_lab.data.shards.finding import File, short_hash
 from mm1_lab.data.shards.index import Shard, cached
 from mm1_lab.data.tokenizers import BackendTokenizer
-from mm1_lab.data.types import Answer, Document, Part
+from mm1_lab.data.types import Answer, Document, Part, Unlearnt
 from mm1_lab.formatting import without_secrets
 
 CHUNKS_VERSION = 6
@@ -89,6 +89,8 @@ class Collection:
         for at, text in enumerate(self.texts(sample)):
             if text is None:
                 parts.append(next(pictures))
+            elif ~at in answers:
+                parts.append(Unlearnt(text))
             else:
                 parts.append(Answer(text) if at in answers else text)
         return Document(self.key(sample), tuple(parts))

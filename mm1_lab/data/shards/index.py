@@ -18,11 +18,11 @@ from mm1_lab.data.pixels import BROKEN_SHARE, files_apart
 from mm1_lab.data.shards.finding import File, make_once, short_hash
 from mm1_lab.data.shards.readers import READERS, Image, LeftOut, Sample
 from mm1_lab.data.shards.tables import PICTURES, Broken, Fields, read_rows
-from mm1_lab.data.types import Answer
+from mm1_lab.data.types import Answer, Unlearnt
 from mm1_lab.files import load_json, write_text
 from mm1_lab.formatting import without_secrets
 
-INDEX_VERSION = 13
+INDEX_VERSION = 14
 """Increased when readers or the format of the index change, so that cached indexes in an old form are ignored."""
 START = 8 << 20
 """Bytes of a file that are hashed, beside the keys, texts and sizes of pictures of all samples."""
@@ -45,7 +45,7 @@ SCHEMA = pa.schema(
     }
 )
 """`split` is a hash of the key; `texts` is null where an image belongs; `images` lists these in order; `answers` holds
-the indices of answers."""
+the indices of answers, of unlearnt ones minus 1 and that."""
 
 
 class Shard(NamedTuple):
@@ -154,7 +154,10 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
         record = _record(sample, row["key"], place)
         rows.append(record)
         sizes = [image["length"] or len(image["content"] or b"") for image in record["images"]]
-        digest.update(canonical_json([record["split"], record["texts"], sizes]).encode())
+        content = [record["split"], record["texts"], sizes]
+        if any(at < 0 for at in record["answers"]):  # the digests of all others stay as they were
+            content.append(record["answers"])
+        digest.update(canonical_json(content).encode())
         size += sum(sizes) + BYTES_OF_A_CHARACTER * sum(len(text) for text in record["texts"] if text)
         if len(rows) == SAMPLES or size > BYTES:
             yield pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
@@ -186,7 +189,7 @@ def _record(sample: Sample, key: Any, place: str) -> Fields:
         else:
             texts.append(part)
             if isinstance(part, Answer):
-                answers.append(at)
+                answers.append(~at if isinstance(part, Unlearnt) else at)
     split = int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big")
     return {"split": split, "place": place, "texts": texts, "answers": answers, "images": images}
 

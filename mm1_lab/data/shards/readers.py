@@ -9,7 +9,7 @@ Conversations come in three formats:
   As LLaVA itself does, a first turn that is not the human's is skipped, and an empty `image` is none
 - the Cauldron: `texts: [{user, assistant}]`; `images` precede the first turn
 - chat fine-tuning: `messages: [{role, content}]`; the content is text or a list of `{type: text, image or image_url}`;
-  images are in that list, or under `images` with `<image>` at their positions
+  images are in that list, or under `images` with `<image>` at their positions; an answer of `weight: 0` has no loss
 
 All become one plain text, which any tokenizer encodes: `User: REQUEST`, a line break, `Assistant: ANSWER`, and so on.
 Images at the start of a user's turn precede its `User:`; others stay in place.
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from mm1_lab.data.preprocessing import IMAGE
 from mm1_lab.data.shards.tables import PICTURES, Broken, Columns, Fields
-from mm1_lab.data.types import Answer
+from mm1_lab.data.types import Answer, Unlearnt
 from mm1_lab.formatting import sound
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -48,8 +48,14 @@ class Image(NamedTuple):
 
 
 Part = str | Image
-Turn = tuple[str, list[Part]]
-"""A role and what it says."""
+
+
+class Turn(NamedTuple):
+    """Who speaks, what is said, and whether it is to be learnt if it is an answer."""
+
+    role: str
+    content: list[Part]
+    is_learnt: bool = True
 
 
 class Sample(NamedTuple):
@@ -137,6 +143,8 @@ def stored_image(image: Any) -> Image | None:
             return Image(content=base64.b64decode(image.partition(",")[2], validate=True))
         except ValueError:  # binascii's own, too
             raise Broken("has a data: URL that is not base64") from None
+    if image.startswith("file://"):
+        raise Broken(f"{image[:80]!r} is a URL; write the path from the folder of images on (`images: FOLDER`)")
     if "://" in image:
         raise Broken(f"{image[:80]!r} is a URL; download the images and give their file names")
     if PurePosixPath(image).is_absolute():
@@ -167,31 +175,34 @@ def read_conversation(row: Fields) -> Sample:
     turns: list[Turn] = []
     for number, entry in enumerate(row["text"]):
         turns += _turns(entry, f"turn {number}", rest)
-    before = turns.pop(0)[1] if turns[0][0] == "system" else []
+    before = turns.pop(0).content if turns[0].role == "system" else []
     system = _spoken(before)
-    if len(turns) > 1 and turns[0][0] == "assistant":
-        before = [*before, *turns.pop(0)[1]]
-    placed = any(isinstance(part, Image) for _, content in turns for part in content)
+    if len(turns) > 1 and turns[0].role == "assistant":
+        before = [*before, *turns.pop(0).content]
+    placed = any(isinstance(part, Image) for turn in turns for part in turn.content)
     early = [part for part in before if isinstance(part, Image)]
     if turns:  # pictures that are marked before the user speaks, or nowhere, come first
-        turns[0][1][:0] = early if placed else pictures or early
+        turns[0].content[:0] = early if placed else pictures or early
     if placed and 0 < len(rest) < len(pictures):
         raise Broken(f"marks places for {len(pictures) - len(rest)} of its {len(pictures)} images")
     # tokens may span what turns divide, as `?\n` does in Qwen's tokenizer, and prompts are tokenised whole
     parts: list[Part] = [f"{system}\n"] if system else []
-    for number, (role, content) in enumerate(turns):
-        for part in _plain_turn(number, role, content):
+    for number, turn in enumerate(turns):
+        for part in _plain_turn(number, turn):
             _append(parts, part)
     if len(turns) % 2 or not turns:
         raise Broken("ends without an answer")
+    if not any(turn.is_learnt for turn in turns[1::2]):
+        raise LeftOut("with weight 0 for all answers")
     sample = _sample(parts)
     # of some sets all conversations ask the same, and answer yes or no
     keys = [part.key for part in parts if isinstance(part, Image)]
     return sample._replace(key="\n".join([sample.key, *keys]))
 
 
-def _plain_turn(number: int, role: str, content: list[Part]) -> list[Part]:
+def _plain_turn(number: int, turn: Turn) -> list[Part]:
     """A turn as plain text: the user's and the assistant's alternate."""
+    role, content, is_learnt = turn
     expected = ("user", "assistant")[number % 2]
     if role != expected:
         raise Broken(f"turn {number}: is the {role}'s, but should be the {expected}'s; turns must alternate")
@@ -201,24 +212,27 @@ def _plain_turn(number: int, role: str, content: list[Part]) -> list[Part]:
         return _request(content, number)
     if any(isinstance(part, Image) for part in content):
         raise Broken(f"turn {number}: the assistant's turn has an image; only users' turns may have images")
-    return [Answer(f" {_spoken(content)}")]
+    return [(Answer if is_learnt else Unlearnt)(f" {_spoken(content)}")]
 
 
 def _turns(entry: Any, where: str, images: list[Image]) -> list[Turn]:
-    """The turns of an entry as (role, content); takes from `images` as many as it marks places for. An entry of the
-    Cauldron holds two turns."""
+    """The turns of an entry; takes from `images` as many as it marks places for. An entry of the Cauldron holds two."""
     if not isinstance(entry, dict):
         raise Broken(f"{where}: must be an object, but is a {type(entry).__name__}")
     if "user" in entry:
         request, answer = _marked(entry["user"], where, images), _marked(entry.get("assistant"), where, images)
-        return [("user", request), ("assistant", answer)]
+        return [Turn("user", request), Turn("assistant", answer)]
     said = entry.get("role", entry.get("from"))
     role = ROLES.get(str(said))
     if role is None:
         raise Broken(f"{where}: has the role {said!r}; known roles are {', '.join(ROLES)}")
     content = entry.get("content", entry.get("value"))
+    weight = entry.get("weight")
+    if role == "assistant" and weight not in (None, 0, 1):
+        raise Broken(f"{where}: has the weight {weight!r}; an answer's is 0 (no loss) or 1")
+    is_learnt = weight != 0
     if not isinstance(content, list):
-        return [(role, _marked(content, where, images))]
+        return [Turn(role, _marked(content, where, images), is_learnt)]
     parts: list[Part] = []
     for item in content:
         kind = item.get("type") if isinstance(item, dict) else None
@@ -229,7 +243,7 @@ def _turns(entry: Any, where: str, images: list[Image]) -> list[Turn]:
             parts += _stored_images(image) if image else _marked(IMAGE, where, images)
         else:
             raise Broken(f"{where}: has content of type {kind!r}; known types are text, image and image_url")
-    return [(role, parts)]
+    return [Turn(role, parts, is_learnt)]
 
 
 def _marked(text: Any, where: str, images: list[Image]) -> list[Part]:

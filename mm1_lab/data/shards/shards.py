@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale, nearest
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.pixels import (
+    BROKEN_LEAST,
     BROKEN_SHARE,
     DECODING_VERSION,
     LARGEST_PICTURE,
@@ -214,7 +215,8 @@ class Shards:
             for message in tried.broken[:5]:
                 yield f"    {message}"
             if len(tried.broken) > BROKEN_SHARE * tried.asked:
-                yield f"  note: more than {BROKEN_SHARE:.0%} of the pictures are broken; training stops at such a share"
+                stops = f"training stops once it has read {BROKEN_LEAST} broken ones, and they are more than that"
+                yield f"  note: more than {BROKEN_SHARE:.0%} of the pictures tried are broken; {stops}"
             if name not in self.collections and self._tuning:
                 fit = list(self._fit(collection, spread, self._tuning))
                 if not all(fit):

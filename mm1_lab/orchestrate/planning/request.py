@@ -28,6 +28,7 @@ from mm1_lab.config import (
     Recipe,
     RequestError,
     Scale,
+    SftStage,
     Sweep,
     Trial,
     load_sweep,
@@ -38,7 +39,7 @@ from mm1_lab.config import (
 )
 from mm1_lab.config.measure import splits
 from mm1_lab.files import PARTS, RESULTS, here_or_shipped
-from mm1_lab.formatting import command_line, trials_of
+from mm1_lab.formatting import command_line, counted, trials_of
 from mm1_lab.orchestrate.planning.finding import (
     SWEEPS,
     decoders_tokenizer,
@@ -50,7 +51,7 @@ from mm1_lab.orchestrate.planning.finding import (
 )
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, deciding, merge_manifest, read_trials
-from mm1_lab.results.trained import own_rows_note
+from mm1_lab.results.trained import epochs_note, epochs_text, own_rows_note
 from mm1_lab.rows import OF_OWN_DATA, OF_TUNED, Family
 from mm1_lab.weights.pretrained import HuggingFace, chat_template
 
@@ -244,6 +245,7 @@ class Request:
     def doubts(self) -> list[str]:
         """All that is to be told before a run, which does not keep it from running."""
         arms = (*self.same_trials(), *self.rounded_steps(), *self.unlike_rows(), *self.unlike_before())
+        arms = (*arms, *self.partial_mixtures(), *self.unlike_start())
         return [*self.replaced(), *arms, *self.doubtful_claims(), *self.doubtful_data()]
 
     def replaced(self) -> list[str]:
@@ -296,6 +298,27 @@ class Request:
                     tokens[trial.arm] = read.picture_tokens
         in_world = self.data.kind == "world"  # whose documents would need longer rows, too
         return own_rows_note(tokens, None if in_world else self.scale.image_tokens)
+
+    def partial_mixtures(self) -> list[str]:
+        """What is to be told of arms whose `sft.mixture` has weights for some instruction sets only."""
+        arms = defaultdict(list)
+        for arm, recipe in {trial.arm: trial.recipe for trial in self.trials}.items():
+            mixture = recipe.sft.mixture if recipe.sft and recipe.sft.steps else {}
+            lacking = [name for name in self.data.instructions if name not in mixture] if any(mixture.values()) else []
+            if lacking:
+                arms[", ".join(lacking)].append(arm)
+        return [f"{', '.join(names)}: sft.mixture does not name {sets}, so left out" for sets, names in arms.items()]
+
+    def unlike_start(self) -> list[str]:
+        """What is to be told of tuned models that are tuned further with another number of views."""
+        lines = []
+        for trial in self.trials:
+            stage = trial.evaluation.model
+            start = stage.architecture
+            if isinstance(start, PretrainedMM1) and start.tuned and start.views != stage.views:
+                before = f"was tuned with {counted(start.views, 'view')} of a picture, and is tuned with {stage.views}"
+                lines.append(f"{start.name} {before} (sft.views)")
+        return list(dict.fromkeys(lines))
 
     def unlike_before(self) -> list[str]:
         """What is to be told of models on users' data that were trained on another form: pictures of an exported one
@@ -359,8 +382,28 @@ class Request:
         from mm1_lab.evaluate.fitting import long_prompts
 
         data = self.open_data()
-        doubts = [f"{self.data_path}: {line}" for line in data.doubts()] if isinstance(data, Shards) else []
+        doubts = []
+        if isinstance(data, Shards):
+            doubts = [f"{self.data_path}: {line}" for line in data.doubts()]
+            sizes = {name: len(one.train) for name, one in data.conversations.items()}
+            doubts += epochs_note(self._epochs(sizes))
+            plain = [one.name for one in self.scale.benchmarks if one.prompt is None and one.metric != "cider"]
+            if plain and any(evaluation.model.tuned for evaluation in missing):
+                form = "with `Question: … Short answer:`; with `prompt: chat` as in their conversations"
+                doubts.append(f"{self.data_path}: tuned models are asked {', '.join(plain)} {form}")
         return [*doubts, *long_prompts(missing, self.scale.evaluate, data)]
+
+    def _epochs(self, sizes: Mapping[str, int]) -> dict[str, str]:
+        """The `epochs_text` of each arm to be tuned, given the sizes of the instruction sets."""
+        found = {}
+        for trial in self.trials:
+            stage = trial.evaluation.model
+            if isinstance(stage, SftStage) and stage.training.steps:
+                asked = stage.training.steps * stage.training.batch_size
+                found[trial.arm] = epochs_text(
+                    {name: asked * part / sizes[name] for name, part in stage.shares.items()}
+                )
+        return found
 
     def _means_cider(self, shots: int | None) -> bool:
         """Whether the mean over benchmarks with images, at so many shots or all, is of CIDEr and other metrics."""
