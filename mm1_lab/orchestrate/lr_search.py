@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean, median_low
 from typing import ClassVar
 
-from mm1_lab.config import RateSearch, Recipe, RequestError, Scale, nearest, parse_count
+from mm1_lab.config import FEWEST_SIZES, RateSearch, Recipe, RequestError, Scale, nearest, parse_count, scale_of
 from mm1_lab.config.base import LEAST_RATE, MOST_RATE
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.planning.request import Request
@@ -135,6 +135,18 @@ def with_sizes(request: Request, sizes: Iterable[str]) -> Request:
     for size in sizes:
         arms[size] = own.get(size, base.model_copy(update={"decoder": size, "learning_rate": "paper"}))
     return request.with_arms(arms)
+
+
+def of_sizes(request: Request, text: str | None) -> tuple[Request, dict[str, float]]:
+    """The search of the law through the sizes that `--sizes` names, by default the sweep's; and their parameters.
+    Raises RequestError."""
+    scale = scale_of(request.sweep.base, request.scale)  # whose sizes --set may change
+    chosen = ",".join(request.sweep.arms) if text is None else text
+    sizes = decoder_sizes("--sizes", chosen, scale)
+    if len(sizes) < FEWEST_SIZES:
+        raise RequestError(f"--sizes {chosen}: fitting a law with its uncertainty needs three sizes or more")
+    check_one_law(sizes, scale)
+    return with_sizes(request, sizes), sizes
 
 
 class RateGrids(Rounds):
