@@ -39,6 +39,8 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
     [
         (("plan", "data_mix", "--seed", "3"), "plan: there is no option '--seed'; did you mean '--seeds'?"),
         (("answers", "data_mix", "base", "--seeds", "3"), "there is no option '--seeds'; did you mean '--seed'?"),
+        (("plan", "DATA_MIX"), "there is no sweep 'DATA_MIX'; did you mean 'data_mix'?"),
+        (("plan", "data_mix", *SMOKE, "--only", "BASE"), "data_mix.yaml has no arm 'BASE'; did you mean 'base'?"),
         (("run", "base"), "'base' is a recipe, no sweep; give a sweep, or vary a field of the recipe"),
         (("status", "base"), "mm1-lab run base --vary image_tokens=64,144"),
         (("run", "data_mix", "--scale", "paper"), "is for planning: say `plan` instead of `run`"),
