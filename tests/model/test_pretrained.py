@@ -1,6 +1,7 @@
 """Pre-trained models of others: the same features and logits as the library's own."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,14 +9,22 @@ import pytest
 import torch
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
-from transformers import Aimv2VisionModel, AutoModel, AutoModelForCausalLM, CLIPVisionModel, SiglipVisionModel
+from transformers import (
+    Aimv2VisionModel,
+    AutoModel,
+    AutoModelForCausalLM,
+    CLIPVisionModel,
+    LlamaForCausalLM,
+    SiglipVisionModel,
+)
 
 from mm1_lab.config import NotHere, Pretrained, RequestError
 from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
 from mm1_lab.model import Encoder, load_decoder, read_by_document, read_rows
 from mm1_lab.model.decoder import make_decoder
 from mm1_lab.model.mm1 import load_encoder, pretrained_encoder_config
-from mm1_lab.weights.library import check_weights
+from mm1_lab.weights import library
+from mm1_lab.weights.library import check_weights, library_weights
 from mm1_lab.weights.pretrained import FILES, find_folder, read_decoder, read_encoder, text_config, weights_digest
 from tests import pretrained as saved
 from tests.small import rows_of
@@ -249,6 +258,42 @@ def test_weights_that_are_incomplete_or_damaged(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(RequestError, match="its weights cannot be loaded"):
         tower(folder)
+
+
+@pytest.mark.parametrize("family", ["llama", "siglip", "clip"])
+def test_weights_that_are_not_finite(family: str, tmp_path: Path) -> None:
+    """They are named as in the library's class, which has no `vision_model` in front."""
+    is_encoder = family in saved.ENCODERS
+    folder = (saved.save_encoder if is_encoder else saved.save_decoder)(family, tmp_path)
+    path = folder / "model.safetensors"
+    values = load_file(path)
+    name = next(name for name in values if "layers.1.self_attn.q_proj.weight" in name and "text_model" not in name)
+    for damage in ((math.nan,), (math.inf, -math.inf)):
+        values[name].view(-1)[: len(damage)] = torch.tensor(damage)
+        save_file(values, path, metadata={"format": "pt"})
+        model = (read_encoder if is_encoder else read_decoder)(Pretrained(weights=str(folder)))
+        check_weights(model)
+        with pytest.raises(RequestError, match=r"layers.1.self_attn.q_proj.weight in model.safetensors has NaN or inf"):
+            library_weights(model)
+    values[name].view(-1)[:2] = 2e38  # finite, but their sum is not
+    save_file(values, path, metadata={"format": "pt"})
+    library_weights(model)
+
+
+def test_the_library_s_class_stays_as_it_is_while_weights_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread may be making a model."""
+    usual = vars(LlamaForCausalLM).copy()
+    load, seen = library._load, []
+
+    def look(kind: object, *given: object, **how: object) -> object:
+        seen.append(vars(LlamaForCausalLM).copy() == usual)
+        return load(kind, *given, **how)
+
+    monkeypatch.setattr(library, "_load", look)
+    check_weights(read_decoder(Pretrained(weights=str(saved.save_decoder("llama", tmp_path)))))
+    assert seen == [True]
 
 
 Weights = dict[str, torch.Tensor]
