@@ -25,7 +25,15 @@ from mm1_lab.model.decoder import make_decoder
 from mm1_lab.model.mm1 import load_encoder, pretrained_encoder_config
 from mm1_lab.weights import library
 from mm1_lab.weights.library import check_weights, library_weights
-from mm1_lab.weights.pretrained import FILES, find_folder, read_decoder, read_encoder, text_config, weights_digest
+from mm1_lab.weights.pretrained import (
+    FILES,
+    chat_template,
+    find_folder,
+    read_decoder,
+    read_encoder,
+    text_config,
+    weights_digest,
+)
 from tests import pretrained as saved
 from tests.small import rows_of
 
@@ -224,6 +232,7 @@ def change(folder: Path, file: str, key: str, value: object) -> None:
         ),
         ("llama", "rope_scaling", {"type": "longrope", **LONG}, "with rope type longrope .* are not supported"),
         ("gemma3", "rope_parameters", {"full_attention": ROPE | {"rope_type": "dynamic"}}, "decoders with rope type"),
+        ("smollm3", "layer_types", ["full_attention", "sliding_attention"], "but use_sliding_window is false; set it"),
         ("gemma3", "use_bidirectional_attention", True, "decoders with use_bidirectional_attention .* are not supp"),
         ("gemma3", "final_logit_softcapping", 30.0, "decoders with final_logit_softcapping .* are not supported"),
     ],
@@ -402,6 +411,17 @@ def test_a_tied_head_in_another_precision(embedding: torch.dtype, head: torch.dt
         with_weights(folder, lambda own, other=other: own | {"lm_head.weight": other})
         with pytest.raises(RequestError, match=f"a lm_head.weight that differs from {name}"):
             check_weights(model)
+
+
+def test_of_several_chat_templates_the_default_is_taken(tmp_path: Path) -> None:
+    decoder = read_decoder(Pretrained(weights=str(saved.save_decoder("llama", tmp_path))))
+    assert chat_template(decoder) is None
+    named = {"tool_use": "tools", "default": "plain"}
+    for several in (named, [{"name": name, "template": text} for name, text in named.items()]):
+        change(tmp_path, "tokenizer_config.json", "chat_template", several)
+        assert chat_template(decoder) == "plain"
+    change(tmp_path, "tokenizer_config.json", "chat_template", {"tool_use": "tools"})
+    assert chat_template(decoder) is None
 
 
 def test_files_that_are_no_weights(tmp_path: Path) -> None:
