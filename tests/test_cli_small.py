@@ -190,6 +190,12 @@ def test_show_resolves_an_arm_and_tells_two_apart(capsys: Output, refused: Refus
     assert "lr_law.yaml is a search, which makes its arms; name one in a sweep of its own" in error
 
 
+def test_verify_tells_of_trials_that_it_cannot_list(here: Path, refused: Refused) -> None:
+    (here / "results/local").mkdir(parents=True, exist_ok=True)
+    (here / "results/local/trials").touch()
+    assert "/trials: cannot be listed (Not a directory), so nothing in it was checked" in refused("verify")
+
+
 @pytest.mark.usefixtures("here")
 def test_plan_takes_the_sizes_that_fit_lr_law_takes(capsys: Output) -> None:
     assert main(["plan", "lr_law", "--json", "--sizes", "9M,3B,302M", *SMOKE]) == 0
