@@ -39,6 +39,8 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
     [
         (("plan", "data_mix", "--seed", "3"), "plan: there is no option '--seed'; did you mean '--seeds'?"),
         (("answers", "data_mix", "base", "--seeds", "3"), "there is no option '--seeds'; did you mean '--seed'?"),
+        (("plan", "DATA_MIX"), "there is no sweep 'DATA_MIX'; did you mean 'data_mix'?"),
+        (("plan", "data_mix", *SMOKE, "--only", "BASE"), "data_mix.yaml has no arm 'BASE'; did you mean 'base'?"),
         (("run", "base"), "'base' is a recipe, no sweep; give a sweep, or vary a field of the recipe"),
         (("status", "base"), "mm1-lab run base --vary image_tokens=64,144"),
         (("run", "data_mix", "--scale", "paper"), "is for planning: say `plan` instead of `run`"),
@@ -73,6 +75,11 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
             "--sizes: 302M-MoE has experts, and the others are dense",
         ),
         (("fit-lr-law", *SMOKE, "--sizes", "9M,2.9B,3B"), "--sizes: 2.9B and 3B have the same N; leave one out"),
+        (
+            ("plan", "lr_law", *SMOKE, "--sizes", "9M,0.3B,1.2B"),
+            "this scale has no decoder of '0.3B'; did you mean '302M'",
+        ),
+        (("plan", "lr_law", "data_mix", *SMOKE, "--sizes", "9M,85M,302M"), "--sizes is for lr_law alone; data_mix"),
         (("fit-lr-law", *SMOKE, "--sizes", "9M,0.3B"), "this scale has no decoder of '0.3B'; did you mean '302M'?"),
         (("fit-lr-law", *SMOKE, "--score", "loss"), "--score needs --from"),
         (("fit-lr-law", "--from", "file", "--scale", "lab"), "--scale is for a search; with --from"),
@@ -184,6 +191,19 @@ def test_show_resolves_an_arm_and_tells_two_apart(capsys: Output, refused: Refus
     assert main(["show", "lr_law", *SMOKE]) == 0 and "\n85M 0.0139 " in capsys.readouterr().out
     error = refused("export", "lr_law", "folder", "--only", "9M 0.00487", *SMOKE)
     assert "lr_law.yaml is a search, which makes its arms; name one in a sweep of its own" in error
+
+
+def test_verify_tells_of_trials_that_it_cannot_list(here: Path, refused: Refused) -> None:
+    (here / "results/local").mkdir(parents=True, exist_ok=True)
+    (here / "results/local/trials").touch()
+    assert "/trials: cannot be listed (Not a directory), so nothing in it was checked" in refused("verify")
+
+
+@pytest.mark.usefixtures("here")
+def test_plan_takes_the_sizes_that_fit_lr_law_takes(capsys: Output) -> None:
+    assert main(["plan", "lr_law", "--json", "--sizes", "9M,3B,302M", *SMOKE]) == 0
+    arms = [trial["arm"] for trial in json.loads(capsys.readouterr().out)["trials"]]
+    assert [arm.split()[0] for arm in arms] == ["9M"] * 5 + ["302M"] * 5 + ["3B"] * 5
 
 
 def test_arms_are_named_together_or_one_by_one_and_may_have_commas(capsys: Output, refused: Refused) -> None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.polynomial import Polynomial
 
-from analysis.law.fit import Fit, is_vague, to_rates
+from analysis.law.fit import Fit, Law, is_vague, to_rates
 from analysis.law.runs import Runs
 from analysis.style import DARK, DASHES, GREY, MARKERS, WIDTH, annotate_head
 from mm1_lab.config import PAPER_LAW
@@ -88,8 +88,10 @@ def _draw_scores(axis: Axes, fit: Fit, colours: Any) -> None:
     axis.set_xscale("log")
     axis.set_xlabel("peak learning rate η")
     unit = fit.objective.unit
-    axis.set_ylabel(f"{fit.objective.column}, {unit}" if unit else fit.objective.column)
-    axis.legend(fontsize=6, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1)
+    axis.set_ylabel(f"{fit.objective.column}, {unit}" if unit else fit.objective.column, parse_math=False)
+    legend = axis.legend(fontsize=6, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) -> None:
@@ -112,7 +114,9 @@ def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) 
         line = [fit.law.line(params) for params in along]
         axis.plot(along, to_rates([point.estimate for point in line]), color="black", linewidth=1)
         axis.plot(along, to_rates([[point.low, point.high] for point in line]), color=DARK, linewidth=0.8)
-        for name, params in under_one_name(targets).items():
+        stars = under_one_name(targets)
+        lifted = _lifted(stars, fit.law, math.log(along[-1] / along[0]))
+        for name, params in stars.items():
             predicted = fit.law.predict(params)
             if is_vague(predicted):
                 continue
@@ -121,7 +125,8 @@ def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) 
             place = params, math.exp(predicted.estimate)
             axis.plot([params, params], to_rates(ends), color="black", linewidth=0.8)
             axis.plot(*place, marker="*", color="black", markersize=7)
-            axis.annotate(name, place, textcoords="offset points", xytext=(4, 4), fontsize=6)
+            above = (4, 4 + 7 * lifted[name])
+            axis.annotate(name, place, textcoords="offset points", xytext=above, fontsize=6, parse_math=False)
     else:
         axis.set_title("no law: fewer than three sizes are bracketed")
     axis.set_xscale("log")
@@ -131,3 +136,14 @@ def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) 
     axis.set_xlabel("non-embedding parameters N")
     axis.set_ylabel("best η")
     axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _lifted(stars: Mapping[str, float], law: Law, span: float) -> dict[str, int]:
+    """The lines by which each star's name is lifted above those of stars so near that they would overprint it, on an
+    axis of `span` in ln N. The lowest star's is not."""
+    lifted: dict[str, int] = {}
+    for name, params in sorted(stars.items(), key=lambda star: law.line(star[1]).estimate):
+        near = 0.02 * len(name) * span  # a letter is a fiftieth of the axis
+        lines = [lines + 1 for other, lines in lifted.items() if abs(math.log(params / stars[other])) < near]
+        lifted[name] = max(lines, default=0)
+    return lifted

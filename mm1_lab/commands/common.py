@@ -105,6 +105,7 @@ EXECUTOR = (
         type=float,
     ),
 )
+SIZES = option("--sizes", "of lr_law: sizes of the scale's decoders; default: those of sweeps/lr_law.yaml", "LIST")
 JSON = switch("--json", "print JSON, with the keys in docs/reference.md")
 VARY = (
     repeated(

@@ -53,10 +53,12 @@ if TYPE_CHECKING:
     opt.ONLY,
     *opt.REQUEST,
     *opt.VARY,
+    opt.SIZES,
     opt.JSON,
 )
 def plan(options: argparse.Namespace) -> int:
     """Show what would run and what it would cost."""
+    from mm1_lab.orchestrate.lr_search import of_sizes
     from mm1_lab.orchestrate.planning.plan_text import name_arms, plan_text, plan_values
     from mm1_lab.orchestrate.recipe_search import rounds_of
 
@@ -65,6 +67,10 @@ def plan(options: argparse.Namespace) -> int:
     requests = []
     for sweep in options.sweeps:
         with _asked(options, sweep, keep=False) as request:
+            if options.sizes is not None:
+                if request.sweep.name != "lr_law":
+                    raise RequestError(f"--sizes is for lr_law alone; {request.asked} names its own decoders")
+                request, _ = of_sizes(request, options.sizes)
             requests += rounds_of(request, to_the_end=True)
     values = plan_values(requests)
     if options.json:

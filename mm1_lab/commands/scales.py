@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, executor_of, option, repeated, request_of, switch
-from mm1_lab.config import FEWEST_SIZES, GATES, Check, RequestError, nearest, parse_count, scale_of
+from mm1_lab.config import GATES, Check, RequestError, nearest, parse_count, scale_of
 from mm1_lab.files import PUBLISHED, PUBLISHED_CONTROLS, here_or_shipped
 from mm1_lab.results import Ledger, variant_name
 
@@ -105,7 +105,7 @@ def _judge(
 
 @command(
     "--sizes 9M,85M,302M,1.2B --scale smoke",
-    option("--sizes", "sizes of the scale's decoders; default: those of sweeps/lr_law.yaml", "LIST"),
+    opt.SIZES,
     option("--predict", "sizes to predict (30B,7B); default: the scale's larger sizes; with --from, 30B", "LIST"),
     option(
         "--from", "fit a table instead: columns params, learning_rate, score[, seed]", "CSV", dest="file", type=Path
@@ -121,24 +121,18 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     if options.file:
         return _fit_file(options)
     from mm1_lab.orchestrate.execution.executor import Leaving
-    from mm1_lab.orchestrate.lr_search import check_one_law, decoder_sizes, run_search, with_sizes
+    from mm1_lab.orchestrate.lr_search import decoder_sizes, of_sizes, run_search
 
     for given, flag in ((options.lower_is_better, "--lower-is-better"), (options.score, "--score")):
         if given:
             raise RequestError(f"{flag} needs --from, as it applies to measurements from a file")
-    request = request_of(options, "lr_law")
-    scale = scale_of(request.sweep.base, request.scale)  # whose sizes --set may change
-    chosen = ",".join(request.sweep.arms) if options.sizes is None else options.sizes
-    sizes = decoder_sizes("--sizes", chosen, scale)
-    if len(sizes) < FEWEST_SIZES:
-        raise RequestError(f"--sizes {chosen}: fitting a law with its uncertainty needs three sizes or more")
-    check_one_law(sizes, scale)
+    request, sizes = of_sizes(request_of(options, "lr_law"), options.sizes)
+    scale = scale_of(request.sweep.base, request.scale)
     if options.predict is None:
         known = decoder_sizes("--predict", ",".join(scale.decoders), scale)
         predicted = {name: params for name, params in known.items() if params > max(sizes.values())}
     else:
         predicted = decoder_sizes("--predict", options.predict, scale)
-    request = with_sizes(request, sizes)
     executor = executor_of(options, started, rounds=True)
     request.ledger.check_writable()
 

@@ -43,7 +43,8 @@ class RateSearch(Config):
     factor: Number = Field(2.0, gt=1, le=100)
     """Ratio between neighbouring learning rates."""
     extensions: Whole = 3
-    """Learning rates that may be added to the grid while the best one is at its edge."""
+    """Learning rates that may be added to the grid while the best one is at its edge, or the last before one that
+    diverges."""
 
     @model_validator(mode="after")
     def _spans_what_may_be_a_rate(self) -> Self:

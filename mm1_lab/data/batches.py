@@ -37,6 +37,10 @@ class TensorBatch:
         """The batch with its tensors in memory from which a GPU copies by itself; the data loader calls it."""
         return self._with(Tensor.pin_memory)
 
+    def share_memory(self) -> Self:
+        """The batch with its tensors in memory that processes share. Raises RuntimeError if that is full."""
+        return self._with(Tensor.share_memory_)
+
     def _with(self, change: Callable[[Tensor], Tensor]) -> Self:
         changed: dict[str, Any] = {}
         for name, one in vars(self).items():

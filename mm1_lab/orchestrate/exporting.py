@@ -125,8 +125,7 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
 
 def _keep_chat(decoder: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, source: PretrainedDecoder) -> None:
     """Lets the decoder chat in the form of the one from which it was trained, and end where that one ends."""
-    template = chat_template(source)
-    tokenizer.chat_template = template if isinstance(template, str) else None
+    tokenizer.chat_template = chat_template(source)
     end = decoder.generation_config.eos_token_id
     ends = [end, *(other for other in end_tokens(source) if other != end)]
     decoder.generation_config.eos_token_id = ends if len(ends) > 1 else end

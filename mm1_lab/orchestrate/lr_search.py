@@ -2,7 +2,8 @@
 sweep whose arms grow by their scores.
 
 An arm is a size at a rate. A round runs the missing trials of all arms; then the scores determine the next rates: first
-a grid around the size's guess; then, as long as the best rate by either objective is at an edge, one rate beyond it.
+a grid around the size's guess; then, as long as the best rate by either objective is at an edge, one rate beyond it,
+or if it is the last before rates that diverge, one between the two.
 All state is in the ledger, so the same command resumes a search, and a kill at any moment changes nothing in it.
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 from statistics import fmean, median_low
 from typing import ClassVar
 
-from mm1_lab.config import RateSearch, Recipe, RequestError, Scale, nearest, parse_count
+from mm1_lab.config import FEWEST_SIZES, RateSearch, Recipe, RequestError, Scale, nearest, parse_count, scale_of
 from mm1_lab.config.base import LEAST_RATE, MOST_RATE
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.planning.request import Request
@@ -136,6 +137,18 @@ def with_sizes(request: Request, sizes: Iterable[str]) -> Request:
     return request.with_arms(arms)
 
 
+def of_sizes(request: Request, text: str | None) -> tuple[Request, dict[str, float]]:
+    """The search of the law through the sizes that `--sizes` names, by default the sweep's; and their parameters.
+    Raises RequestError."""
+    scale = scale_of(request.sweep.base, request.scale)  # whose sizes --set may change
+    chosen = ",".join(request.sweep.arms) if text is None else text
+    sizes = decoder_sizes("--sizes", chosen, scale)
+    if len(sizes) < FEWEST_SIZES:
+        raise RequestError(f"--sizes {chosen}: fitting a law with its uncertainty needs three sizes or more")
+    check_one_law(sizes, scale)
+    return with_sizes(request, sizes), sizes
+
+
 class RateGrids(Rounds):
     """The learning rates of each size: those that were run, and the next."""
 
@@ -191,24 +204,41 @@ class RateGrids(Rounds):
         return found.average, -found.loss
 
     def _rates(self, start: Recipe, guess: float) -> list[float]:
-        """A size's rates: a grid around its guess, and those beyond its edge where the best so far is."""
+        """A size's rates: a grid around its guess, and those that the scores then asked for."""
         settings = self.settings
         lowest = -((settings.rates - 1) // 2)
-        highest = lowest + settings.rates - 1
-        for extension in range(settings.extensions + 1):
-            rates = [float(f"{guess * settings.factor**step:.3g}") for step in range(lowest, highest + 1)]
-            rates = [rate for rate in rates if LEAST_RATE <= rate <= MOST_RATE]
-            scores = [self.scores(_at(start, rate)) for rate in rates]
-            if extension == settings.extensions or not all(scores):
+        # by the power of the factor: the guess times it is rounded, never a neighbour
+        rates = {float(step): _rate(guess, settings.factor, step) for step in range(lowest, lowest + settings.rates)}
+        rates = {step: rate for step, rate in rates.items() if LEAST_RATE <= rate <= MOST_RATE}
+        for _ in range(settings.extensions):
+            scores = {step: self.scores(_at(start, rate)) for step, rate in sorted(rates.items())}
+            step = self._next(scores) if all(scores.values()) else None
+            if step is None:
                 break
-            best = {_best(values) for values in zip(*scores, strict=True)}
-            if 0 in best:
-                lowest -= 1
-            elif len(rates) - 1 in best:
-                highest += 1
-            else:
+            rate = _rate(guess, settings.factor, step)
+            if rate in rates.values() or not LEAST_RATE <= rate <= MOST_RATE:
                 break
-        return rates
+            rates[step] = rate
+        return sorted(rates.values())
+
+    def _next(self, scores: Mapping[float, tuple[float, ...]]) -> float | None:
+        """The step to try next, by the scores of those tried, lowest first: beyond the edge where the best by an
+        objective is, or else halfway from a best one to the next if that diverged."""
+        steps = [*scores]
+        best = {_best(values) for values in zip(*scores.values(), strict=True)}
+        if 0 in best:
+            return steps[0] - 1
+        if len(steps) - 1 in best:
+            return steps[-1] + 1
+        for place in best:
+            step, after = steps[place : place + 2]
+            if scores[after] == self.DIVERGED:
+                return (step + after) / 2
+        return None
+
+
+def _rate(guess: float, factor: float, step: float) -> float:
+    return float(f"{guess * factor**step:.3g}")
 
 
 def _at(start: Recipe, rate: float) -> Recipe:

@@ -85,7 +85,7 @@ class Round:
         for key, cause in work_list.blocked.items():
             print(f"blocked: {plan.tasks[key].label} waits for {plan.tasks[cause].label}")
         if any(outcome.kind != "diverged" for outcome in work_list.failed.values()):
-            print("Run the same command again to retry what failed.")
+            print("Mend what its reason names, and run the same command again: what is done stays.")
 
 
 def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor) -> None:

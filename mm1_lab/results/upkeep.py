@@ -1,9 +1,11 @@
 """Maintenance of a results folder: verify digests, free weights."""
 
+import os
 import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from mm1_lab.config import MultimodalStage, RequestError, SftStage
@@ -20,6 +22,12 @@ def verify(ledger: Ledger) -> tuple[int, int, list[Path]]:
     (these are reported and moved aside, so that the next run recomputes them), and those that this user may not read.
     """
     damaged, unreadable = 0, []
+    for place in (ledger.trials, ledger.store):
+        try:
+            with suppress(FileNotFoundError):
+                os.listdir(place)  # a pattern finds nothing in a folder that cannot be listed
+        except OSError as error:
+            raise RequestError(f"{place}: cannot be listed ({error.strerror}), so nothing in it was checked") from None
     folders = {folder for place in (ledger.trials, ledger.store) for folder in (*_finished(place), *_closed(place))}
     for folder in sorted(folders):
         try:

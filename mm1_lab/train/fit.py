@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from transformers import PreTrainedModel
 
 from mm1_lab import team
@@ -168,10 +168,17 @@ class _Batches(Dataset[TensorBatch | Exception]):
     batch: Callable[[int], TensorBatch]
 
     def __getitem__(self, step: int) -> TensorBatch | Exception:
+        # errors are for the data module to raise: a loader's process would put a traceback before the message
         try:
-            return self.batch(step)
+            batch = self.batch(step)
         except (RequestError, TooManyBrokenPictures) as error:
-            return error  # for the data module to raise: a loader's process would put a traceback before the message
+            return error
+        if get_worker_info():
+            try:
+                return batch.share_memory()  # not left to the loader, whose thread would lose it where memory is full
+            except RuntimeError as error:
+                return error
+        return batch
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,13 +44,16 @@ def library_weights(model: Model) -> dict[str, torch.Tensor]:
         loaded, _ = _load(kind, model.folder, config, local_files_only=True, use_safetensors=True)
     except Exception as error:  # the library and safetensors raise various errors for damaged files
         raise RequestError(f"{model.name}: its weights cannot be loaded ({first_line(error)})") from None
-    return dict(loaded.state_dict())
+    weights = dict(loaded.state_dict())
+    _refuse_broken(model, weights)
+    return weights
 
 
 def check_weights(model: Model) -> None:
     """Raises RequestError for weights that do not fit the model's config.json: their names and shapes alone are read,
     and loaded as the library would load them, without memory."""
     import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
 
     stored = _stored(model)
     kind, config = _library_class(model)
@@ -62,8 +63,8 @@ def check_weights(model: Model) -> None:
     zero = torch.zeros(())
     tensors = {name: zero.expand(shape) for name, (_, shape) in stored.items()}
     try:
-        with _without_memory(kind):
-            _, found = _load(kind, None, config, state_dict=tensors)
+        with FakeTensorMode(allow_non_fake_inputs=True):  # what a checkpoint lacks is made without memory
+            _, found = _load(_undrawn(kind), None, config, state_dict=tensors)
     except Exception as error:
         raise RequestError(f"{model.name}: its weights cannot be loaded ({first_line(error)})") from None
     _refuse_unfit(model, found)
@@ -104,18 +105,12 @@ def _load(kind: Any, folder: str | None, config: Any, **how: Any) -> Any:
         )
 
 
-@contextmanager
-def _without_memory(kind: Any) -> Iterator[None]:
-    """Within it the library makes what a checkpoint of this class lacks without memory, and draws no values of it: for
-    some it would look at numbers."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
+def _undrawn(kind: Any) -> Any:
+    """The library's class, without drawing values of what a checkpoint lacks: for some it would look at numbers.
 
-    kind.initialize_weights = lambda model: None  # in place of that of all models
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            yield
-    finally:
-        del kind.initialize_weights
+    A class of its own, as another thread may be making a model of the library's; under the same name and module, by
+    which the library goes."""
+    return type(kind.__name__, (kind,), {"__module__": kind.__module__, "initialize_weights": lambda model: None})
 
 
 def _stored(model: Model) -> Stored:
@@ -156,6 +151,17 @@ def _check_tied(model: Model, stored: Stored) -> None:
             f"{model.name}: its weights have a {HEAD} that differs from {EMBEDDING}, and its config.json "
             f"({model.family}) has one for both; correct tie_word_embeddings or model_type there"
         )
+
+
+def _refuse_broken(model: Model, weights: dict[str, torch.Tensor]) -> None:
+    """Raises RequestError for weights that are not finite, as of a copy that was cut or a training that diverged."""
+    for name, values in weights.items():
+        # a sum takes a thirtieth of the time that looking at each number does; it is not finite if one of them is not
+        if not values.sum().isfinite() and not values.isfinite().all():
+            file = next((path.name for own, (path, _) in _stored(model).items() if own.endswith(name)), "a file")
+            raise RequestError(
+                f"{model.name}: {name} in {file} has NaN or infinite numbers; fetch it again, or give another model"
+            )
 
 
 def _refuse_unfit(model: Model, found: dict[str, Any]) -> None:

@@ -92,6 +92,12 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
                 f"{requested.weights}: decoders with {name} (its config.json) are not supported: attention must be "
                 "causal and logits come straight from lm_head; give another model"
             )
+    windowed = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+    if windowed and not getattr(config, "use_sliding_window", True):  # masks go by one, kernels by the other
+        raise RequestError(
+            f"{requested.weights}: its config.json has layers of sliding_attention (layer_types), but "
+            "use_sliding_window is false; set it to true, or make them full_attention, as the model was trained"
+        )
     if (rope := _changing_rope(config.rope_parameters)) is not None:
         raise RequestError(
             f"{requested.weights}: decoders with rope type {rope} (its config.json) are not supported: its frequencies "
@@ -123,12 +129,20 @@ def is_exported(folder: Path) -> bool:
         return False
 
 
-def chat_template(decoder: PretrainedDecoder) -> Any:
-    """The chat template of the decoder's tokenizer, as those of Instruct models have, or several; None without any."""
+def chat_template(decoder: PretrainedDecoder) -> str | None:
+    """The chat template of the decoder's tokenizer, as those of Instruct models have, of several the one called
+    `default`; None without any."""
     folder = Path(decoder.folder)
     own = load_json(folder / "tokenizer_config.json")  # without which the tokenizer has been refused
     file = folder / "chat_template.jinja"
-    return file.read_text(encoding="utf-8") if file.exists() else own.get("chat_template")
+    if file.exists():
+        return file.read_text(encoding="utf-8")
+    template = own.get("chat_template")
+    if isinstance(template, list):  # as version 4 of the library saves several
+        template = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
+    if isinstance(template, dict):
+        template = template.get("default")
+    return template if isinstance(template, str) else None
 
 
 def end_tokens(decoder: PretrainedDecoder) -> list[int]:

@@ -1,5 +1,6 @@
 """Runs from a user's file: what is read, reported and refused; and what a fit leaves behind."""
 
+import itertools
 import json
 import math
 import re
@@ -242,6 +243,19 @@ def test_a_figure_shows_failed_runs_and_the_intervals_of_predictions() -> None:
         assert np.log(bars[0]) == pytest.approx([predicted.low, predicted.high])
         caption = " ".join(figure.get_supxlabel().split())
         assert "Crosses at the edge: failed runs." in caption and "their bars: 95 % for what a search" in caption
+
+
+def test_a_figure_s_names_overprint_none_and_are_no_formulas() -> None:
+    """Of predictions at sizes so near that their stars touch; and of a column with two dollars."""
+    rows = exact_rows()
+    runs = read_runs(write_csv(Path("results.csv"), rows, "params,learning_rate,$a$ or $b$"), False, "$a$ or $b$")
+    figure = draw_law(runs, fit_runs(runs), {"30B": 3e10, "31B": 3.1e10, "3B": 3e9, "33B": 3.3e10})
+    left, right = figure.axes
+    names = [*left.get_legend().get_texts(), *right.texts, left.yaxis.label]
+    assert left.get_ylabel() == "$a$ or $b$" and not any(text.get_parse_math() for text in names)
+    figure.savefig(Path("figure.png"))
+    boxes = [text.get_window_extent() for text in right.texts]
+    assert len(boxes) == 4 and not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
 
 def test_columns_may_be_called_otherwise(undrawn: None, refused: Refused) -> None:

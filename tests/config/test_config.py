@@ -304,6 +304,8 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables_and_may_have_expon
     ("setting", "message"),
     [
         ("train.steps", "write PATH=VALUE"),
+        ("TRAIN.steps=3", "there is no 'TRAIN'; did you mean 'train'?"),
+        ("decoders.9m.layers=3", "there is no 'decoders.9m'; did you mean 'decoders.9M'?"),
         ("decoders.302m.layers=3", "there is no 'decoders.302m'; did you mean 'decoders.302M'?"),
         ("train.lr_multipliers.conector=1", "train.lr_multipliers.conector: Input should be 'encoder'"),
         ("train.steps.most=3", "train.steps has no keys; set train.steps itself"),

@@ -96,6 +96,23 @@ def test_what_a_loader_s_process_raises_is_told_without_its_traceback() -> None:
         module.transfer_batch_to_device(next(iter(module.train_dataloader())), torch.device("cpu"), 0)
 
 
+def test_a_batch_for_which_shared_memory_has_no_room_ends_the_training(
+    squares: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loader's own thread would lose it, and the training wait for ever."""
+
+    def refuse(one: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", refuse)
+    batch = make_batch([pack(squares, 0)], [""], side=2, blind=False)
+    (made,) = DataModule(lambda step: batch, 1, Resources(workers=0)).train_dataloader()
+    assert made is batch
+    module = DataModule(lambda step: batch, 1, Resources(workers=1))
+    with pytest.raises(RuntimeError, match="unable to allocate shared memory"):
+        module.transfer_batch_to_device(next(iter(module.train_dataloader())), torch.device("cpu"), 0)
+
+
 class Pages:
     """Four in a row, of which the third has no picture."""
 

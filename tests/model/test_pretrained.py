@@ -1,6 +1,7 @@
 """Pre-trained models of others: the same features and logits as the library's own."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,15 +9,31 @@ import pytest
 import torch
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
-from transformers import Aimv2VisionModel, AutoModel, AutoModelForCausalLM, CLIPVisionModel, SiglipVisionModel
+from transformers import (
+    Aimv2VisionModel,
+    AutoModel,
+    AutoModelForCausalLM,
+    CLIPVisionModel,
+    LlamaForCausalLM,
+    SiglipVisionModel,
+)
 
 from mm1_lab.config import NotHere, Pretrained, RequestError
 from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
 from mm1_lab.model import Encoder, load_decoder, read_by_document, read_rows
 from mm1_lab.model.decoder import make_decoder
 from mm1_lab.model.mm1 import load_encoder, pretrained_encoder_config
-from mm1_lab.weights.library import check_weights
-from mm1_lab.weights.pretrained import FILES, find_folder, read_decoder, read_encoder, text_config, weights_digest
+from mm1_lab.weights import library
+from mm1_lab.weights.library import check_weights, library_weights
+from mm1_lab.weights.pretrained import (
+    FILES,
+    chat_template,
+    find_folder,
+    read_decoder,
+    read_encoder,
+    text_config,
+    weights_digest,
+)
 from tests import pretrained as saved
 from tests.small import rows_of
 
@@ -215,6 +232,7 @@ def change(folder: Path, file: str, key: str, value: object) -> None:
         ),
         ("llama", "rope_scaling", {"type": "longrope", **LONG}, "with rope type longrope .* are not supported"),
         ("gemma3", "rope_parameters", {"full_attention": ROPE | {"rope_type": "dynamic"}}, "decoders with rope type"),
+        ("smollm3", "layer_types", ["full_attention", "sliding_attention"], "but use_sliding_window is false; set it"),
         ("gemma3", "use_bidirectional_attention", True, "decoders with use_bidirectional_attention .* are not supp"),
         ("gemma3", "final_logit_softcapping", 30.0, "decoders with final_logit_softcapping .* are not supported"),
     ],
@@ -249,6 +267,42 @@ def test_weights_that_are_incomplete_or_damaged(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(RequestError, match="its weights cannot be loaded"):
         tower(folder)
+
+
+@pytest.mark.parametrize("family", ["llama", "siglip", "clip"])
+def test_weights_that_are_not_finite(family: str, tmp_path: Path) -> None:
+    """They are named as in the library's class, which has no `vision_model` in front."""
+    is_encoder = family in saved.ENCODERS
+    folder = (saved.save_encoder if is_encoder else saved.save_decoder)(family, tmp_path)
+    path = folder / "model.safetensors"
+    values = load_file(path)
+    name = next(name for name in values if "layers.1.self_attn.q_proj.weight" in name and "text_model" not in name)
+    for damage in ((math.nan,), (math.inf, -math.inf)):
+        values[name].view(-1)[: len(damage)] = torch.tensor(damage)
+        save_file(values, path, metadata={"format": "pt"})
+        model = (read_encoder if is_encoder else read_decoder)(Pretrained(weights=str(folder)))
+        check_weights(model)
+        with pytest.raises(RequestError, match=r"layers.1.self_attn.q_proj.weight in model.safetensors has NaN or inf"):
+            library_weights(model)
+    values[name].view(-1)[:2] = 2e38  # finite, but their sum is not
+    save_file(values, path, metadata={"format": "pt"})
+    library_weights(model)
+
+
+def test_the_library_s_class_stays_as_it_is_while_weights_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread may be making a model."""
+    usual = vars(LlamaForCausalLM).copy()
+    load, seen = library._load, []
+
+    def look(kind: object, *given: object, **how: object) -> object:
+        seen.append(vars(LlamaForCausalLM).copy() == usual)
+        return load(kind, *given, **how)
+
+    monkeypatch.setattr(library, "_load", look)
+    check_weights(read_decoder(Pretrained(weights=str(saved.save_decoder("llama", tmp_path)))))
+    assert seen == [True]
 
 
 Weights = dict[str, torch.Tensor]
@@ -357,6 +411,17 @@ def test_a_tied_head_in_another_precision(embedding: torch.dtype, head: torch.dt
         with_weights(folder, lambda own, other=other: own | {"lm_head.weight": other})
         with pytest.raises(RequestError, match=f"a lm_head.weight that differs from {name}"):
             check_weights(model)
+
+
+def test_of_several_chat_templates_the_default_is_taken(tmp_path: Path) -> None:
+    decoder = read_decoder(Pretrained(weights=str(saved.save_decoder("llama", tmp_path))))
+    assert chat_template(decoder) is None
+    named = {"tool_use": "tools", "default": "plain"}
+    for several in (named, [{"name": name, "template": text} for name, text in named.items()]):
+        change(tmp_path, "tokenizer_config.json", "chat_template", several)
+        assert chat_template(decoder) == "plain"
+    change(tmp_path, "tokenizer_config.json", "chat_template", {"tool_use": "tools"})
+    assert chat_template(decoder) is None
 
 
 def test_files_that_are_no_weights(tmp_path: Path) -> None:

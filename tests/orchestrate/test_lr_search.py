@@ -36,11 +36,12 @@ def best_rate(evaluation: EvaluationStage, factor: float = 1.0) -> float:
 
 
 class Laboratory(conftest.Laboratory):
-    """A trial above four times the best rate diverges."""
+    """A trial above `cliff` times the best rate diverges."""
 
     def __init__(self) -> None:
         super().__init__()
         self.factor = 1.0
+        self.cliff = 4.0
         self.luck: dict[int, float] = {}
         """A seed's factor beside it."""
         self.family: Literal["vqa", "text"] = "vqa"
@@ -50,7 +51,7 @@ class Laboratory(conftest.Laboratory):
     def run(self, request: Request, trial: Trial) -> None:
         factor = self.factor * self.luck.get(trial.seed, 1.0)
         distance = math.log(trial.evaluation.model.training.learning_rate / best_rate(trial.evaluation, factor))
-        if distance > math.log(4):
+        if distance > math.log(self.cliff):
             self.diverge(request, trial)
         else:
             losses = dict.fromkeys(self.sources, 1 + 0.05 * distance**2)
@@ -94,6 +95,23 @@ def test_a_grid_grows_at_its_edge_until_the_best_rate_is_inside(
         assert len(tried) - 5 == (3 if size == "1.2B" else 2)
         assert tried[-1] > best > tried[-3]
         assert tried[0] == pytest.approx(trial.evaluation.model.training.learning_rate / 4, rel=0.01)
+
+
+def test_rates_between_the_last_good_one_and_one_that_diverged_are_tried(
+    law: Callable[..., Request], laboratory: Laboratory
+) -> None:
+    """Where scores rise up to the rate from which on runs diverge."""
+    request = law()
+    laboratory.cliff = 0.7
+    assert run_search(request, Inline(), no_drawing) == 0
+    for size, trial in zip(SIZES, request.trials, strict=True):
+        tried, cliff = rates(request, size), 0.7 * best_rate(trial.evaluation)
+        assert len(tried) == 8, "five and three more"
+        last, after = max(rate for rate in tried if rate < cliff), min(rate for rate in tried if rate > cliff)
+        assert after / last == pytest.approx(2 ** (1 / 8), rel=0.01), "halved three times in ln η"
+    before = len(laboratory.rounds)
+    assert run_search(law(), Inline(), no_drawing) == 0
+    assert not any(laboratory.rounds[before:])
 
 
 def test_a_grid_of_which_every_rate_diverged_grows_downwards(

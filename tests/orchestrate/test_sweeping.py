@@ -1,5 +1,7 @@
 """What a command does about results that are there."""
 
+import errno
+import multiprocessing
 import os
 import shutil
 from collections.abc import Sequence
@@ -135,6 +137,22 @@ def test_a_model_without_a_loss_has_diverged_and_gets_no_scores(
     assert not ledger.has_scores(trial.fingerprint)
 
 
+def test_after_a_failure_its_reason_is_to_be_mended(request_: Request, capsys: pytest.CaptureFixture[str]) -> None:
+    (trial,) = request_.trials
+    plan = make_plan([trial], request_.ledger)
+    task = Task(trial.fingerprint, (trial.evaluation,), (), (trial,))
+    plan.tasks = {task.key: task}
+    for outcome, told in (
+        (Outcome("failed", "its picture is missing"), "Mend what its reason names, and run the same command again: wh"),
+        (Outcome("diverged", "the loss is nan"), "diverged: base / seed 0: the loss is nan; with the same code it wo"),
+    ):
+        work_list = WorkList(plan.tasks, lambda stage: 1.0, 0, request_.ledger)
+        work_list.take(task)
+        work_list.settle(task, outcome)
+        Round(request_, plan, work_list).show()
+        assert capsys.readouterr().out.splitlines()[-1].startswith(told)
+
+
 def test_of_a_full_disk_the_folders_are_told(
     request_: Request, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +167,33 @@ def test_of_a_full_disk_the_folders_are_told(
     outcome = worker.attempt(task, lambda kind, progress: None)
     assert outcome.kind == "disk full"
     assert outcome.reason.endswith(f"No space left on device (os error 28) (in {ledger.store} or {ledger.results})")
+
+
+def test_full_shared_memory_is_no_full_disk(request_: Request, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a batch has no room; and a lock, of which Lightning's clean-up tells nothing."""
+
+    def batch(*_: object) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    def lock(*_: object) -> None:
+        try:
+            multiprocessing.Lock()
+        finally:
+            raise RuntimeError("Please call `iter(combined_loader)` first.")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock._make_name", refuse)
+    (trial,) = request_.trials
+    task = Task(trial.fingerprint, (trial.evaluation,), (), (trial,))
+    for run in (batch, lock):
+        monkeypatch.setattr(Worker, "run", run)
+        outcome = worker.attempt(task, lambda kind, progress: None)
+        assert outcome.kind == "disk full" and "No space left on device" in outcome.reason
+        assert outcome.reason.endswith(
+            "(in /dev/shm; enlarge it, as by docker run --shm-size=8g, or --set resources.workers=0)"
+        )
 
 
 def test_of_a_training_that_diverged_the_curve_stays_but_no_checkpoint(

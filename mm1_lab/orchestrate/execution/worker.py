@@ -73,11 +73,14 @@ class Worker:
         except Exception as error:
             import torch
 
-            if full := of_full_disk(f"{type(error).__name__}: {error}"):  # libraries name no file
-                return Outcome("disk full", f"{full} (in {self.ledger.store} or {self.ledger.results})")
+            raised = traceback.format_exc()
+            # libraries name no file, and Lightning's clean-up fails in its turn
+            told = "\n".join(f"{type(one).__name__}: {one}" for one in (error, error.__context__))
+            if full := of_full_disk(told, f"{self.ledger.store} or {self.ledger.results}", raised):
+                return Outcome("disk full", full)
             log = self.ledger.failure_file(task.key, "log")
             with contextlib.suppress(OSError):
-                write_text(log, traceback.format_exc())
+                write_text(log, raised)
             reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
             if isinstance(error, Diverged):
                 return Outcome("diverged", str(error))
