@@ -150,7 +150,7 @@ def _importance(search: RecipeSearch) -> str:
     shares = optuna.importance.get_param_importances(
         study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
     )
-    told = ", ".join(f"{field} {share:.0%}" for field, share in shares.items())
+    told = ", ".join(f"{field} {100 * share:.0f} %" for field, share in shares.items())
     return f"What the scores vary with (f-ANOVA of {len(scores)} trials, noise included): {told}."
 
 
@@ -172,7 +172,10 @@ def _confirmed(search: RecipeSearch, short: Callable[[Path], str]) -> Iterator[s
             if len(confirmation.seeds) == 1:
                 yield "One seed decides nothing: set `confirm` to 3 or more for a verdict."
             yield indent(short(confirmation.folder), "    ")
-            yield f"The winner is the arm `winner` of {current}: `mm1-lab compare {current} winner base`."
+            yield (
+                f"The winner is the arm `winner` of {current}: `mm1-lab compare {current} winner base`. For `export`, "
+                f"put its line under `arms:` of a sweep; at seed {confirmation.seeds[0]} it is trained already."
+            )
     earlier = [name for name, trials in search.confirmations().items() if trials and name != current]
     if earlier:
         yield "Winners before it, each at seeds of its own. The more are tried, the likelier luck confirms one."
@@ -217,7 +220,9 @@ def draw_history(search: RecipeSearch, folder: Path) -> None:
             base = search.scores(search.request.sweep.base)
             if base and math.isfinite(base[0]):
                 axes.axhline(base[0], color="grey", linestyle="--", label="Base")
-                axes.legend()
+                axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1))  # beside the points
+            axes.set_title(search.request.sweep.title)
+            axes.xaxis.get_major_locator().set_params(integer=True)
             figure = axes.get_figure(root=True)
             assert figure
             figure.savefig(folder / "history.png", bbox_inches="tight")

@@ -17,7 +17,7 @@ from mm1_lab.orchestrate import lr_search, recipe_search
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.execution.worker import StageReport, Worker
 from mm1_lab.orchestrate.planning.plan import Task
-from mm1_lab.orchestrate.planning.plan_text import plan_values
+from mm1_lab.orchestrate.planning.plan_text import arm_lines, plan_values
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.recipe_search import rounds_of, run_recipe_search
 from mm1_lab.orchestrate.sweeping import Round
@@ -119,6 +119,7 @@ def test_the_best_is_found_and_the_luck_of_its_score_is_told(
     assert "| found (seeds 0) | confirmed (seeds 1000, 1001) |" in table
     assert "    claims\n" in table and "`mm1-lab compare mix_confirmed winner base`" in table
     again = ask(tmp_path, tmp_path)
+    assert "seed 0: base; data_mix.text " in arm_lines(plan_values(rounds_of(again))["trials"])[0]
     assert len(rounds_of(again, to_the_end=True)[0].trials) == len(rounds_of(again)[0].trials), "all are known"
 
 
@@ -374,10 +375,15 @@ def test_interrupted_and_run_again_it_ends_with_a_verdict(
     assert {"history.png", "search.md", "table.md"} <= {path.name for path in folder.iterdir()}
     journal = JournalStorage(JournalFileBackend(str(folder / "optuna.log")))
     study = optuna.load_study(study_name="mix", storage=journal)
+    study_arms = {trial.user_attrs["arm"] for trial in study.trials}
     assert len(study.trials) == 1 + 2 and study.best_trial.params["image_tokens"] in ("64", "144")
     assert "seeds 1000" not in told("compare", "mix_confirmed", "winner", "base", "--scale", "smoke")
     seeds = {row.split(",")[1] for row in (folder.parent / "mix_confirmed" / "trials.csv").read_text().splitlines()[1:]}
     assert seeds == {"1000"}
+    told("report")
+    for name in ("summary.md", "report.html"):
+        shown = (place.results / name).read_text(encoding="utf-8")
+        assert "The best score is partly luck" in shown and all(arm in shown for arm in study_arms)
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -388,3 +394,24 @@ def test_a_loss_is_told_in_nats_with_more_digits_than_points(laboratory: Laborat
     page = (request.folder / "search.md").read_text(encoding="utf-8")
     assert "| loss text (nats) | found" in page and "| winner | 1.3636 | 1.3636 |" in page
     assert "One seed decides nothing: set `confirm` to 3" in page
+
+
+def test_from_twenty_trials_on_it_is_told_which_fields_matter(
+    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the figure has the base's score as a line."""
+    labels: list[str] = []
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig",
+        lambda figure, *_, **__: labels.extend(text.get_text() for text in figure.axes[0].get_legend().get_texts()),
+    )
+    for trials, told in ((4, False), (20, True)):
+        write(
+            tmp_path, over=OVER | {"data_mix.text": {"low": 0.25, "high": 3, "log": True}}, trials=trials, at_a_time=20
+        )
+        request = ask(tmp_path, tmp_path)
+        search(request)
+        page = (request.folder / "search.md").read_text(encoding="utf-8")
+        shares = re.findall(r"f-ANOVA of 21 trials, noise included\): data_mix.text (\d+) %, image_tokens \d+ %", page)
+        assert [int(share) > 80 for share in shares] == [True] * told
+    assert labels[-3:] == ["4-shot", "Best Value", "Base"]
