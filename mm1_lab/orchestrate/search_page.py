@@ -138,15 +138,18 @@ def _leaderboard(search: RecipeSearch, arms: list[_Arm]) -> str:
 
 
 def _importance(search: RecipeSearch) -> str:
-    """How much of the scores' variance each field makes, by Optuna's f-ANOVA; empty with few scores, or one field."""
+    """How much of the scores' variance each field makes, by Optuna's f-ANOVA; empty with few scores, one field, or
+    before the end."""
+    if not search.is_finished or len(search.proposals()) < ENOUGH or len(search.spaces) == 1:
+        return ""
     import optuna
 
     study = optuna.create_study(direction=search.direction)
     study.add_trials(_as_run(search))
     scores = [trial.value for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
-    if len(scores) < ENOUGH or len(set(scores)) == 1 or len(search.spaces) == 1:
+    if len(scores) < ENOUGH or len(set(scores)) == 1:
         return ""
-    # its default evaluator ranks fields well, but by much too even shares
+    # its default evaluator ranks fields well, but with much too even shares
     shares = optuna.importance.get_param_importances(
         study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
     )
