@@ -166,8 +166,8 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
             # the sweep may have had a blind control, or claims
             output.remove("measures", "validity", "contrasts")
             write_published(study, output)
-            if table := search_table(study.sweep, folder):
-                tables["The search"] = [table]
+            if ranked := search_table(study.sweep, folder):
+                tables["The search"] = [ranked]
             output.figure("figure", draw_scores(study))
             tables["All scores"] = _write_scores(study, output)
     return Drawn(

@@ -209,6 +209,7 @@ def draw_history(search: RecipeSearch, folder: Path) -> None:
     """Draws the study so far, and writes it as a journal, which `optuna-dashboard` shows."""
     import optuna
     from matplotlib import pyplot
+    from matplotlib.ticker import MaxNLocator
     from optuna.storages.journal import JournalFileBackend
     from optuna.visualization import matplotlib as drawing
 
@@ -225,7 +226,7 @@ def draw_history(search: RecipeSearch, folder: Path) -> None:
                 axes.axhline(base[0], color="grey", linestyle="--", label="Base")
                 axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1))  # beside the points
             axes.set_title(search.request.sweep.title)
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             figure = axes.get_figure(root=True)
             assert figure
             figure.savefig(folder / "history.png", bbox_inches="tight")
