@@ -26,6 +26,7 @@ from analysis.pages.figures import draw_scores, head
 from analysis.pages.groups import Drawn, group_sweeps
 from analysis.pages.overview import write_overview, write_report
 from analysis.pages.published import write_published
+from analysis.pages.search import search_table
 from analysis.pages.verdicts import claims_notes, in_little_room, verdicts_table
 from analysis.proxies import pair_arms
 from analysis.runs import made_with, minutes_of
@@ -165,6 +166,8 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
             # the sweep may have had a blind control, or claims
             output.remove("measures", "validity", "contrasts")
             write_published(study, output)
+            if ranked := search_table(study.sweep, folder):
+                tables["The search"] = [ranked]
             output.figure("figure", draw_scores(study))
             tables["All scores"] = _write_scores(study, output)
     return Drawn(

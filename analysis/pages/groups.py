@@ -76,7 +76,9 @@ class Drawn:
     def links(self) -> list[str]:
         """Those of its files that the summary links to."""
         there = {path.name for path in self.files}
-        return [name for name in ("table.md", "contrasts.md", "validity.md") if name in there]
+        if "The search" in self.tables and (self.folder / "search.md").exists():
+            there.add("search.md")  # by `run`
+        return [name for name in ("table.md", "contrasts.md", "validity.md", "search.md") if name in there]
 
     @property
     def command(self) -> str:

@@ -28,7 +28,7 @@ from mm1_lab.commands.common import (
 from mm1_lab.config import Measure, RequestError, load_sweep
 from mm1_lab.files import PARTS, PUBLISHED, RESULTS, here_or_shipped
 from mm1_lab.formatting import counted, trials_of
-from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep, split_settings
+from mm1_lab.orchestrate.planning.finding import CONFIRMATION, SWEEPS, find_sweep, split_settings
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.reading import list_variants, read_variant
@@ -170,11 +170,11 @@ def _confirmation(options: argparse.Namespace) -> Request | None:
     try:
         find_sweep(options.sweep, options.results)
     except RequestError:
-        search = options.sweep.removesuffix("_confirmed")
-        if search == options.sweep:
+        ending = CONFIRMATION.search(options.sweep)
+        if not ending:
             raise
-        request = request_of(options, search)
-        return replace(request, sweep=request.sweep.model_copy(update={"name": f"{request.sweep.name}_confirmed"}))
+        request = request_of(options, options.sweep.removesuffix(ending[0]))
+        return replace(request, sweep=request.sweep.model_copy(update={"name": f"{request.sweep.name}{ending[0]}"}))
     return None
 
 

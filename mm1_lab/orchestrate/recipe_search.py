@@ -7,25 +7,27 @@ curse, the score found minus the score confirmed.
 
 from __future__ import annotations
 
-import json
+import glob
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from itertools import chain, islice, product
+from itertools import chain, count, islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mm1_lab.config import Contrast, Range, Recipe, RequestError, Search, spelt
+from mm1_lab.config.base import open_table
 from mm1_lab.config.resolve import scale_of
-from mm1_lab.files import DONE, new_file, write_text
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.lr_search import RateGrids, Rounds, run_rounds, run_search
 from mm1_lab.orchestrate.planning.cost import check_networks
+from mm1_lab.orchestrate.planning.finding import CONFIRMATION
 from mm1_lab.orchestrate.planning.request import Request
+from mm1_lab.orchestrate.search_page import PAGE, draw_history, write_page
 from mm1_lab.orchestrate.sweeping import Draw, Short, complete
+from mm1_lab.results.manifest import read_trials
 from mm1_lab.results.summary import value_of
 
 if TYPE_CHECKING:
@@ -51,59 +53,55 @@ def run_request(request: Request, executor: Executor, draw: Draw, short: Short) 
 
 def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: Short) -> int:
     """Runs a search and confirms its winner; returns the exit code, 1 if an arm failed."""
-    search = _Search(request)
+    search = RecipeSearch(request)
 
     def draw_with_history(folder: Path) -> list[Path]:
-        search.write_history(folder)
+        search.advance()
+        draw_history(search, folder)
+        write_page(search, short)
         return [*draw(folder), folder / "optuna.log", folder / "history.png"]
 
+    if (request.folder / PAGE).exists():  # whose results, trials or winner may be others now
+        search.advance()
+        write_page(search, short)
     done, finished = run_rounds(request, search, executor, draw_with_history)
-    study, _ = search.replay()
-    winner = search.winner(study)
+    write_page(search, short)
+    winner = search.winner()
     if not finished or winner is None:
         done.show()
         if finished:
             print(f"{request.sweep.name}: no arm of the search has scores: all diverged")
         return 1
-    arm, recipe = winner
-    confirmation = search.confirmation(arm, recipe)
-    parts = [search.heading(study, arm, recipe)]
-    page = request.folder / "search.md"
-    base, best = confirmation.trials[:2]
-    if base.fingerprint == best.fingerprint:
-        parts.append("The winner is the base itself: there is nothing to confirm.")
-    else:
-        write_text(page, f"{parts[0]}\n\nIt is not confirmed yet.\n")
-        print(f"The winner, {arm}, and the base at seeds that the search did not see:", flush=True)
-        done = complete(confirmation, executor, draw)
+    if search.is_ahead(winner):
+        print(f"The winner, {winner}, and the base at seeds that the search did not see:", flush=True)
+        done = complete(search.confirmation(winner), executor, draw)
         if not done.scored:
             done.show()
             return 1
-        parts += [search.told(recipe, confirmation), short(confirmation.folder)]
-    text = "\n\n".join(parts) + "\n"
-    write_text(page, text)
-    print(f"\n{text}\n{page}, history.png, optuna.log")
+    text = write_page(search, short)
+    print(f"\n{text}\n{request.folder / PAGE}, search.csv, history.png, optuna.log")
     return 0
 
 
 def rounds_of(request: Request, to_the_end: bool = False) -> list[Request]:
     """A search with its arms by now, those that were run and the next; and, if one over recipes has scores, the
-    confirmation of its winner. Any other request is alone.
+    confirmation of its winner, unless the base leads. Any other request is alone.
 
-    `to_the_end`: arms to come are drawn from the space, and there is always a confirmation.
+    `to_the_end`: arms to come are drawn from the space, and until the search is finished there is a confirmation.
     """
     if not request.sweep.search:
         return [request]
     if not isinstance(request.sweep.search, Search):
         return [request.with_arms(RateGrids(request).arms())]
-    search = _Search(request)
-    study, arms = search.replay(to_the_end)
-    winner = search.winner(study)
-    if winner is None and to_the_end:
-        winner = list(arms.items())[-1]
-    rounds = [replace(request.with_arms(arms), refused=search.refused(study))]
-    if winner:
-        rounds.append(search.confirmation(*winner))
+    search = RecipeSearch(request)
+    search.advance(to_the_end)
+    rounds = [replace(request.with_arms(search.recipes), refused=search.refused())]
+    winner = search.winner()
+    if to_the_end and not search.is_finished and (winner is None or not search.is_ahead(winner)):
+        winner = list(search.recipes)[-1]
+        rounds.append(search.confirmation(winner))
+    elif winner and search.is_ahead(winner):
+        rounds.append(search.confirmation(winner))
     return rounds
 
 
@@ -111,14 +109,19 @@ MOST_TRIED = 200
 """Combinations beside which a value is tried before it is refused."""
 
 
-class _Search(Rounds):
+class RecipeSearch(Rounds):
     """The state of a search, read from the ledger."""
 
     DIVERGED = (math.nan,)
 
     def __init__(self, request: Request) -> None:
         """Raises RequestError for a value that the scale does not have, and a measure that trials do not have."""
-        from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+        from optuna.distributions import (
+            BaseDistribution,
+            CategoricalDistribution,
+            FloatDistribution,
+            IntDistribution,
+        )
 
         super().__init__(request)
         assert isinstance(request.sweep.search, Search)
@@ -127,35 +130,50 @@ class _Search(Rounds):
         self.direction: Literal["minimize", "maximize"] = "minimize" if self.measure.less_is_better else "maximize"
         self.spaces: dict[str, BaseDistribution] = {}
         """Where Optuna looks for each field."""
-        self.integers: set[str] = set()
-        """Fields of whole numbers."""
         self.confirmed = f"{request.sweep.name}_confirmed"
-        """The name of the sweep that confirms the winner."""
-        other = request.file.with_name(f"{self.confirmed}.yaml")
-        if other.exists():
-            raise RequestError(f"{other}: the search's confirmation has this name; rename one")
+        """The name of the sweep that confirms the first winner."""
+        for other in request.file.parent.glob(f"{glob.escape(self.confirmed)}*.yaml"):
+            if CONFIRMATION.search(other.stem):
+                raise RequestError(f"{other}: the search's confirmation has this name; rename one")
         over = self.settings.over
         for field, space in over.items():
             if field.startswith("sft.") and not request.sweep.base.sft:
                 raise RequestError(f"search.over.{field}: the base is not tuned; name a recipe with `sft`")
             if field.startswith("align.") and not request.sweep.base.align.steps and "align.steps" not in over:
                 raise RequestError(f"search.over.{field}: the base has no alignment; search over align.steps, too")
+            is_whole = False
+            tried: tuple[Any, ...]
             if isinstance(space, Range):
-                self.spaces[field] = FloatDistribution(space.low, space.high, log=space.log)
                 inner = space.low + (space.high - space.low) / math.pi
                 try:
                     scale_of(request.sweep.changed({field: inner}, field), request.scale)
                 except RequestError:
-                    self.integers.add(field)
+                    is_whole = True
                     inner = round(inner)
                 tried = (space.low, space.high, inner)
             else:
-                self.spaces[field] = CategoricalDistribution([spelt(value) for value in space])
                 tried = space
             for value in tried:
                 self._check(field, value)
+            if not isinstance(space, Range):
+                self.spaces[field] = CategoricalDistribution([spelt(value) for value in space])
+            elif is_whole:
+                self.spaces[field] = IntDistribution(int(space.low), int(space.high), log=space.log)
+            else:
+                self.spaces[field] = FloatDistribution(space.low, space.high, log=space.log)
         if reason := request.why_no_value(self.measure) or request.why_untuned(self.measure, ["base"]):
             raise RequestError(f"search.measure: {reason}")
+        self.recipes = {"base": request.sweep.base}
+        """The arms asked for so far: of the same trials the first."""
+        self.names = {self._key(request.sweep.base): "base"}
+        """Their names by fingerprint."""
+        self.study = self._create_study()
+        self.asked: list[OptunaTrial] = []
+        """Those that the study is not told of yet."""
+        self.left = self.settings.trials
+        """How many are not asked for yet."""
+        self.known: list[float] = []
+        """The scores that the study was told."""
 
     def _check(self, field: str, value: Any) -> None:
         """Raises RequestError for a value that runs neither with the base nor beside listed values and ends of ranges
@@ -177,60 +195,96 @@ class _Search(Rounds):
         raise RequestError(first if first.startswith(where) else f"{where}: {first}")
 
     def arms(self) -> dict[str, Recipe]:
-        return self.replay()[1]
+        self.advance()
+        return dict(self.recipes)
 
-    def replay(self, to_the_end: bool = False) -> tuple[Study, dict[str, Recipe]]:
-        """Asks and tells a study anew until scores are missing; returns it with the arms that it asked for.
+    def advance(self, to_the_end: bool = False) -> None:
+        """Tells the study the scores of the arms that it asked for, and asks for the next, until scores are missing.
 
         `to_the_end`: goes on asking without these scores. Raises RequestError if no arm can be run.
         """
-        settings = self.settings
-        study = self._create_study()
-        arms = {"base": self.request.sweep.base}
-        known: list[float] = []
-        for first in range(0, settings.trials, settings.at_a_time):
-            scores = {}
-            for _ in range(min(settings.at_a_time, settings.trials - first)):
-                trial = study.ask(self.spaces)
-                try:
-                    arm, recipe = self._arm(trial.params)
-                except RequestError as error:  # its values do not go together
-                    trial.set_user_attr("why", f"refused: {error}")
-                    self._tell_worse(study, trial, known)
-                    continue
-                trial.set_user_attr("arm", arm)
-                arms[arm] = recipe
-                scores[trial] = self.scores(recipe)
-            if all(scores.values()):
-                known += [score for [score] in scores.values() if math.isfinite(score)]
-                for trial, [score] in scores.items():
-                    if math.isfinite(score):
-                        study.tell(trial, score)
-                    else:
-                        trial.set_user_attr("why", "diverged")
-                        self._tell_worse(study, trial, known)
+        while True:
+            scores = [self.scores(self.recipes[trial.user_attrs["arm"]]) for trial in self.asked]
+            if all(scores):
+                self._tell([score for [score] in scores])
             elif not to_the_end:
-                return study, arms
-        if len(arms) == 1:
-            raise RequestError(f"search.over: no arm can be run: {self.refused(study)}")
-        return study, arms
+                return
+            if not self.left:
+                break
+            if self.left == self.settings.trials and (values := self._base_values()):
+                self.study.enqueue_trial(values, user_attrs={"base": True})
+                self._ask()
+            number = min(self.settings.at_a_time, self.left)
+            self.left -= number
+            for _ in range(number):
+                self._ask()
+        if len(self.recipes) == 1 and (refused := self.refused()):
+            raise RequestError(f"search.over: no arm can be run: {refused}")
 
-    def _tell_worse(self, study: Study, trial: OptunaTrial, known: Sequence[float]) -> None:
-        """Tells of a trial without a score one as far below the worst of `known` as that is below the best.
+    def _ask(self) -> None:
+        trial = self.study.ask(self.spaces)
+        try:
+            arm, recipe = self._arm(trial.params)
+        except RequestError as error:  # its values do not go together
+            trial.set_user_attr("why", f"refused: {error}")
+            self._tell_worse(trial)
+            return
+        arm = self.names.setdefault(self._key(recipe), arm)
+        self.recipes.setdefault(arm, recipe)
+        trial.set_user_attr("arm", arm)
+        self.asked.append(trial)
+
+    def _tell(self, scores: Sequence[float]) -> None:
+        """Tells the study the scores of `asked`, not finite where an arm diverged."""
+        self.known += filter(math.isfinite, scores)
+        for trial, score in zip(self.asked, scores, strict=True):
+            if math.isfinite(score):
+                self.study.tell(trial, score)
+            else:
+                trial.set_user_attr("why", "diverged")
+                self._tell_worse(trial)
+        self.asked = []
+
+    def _key(self, recipe: Recipe) -> str:
+        """The recipe's fingerprint at the first seed."""
+        return self.request.resolve("", recipe, self.request.seeds[0]).fingerprint
+
+    def _base_values(self) -> dict[str, Any]:
+        """What the base is in the space, as a study proposes it; empty if it is not in there."""
+        base = self.request.sweep.base
+        values: dict[str, Any] = {}
+        for field, space in self.settings.over.items():
+            table, key = open_table(base.model_dump(), field, field)
+            value = table.get(key)
+            if isinstance(space, Range) and field == "learning_rate":  # the scale's, or by the paper's law
+                model = self.request.resolve("", base, self.request.seeds[0]).evaluation.model
+                value = model.training.learning_rate
+            if not isinstance(space, Range):
+                values[field] = spelt(value)
+            elif isinstance(value, int | float):
+                values[field] = value
+        try:
+            return values if self.names.get(self._key(self._arm(values)[1])) == "base" else {}
+        except (RequestError, KeyError, StopIteration):
+            return {}
+
+    def _tell_worse(self, trial: OptunaTrial) -> None:
+        """Tells of a trial without a score one as far below the worst of those known as that is below the best.
 
         A Gaussian process passes over pruned trials, and would propose their like for ever.
         """
         from optuna.trial import TrialState
 
+        known = self.known
         if not known:
-            study.tell(trial, state=TrialState.PRUNED)
+            self.study.tell(trial, state=TrialState.PRUNED)
             return
         spread = max(known) - min(known) or 1.0
-        study.tell(trial, max(known) + spread if self.direction == "minimize" else min(known) - spread)
+        self.study.tell(trial, max(known) + spread if self.direction == "minimize" else min(known) - spread)
 
-    def refused(self, study: Study) -> str:
+    def refused(self) -> str:
         """How many proposals could not be run, and why the last one could not; empty if all could."""
-        whys = [trial.user_attrs.get("why", "") for trial in study.trials]
+        whys = [trial.user_attrs.get("why", "") for trial in self.proposals()]
         refused = [why for why in whys if why.startswith("refused")]
         counts = f"{len(refused)} of {counted(len(whys), 'proposal')} refused"
         return f"{counts}, the last: {refused[-1].removeprefix('refused: ')}" if refused else ""
@@ -245,7 +299,7 @@ class _Search(Rounds):
         settings = self.settings
         samplers = optuna.samplers
         seed = self.request.seeds[0]
-        at_random = min(10, settings.trials // 2)
+        at_random = min(10, settings.trials // 2) + bool(self._base_values())
         sampler: optuna.samplers.BaseSampler
         if settings.sampler == "gp":
             sampler = samplers.GPSampler(seed=seed, n_startup_trials=at_random)
@@ -253,19 +307,43 @@ class _Search(Rounds):
             sampler = samplers.TPESampler(seed=seed, n_startup_trials=at_random, multivariate=True, constant_liar=True)
         return optuna.create_study(direction=self.direction, sampler=sampler)
 
-    def winner(self, study: Study) -> tuple[str, Recipe] | None:
+    def proposals(self) -> list[FrozenTrial]:
+        """What Optuna proposed so far, without the base that it is given first."""
+        return [trial for trial in self.study.trials if "base" not in trial.user_attrs]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the study was told of all arms."""
+        return not (self.left or self.asked)
+
+    def winner(self) -> str | None:
         """The best arm; None if no arm has scores."""
         try:
-            best = study.best_params
+            return self.study.best_trial.user_attrs["arm"]
         except ValueError:
             return None
-        return self._arm(best)
 
-    def confirmation(self, arm: str, recipe: Recipe) -> Request:
-        """The winner and the base at seeds that the search does not see, as a sweep of their own with its claim."""
-        sweep = self.request.sweep
-        searched, count = self.request.seeds, self.settings.confirm
-        further = set(range(FIRST_SEED, FIRST_SEED + count + len(searched))) - set(searched)
+    def is_ahead(self, arm: str) -> bool:
+        """Whether its score is better than the base's, as far as that has one."""
+        own, base = (self.scores(self.recipes[one]) for one in (arm, "base"))
+        if not own or not base or math.isnan(base[0]):
+            return arm != "base"
+        return own < base if self.direction == "minimize" else own > base
+
+    def confirmation(self, arm: str) -> Request:
+        """The winner and the base at seeds that the search does not see, as a sweep of their own with its claim.
+
+        Each winner has its own sweep and seeds: at those of an earlier one, the search would choose by what it saw.
+        """
+        sweep, recipe = self.request.sweep, self.recipes[arm]
+        earlier = self.confirmations()
+        *_, name = earlier
+        taken = set(self.request.seeds)
+        for other, trials in earlier.items():
+            if trials and all(self.request.resolve("", recipe, seed).fingerprint == trials[seed] for seed in trials):
+                name = other
+        for other, trials in earlier.items():
+            taken |= trials.keys() if other != name else set()
         claim = Contrast(
             claim=f"the winner beats the base: {self.measure}",
             first="winner",
@@ -275,48 +353,33 @@ class _Search(Rounds):
         )
         judged = sweep.model_copy(
             update={
-                "name": self.confirmed,
+                "name": name,
                 "title": f"{sweep.title}: the winner ({arm}) and the base",
                 "arms": {"base": sweep.base, "winner": recipe},
                 "contrasts": (claim,),
                 "search": None,
             }
         )
-        return self.request.of_sweep(judged, sorted(further)[:count])
+        further = (seed for seed in count(FIRST_SEED) if seed not in taken)
+        return self.request.of_sweep(judged, islice(further, self.settings.confirm))
 
-    def heading(self, study: Study, arm: str, recipe: Recipe) -> str:
-        """How far the search went, and what it found, in Markdown."""
-        base, settings = self.request.sweep.base, self.settings
-        changed = {name for name in Recipe.model_fields if getattr(recipe, name) != getattr(base, name)}
-        values = recipe.model_dump(mode="json", include=changed)
-        if "connector" in values:
-            values["connector"] = recipe.connector.partition("@")[0]  # without the mark of one's own file
-        # not by name: Optuna sorts the fields of some proposals
-        scored = [str(sorted(self._values(one.params).items())) for one in study.trials if "why" not in one.user_attrs]
-        told = f"{settings.trials} trials by {settings.sampler}, {len(scored)} with scores"
-        if len(set(scored)) < len(scored):  # as lists are soon exhausted
-            told += f" of {counted(len(set(scored)), 'distinct arm')}"
-        if refused := self.refused(study):
-            told += f"; {refused}"
-        return (
-            f"# {self.request.sweep.title}: search at {self.request.scale_name}\n\n"
-            f"{told}. The winner: {arm}.\n\n"
-            f"As an arm of a sweep: `{json.dumps(values)}`"
-        )
+    def confirmations(self) -> dict[str, dict[int, str]]:
+        """The names of the sweeps that confirmed winners, with these winners' fingerprints by seed; the last name is
+        free."""
+        found: dict[str, dict[int, str]] = {}
+        for number in count(1):
+            name = f"{self.confirmed}_{number}" if number > 1 else self.confirmed
+            found[name] = {}
+            for row in read_trials(self.folder_of(name)):
+                if row.arm == "winner" and self.request.ledger.has_scores(row.fingerprint):
+                    found[name][row.seed] = row.fingerprint
+            if not found[name]:
+                break
+        return found
 
-    def told(self, winner: Recipe, confirmation: Request) -> str:
-        """The winner's curse: what of its score was confirmed, and what not. In Markdown."""
-        searched = ", ".join(map(str, self.request.seeds))
-        further = ", ".join(map(str, confirmation.seeds))
-        [found] = self.scores(winner)
-        [confirmed] = self.scores(winner, confirmation.seeds)
-        curse = found - confirmed if self.direction == "maximize" else confirmed - found
-        digits = 4 if self.measure.less_is_better else 2  # of nats, and of points
-        return (
-            f"| the winner's | found (seeds {searched}) | confirmed (seeds {further}) | curse: what luck added |\n"
-            "| --- | --- | --- | --- |\n"
-            f"| {self.measure} | {found:.{digits}f} | {confirmed:.{digits}f} | {curse:z.{digits}f} |"
-        )
+    def folder_of(self, name: str) -> Path:
+        """The folder of a sweep of this name, at the same scale, settings and data."""
+        return replace(self.request, sweep=self.request.sweep.model_copy(update={"name": name})).folder
 
     def read(self, folder: Path, recipe: Recipe) -> tuple[float, ...]:
         value = value_of(folder, self.measure)
@@ -324,20 +387,22 @@ class _Search(Rounds):
             raise RequestError(f"search.measure: no benchmark of {folder} gives {str(self.measure)!r}")
         return (value,)
 
-    def _values(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields' values for what Optuna proposed: numbers of three digits, whole numbers."""
+    def values(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields' values for what Optuna proposed, in the file's order: numbers of three digits, whole numbers."""
         values = {}
-        for field, value in params.items():
-            space = self.settings.over[field]
+        for field, space in self.settings.over.items():  # Optuna sorts some proposals
+            value = params[field]
             if isinstance(space, Range):
-                values[field] = round(value) if field in self.integers else float(f"{value:.3g}")
+                if isinstance(value, float):
+                    value = float(f"{value:.3g}")
+                values[field] = min(max(value, space.low), space.high)
             else:
                 values[field] = next(one for one in space if spelt(one) == value)
         return values
 
     def _arm(self, params: Mapping[str, Any]) -> tuple[str, Recipe]:
         """The arm with a trial's values, and its name. Raises RequestError if these do not go together."""
-        change = self._values(params)
+        change = self.values(params)
         name = ", ".join(f"{field} {spelt(value)}" for field, value in change.items())
         return name, self._built(name, change, name)
 
@@ -350,47 +415,3 @@ class _Search(Rounds):
         except RequestError as error:
             raise RequestError(f"{where}: {error}") from None
         return recipe
-
-    def write_history(self, folder: Path) -> None:
-        """Draws the study so far, and writes it as a journal, which `optuna-dashboard` shows."""
-        import optuna
-        from matplotlib import pyplot
-        from optuna.storages.journal import JournalFileBackend
-        from optuna.visualization import matplotlib as drawing
-
-        study, arms = self.replay()
-        with new_file(folder / "optuna.log") as journal:
-            storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
-            name = self.request.sweep.name
-            ran = optuna.create_study(storage=storage, study_name=name, direction=self.direction)
-            ran.add_trials(self._as_run(study, arms))
-            warnings.filterwarnings("ignore", "No artists", UserWarning)  # while no arm has scores
-            with pyplot.rc_context():  # Optuna sets a style, which other figures must not have
-                axes = drawing.plot_optimization_history(ran, target_name=str(self.measure))
-                figure = axes.get_figure(root=True)
-                assert figure
-                figure.savefig(folder / "history.png", bbox_inches="tight")
-                pyplot.close(figure)
-
-    def _as_run(self, study: Study, arms: Mapping[str, Recipe]) -> Iterator[FrozenTrial]:
-        """The finished trials with the values that ran and the dates of their results; pruned if they have no score."""
-        from optuna.trial import TrialState
-
-        ledger = self.request.ledger
-        for trial in study.trials:  # copies
-            if not trial.state.is_finished():
-                continue
-            told = trial.user_attrs
-            for field, value in self._values(trial.params).items():
-                if isinstance(space := self.settings.over[field], Range):  # whose bounds rounding may cross
-                    trial.params[field] = min(max(value, space.low), space.high)
-            for seed in self.request.seeds if "arm" in told else ():
-                key = self.request.resolve(told["arm"], arms[told["arm"]], seed).fingerprint
-                told.setdefault("fingerprints", []).append(key)
-                for path in (ledger.trial_folder(key) / DONE, ledger.failure_file(key)):
-                    if path.exists():
-                        date = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-                        trial.datetime_start = trial.datetime_complete = date
-            if "why" in told:
-                trial.state, trial.value = TrialState.PRUNED, None
-            yield trial

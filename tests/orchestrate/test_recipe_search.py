@@ -3,8 +3,7 @@
 import math
 import re
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import optuna
 import pytest
@@ -13,12 +12,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from mm1_lab.config import Measure, Recipe, RequestError, Trial
+from mm1_lab.config import RequestError, Trial
 from mm1_lab.orchestrate import lr_search, recipe_search
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.execution.worker import StageReport, Worker
 from mm1_lab.orchestrate.planning.plan import Task
-from mm1_lab.orchestrate.planning.plan_text import plan_values
+from mm1_lab.orchestrate.planning.plan_text import arm_lines, plan_values
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.recipe_search import rounds_of, run_recipe_search
 from mm1_lab.orchestrate.sweeping import Round
@@ -37,10 +36,12 @@ def write(folder: Path, **search: Any) -> Path:
 
 
 class Laboratory(conftest.Laboratory):
-    """Best at text 2 and 144 image tokens; more text than a limit diverges, a seed adds its luck."""
+    """Best at text 2 and 144 image tokens; more text than a limit diverges; seed 0 adds luck but to the base, which is
+    at text 1 and 144 image tokens, and costs all two points."""
 
     left = math.inf
     limit = 3.5
+    luck = 7
 
     def complete(self, *given: Any) -> Round:
         if not self.left:
@@ -54,7 +55,7 @@ class Laboratory(conftest.Laboratory):
         if text > self.limit:
             self.diverge(request, trial)
             return
-        luck = 7 * math.sin(1000 * text) if trial.seed == 0 else 0.0
+        luck = self.luck * math.sin(1000 * text) * (trial.arm != "base") - 2 if trial.seed == 0 else 0.0
         score = 60 - 20 * math.log(text / 2) ** 2 - (recipe.image_tokens == 64) - 2e5 / recipe.steps + luck
         self.write(request, trial, score, {"text": 3 / text}, (4,))
 
@@ -90,7 +91,7 @@ def test_stopped_after_any_round_it_ends_as_if_undisturbed(laboratory: Laborator
         with pytest.raises(KeyboardInterrupt):
             search(ask(tmp_path / "cut", tmp_path))
     page = (tmp_path / "cut" / "results" / "smoke" / "mix" / "search.md").read_text(encoding="utf-8")
-    assert page.endswith("It is not confirmed yet.\n")
+    assert page.endswith("It is not confirmed yet.\n") and "it is not finished" not in page
     laboratory.left = math.inf
     assert search(ask(tmp_path / "cut", tmp_path)) == 0
     for name in ("mix/trials.csv", "mix_confirmed/trials.csv", "mix/search.md"):
@@ -111,10 +112,14 @@ def test_the_best_is_found_and_the_luck_of_its_score_is_told(
     text, tokens = float(text), int(tokens)
     assert 1 < text < 4
     luck = 7 * math.sin(1000 * text)
-    confirmed = 60 - 20 * math.log(text / 2) ** 2 - (tokens == 64) - 1
-    assert luck > 0 and f"| 4-shot | {confirmed + luck:.2f} | {confirmed:.2f} | {luck:.2f} |" in table
-    assert "| the winner's | found (seeds 0) | confirmed (seeds 1000, 1001) |" in table and table.endswith("claims\n")
+    base = 60 - 20 * math.log(2) ** 2 - 1
+    lead = 60 - 20 * math.log(text / 2) ** 2 - (tokens == 64) - 1 - base
+    assert luck > 0 and f"| winner − base | {lead + luck:.2f} | {lead:.2f} | {luck:.2f} |" in table
+    assert f"| base | {base - 2:.2f} | {base:.2f} |  |" in table
+    assert "| found (seeds 0) | confirmed (seeds 1000, 1001) |" in table
+    assert "    claims\n" in table and "`mm1-lab compare mix_confirmed winner base`" in table
     again = ask(tmp_path, tmp_path)
+    assert "seed 0: base; data_mix.text " in arm_lines(plan_values(rounds_of(again))["trials"])[0]
     assert len(rounds_of(again, to_the_end=True)[0].trials) == len(rounds_of(again)[0].trials), "all are known"
 
 
@@ -169,13 +174,15 @@ def test_arms_are_what_optuna_proposes_if_divergence_is_worse_than_the_worst(
     search(request)
     scores = {trial.params[field]: trial.value for trial in optuna_log(request)}
     assert (None in scores.values()) == (limit < 4)
-    made: Any = optuna.samplers.GPSampler(seed=0, n_startup_trials=trials // 2)
+    made: Any = optuna.samplers.GPSampler(seed=0, n_startup_trials=trials // 2 + 1)
     if sampler == "tpe":
-        made = optuna.samplers.TPESampler(seed=0, n_startup_trials=trials // 2, multivariate=True, constant_liar=True)
+        many = trials // 2 + 1
+        made = optuna.samplers.TPESampler(seed=0, n_startup_trials=many, multivariate=True, constant_liar=True)
     study = optuna.create_study(direction="maximize", sampler=made)
+    study.enqueue_trial({field: 1.0})  # the base
     known: list[float] = []
-    for _ in range(trials // 2):
-        asked = [study.ask({field: optuna.distributions.FloatDistribution(0.25, 4, log=True)}) for _ in range(2)]
+    for count in (3, *[2] * (trials // 2 - 1)):
+        asked = [study.ask({field: optuna.distributions.FloatDistribution(0.25, 4, log=True)}) for _ in range(count)]
         found = [scores[float(f"{trial.params[field]:.3g}")] for trial in asked]
         known += [score for score in found if score is not None]
         for trial, score in zip(asked, found, strict=True):
@@ -188,7 +195,9 @@ def test_optuna_s_log_tells_what_ran(laboratory: Laboratory, tmp_path: Path) -> 
     search(request)
     trials = optuna_log(request)
     done = {trial.fingerprint: trial for trial in rounds_of(request)[0].trials}
-    assert {trial.user_attrs.get("why") for trial in trials} == {None, "diverged"}
+    whys = [trial.user_attrs.get("why") for trial in trials]
+    told = f"{whys.count(None)} with scores, {whys.count('diverged')} diverged. The winner"
+    assert 0 < whys.count(None) < 6 and told in (request.folder / "search.md").read_text(encoding="utf-8")
     for trial in trials:
         [key] = trial.user_attrs["fingerprints"]
         assert done[key].arm == trial.user_attrs["arm"] == f"data_mix.text {trial.params['data_mix.text']}"
@@ -209,15 +218,90 @@ def test_where_all_that_is_proposed_diverges_the_search_failed(
 def test_the_base_itself_may_win(laboratory: Laboratory, tmp_path: Path) -> None:
     write(tmp_path, over={"image_tokens": [64, 144]})
     request = ask(tmp_path, tmp_path)
+    laboratory.luck = 0
     assert search(request) == 0 and not (request.folder.parent / "mix_confirmed").exists()
     assert "there is nothing to confirm" in (request.folder / "search.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("unrendered")
+def test_where_the_base_leads_there_is_nothing_to_confirm(laboratory: Laboratory, tmp_path: Path) -> None:
+    write(tmp_path, over={"data_mix.text": [0.3, 0.31]})  # the base is not among them
+    request = ask(tmp_path, tmp_path)
+    laboratory.luck = 0
+    assert search(request) == 0 and not (request.folder.parent / "mix_confirmed").exists()
+    page = (request.folder / "search.md").read_text(encoding="utf-8")
+    assert "The base leads the search: there is nothing to confirm" in page
+    assert len(rounds_of(ask(tmp_path, tmp_path), to_the_end=True)) == 1
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_another_winner_is_confirmed_at_other_seeds(laboratory: Laboratory, tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "smoke"
+    pages = []
+    for text in (2, 2.2, 2):
+        write(tmp_path, over={"data_mix.text": [1, text]})
+        assert search(ask(tmp_path, tmp_path)) == 0
+        pages.append((folder / "mix" / "search.md").read_text(encoding="utf-8"))
+    seeds = []
+    for name in ("mix_confirmed", "mix_confirmed_2"):
+        rows = (folder / name / "trials.csv").read_text(encoding="utf-8").splitlines()[1:]
+        seeds.append({row.split(",")[1] for row in rows})
+    assert seeds == [{"1000", "1001"}, {"1002", "1003"}] and not (folder / "mix_confirmed_3").exists()
+    assert "before it" not in pages[0] and "Winners before it, each at seeds of its own" in pages[1]
+    assert [page.count("    claims\n") for page in pages] == [1, 2, 2]
+    write(tmp_path, over={"data_mix.text": [1, 2]}, confirm=3)
+    assert rounds_of(ask(tmp_path, tmp_path))[1].seeds == (1000, 1001, 1004), "not those of another winner"
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_the_page_does_not_tell_of_what_was_before(laboratory: Laboratory, tmp_path: Path) -> None:
+    write(tmp_path, over={"data_mix.text": [1, 2]})
+    request = ask(tmp_path, tmp_path)
+    search(request)
+    write(tmp_path, over={"data_mix.text": [1, 3]})
+    laboratory.left = 0
+    with pytest.raises(KeyboardInterrupt):
+        search(ask(tmp_path, tmp_path))
+    page = (request.folder / "search.md").read_text(encoding="utf-8")
+    assert "0 with scores; it is not finished. No arm has a score." in page
+
+
+def test_optuna_is_asked_once_for_each_arm(
+    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path)
+    asked = []
+    ask_study = optuna.Study.ask
+    monkeypatch.setattr(optuna.Study, "ask", lambda study, spaces: asked.append(study) or ask_study(study, spaces))
+    search(ask(tmp_path, tmp_path))
+    assert len(asked) == 1 + 6, "the base, too"
+
+
 @pytest.mark.parametrize("field", ["steps", "scale.train.batch_size"])
 def test_a_field_of_whole_numbers_is_searched_in_whole_numbers(field: str, tmp_path: Path) -> None:
-    write(tmp_path, over={field: {"low": 100, "high": 200}})
-    arms = [trial.arm for trial in rounds_of(ask(tmp_path, tmp_path), to_the_end=True)[0].trials]
-    assert len(arms) == 1 + 6 and all(re.fullmatch(rf"{field} \d+", arm) for arm in arms[1:])
+    write(tmp_path, over={field: {"low": 100, "high": 10_000_000, "log": True}})
+    request = ask(tmp_path, tmp_path)
+    arms = [trial.arm for trial in rounds_of(request, to_the_end=True)[0].trials]
+    assert len(arms) > 3 and all(re.fullmatch(rf"{field} \d+", arm) for arm in arms[1:])
+    whole = optuna.distributions.IntDistribution(100, 10_000_000, log=True)
+    assert recipe_search.RecipeSearch(request).spaces == {field: whole}
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_two_spellings_of_an_arm_are_one(laboratory: Laboratory, tmp_path: Path) -> None:
+    """At smoke, so many steps are three."""
+    write(tmp_path, over={"steps": {"low": 100_000, "high": 100_500}})
+    request = ask(tmp_path, tmp_path)
+    laboratory.luck = 0
+    search(request)
+    assert "6 with scores of 1 distinct arm." in (request.folder / "search.md").read_text(encoding="utf-8")
+    assert [len(names) for names in laboratory.rounds] == [2], "with the base"
+
+
+def test_rounding_crosses_no_bound(tmp_path: Path) -> None:
+    write(tmp_path, over={"learning_rate": {"low": 0.0012344, "high": 0.0012346}}, trials=3)
+    arms = rounds_of(ask(tmp_path, tmp_path), to_the_end=True)[0].sweep.arms
+    assert {recipe.learning_rate for name, recipe in arms.items() if name != "base"} == {0.0012344}
 
 
 @pytest.mark.parametrize(
@@ -251,9 +335,9 @@ def test_wrong_searches(changes: dict[str, Any], told: str, here: Path, refused:
 
 def test_a_sweep_of_the_confirmation_s_name_is_not_overwritten(here: Path, refused: Refused) -> None:
     path = write(here)
-    path.with_name("mix_confirmed.yaml").write_text("title: t\nrecipe: base\narms: {base: {}}\n", encoding="utf-8")
+    path.with_name("mix_confirmed_2.yaml").write_text("title: t\nrecipe: base\narms: {base: {}}\n", encoding="utf-8")
     error = refused("run", "mix", "--scale", "smoke")
-    assert "mix_confirmed.yaml: the search's confirmation has this name; rename one" in error
+    assert "mix_confirmed_2.yaml: the search's confirmation has this name; rename one" in error
 
 
 @pytest.mark.slow
@@ -291,17 +375,43 @@ def test_interrupted_and_run_again_it_ends_with_a_verdict(
     assert {"history.png", "search.md", "table.md"} <= {path.name for path in folder.iterdir()}
     journal = JournalStorage(JournalFileBackend(str(folder / "optuna.log")))
     study = optuna.load_study(study_name="mix", storage=journal)
-    assert len(study.trials) == 2 and study.best_trial.params["image_tokens"] in ("64", "144")
+    study_arms = {trial.user_attrs["arm"] for trial in study.trials}
+    assert len(study.trials) == 1 + 2 and study.best_trial.params["image_tokens"] in ("64", "144")
     assert "seeds 1000" not in told("compare", "mix_confirmed", "winner", "base", "--scale", "smoke")
     seeds = {row.split(",")[1] for row in (folder.parent / "mix_confirmed" / "trials.csv").read_text().splitlines()[1:]}
     assert seeds == {"1000"}
+    told("report")
+    for name in ("summary.md", "report.html"):
+        shown = (place.results / name).read_text(encoding="utf-8")
+        assert "The best score is partly luck" in shown and all(arm in shown for arm in study_arms)
 
 
-def test_a_loss_is_told_with_more_digits_than_points() -> None:
-    measure = Measure.parse("loss captions")
-    scores = iter([[6.29123], [6.28974]])
-    search = SimpleNamespace(
-        request=SimpleNamespace(seeds=(0,)), scores=lambda *_: next(scores), measure=measure, direction="minimize"
+@pytest.mark.usefixtures("unrendered")
+def test_a_loss_is_told_in_nats_with_more_digits_than_points(laboratory: Laboratory, tmp_path: Path) -> None:
+    write(tmp_path, over={"data_mix.text": [1, 2.2]}, measure="loss text", confirm=1)
+    request = ask(tmp_path, tmp_path)
+    search(request)
+    page = (request.folder / "search.md").read_text(encoding="utf-8")
+    assert "| loss text (nats) | found" in page and "| winner | 1.3636 | 1.3636 |" in page
+    assert "One seed decides nothing: set `confirm` to 3" in page
+
+
+def test_from_twenty_trials_on_it_is_told_which_fields_matter(
+    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the figure has the base's score as a line."""
+    labels: list[str] = []
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig",
+        lambda figure, *_, **__: labels.extend(text.get_text() for text in figure.axes[0].get_legend().get_texts()),
     )
-    text = recipe_search._Search.told(cast("Any", search), Recipe(), cast("Request", SimpleNamespace(seeds=(1000,))))
-    assert "| loss captions | 6.2912 | 6.2897 | -0.0015 |" in text
+    for trials, told in ((4, False), (20, True)):
+        write(
+            tmp_path, over=OVER | {"data_mix.text": {"low": 0.25, "high": 3, "log": True}}, trials=trials, at_a_time=20
+        )
+        request = ask(tmp_path, tmp_path)
+        search(request)
+        page = (request.folder / "search.md").read_text(encoding="utf-8")
+        shares = re.findall(r"f-ANOVA of 21 trials, noise included\): data_mix.text (\d+) %, image_tokens \d+ %", page)
+        assert [int(share) > 80 for share in shares] == [True] * told
+    assert labels[-3:] == ["4-shot", "Best Value", "Base"]

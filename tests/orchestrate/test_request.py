@@ -146,7 +146,10 @@ def test_scores_elsewhere_are_told_where_there_are_some(ask: Ask, tmp_path: Path
     assert mini.elsewhere == "; it has results at smoke: add --scale smoke"
 
 
-@pytest.mark.parametrize(("name", "told"), [("mine", " here: .* holds its results"), ("mine_confirmed", "; known: ")])
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("mine", " here: .* holds its results"), ("mine_confirmed", "; known: "), ("mine_confirmed_2", "; known: ")],
+)
 def test_only_a_sweep_that_has_a_file_is_missed_where_results_are(name: str, told: str, tmp_path: Path) -> None:
     folder = tmp_path / "smoke" / name
     folder.mkdir(parents=True)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 SWEEPS = (Path("sweeps"), SHIPPED / "sweeps")
 """Folders searched for sweeps, recipes and scales by name: in the working directory, then in the package."""
+CONFIRMATION = re.compile(r"_confirmed(_\d+)?$")
+"""How the name of a sweep ends that confirms a winner of the search whose name is before it."""
 MOST_SEEDS = 99
 """Limit of a count: fresh seeds are numbered from 100 on, so a larger number is meant as a seed."""
 LONGEST_RANGE = 10_000
@@ -54,7 +56,7 @@ def find_sweep(name: str, results: Path | None = None) -> Path:
             f"{name!r} is a recipe, no sweep; give a sweep, or vary a field of the recipe, which makes one: "
             f"mm1-lab run {name} --vary image_tokens=64,144"
         )
-    is_confirmation = name.endswith("_confirmed")  # of a search, whose own file is nearest
+    is_confirmation = CONFIRMATION.search(name)  # of a search, whose own file is nearest
     if results and not is_confirmation and any(results.glob(f"*/{escape(name)}/sweep.json")):
         remedy = f"{results} holds its results; run this where sweeps/{name}.yaml is"
         raise RequestError(f"there is no sweep {name!r} here: {remedy}")

@@ -215,7 +215,9 @@ def arm_lines(trials: Iterable[dict[str, Any]]) -> list[str]:
     lines = []
     for what, names in arms.items():
         unbroken = [name.replace(" ", "\N{NO-BREAK SPACE}") for name in names]  # a name stays on its line
-        lines += wrap(f"{what}: {', '.join(unbroken)}", 78, subsequent_indent="  ", break_on_hyphens=False)
+        between = "; " if any("," in name for name in names) else ", "
+        text = f"{what}: {between.join(unbroken)}"
+        lines += wrap(text, 78, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 

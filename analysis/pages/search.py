@@ -1,0 +1,35 @@
+"""The best arms of a search over recipes, as `run` ranked them."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.table import Table
+from mm1_lab.config import Search, Sweep
+
+SHOWN = 10
+
+
+def search_table(sweep: Sweep, folder: Path) -> Table | None:
+    """The best arms and the base, by the search's own `search.csv`; None if there is none."""
+    path = folder / "search.csv"
+    if not isinstance(sweep.search, Search) or not path.exists():
+        return None
+    arms = pd.read_csv(path, dtype={"arm": str, "status": str}).dropna(subset="arm")  # without refused proposals
+    shown = arms[(arms["rank"] <= SHOWN) | (arms["arm"] == "base")]
+    measure = sweep.search.measure
+    is_loss = measure.about == "loss"
+    frame = pd.DataFrame(
+        {
+            "arm": shown["arm"],
+            "rank": shown["rank"],
+            str(measure): shown["score"],
+            "sd over seeds": shown["sd"],
+            "status": shown["status"],
+        }
+    ).dropna(axis="columns", how="all")
+    digits = ".4f" if is_loss else ".2f"
+    unit = "In nats" if is_loss else "In points"
+    note = f"{unit}. The best score is partly luck: what counts is the winner's confirmation, a sweep of its own."
+    formats = {"rank": ".0f", str(measure): digits, "sd over seeds": digits}
+    return Table(f"The search: its best of {len(arms)} arms", frame, [note], formats=formats)

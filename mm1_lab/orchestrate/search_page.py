@@ -1,0 +1,257 @@
+"""What a search over recipes found, in its folder: `search.md`, `search.csv`, Optuna's journal and its figure."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import stdev
+from textwrap import indent
+from typing import TYPE_CHECKING
+
+from mm1_lab.config import Range, Recipe
+from mm1_lab.files import DONE, new_file, write_csv, write_text
+from mm1_lab.formatting import counted
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from mm1_lab.orchestrate.recipe_search import RecipeSearch
+
+PAGE = "search.md"
+SHOWN = 10
+"""Arms in the page's table; `search.csv` has all."""
+ENOUGH = 20
+"""Trials with scores from which on it is told which fields matter."""
+
+
+@dataclass(frozen=True)
+class _Arm:
+    name: str
+    status: str
+    """`scored`, `diverged` or `no scores yet`."""
+    score: float
+    """Not a number without scores, as `spread`, the standard deviation over seeds, is of one seed."""
+    spread: float
+
+
+def write_page(search: RecipeSearch, short: Callable[[Path], str]) -> str:
+    """Writes `search.md` and `search.csv`, as things stand; returns the first. `short` summarises a sweep's folder."""
+    folder = search.request.folder
+    arms = _ranked(search)
+    _write_csv(search, arms, folder / "search.csv")
+    parts = [*_found(search), _leaderboard(search, arms), _importance(search), *_confirmed(search, short)]
+    text = "\n\n".join(filter(None, parts)) + "\n"
+    write_text(folder / PAGE, text)
+    return text
+
+
+def _ranked(search: RecipeSearch) -> list[_Arm]:
+    """The search's arms, the best first, those without scores last."""
+    arms = []
+    for name, recipe in search.recipes.items():
+        [score] = search.scores(recipe) or [math.nan]
+        status = "scored" if math.isfinite(score) else "diverged" if search.scores(recipe) else "no scores yet"
+        of_seeds = [search.scores(recipe, [seed])[0] for seed in search.request.seeds if status == "scored"]
+        arms.append(_Arm(name, status, score, stdev(of_seeds) if len(of_seeds) > 1 else math.nan))
+    sign = -1 if search.direction == "maximize" else 1
+    return sorted(arms, key=lambda arm: (arm.status != "scored", sign * arm.score if arm.status == "scored" else 0))
+
+
+def _write_csv(search: RecipeSearch, arms: list[_Arm], path: Path) -> None:
+    """A row per arm, and one per proposal that was refused."""
+    proposed: Counter[str] = Counter()
+    values: dict[str, list[object]] = {}
+    refused: list[list[object]] = []
+    for trial in search.study.trials:
+        chosen = [*search.values(trial.params).values()]
+        if arm := trial.user_attrs.get("arm"):
+            proposed[arm] += "base" not in trial.user_attrs
+            values[arm] = chosen
+        else:
+            refused.append(["", "", *chosen, "", "", 1, trial.user_attrs["why"]])
+    fields = search.settings.over
+    rows = []
+    for rank, arm in enumerate(arms, 1):
+        numbers = ["" if math.isnan(number) else number for number in (arm.score, arm.spread)]
+        outside = [""] * len(fields)  # of a base that is not in the space
+        place = rank if arm.status == "scored" else ""
+        rows.append([place, arm.name, *values.get(arm.name, outside), *numbers, proposed[arm.name], arm.status])
+    write_csv(path, ("rank", "arm", *fields, "score", "sd", "proposed", "status"), [*rows, *refused])
+
+
+def _found(search: RecipeSearch) -> Iterator[str]:
+    """How far the search went, and its winner, in Markdown."""
+    request, settings = search.request, search.settings
+    yield f"# {request.sweep.title}: search at {request.scale_name}"
+    outcomes = [trial.user_attrs.get("why", "") for trial in search.proposals()]
+    told = [trial for trial in search.proposals() if trial.state.is_finished()]
+    scored = [trial.user_attrs["arm"] for trial in told if "why" not in trial.user_attrs]
+    text = f"{settings.trials} trials by {settings.sampler}, {len(scored)} with scores"
+    if len(set(scored)) < len(scored):  # as lists are soon exhausted
+        text += f" of {counted(len(set(scored)), 'distinct arm')}"
+    if diverged := outcomes.count("diverged"):
+        text += f", {diverged} diverged"
+    if refused := search.refused():
+        text += f"; {refused}"
+    if not search.is_finished:
+        text += "; it is not finished"
+    winner = search.winner()
+    if winner is None:
+        yield f"{text}. No arm has a score."
+        return
+    best, base = search.recipes[winner], search.request.sweep.base
+    yield f"{text}. The {'winner' if search.is_finished else 'best so far'}: {winner}."
+    changed = {name for name in Recipe.model_fields if getattr(best, name) != getattr(base, name)}
+    values = best.model_dump(mode="json", include=changed)
+    if "connector" in values:
+        values["connector"] = best.connector.partition("@")[0]  # without the mark of one's own file
+    if values:
+        yield f"As an arm of a sweep: `{json.dumps(values)}`"
+
+
+def _number(search: RecipeSearch, value: float, form: str = "") -> str:
+    """A score with the digits that its measure has."""
+    digits = 4 if search.measure.about == "loss" else 2  # of nats, and of points
+    return f"{value:{form}.{digits}f}" if math.isfinite(value) else "–"
+
+
+def _name(search: RecipeSearch) -> str:
+    return f"{search.measure} (nats)" if search.measure.about == "loss" else str(search.measure)
+
+
+def _leaderboard(search: RecipeSearch, arms: list[_Arm]) -> str:
+    """The best arms and the base, in Markdown."""
+    has_spread = len(search.request.seeds) > 1
+    head = ["rank", "arm", _name(search), *(["± sd over seeds"] if has_spread else [])]
+    rows = [head, ["---"] * len(head)]
+    for rank, arm in enumerate(arms, 1):
+        if rank <= SHOWN or arm.name == "base":
+            numbers = [_number(search, arm.score)] + [_number(search, arm.spread)] * has_spread
+            rows.append([str(rank) if arm.status == "scored" else arm.status, arm.name, *numbers])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _importance(search: RecipeSearch) -> str:
+    """How much of the scores' variance each field makes, by Optuna's f-ANOVA; empty with few scores, one field, or
+    before the end."""
+    if not search.is_finished or len(search.proposals()) < ENOUGH or len(search.spaces) == 1:
+        return ""
+    import optuna
+
+    study = optuna.create_study(direction=search.direction)
+    study.add_trials(_as_run(search))
+    scores = [trial.value for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    if len(scores) < ENOUGH or len(set(scores)) == 1:
+        return ""
+    # its default evaluator ranks fields well, but with much too even shares
+    shares = optuna.importance.get_param_importances(
+        study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
+    )
+    told = ", ".join(f"{field} {100 * share:.0f} %" for field, share in shares.items())
+    return f"What the scores vary with (f-ANOVA of {len(scores)} trials, noise included): {told}."
+
+
+def _confirmed(search: RecipeSearch, short: Callable[[Path], str]) -> Iterator[str]:
+    """The winner's confirmation, if it has one, and those of earlier winners, in Markdown."""
+    winner = search.winner() if search.is_finished else None
+    current = ""
+    if winner == "base":
+        yield "The winner is the base itself: there is nothing to confirm."
+    elif winner and not search.is_ahead(winner):
+        yield "The base leads the search: there is nothing to confirm."
+    elif winner:
+        confirmation = search.confirmation(winner)
+        current = confirmation.sweep.name
+        if not all(search.request.ledger.has_scores(trial.fingerprint) for trial in confirmation.trials):
+            yield "It is not confirmed yet."
+        else:
+            yield _curse(search, winner, confirmation.seeds)
+            if len(confirmation.seeds) == 1:
+                yield "One seed decides nothing: set `confirm` to 3 or more for a verdict."
+            yield indent(short(confirmation.folder), "    ")
+            yield (
+                f"The winner is the arm `winner` of {current}: `mm1-lab compare {current} winner base`. For `export`, "
+                f"put its line under `arms:` of a sweep; at seed {confirmation.seeds[0]} it is trained already."
+            )
+    earlier = [name for name, trials in search.confirmations().items() if trials and name != current]
+    if earlier:
+        yield "Winners before it, each at seeds of its own. The more are tried, the likelier luck confirms one."
+    for name in earlier:
+        yield indent(short(search.folder_of(name)), "    ")
+
+
+def _curse(search: RecipeSearch, winner: str, seeds: tuple[int, ...]) -> str:
+    """The winner's curse: what of its lead over the base was confirmed, and what not. In Markdown."""
+    found, confirmed = {}, {}
+    for arm in ("base", winner):
+        [found[arm]] = search.scores(search.recipes[arm])
+        [confirmed[arm]] = search.scores(search.recipes[arm], seeds)
+    leads = [scores[winner] - scores["base"] for scores in (found, confirmed)]
+    curse = leads[0] - leads[1] if search.direction == "maximize" else leads[1] - leads[0]
+    searched, further = (", ".join(map(str, one)) for one in (search.request.seeds, seeds))
+    rows = [
+        [_name(search), f"found (seeds {searched})", f"confirmed (seeds {further})", "curse: what luck added"],
+        ["---"] * 4,
+    ]
+    for arm, name in ((winner, "winner"), ("base", "base")):
+        rows.append([name, _number(search, found[arm]), _number(search, confirmed[arm]), ""])
+    rows.append(["winner − base", *(_number(search, lead, "z") for lead in leads), _number(search, curse, "z")])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def draw_history(search: RecipeSearch, folder: Path) -> None:
+    """Draws the study so far, and writes it as a journal, which `optuna-dashboard` shows."""
+    import optuna
+    from matplotlib import pyplot
+    from matplotlib.ticker import MaxNLocator
+    from optuna.storages.journal import JournalFileBackend
+    from optuna.visualization import matplotlib as drawing
+
+    with new_file(folder / "optuna.log") as journal:
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+        name = search.request.sweep.name
+        ran = optuna.create_study(storage=storage, study_name=name, direction=search.direction)
+        ran.add_trials(_as_run(search))
+        warnings.filterwarnings("ignore", "No artists", UserWarning)  # while no arm has scores
+        with pyplot.rc_context():  # Optuna sets a style, which other figures must not have
+            axes = drawing.plot_optimization_history(ran, target_name=_name(search))
+            base = search.scores(search.request.sweep.base)
+            if base and math.isfinite(base[0]):
+                axes.axhline(base[0], color="grey", linestyle="--", label="Base")
+                axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1))  # beside the points
+            axes.set_title(search.request.sweep.title)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            figure = axes.get_figure(root=True)
+            assert figure
+            figure.savefig(folder / "history.png", bbox_inches="tight")
+            pyplot.close(figure)
+
+
+def _as_run(search: RecipeSearch) -> Iterator[FrozenTrial]:
+    """The finished trials with the values that ran and the dates of their results; pruned if they have no score."""
+    from optuna.trial import TrialState
+
+    request = search.request
+    for trial in search.study.trials:  # copies
+        if not trial.state.is_finished():
+            continue
+        told = trial.user_attrs
+        for field, value in search.values(trial.params).items():
+            if isinstance(search.settings.over[field], Range):
+                trial.params[field] = value
+        for seed in request.seeds if "arm" in told else ():
+            key = request.resolve(told["arm"], search.recipes[told["arm"]], seed).fingerprint
+            told.setdefault("fingerprints", []).append(key)
+            for path in (request.ledger.trial_folder(key) / DONE, request.ledger.failure_file(key)):
+                if path.exists():
+                    date = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+                    trial.datetime_start = trial.datetime_complete = date
+        if "why" in told:
+            trial.state, trial.value = TrialState.PRUNED, None
+        yield trial
