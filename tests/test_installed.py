@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import REPOSITORY, run_python
 from tests.test_own_connectors import write as write_connectors
 
-FOLDERS = ("mm1_lab", "analysis", "sweeps", "results/parts", "results/study")
+FOLDERS = ("mm1_lab", "analysis", "sweeps", "results/parts", "results/study", "tests/analysis")
 FILES = ("pyproject.toml", "README.md", "LICENSE")
 
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
@@ -67,6 +67,7 @@ def test_a_wheel_works_anywhere(tmp_path: Path) -> None:
     plans = run(sys.executable, "-c", PLANS, folder=empty, path=installed)
     assert plans.startswith(str(installed)) and "shipped" in plans
     assert "own at smoke: 2 trials, 6 stages to run" in plans
+    assert not (installed / "tests").exists()
     study = installed / "mm1_lab" / "shipped" / "results" / "study"
     assert (study / "mini" / "data_mix" / "scores.parquet").exists() and not (study / "trials").exists()
 

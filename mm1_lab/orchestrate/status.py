@@ -33,7 +33,7 @@ def status_values(
     failures, claimed = ledger.failures(), ledger.claims.recent()
     stages = {stage.fingerprint for chain in (chains or {}).values() for stage in chain}
     others = {key: failure for key, failure in failures.items() if chains is None or key in stages}
-    blocked = _failed_before(failures, chains or {}, ledger)
+    blocked = failed_before(failures, chains or {}, ledger)
     interruption = cache(ledger.interruption)  # many trials share stages
     told = []
     for manifest, rows in sweeps:
@@ -91,7 +91,7 @@ def _done(fingerprint: str, marks: Mapping[str, str], ledger: Ledger) -> tuple[b
         return False, str(error)
 
 
-def _failed_before(
+def failed_before(
     failures: Mapping[str, Mapping[str, Any]], chains: Mapping[str, Sequence[Stage]], ledger: Ledger
 ) -> dict[str, dict[str, Any]]:
     """Of trials that wait for a stage that failed, its failure, by the trials' fingerprints: of those in `chains`, and

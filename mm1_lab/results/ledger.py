@@ -288,13 +288,15 @@ class Ledger:
         files.write_json(self.failure_file(fingerprint), values)
 
     def failures(self) -> dict[str, dict[str, Any]]:
-        """What `record_failure` wrote about every stage, by fingerprint, and the path of its `log`, if there is one."""
+        """What `record_failure` wrote about every stage, by fingerprint, its date, and the path of its `log`, if there
+        is one."""
         found = {}
         for path in sorted((self.results / "failures").glob("*.json")):
             try:
                 log = path.with_suffix(".log")
-                found[path.stem] = read_json(path) | {"log": str(log) if log.exists() else None}
-            except RequestError:
+                failure = read_json(path) | {"date": path.stat().st_mtime}
+                found[path.stem] = failure | {"log": str(log) if log.exists() else None}
+            except (RequestError, FileNotFoundError):
                 if path.exists():  # otherwise another command has just cleared it
                     raise
         return found

@@ -29,9 +29,9 @@ def benchmark_scores(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:
-    """The means over benchmarks that tables show: columns `by`, measure, value. They are the plain means of MM1's
-    section 3.1, and those of families that these exclude; further metrics, with scales of their own, have none, and
-    losses are in `held_out`."""
+    """Each trial's means over benchmarks: columns `by`, measure (as text: `vqa 4-shot`), value. They are the plain
+    means of MM1's section 3.1, and those of families that these exclude; further metrics, with scales of their own,
+    have none, and losses are in `held_out`. Tables show their means over seeds, of arms with fewer seeds adjusted."""
     import pandas as pd
 
     means = benchmark_scores(scores, by)
@@ -46,7 +46,7 @@ def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.Da
     tables = []
     for measure in dict.fromkeys(shown):
         rows = rows_of(means, measure).copy()
-        rows.insert(0, "measure", [measure] * len(rows))
+        rows.insert(0, "measure", str(measure))
         tables.append(rows)
     return value_by(pd.concat(tables), [*by, "measure"]).reset_index(name="value")
 

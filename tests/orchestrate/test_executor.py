@@ -1,5 +1,6 @@
 """Both executors, on work that takes no time: what fails, diverges, dies, waits and is reused."""
 
+import errno
 import io
 import os
 import platform
@@ -9,9 +10,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +22,7 @@ import torch
 from mm1_lab.config import DecoderStage, RequestError, Stage, load_scale
 from mm1_lab.orchestrate.execution.display import Display
 from mm1_lab.orchestrate.execution.executor import make_executor
+from mm1_lab.orchestrate.execution.ray_tune import RayTune
 from mm1_lab.orchestrate.execution.worker import StageReport, Worker
 from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
@@ -204,6 +208,43 @@ def test_ray_that_was_loaded_without_authentication_is_not_started(monkeypatch: 
     executor = make_executor(False, None)
     with pytest.raises(RequestError, match="set RAY_AUTH_MODE=token before `import ray`"):
         executor.open(load_scale("smoke", SCALES))
+
+
+def test_ray_may_be_started_from_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a service: only the main thread may set handlers of signals."""
+    nodes = [{"Alive": True, "Resources": {"CPU": 2.0}}]
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(nodes=lambda: nodes))
+    monkeypatch.setattr(RayTune, "_start", lambda *_: None)
+    executor = RayTune()
+    with ThreadPoolExecutor() as threads:
+        threads.submit(executor.open, load_scale("smoke", SCALES)).result()
+    assert executor.slots
+
+
+def test_sigterm_while_ray_starts_is_the_command_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not of the handler that Ray has installed by then, which exits with 1 or the signal's number."""
+    asked: list[int] = []
+    monkeypatch.setattr(RayTune, "_start", lambda *_: sys.exit(signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    try:
+        with pytest.raises(SystemExit):
+            RayTune().open(load_scale("smoke", SCALES))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert asked == [signal.SIGTERM]
+
+
+def test_no_room_for_ray_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/mm1-lab-x/mm1_lab/cli.py")
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    told = r"cannot be copied for Ray's processes \(\[Errno 28\] No space left on device: '[^']*'\); make room there"
+    with RayTune() as executor, pytest.raises(RequestError, match=told):
+        executor.open(load_scale("smoke", SCALES))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_node_that_joined_without_the_store_runs_nothing(ask: Ask) -> None:

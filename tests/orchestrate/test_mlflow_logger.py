@@ -13,7 +13,7 @@ from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.tracking import mlflow_logger
 from mm1_lab.orchestrate.tracking.contents import metrics, parameters
-from mm1_lab.orchestrate.tracking.mlflow_logger import DATABASE, NOTE, MlflowLogger
+from mm1_lab.orchestrate.tracking.mlflow_logger import DATABASE, NOTE, MlflowLogger, connect
 from mm1_lab.results import Manifest, ScoreRow
 from mm1_lab.results.manifest import read_trials, row_check
 from tests import pretrained as saved
@@ -45,7 +45,7 @@ def write(request: Request, trial: Trial, score: float = 40.0, benchmark: str = 
             "encoder": {"retrieval": {"image_to_text": 0.5}},
             "multimodal": {"tokens": {"captions": 600, "text": 300}, "seconds": 20.0},
         },
-        "environment": {"date": "2026-01-01T00:00:00+00:00", "processor": "p", "commit": None},
+        "environment": {"date": "2026-01-01T00:00:00+00:00", "processor": "p", "commit": "c0ffee"},
     }
     scores = [ScoreRow(benchmark, "vqa", "vqa", 0, 0, "q", "colour", score, "red", True)]
     request.ledger.write_scores(
@@ -83,26 +83,27 @@ def test_a_run_s_parameters_tell_arms_apart_by_all_that_is_set(ask: Ask, tmp_pat
         record |= {"fingerprints": {"multimodal": "m", "evaluation": "v"}, "summaries": {}}
         found[trial.arm] = parameters(manifest, [(trial.arm, 0)], record)
     base, tuned, clip = found["base"], found["tuned"], found["clip"]
-    assert (base["paper.data_mix.captions"], base["paper.data_mix.text"]) == ("5.0", "1.0")
+    assert (base["paper.data_mix.captions"], base["paper.data_mix.text"]) == (5.0, 1.0)
     assert (base["paper.encoder.size"], base["paper.encoder.loss"]) == ("ViT-L", "contrastive")
-    assert base["paper.steps"] == "200000" and "paper.frozen" not in base
-    assert found["frozen"]["paper.frozen"] == "['decoder']"
-    assert tuned["paper.sft.frozen"] == "['encoder', 'connector']" and tuned["paper.sft.mixture.charts"] == "2.0"
-    assert tuned["paper.encoder.data"] == base["paper.encoder.data"] and tuned["paper.sft.views"] == "1"
+    assert base["paper.steps"] == 200000 and "paper.frozen" not in base
+    assert found["frozen"]["paper.frozen"] == ["decoder"]
+    assert tuned["paper.sft.frozen"] == ["encoder", "connector"] and tuned["paper.sft.mixture.charts"] == 2.0
+    assert tuned["paper.encoder.data"] == base["paper.encoder.data"] and tuned["paper.sft.views"] == 1
     assert clip["paper.encoder.size"] == str(tower) and "paper.encoder.loss" not in clip
-    assert clip["paper.sft.resolution"] == "378"
+    assert clip["paper.sft.resolution"] == 378
     # what ran: the sizes and steps of `smoke`, and of a pre-trained tower its name
     scale = request.scale
     ran = {name: base[name] for name in ("image_size", "image_tokens", "steps", "learning_rate")}
     batches = ("batch_size", "sequence_length", "warmup_steps")
-    assert [base[name] for name in batches] == ["4", "256", "2"], "a quarter of six steps"
-    assert [tuned[name] for name in batches] == ["16", "256", "0"]
-    rate = f"{scale.train.learning_rate:g}"
-    assert ran == {"image_size": "36 px", "image_tokens": "9", "steps": str(scale.train.steps), "learning_rate": rate}
+    assert [base[name] for name in batches] == [4, 256, 2], "a quarter of six steps"
+    assert [tuned[name] for name in batches] == [16, 256, 0]
+    rate = scale.train.learning_rate
+    assert ran == {"image_size": "36 px", "image_tokens": 9, "steps": scale.train.steps, "learning_rate": rate}
     assert base["encoder"].endswith(f"trained here for {scale.encoder.steps} steps (contrastive)")
     assert clip["encoder"] == f"{tower} (pre-trained clip_vision_model, 3 layers of width 16)"
-    assert (tuned["trained_on"], clip["image_size"], clip["steps"]) == ("charts 100 %", "28 px", str(scale.sft.steps))
-    assert tuned["tuned_from"].startswith(f"multimodal pre-training of {scale.train.steps} steps at {rate} on captions")
+    assert (tuned["trained_on"], clip["image_size"], clip["steps"]) == ("charts 100 %", "28 px", scale.sft.steps)
+    before = f"multimodal pre-training of {scale.train.steps} steps at {rate:g} on captions"
+    assert tuned["tuned_from"].startswith(before)
 
 
 def test_syncing_again_changes_nothing(request_: Request, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
@@ -116,6 +117,8 @@ def test_syncing_again_changes_nothing(request_: Request, monkeypatch: pytest.Mo
     assert (params["arm"], params["seed"], params["paper.data_mix.captions"]) == ("base", "0", "5.0")
     fingerprint = request_.trials[0].fingerprint
     assert tags["mm1.fingerprint"] == fingerprint and "--scale smoke --only base`" in tags[NOTE]
+    assert tags["mlflow.source.name"] == "mm1-lab run data_mix --scale smoke --only base"
+    assert tags["mlflow.user"] == Path().owner() and tags["mlflow.source.git.commit"] == "c0ffee"
     assert [point.value for point in client.get_metric_history(base.info.run_id, "train/loss")] == [3, 2]
     with monkeypatch.context() as patch:
         for writes in ("create_run", "log_batch", "set_tag", "set_terminated", "update_run", "set_experiment_tag"):
@@ -174,11 +177,50 @@ def test_a_number_has_one_name_and_six_digits_and_no_mean_is_over_further_metric
     }
 
 
-def test_a_sweep_of_which_no_trial_is_finished_is_not_said_to_be_logged(request_: Request, told: Told) -> None:
-    fingerprint = request_.trials[0].fingerprint
-    request_.ledger.forget(fingerprint)
-    request_.ledger.record_failure(fingerprint, "base / seed 0", 2, "diverged", "the loss is nan")
-    assert told("sync-mlflow") == "data_mix at smoke: nothing to log, as no trial is finished\n"
+def test_a_trial_that_failed_is_a_failed_run_until_it_is_finished(request_: Request, told: Told) -> None:
+    """And one that waits for a stage that failed."""
+    base, captions = (trial.fingerprint for trial in request_.trials)
+    request_.ledger.forget(base)
+    assert told("sync-mlflow") == "data_mix at smoke: nothing to log, as no trial has ended\n"
+    request_.ledger.record_failure(base, "base / seed 0", 2, "diverged", "the loss is nan")
+    request_.ledger.record_failure("e", "encoder", 2, "failed", "no {data}", blocks=[captions])
+    os.utime(request_.ledger.failure_file(base), (1000, 1000))
+    assert "logged to" in told("sync-mlflow") and "nothing new for" in told("sync-mlflow")
+    client, runs = runs_of(request_)
+    assert {run.info.status for run in runs.values()} == {"FAILED"}
+    failed = runs["base / seed 0 at smoke"]
+    assert failed.data.tags["mm1.failure"] == "diverged: the loss is nan"
+    assert failed.data.tags[NOTE].startswith("This trial has no scores: the loss is nan\n\nReproduce: `mm1-lab run")
+    assert failed.data.params["arm"] == "base" and failed.info.end_time == 1_000_000
+    assert runs["captions / seed 0 at smoke"].data.tags["mm1.failure"] == "failed: encoder: no {data}"
+    client.set_tag(failed.info.run_id, "reviewer", "me")
+    write(request_, request_.trials[0])
+    log(request_)
+    finished = runs_of(request_)[1]["base / seed 0 at smoke"]
+    assert finished.info.status == "FINISHED" and "mm1.failure" not in finished.data.tags
+    assert finished.data.tags["reviewer"] == "me" and finished.data.tags[NOTE].startswith("The score of every")
+
+
+def test_a_server_knows_a_results_folder_wherever_it_is(
+    request_: Request, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Another machine's may have the same path."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/server.db")
+    shutil.move(DATABASE, tmp_path / "server.db")
+    results = request_.ledger.results
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowLogger, "_id", lambda logger: str(logger.ledger.results))  # as earlier versions
+        log(request_)
+    log(request_)
+    shutil.copytree(results, tmp_path / "there")
+    (results / mlflow_logger.ID_FILE).unlink()
+    log(request_)
+    moved = load_request("data_mix", "smoke", "1", ("base",), (), None, tmp_path / "there", tmp_path / "there/store")
+    log(moved)
+    client = connect()
+    runs = client.search_runs([client.get_experiment_by_name("data_mix").experiment_id])
+    names = [(folder / mlflow_logger.ID_FILE).read_text().strip() for folder in (tmp_path / "there", results)]
+    assert sorted(run.data.tags["mm1.results"] for run in runs) == sorted(names)
 
 
 def test_a_search_s_trial_is_not_reproduced_by_naming_its_arm(request_: Request) -> None:

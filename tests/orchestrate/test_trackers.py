@@ -36,6 +36,7 @@ def test_a_trial_is_logged_once_under_mlflow_s_names(again: Place, monkeypatch: 
         "data_mix", "base / seed 0 at smoke", "data_mix at smoke",
     )  # fmt: skip
     assert first["config"]["connector"] == "c-abstractor" and first["config"]["arm"] == "base"
+    assert (first["config"]["image_tokens"], first["config"]["steps"]) == (9, 6), "numbers"
     assert "0-shot" in points[0][1] and "held-out/captions" in points[0][1] and points[0][0] == 0
     steps = [step for step, _ in points]
     assert steps == sorted(set(steps)) and {"train/loss", "train/gradient_norm"} <= set(points[-1][1])

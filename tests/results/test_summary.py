@@ -21,7 +21,7 @@ def test_means_are_plain_means_over_benchmarks_and_some_families_have_their_own(
         ("blind", "vqa", "vqa", 0, 1.0),
     ]
     scores = pd.DataFrame(rows, columns=["arm", "benchmark", "family", "shots", "score"]).assign(seed=0)
-    table = {(row.arm, str(row.measure)): row.value for row in measures(scores).itertuples()}
+    table = {(row.arm, row.measure): row.value for row in measures(scores).itertuples()}
     base = {
         "0-shot": (70 + 10 + 40) / 3,
         "4-shot": 30,

@@ -133,12 +133,18 @@ class RayTune(Executor):
             return
         before = signal.getsignal(signal.SIGTERM)
         held = sys.maxsize
-        if self.address is None:
-            held = memory_slots(scale, self.settings)
-            self._start(scale)
-        else:
-            self._join(self.address, scale.resources)
-        signal.signal(signal.SIGTERM, before)  # Ray's own handler prints a C++ stack
+        try:
+            if self.address is None:
+                held = memory_slots(scale, self.settings)
+                self._start(scale)
+            else:
+                self._join(self.address, scale.resources)
+        except SystemExit:  # of Ray's own handler
+            signal.signal(signal.SIGTERM, before)
+            signal.raise_signal(signal.SIGTERM)
+            raise
+        if threading.current_thread() is threading.main_thread():  # elsewhere neither Ray nor we set handlers
+            signal.signal(signal.SIGTERM, before)  # Ray's own handler prints a C++ stack
         import ray
 
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -166,9 +172,14 @@ class RayTune(Executor):
                 "`import ray`, or run without Ray (--inline)"
             )
         print("Starting Ray …", flush=True)
-        self.code = Path(mkdtemp(prefix="mm1-lab-"))
-        # so that edits to the package do not change a running sweep
-        shutil.copytree(PACKAGE, self.code / PACKAGE.name, ignore=shutil.ignore_patterns("shipped"))
+        try:
+            self.code = Path(mkdtemp(prefix="mm1-lab-"))
+            # so that edits to the package do not change a running sweep
+            shutil.copytree(PACKAGE, self.code / PACKAGE.name, ignore=shutil.ignore_patterns("shipped"))
+        except OSError as error:
+            why = error.args[0][0][2] if isinstance(error, shutil.Error) else error  # it lists every file
+            remedy = "make room there, or name another folder in TMPDIR"
+            raise RequestError(f"the package cannot be copied for Ray's processes ({why}); {remedy}") from None
         os.environ.update(SETTINGS | LOCAL | _worker_environment(scale.resources, self.code))
         os.environ["RAY_AUTH_MODE"] = "token"  # other users of this machine are refused
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -240,14 +251,11 @@ class RayTune(Executor):
         exit code 1.
         """
         self.closing.set()
-        if "ray" not in sys.modules:
-            return
-        import ray
-
-        gc.collect()
-        gc.disable()
         try:
-            ray.shutdown()
+            if ray := sys.modules.get("ray"):
+                gc.collect()
+                gc.disable()
+                ray.shutdown()
         finally:
             gc.enable()
             self.slots = 0

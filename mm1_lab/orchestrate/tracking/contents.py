@@ -1,6 +1,7 @@
 """What trackers show of a finished trial: parameters, metrics and curves, from its files."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from mm1_lab.formatting import flat
@@ -25,16 +26,24 @@ def run_name(manifest: Manifest, names: Names) -> str:
     return f"{trials} at {manifest.scale}{manifest.variant.removeprefix(manifest.sweep.name)}"
 
 
-def parameters(manifest: Manifest, names: Names, record: Mapping[str, Any]) -> dict[str, str]:
+def identity(manifest: Manifest, names: Names) -> dict[str, Any]:
+    """Which trial it is."""
+    arms = ", ".join(dict.fromkeys(arm for arm, _ in names))
+    return {"arm": arms, "seed": names[0][1], "scale": manifest.scale, "data": manifest.data_name}
+
+
+def parameters(manifest: Manifest, names: Names, record: Mapping[str, Any]) -> dict[str, Any]:
     """What ran, in the units of this machine, and as `paper.…` what is set of the recipe."""
     config = record["config"]
     values: dict[str, Any] = dict(what_ran(config))
+    for name, kind in (("image_tokens", int), ("steps", int), ("learning_rate", float)):
+        with suppress(ValueError):  # `none`, without steps
+            values[name] = kind(values[name])
     recipe = in_the_papers_words(record["recipe"], config)
     for name, value in flat(recipe).items():
         if value not in (None, [], {}):
             values[f"paper.{name}"] = value
-    values["arm"] = ", ".join(dict.fromkeys(arm for arm, _ in names))
-    values |= {"seed": config["seed"], "scale": manifest.scale, "data": manifest.data_name}
+    values |= identity(manifest, names)
     model, training = config["model"], config["model"]["training"]
     values |= {
         "batch_size": training["batch_size"],
@@ -44,7 +53,7 @@ def parameters(manifest: Manifest, names: Names, record: Mapping[str, Any]) -> d
     counts = summary_of_model(record).get("parameters")
     if counts:
         values["parameters"] = sum(counts.values())
-    return {name: str(value) for name, value in values.items()}
+    return values
 
 
 def metrics(ledger: Ledger, fingerprint: str, record: Mapping[str, Any]) -> list[Point]:

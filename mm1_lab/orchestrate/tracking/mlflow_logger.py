@@ -1,23 +1,25 @@
 """Keeps MLflow up to date with sweeps, from their results: a server that MLFLOW_TRACKING_URI names, or a database in
 results/local.
 
-An experiment is a sweep, a run a trial. Runs are found again by their tags, and each has a tag with the digest of what
-was logged, so that logging again changes nothing and costs nothing. Results never depend on MLflow: if it cannot be
-reached, the sweep continues, and `mm1-lab sync-mlflow` catches up.
+An experiment is a sweep, a run a trial that is finished or has failed. Runs are found again by their tags, and each has
+a tag with the digest of what was logged, so that logging again changes nothing and costs nothing. Results never depend
+on MLflow: if it cannot be reached, the sweep continues, and `mm1-lab sync-mlflow` catches up.
 """
 
 import logging
 import os
 import re
+import uuid
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from mm1_lab.config import RequestError
-from mm1_lab.files import RESULTS, locked, replace, share
+from mm1_lab.config import RequestError, digest
+from mm1_lab.files import RESULTS, locked, replace, share, write_text
 from mm1_lab.formatting import first_line, trials_of, without_secrets
+from mm1_lab.orchestrate.status import failed_before
 from mm1_lab.orchestrate.tracking import contents
 from mm1_lab.orchestrate.tracking.trackers import TrialLogger
 from mm1_lab.results import Ledger
@@ -46,9 +48,14 @@ HEADING = "mm1.heading"
 """The tag with the description that an experiment was given, so that one that a user wrote there later stays."""
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as the description of a run or an experiment, in Markdown."""
-TRIAL_NOTE = """The score of every question is in `trials/{fingerprint}/` of the results folder.
-
-Reproduce: `{command}`"""
+FAILURE = "mm1.failure"
+"""The tag with the reason of a run that failed."""
+FINISHED_NOTE = "The score of every question is in `trials/{fingerprint}/` of the results folder."
+FAILED_NOTE = "This trial has no scores: {reason}"
+OUR_NOTES = tuple(note.partition("{")[0] for note in (FINISHED_NOTE, FAILED_NOTE))
+"""How descriptions of runs begin that no user has written."""
+ID_FILE = ".mlflow-id"
+"""In a results folder: the random name by which a server knows its runs, wherever it is moved."""
 
 
 def named_store() -> str | None:
@@ -124,16 +131,18 @@ class MlflowLogger(TrialLogger):
 
     def _log_missing(self) -> None:
         client = connect()
-        place = str(self.ledger.results)
-        if not named_store():
-            place = os.path.relpath(place, RESULTS)  # so that the results and the local database may move
+        # of the local database a path, so that the results and it may move
+        place = self._id() if named_store() else os.path.relpath(self.ledger.results, RESULTS)
         # which all runs of this sweep have
         tags = {"mm1.results": place, "mm1.variant": self.manifest.variant, "mm1.scale": self.manifest.scale}
+        by_path = tags | {"mm1.results": str(self.ledger.results)}  # as earlier versions named it to a server
         experiment = self._experiment(client)
         found = client.search_runs([experiment], max_results=MOST_RUNS)
         runs: dict[str, Any] = {}
         for run in sorted(found, key=lambda run: COMPLETE not in run.data.tags):
-            if not tags.items() <= run.data.tags.items():  # compared here, as a query cannot quote every path
+            if by_path.items() <= run.data.tags.items():  # compared here, as a query cannot quote every path
+                client.set_tag(run.info.run_id, "mm1.results", place)
+            elif not tags.items() <= run.data.tags.items():
                 continue
             fingerprint = run.data.tags["mm1.fingerprint"]
             if fingerprint in runs:  # by a request that MLflow's client sent again, as a slow server's answer was late
@@ -144,12 +153,36 @@ class MlflowLogger(TrialLogger):
         for fingerprint, run in runs.items():
             self._mark(client, run, fingerprint not in trials)
         logged = [run.data.tags.get(COMPLETE) for run in runs.values()]
-        for fingerprint, names, state in self.unlogged(logged):
-            if fingerprint in runs:  # with other contents, or half of them
-                client.delete_run(runs[fingerprint].info.run_id)
-            run_id = self._log_trial(client, experiment, tags, fingerprint, names)
+        failed = self.failed()
+        states = {name: digest([*self.version, failure["date"], *own]) for name, (own, failure) in failed.items()}
+        ended = [(name, failed[name][0], state) for name, state in states.items() if state not in logged]
+        for fingerprint, names, state in [*self.unlogged(logged), *ended]:
+            before = runs.get(fingerprint)  # with other contents, or half of them
+            shared = tags | (_of_user(before.data.tags) if before else {})
+            if fingerprint in failed:
+                run_id = self._log_failure(client, experiment, shared, fingerprint, *failed[fingerprint])
+            else:
+                run_id = self._log_trial(client, experiment, shared, fingerprint, names)
             client.set_tag(run_id, COMPLETE, state)  # last, so that an interrupted run is logged again
+            if before:
+                client.delete_run(before.info.run_id)
             self.news = True
+
+    def failed(self) -> dict[str, tuple[contents.Names, dict[str, Any]]]:
+        """By fingerprint of the trials that failed, or that wait for a stage that did: arms and seeds, the failure."""
+        failures = self.ledger.failures()
+        failures = failed_before(failures, {}, self.ledger) | failures
+        waiting = self.trials(finished=False) if failures else {}
+        return {name: (own, failures[name]) for name, own in waiting.items() if name in failures}
+
+    def _id(self) -> str:
+        """The name of the results folder for a server; its path where it has none and may not be written."""
+        path = self.ledger.results / ID_FILE
+        if not path.exists():
+            if not os.access(path.parent, os.W_OK):
+                return str(path.parent)
+            write_text(path, f"{uuid.uuid4()}\n")
+        return path.read_text(encoding="utf-8").strip()
 
     def _mark(self, client: Any, run: Any, superseded: bool) -> None:
         """Marks a run whose trial the sweep no longer has, by a tag and in its name; unmarks one that came back."""
@@ -194,21 +227,19 @@ class MlflowLogger(TrialLogger):
         record = self.ledger.record(fingerprint)
         end = datetime.fromisoformat(record["environment"]["date"]).timestamp()
         start = end - sum(timing["seconds"] for timing in record.get("timings", {}).values())
-        options = trials_of(*names[0])
-        if self.manifest.sweep.search:  # it makes its arms, which `--only` does not know
-            options = options[2:]
-        command = self.manifest.command(*options)
+        commit = str(record["environment"]["commit"])
         tags = {
-            **shared,
-            "mm1.fingerprint": fingerprint,
+            **self._tags(fingerprint, names, FINISHED_NOTE.format(fingerprint=fingerprint)),
             "mm1.processor": str(record["environment"]["processor"]),
-            "mm1.commit": str(record["environment"]["commit"]),
-            NOTE: TRIAL_NOTE.format(fingerprint=fingerprint, command=command),
+            "mm1.commit": commit,
+            "mlflow.source.git.commit": commit,
+            "mlflow.user": owner(self.ledger.trial_folder(fingerprint)),
+            **shared,
         }
         name = contents.run_name(self.manifest, names)
         run_id: str = client.create_run(experiment, int(1000 * start), tags, name).info.run_id
         parameters = contents.parameters(self.manifest, names, record)
-        params = [Param(_allowed(name), value) for name, value in parameters.items()]
+        params = [Param(_allowed(name), str(value)) for name, value in parameters.items()]
         points = contents.metrics(self.ledger, fingerprint, record)
         metrics = [Metric(_allowed(name), value, int(1000 * start), step) for name, value, step in points]
         client.log_batch(run_id, metrics[:BATCH], params)
@@ -216,6 +247,43 @@ class MlflowLogger(TrialLogger):
             client.log_batch(run_id, metrics[first : first + BATCH])
         client.set_terminated(run_id, "FINISHED", int(1000 * end))
         return run_id
+
+    def _log_failure(
+        self,
+        client: Any,
+        experiment: str,
+        shared: dict[str, str],
+        fingerprint: str,
+        names: contents.Names,
+        failure: dict[str, Any],
+    ) -> str:
+        """Logs a trial without scores; returns its run."""
+        from mlflow.entities import Param
+
+        note = FAILED_NOTE.format(reason=failure["reason"])
+        why = {FAILURE: f"{failure['outcome']}: {failure['reason']}"}
+        tags = self._tags(fingerprint, names, note) | why | shared
+        date = int(1000 * failure["date"])
+        run_id: str = client.create_run(experiment, date, tags, contents.run_name(self.manifest, names)).info.run_id
+        params = [Param(name, str(value)) for name, value in contents.identity(self.manifest, names).items()]
+        client.log_batch(run_id, params=params)
+        client.set_terminated(run_id, "FAILED", date)
+        return run_id
+
+    def _tags(self, fingerprint: str, names: contents.Names, note: str) -> dict[str, str]:
+        options = trials_of(*names[0])
+        if self.manifest.sweep.search:  # it makes its arms, which `--only` does not know
+            options = options[2:]
+        command = self.manifest.command(*options)
+        note = f"{note}\n\nReproduce: `{command}`"
+        return {"mm1.fingerprint": fingerprint, NOTE: note, "mlflow.source.name": command}
+
+
+def _of_user(tags: dict[str, str]) -> dict[str, str]:
+    """Those tags of a run that are not ours or MLflow's, and its description if a user has written another."""
+    own = {name: value for name, value in tags.items() if not name.startswith(("mm1.", "mlflow."))}
+    note = tags.get(NOTE, FINISHED_NOTE)
+    return own if note.startswith(OUR_NOTES) else own | {NOTE: note}
 
 
 def _allowed(name: str) -> str:
@@ -228,8 +296,8 @@ def sync_all(folders: Iterable[Path], ledger: Ledger) -> Iterator[str]:
     for folder in folders:
         logger = MlflowLogger(folder, ledger)
         manifest = logger.manifest
-        done = "nothing to log, as no trial is finished"
-        if logger.finished_trials():
+        done = "nothing to log, as no trial has ended"
+        if logger.trials() or logger.failed():
             logger.log()
             done = f"{'logged to' if logger.news else 'nothing new for'} {without_secrets(tracking_uri())}"
         yield f"{manifest.variant} at {manifest.scale}: {done}"

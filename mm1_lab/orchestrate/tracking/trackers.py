@@ -63,17 +63,17 @@ class TrialLogger(Observer):
     def log(self) -> None:
         """Logs what is not logged yet."""
 
-    def finished_trials(self) -> dict[str, list[tuple[str, int]]]:
-        """Arms and seeds by fingerprint of the trials that have scores."""
+    def trials(self, finished: bool = True) -> dict[str, list[tuple[str, int]]]:
+        """Arms and seeds by fingerprint of the trials that have scores, or of the others."""
         names: dict[str, list[tuple[str, int]]] = {}
         for row in read_trials(self.folder):
             names.setdefault(row.fingerprint, []).append((row.arm, row.seed))
-        return {name: own for name, own in names.items() if if_readable(self.ledger.has_scores, name)}
+        return {name: own for name, own in names.items() if if_readable(self.ledger.has_scores, name) == finished}
 
     def unlogged(self, logged: Collection[str]) -> Iterator[tuple[str, contents.Names, str]]:
         """The finished trials whose state is not among those that are `logged`: fingerprint, names, and the state, a
         digest of its files and of what it is called."""
-        for fingerprint, own in self.finished_trials().items():
+        for fingerprint, own in self.trials().items():
             state = digest([*self.version, file_digest(self.ledger.trial_folder(fingerprint) / DONE), *own])
             if state not in logged and self.ledger.has_intact_scores(fingerprint):
                 yield fingerprint, own, state
