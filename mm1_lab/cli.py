@@ -2,6 +2,7 @@
 
 import argparse
 import atexit
+import codecs
 import gc
 import io
 import os
@@ -12,6 +13,23 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
+PLAIN = str.maketrans(
+    {
+        "−": "-",
+        "–": "-",
+        "…": "...",
+        "±": "+-",
+        "×": "x",
+        "≤": "<=",
+        "≥": ">=",
+        "→": "->",
+        "✓": "yes",
+        "·": "*",
+        "²": "2",
+    }
+    | {"÷": "/", "η": "eta", "“": '"', "”": '"', "’": "'", "‘": "'"}
+)
+"""What stands for signs that the locale lacks."""
 WRONG, INTERRUPTED = 2, 130
 """Further exit codes: the request was wrong; stopped by Ctrl-C."""
 STOPPED = "\nmm1-lab: stopped; run the same command to continue"
@@ -34,9 +52,10 @@ def console() -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. Slow imports come after the signal handlers have been installed."""
+    codecs.register_error("mm1-lab", _plainly)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # where the locale lacks `…` or `±`
+            stream.reconfigure(errors="mm1-lab")  # where the locale lacks `…` or `−`
     gc.set_threshold(100_000, 20, 100)  # ten thousand trials are a million long-lived objects: scan rarely
     given = list(sys.argv[1:] if arguments is None else arguments)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -56,6 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end].translate(PLAIN)
+    return text.encode("ascii", "replace").decode(), error.end
 
 
 def _run(given: list[str]) -> int:

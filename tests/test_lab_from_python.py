@@ -51,6 +51,13 @@ assert callable(load_sweep) and results.scores and not {"torch", "ray", "pandas"
     assert (Path(lab.__file__).parent / "py.typed").exists()
 
 
+def test_settings_may_be_given_by_path() -> None:
+    by_path = {"train.steps": 7, "evaluate.shots": [0], "connector": "c-abstractor"}
+    words = ["train.steps=7", "evaluate.shots=[0]", "connector=c-abstractor"]
+    sweeps = [lab.load_sweep("data_mix", scale="smoke", settings=settings) for settings in (by_path, words)]
+    assert sweeps[0].trials == sweeps[1].trials and sweeps[0].overrides == sweeps[1].overrides
+
+
 def test_one_arm_and_one_setting_may_be_given_as_text() -> None:
     sweep = lab.load_sweep("data_mix", scale="smoke", only="base", settings="train.steps=7")
     (trial,) = sweep.trials

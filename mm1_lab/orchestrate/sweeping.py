@@ -12,7 +12,7 @@ from typing import Any
 
 from mm1_lab.config import EvaluationStage, ModelStage, RequestError, Trial
 from mm1_lab.files import locked
-from mm1_lab.formatting import counted
+from mm1_lab.formatting import command_line, counted
 from mm1_lab.orchestrate.execution.display import Display
 from mm1_lab.orchestrate.execution.executor import Executor, Leaving
 from mm1_lab.orchestrate.execution.worker import Worker, repository_commit
@@ -27,7 +27,7 @@ from mm1_lab.orchestrate.planning.cost import (
 from mm1_lab.orchestrate.planning.plan import Fitted, Plan, make_plan, make_tasks
 from mm1_lab.orchestrate.planning.plan_text import time_text
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.orchestrate.tracking.mlflow_logger import MlflowLogger
+from mm1_lab.orchestrate.tracking.mlflow_logger import MlflowLogger, named_store
 from mm1_lab.orchestrate.tracking.trackers import Tracker, TrialLogger
 from mm1_lab.results import Ledger, TrialRow
 from mm1_lab.results.manifest import contents_now, drawn_contents, note_drawing, read_trials
@@ -76,6 +76,9 @@ class Round:
         if work_list is None:
             if all(map(request.ledger.has_scores, plan.done)):  # otherwise drawing has told which are damaged
                 print("Everything that can be done is done; nothing ran.")
+                if named_store():  # perhaps a new one; to ask it takes as long as a command
+                    place = command_line("sync-mlflow", results=request.ledger.results)
+                    print(f"`{place}` logs to MLFLOW_TRACKING_URI what it lacks of these results.")
             return
         for key, outcome in work_list.failed.items():
             log = request.ledger.failure_file(key, "log")

@@ -119,7 +119,7 @@ def test_a_terminal_that_lacks_characters_gets_others(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     assert main(["show", "data_mix", "--scale", "smoke"]) == 0
     sys.stdout.seek(0)
-    assert "data_mix.synthetic_share 0.07 ? 0.0" in sys.stdout.read()
+    assert "data_mix.synthetic_share 0.07 -> 0.0" in sys.stdout.read()
 
 
 def test_memory_that_is_too_little_for_ray_is_told_before_ray_hangs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, SupportsIndex, get_args
+from typing import TYPE_CHECKING, Any, SupportsIndex, get_args
 
 from mm1_lab.config import (
     ALLOWED,
@@ -31,6 +31,7 @@ from mm1_lab.config import (
     SftStage,
     Sweep,
     Trial,
+    canonical_json,
     load_sweep,
     nearest,
     resolve,
@@ -462,7 +463,7 @@ def load_request(
     scale: str = "mini",
     seeds: str | SupportsIndex | Sequence[int] = 1,
     only: Sequence[str] = (),
-    settings: Sequence[str] = (),
+    settings: Sequence[str] | Mapping[str, Any] = (),
     data: str | Path | None = None,
     results: str | Path = RESULTS,
     store: str | Path = RESULTS / "store",
@@ -470,9 +471,12 @@ def load_request(
     """Loads a sweep and resolves every trial. `sweep` is a YAML file or a name, as for `mm1-lab run`.
 
     `seeds`: a count, a list, or text as for `--seeds`; `only`: the arms to run; `settings`: `PATH=VALUE` as for
-    `--set`. Raises RequestError for anything that cannot be done.
+    `--set`, or values by path. Raises RequestError for anything that cannot be done.
     """
     # What is asked
+    if isinstance(settings, Mapping):
+        values = {path: value if isinstance(value, str) else canonical_json(value) for path, value in settings.items()}
+        settings = [f"{path}={value}" for path, value in values.items()]
     only, settings = ([one] if isinstance(one, str) else one for one in (only, settings))  # from Python
     file = find_sweep(str(sweep), Path(results))
     of_recipe, of_scale = split_settings(settings)

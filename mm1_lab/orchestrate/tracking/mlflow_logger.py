@@ -153,7 +153,7 @@ class MlflowLogger(TrialLogger):
         for fingerprint, run in runs.items():
             self._mark(client, run, fingerprint not in trials)
         logged = [run.data.tags.get(COMPLETE) for run in runs.values()]
-        failed = self.failed()
+        failed = self.failed_trials()
         states = {name: digest([*self.version, failure["date"], *own]) for name, (own, failure) in failed.items()}
         ended = [(name, failed[name][0], state) for name, state in states.items() if state not in logged]
         for fingerprint, names, state in [*self.unlogged(logged), *ended]:
@@ -168,7 +168,7 @@ class MlflowLogger(TrialLogger):
                 client.delete_run(before.info.run_id)
             self.news = True
 
-    def failed(self) -> dict[str, tuple[contents.Names, dict[str, Any]]]:
+    def failed_trials(self) -> dict[str, tuple[contents.Names, dict[str, Any]]]:
         """By fingerprint of the trials that failed, or that wait for a stage that did: arms and seeds, the failure."""
         failures = self.ledger.failures()
         failures = failed_before(failures, {}, self.ledger) | failures
@@ -297,7 +297,7 @@ def sync_all(folders: Iterable[Path], ledger: Ledger) -> Iterator[str]:
         logger = MlflowLogger(folder, ledger)
         manifest = logger.manifest
         done = "nothing to log, as no trial has ended"
-        if logger.trials() or logger.failed():
+        if logger.trials() or logger.failed_trials():
             logger.log()
             done = f"{'logged to' if logger.news else 'nothing new for'} {without_secrets(tracking_uri())}"
         yield f"{manifest.variant} at {manifest.scale}: {done}"
