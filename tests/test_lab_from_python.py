@@ -54,8 +54,10 @@ assert callable(load_sweep) and results.scores and not {"torch", "ray", "pandas"
 def test_settings_may_be_given_by_path() -> None:
     by_path = {"train.steps": 7, "evaluate.shots": [0], "connector": "c-abstractor"}
     words = ["train.steps=7", "evaluate.shots=[0]", "connector=c-abstractor"]
-    sweeps = [lab.load_sweep("data_mix", scale="smoke", settings=settings) for settings in (by_path, words)]
-    assert sweeps[0].trials == sweeps[1].trials and sweeps[0].overrides == sweeps[1].overrides
+    forms = (by_path, words, iter(words))
+    sweeps = [lab.load_sweep("data_mix", scale="smoke", settings=settings) for settings in forms]
+    assert sweeps[0].trials == sweeps[1].trials == sweeps[2].trials
+    assert sweeps[0].overrides == sweeps[1].overrides == sweeps[2].overrides
 
 
 def test_one_arm_and_one_setting_may_be_given_as_text() -> None:

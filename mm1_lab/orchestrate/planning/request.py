@@ -477,7 +477,7 @@ def load_request(
     if isinstance(settings, Mapping):
         values = {path: value if isinstance(value, str) else canonical_json(value) for path, value in settings.items()}
         settings = [f"{path}={value}" for path, value in values.items()]
-    only, settings = ([one] if isinstance(one, str) else one for one in (only, settings))  # from Python
+    only, settings = ((one,) if isinstance(one, str) else tuple(one) for one in (only, settings))  # from Python
     file = find_sweep(str(sweep), Path(results))
     of_recipe, of_scale = split_settings(settings)
     loaded = load_sweep(file, *SWEEPS, settings=of_recipe)
@@ -540,7 +540,7 @@ def load_request(
         sweep=loaded,
         scale=numbers,
         scale_name=scale,
-        overrides=tuple(settings),
+        overrides=settings,
         data_path=path,
         data_file=data_file,
         data=identity,
