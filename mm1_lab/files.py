@@ -51,6 +51,7 @@ PACKAGE = Path(__file__).resolve().parent
 SHIPPED = PACKAGE / "shipped" if (PACKAGE / "shipped").is_dir() else PACKAGE.parent
 """Root of the files that come with the package (`sweeps`, `results/parts`); in a clone, the clone itself."""
 RESULTS = Path("results/local")
+STORE = RESULTS / "store"
 """Results, store and MLflow database by default; these folders are relative to the working directory."""
 PUBLISHED = Path("results/study")
 """The committed results."""

@@ -18,6 +18,7 @@ data_mix at smoke: 4 tasks, 0 of 2 trials done before...
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,9 @@ def plan(sweep: Request) -> pd.DataFrame:
     from mm1_lab.orchestrate.recipe_search import rounds_of
 
     _check_loaded(sweep)
-    trials = [trial for part in rounds_of(sweep, to_the_end=True) for trial in part.trials]
+    rounds = rounds_of(sweep, to_the_end=True)
+    _warn_of(rounds)
+    trials = [trial for part in rounds for trial in part.trials]
     stages = make_plan(trials, sweep.ledger).stages.values()
     rows = [(one.stage.name, one.fingerprint, one.stage.seed, one.state, one.why) for one in stages]
     return pd.DataFrame(rows, columns=["kind", "fingerprint", "seed", "state", "why"])
@@ -62,11 +65,14 @@ def run(
     RequestError if none is finished.
     """
     from analysis import draw_sweep, sweep_in_short
-    from mm1_lab.orchestrate.execution.executor import Leaving, make_executor
+    from mm1_lab.orchestrate.execution.executor import Leaving, check_shared, make_executor
     from mm1_lab.orchestrate.recipe_search import rounds_of, run_request
 
     _check_loaded(sweep)
+    if share:
+        check_shared(sweep.ledger.results, sweep.names_store)
     sweep.ledger.check_writable()
+    _warn_of([sweep])
     with make_executor(
         inline, address, share, minutes, rounds=bool(sweep.sweep.search), settings=sweep.overrides
     ) as executor:
@@ -96,6 +102,12 @@ def _check_loaded(sweep: Request) -> None:
         raise RequestError(
             f"give what load_sweep returns, such as load_sweep('data_mix', scale='smoke'), not {sweep!r}"
         )
+
+
+def _warn_of(rounds: Sequence[Request]) -> None:
+    """Warns, at the line that called the lab, of what the commands tell before a run."""
+    for doubt in dict.fromkeys(doubt for part in rounds for doubt in part.doubts()):
+        warnings.warn(doubt, stacklevel=3)
 
 
 def contrasts(folder: Path) -> pd.DataFrame:

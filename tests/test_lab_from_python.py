@@ -60,6 +60,22 @@ def test_settings_may_be_given_by_path() -> None:
     assert sweeps[0].overrides == sweeps[1].overrides == sweeps[2].overrides
 
 
+def test_what_the_commands_tell_before_a_run_is_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "same.yaml"
+    path.write_text("title: t\nrecipe: base\narms:\n  base: {}\n  twin: {}\n")
+    with pytest.warns(UserWarning) as told:
+        lab.plan(lab.load_sweep(path, scale="smoke", seeds=2, results=tmp_path, store=tmp_path / "store"))
+    assert [str(one.message) for one in told] == ["base = twin are the same trials"]
+    assert told[0].filename == __file__
+
+
+def test_processes_that_share_results_elsewhere_name_their_store(tmp_path: Path) -> None:
+    sweep = lab.load_sweep("data_mix", scale="smoke", results=tmp_path / "results")
+    with pytest.raises(RequestError, match=r"^--share with --results needs --store, too"):
+        lab.run(sweep, share=True)
+    assert not (tmp_path / "results").exists()
+
+
 def test_one_arm_and_one_setting_may_be_given_as_text() -> None:
     sweep = lab.load_sweep("data_mix", scale="smoke", only="base", settings="train.steps=7")
     (trial,) = sweep.trials

@@ -13,6 +13,7 @@ from pydantic_core import to_json
 
 from mm1_lab.config import RequestError, Search, load_sweep
 from mm1_lab.files import PUBLISHED, RESULTS, here_or_shipped
+from mm1_lab.files import STORE as DEFAULT_STORE
 from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep, only_of_search, split_settings
 from mm1_lab.results.manifest import read_trials
 
@@ -78,7 +79,6 @@ SET = repeated(
     "PATH=VALUE",
 )
 IN_RESULTS = option("--results", "default: %(default)s", "DIR", type=Path, default=RESULTS)
-DEFAULT_STORE = RESULTS / "store"
 STORE = option(
     "--store",
     "where weights and the index of your data are kept; default: %(default)s",
@@ -156,13 +156,10 @@ def check_there(folder: Path, usual: Path) -> None:
 
 def executor_of(options: argparse.Namespace, started: float, rounds: bool) -> Executor:
     """The executor that the options `EXECUTOR` describe; others as in `make_executor`. Raises RequestError."""
-    from mm1_lab.orchestrate.execution.executor import make_executor
+    from mm1_lab.orchestrate.execution.executor import check_shared, make_executor
 
-    is_elsewhere = options.results.resolve() != RESULTS.resolve()
-    if options.share and is_elsewhere and options.store is DEFAULT_STORE:  # the object: not one that was named
-        raise RequestError(
-            "--share with --results needs --store, too: processes find each other's work there, so all name the same"
-        )
+    if options.share:
+        check_shared(options.results, options.store is not DEFAULT_STORE)
     return make_executor(options.inline, options.address, options.share, options.minutes, rounds, started, options.set)
 
 

@@ -7,8 +7,10 @@ from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
+from pathlib import Path
 
 from mm1_lab.config import EvaluationStage, RequestError, Scale
+from mm1_lab.files import RESULTS
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
@@ -171,6 +173,14 @@ def _failed_at(ledger: Ledger, key: str) -> float:
         return ledger.failure_file(key).stat().st_mtime
     except FileNotFoundError:
         return 0.0
+
+
+def check_shared(results: Path, names_store: bool) -> None:
+    """Raises RequestError if processes that share a results folder elsewhere would each have a store of its own."""
+    if not names_store and results.resolve() != RESULTS.resolve():
+        raise RequestError(
+            "--share with --results needs --store, too: processes find each other's work there, so all name the same"
+        )
 
 
 def make_executor(

@@ -39,7 +39,7 @@ from mm1_lab.config import (
     steps_here,
 )
 from mm1_lab.config.measure import splits
-from mm1_lab.files import PARTS, RESULTS, here_or_shipped
+from mm1_lab.files import PARTS, RESULTS, STORE, here_or_shipped
 from mm1_lab.formatting import command_line, counted, trials_of
 from mm1_lab.orchestrate.planning.finding import (
     SWEEPS,
@@ -95,6 +95,8 @@ class Request:
     """Numbers of seeds at which a growing sweep is judged."""
     trackers: tuple[str, ...] = ()
     """Trackers beside MLflow that finished trials are logged to."""
+    names_store: bool = True
+    """Whether the store was named: the usual one is another in each working directory."""
     refused: str = ""
     """Of a search: how many of its proposals cannot be run, and why."""
 
@@ -466,7 +468,7 @@ def load_request(
     settings: Sequence[str] | Mapping[str, Any] = (),
     data: str | Path | None = None,
     results: str | Path = RESULTS,
-    store: str | Path = RESULTS / "store",
+    store: str | Path = STORE,
 ) -> Request:
     """Loads a sweep and resolves every trial. `sweep` is a YAML file or a name, as for `mm1-lab run`.
 
@@ -548,6 +550,7 @@ def load_request(
         trials=tuple(trials),
         models=models,
         tokenizer=tokenizer,
+        names_store=store is not STORE,  # the object
     )
 
 
