@@ -2,10 +2,12 @@
 
 import doctest
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
-from mm1_lab import lab, results
+from mm1_lab import judge, lab, results
 from mm1_lab.config import RequestError
 from tests.conftest import Place, ask_without_demonstrations, run_python
 
@@ -67,6 +69,42 @@ def test_what_the_commands_tell_before_a_run_is_a_warning(tmp_path: Path) -> Non
         lab.plan(lab.load_sweep(path, scale="smoke", seeds=2, results=tmp_path, store=tmp_path / "store"))
     assert [str(one.message) for one in told] == ["base = twin are the same trials"]
     assert told[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"only": 64}, "only=64: give a list of texts"),
+        ({"settings": [("a", 1)]}, r"settings=\[\('a', 1\)\]: give a list of texts"),
+        ({"scale": None}, "scale=None: give a name"),
+        ({"results": None}, "results=None: give a path"),
+        ({"sweep": "title: a\nrecipe: base\n" * 50}, "sweep: give the path of a YAML file, or a name, not its text"),
+    ],
+)
+def test_wrong_types_are_told_in_one_line(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=f"^{message}"):
+        lab.load_sweep(**{"sweep": "data_mix", "scale": "smoke"} | given)
+
+
+def test_what_judge_and_measures_take() -> None:
+    for scores in ({"a": 1}, None):
+        with pytest.raises(RequestError, match="give a file or a data frame of scores, not a "):
+            judge(scores)  # type: ignore[arg-type]
+    row = {"arm": "a", "benchmark": "b", "family": "vqa", "shots": 0, "score": 1.0}
+    table = pd.DataFrame([row])
+    assert results.measures(table, by="arm").equals(results.measures(table, by=["arm"]))
+    with pytest.raises(RequestError, match="the table of scores is empty"):
+        results.measures(table[:0], by="arm")
+
+
+def test_home_none_and_a_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    sweep = lab.load_sweep("data_mix", "smoke", only=None, settings=None, results="~/r", store="~/s", seeds=2)
+    assert (sweep.ledger.results, sweep.ledger.store) == (tmp_path / "r", tmp_path / "s")
+    arms = len(sweep.sweep.arms)
+    assert repr(sweep) == f"<data_mix at smoke: {arms} arms, seeds 0, 1; {tmp_path}/r/smoke/data_mix>"
+    (tmp_path / "mine.csv").write_text("arm,seed,score\na,0,1\na,1,2\nb,0,3\nb,1,5\n", encoding="utf-8")
+    assert len(judge("~/mine.csv").claims) == 1
 
 
 def test_processes_that_share_results_elsewhere_name_their_store(tmp_path: Path) -> None:

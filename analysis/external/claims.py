@@ -39,12 +39,13 @@ def read_claims(claims: Path | str | Mapping[str, Any] | Sequence[Mapping[str, A
     """Claims in a YAML file, or what one holds. Raises RequestError."""
     where = "claims"
     if isinstance(claims, Path | str):
-        if Path(claims).is_dir() or Path(claims).suffix.lower() in TABLES:
+        claims = Path(claims).expanduser()
+        if claims.is_dir() or claims.suffix.lower() in TABLES:
             raise RequestError(
                 f"{claims}: is a table or logs, where a YAML file of claims may stand; to compare arms of several, put "
                 "them into one, each with a name of its own in the column `arm`"
             )
-        where, claims = str(claims), read_yaml(Path(claims))
+        where, claims = str(claims), read_yaml(claims)
     values = claims.get("contrasts", ()) if isinstance(claims, Mapping) else claims
     if not isinstance(values, list | tuple) or not values:
         raise RequestError(f"{where}: must hold a list of `contrasts`, each with first, second, expect, and margin")

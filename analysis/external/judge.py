@@ -70,7 +70,13 @@ def judge(
     Without claims, every arm is claimed to be better than the table's first. `looks` are the numbers of seeds at which
     the claims are judged while runs come in; the last one is the most there will be. Raises RequestError.
     """
-    table = make_scores(scores, columns) if isinstance(scores, pd.DataFrame) else read_scores(Path(scores), columns)
+    if not isinstance(scores, Path | str | pd.DataFrame):
+        raise RequestError(f"give a file or a data frame of scores, not a {type(scores).__name__}")
+    table = (
+        make_scores(scores, columns)
+        if isinstance(scores, pd.DataFrame)
+        else read_scores(Path(scores).expanduser(), columns)
+    )
     if not np.iterable(looks):
         raise RequestError(f"looks {looks}: give a list of numbers of seeds, such as [4, 6, 8]")
     looks = list(looks)

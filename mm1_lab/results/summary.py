@@ -28,12 +28,15 @@ def benchmark_scores(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return groups["score"].mean().reset_index()
 
 
-def measures(scores: pd.DataFrame, by: Sequence[str] = ("arm", "seed")) -> pd.DataFrame:
+def measures(scores: pd.DataFrame, by: str | Sequence[str] = ("arm", "seed")) -> pd.DataFrame:
     """Each trial's means over benchmarks: columns `by`, measure (as text: `vqa 4-shot`), value. They are the plain
     means of MM1's section 3.1, and those of families that these exclude; further metrics, with scales of their own,
     have none, and losses are in `held_out`. Tables show their means over seeds, of arms with fewer seeds adjusted."""
     import pandas as pd
 
+    by = [by] if isinstance(by, str) else by
+    if scores.empty:
+        raise RequestError("the table of scores is empty; give that of results.scores")
     means = benchmark_scores(scores, by)
     shown = []
     for family, shots in dict.fromkeys(zip(means["family"], means["shots"], strict=True)):

@@ -100,6 +100,10 @@ class Request:
     refused: str = ""
     """Of a search: how many of its proposals cannot be run, and why."""
 
+    def __repr__(self) -> str:
+        arms, seeds = counted(len({trial.arm for trial in self.trials}), "arm"), ", ".join(map(str, self.seeds))
+        return f"<{self.sweep.name} at {self.scale_name}: {arms}, seeds {seeds}; {self.folder}>"
+
     @property
     def data_name(self) -> str:
         return data_name(self.data_path, self.data)
@@ -464,8 +468,8 @@ def load_request(
     sweep: str | Path,
     scale: str = "mini",
     seeds: str | SupportsIndex | Sequence[int] = 1,
-    only: Sequence[str] = (),
-    settings: Sequence[str] | Mapping[str, Any] = (),
+    only: Iterable[str] | None = (),
+    settings: Iterable[str] | Mapping[str, Any] | None = (),
     data: str | Path | None = None,
     results: str | Path = RESULTS,
     store: str | Path = STORE,
@@ -479,8 +483,14 @@ def load_request(
     if isinstance(settings, Mapping):
         values = {path: value if isinstance(value, str) else canonical_json(value) for path, value in settings.items()}
         settings = [f"{path}={value}" for path, value in values.items()]
-    only, settings = ((one,) if isinstance(one, str) else tuple(one) for one in (only, settings))  # from Python
-    file = find_sweep(str(sweep), Path(results))
+    only, settings = _texts("only", only), _texts("settings", settings)
+    names_store = store is not STORE  # the object
+    sweep, results, store = _path("sweep", sweep), _path("results", results), _path("store", store)
+    if "\n" in sweep:
+        raise RequestError("sweep: give the path of a YAML file, or a name, not its text")
+    if not isinstance(scale, str):
+        raise RequestError(f"scale={scale!r}: give a name, such as 'smoke'")
+    file = find_sweep(sweep, Path(results))
     of_recipe, of_scale = split_settings(settings)
     loaded = load_sweep(file, *SWEEPS, settings=of_recipe)
     if loaded.connectors:
@@ -502,7 +512,7 @@ def load_request(
         )
     numbers = find_scale(scale, of_scale, file.parent)
     ledger = Ledger(Path(results), Path(store), here_or_shipped(PARTS))
-    path = Path(data) if data else None
+    path = Path(_path("data", data)) if data else None
     data_file = None
     if path:
         from mm1_lab.data.shards.datafile import DataFile
@@ -537,7 +547,7 @@ def load_request(
             "out, or list `benchmarks`"
         )
     return Request(
-        asked=str(sweep),
+        asked=sweep,
         file=file.absolute(),
         sweep=loaded,
         scale=numbers,
@@ -550,8 +560,26 @@ def load_request(
         trials=tuple(trials),
         models=models,
         tokenizer=tokenizer,
-        names_store=store is not STORE,  # the object
+        names_store=names_store,
     )
+
+
+def _texts(name: str, given: object) -> tuple[str, ...]:
+    """One text or several, or None, as given from Python. Raises RequestError for anything else."""
+    if given is None:
+        return ()
+    listed = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+    texts = tuple(one for one in listed if isinstance(one, str))
+    if len(texts) < len(listed):
+        raise RequestError(f"{name}={given!r}: give a list of texts")
+    return texts
+
+
+def _path(name: str, given: object) -> str:
+    """A path or a name as given from Python. Raises RequestError for anything else."""
+    if not isinstance(given, str | Path):
+        raise RequestError(f"{name}={given!r}: give a path")
+    return os.path.expanduser(given)
 
 
 def _listed(text: str) -> list[str]:
