@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_core import to_json
 
+from mm1_lab import files
 from mm1_lab.config import RequestError, Search, load_sweep
 from mm1_lab.files import PUBLISHED, RESULTS, here_or_shipped
-from mm1_lab.files import STORE as DEFAULT_STORE
 from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep, only_of_search, split_settings
 from mm1_lab.results.manifest import read_trials
 
@@ -78,6 +78,7 @@ SET = repeated(
     "change a setting of the scale (train.steps=200) or the recipe (connector=c-abstractor); may be repeated",
     "PATH=VALUE",
 )
+DEFAULT_STORE = files.STORE
 IN_RESULTS = option("--results", "default: %(default)s", "DIR", type=Path, default=RESULTS)
 STORE = option(
     "--store",
