@@ -97,6 +97,12 @@ def test_what_judge_and_measures_take() -> None:
         results.measures(table[:0], by="arm")
 
 
+def test_a_benchmark_named_like_a_number_of_shots_is_to_be_renamed() -> None:
+    table = pd.DataFrame({"arm": ["a", "b"], "seed": 0, "benchmark": "8-shot", "score": [1.0, 2.0]})
+    with pytest.raises(RequestError, match=r"has no '8-shot' of that number of shots, .* rename the benchmark$"):
+        judge(table, [{"first": "b", "second": "a", "expect": "greater", "measure": "8-shot"}])
+
+
 def test_home_none_and_a_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     sweep = lab.load_sweep("data_mix", "smoke", only=None, settings=None, results="~/r", store="~/s", seeds=2)

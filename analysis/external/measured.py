@@ -188,6 +188,8 @@ def _measures_in(table: Scores, measure: str) -> Sequence[str]:
         hint += "; kinds of questions are known of sweeps alone: claim it there, or see `mm1-lab compare --measure`"
     else:
         hint = nearest(unknown, [AVERAGE, *benchmarks, *at_shots]) + hint
+    if unknown in benchmarks:  # `of_measure` finds every other benchmark by its name
+        hint = " of that number of shots, for which the name is taken; rename the benchmark"
     raise RequestError(f"the table has no {unknown!r}{hint}")
 
 
