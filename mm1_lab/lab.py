@@ -35,10 +35,11 @@ __all__ = ["contrasts", "load_sweep", "plan", "run"]
 
 
 def plan(sweep: Request) -> pd.DataFrame:
-    """One row per stage: kind, fingerprint, seed, state (done, run, wait, not needed, diverged) and reason."""
+    """One row per stage: kind, fingerprint, seed, state (done, run, wait, not needed, diverged), reason, arms."""
     import pandas as pd
 
     from mm1_lab.orchestrate.planning.plan import make_plan
+    from mm1_lab.orchestrate.planning.plan_text import name_arms
     from mm1_lab.orchestrate.recipe_search import rounds_of
 
     _check_loaded(sweep)
@@ -46,8 +47,11 @@ def plan(sweep: Request) -> pd.DataFrame:
     _warn_of(rounds)
     trials = [trial for part in rounds for trial in part.trials]
     stages = make_plan(trials, sweep.ledger).stages.values()
-    rows = [(one.stage.name, one.fingerprint, one.stage.seed, one.state, one.why) for one in stages]
-    return pd.DataFrame(rows, columns=["kind", "fingerprint", "seed", "state", "why"])
+    columns = ["kind", "fingerprint", "seed", "state", "why"]
+    values = [(one.stage.name, one.fingerprint, one.stage.seed, one.state, one.why) for one in stages]
+    rows = [dict(zip(columns, row, strict=True)) for row in values]
+    name_arms(rows, rounds)
+    return pd.DataFrame(rows, columns=[*columns, "arms"])
 
 
 def run(

@@ -66,7 +66,8 @@ def test_what_the_commands_tell_before_a_run_is_a_warning(tmp_path: Path) -> Non
     path = tmp_path / "same.yaml"
     path.write_text("title: t\nrecipe: base\narms:\n  base: {}\n  twin: {}\n")
     with pytest.warns(UserWarning) as told:
-        lab.plan(lab.load_sweep(path, scale="smoke", seeds=2, results=tmp_path, store=tmp_path / "store"))
+        stages = lab.plan(lab.load_sweep(path, scale="smoke", seeds=2, results=tmp_path, store=tmp_path / "store"))
+    assert set(stages["arms"]) == {("base", "twin")}
     assert [str(one.message) for one in told] == ["base = twin are the same trials"]
     assert told[0].filename == __file__
 
