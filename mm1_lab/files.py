@@ -270,7 +270,7 @@ def damage(folder: Path, full: bool = True, only: str | None = None) -> str | No
     return None if digests else f"{DONE} lists no files"
 
 
-def expanded(name: str) -> Path:
+def expanded(name: str | Path) -> Path:
     """The path with `~` as the home folder; unlike `Path.expanduser` it leaves a user whom nobody knows as written."""
     return Path(os.path.expanduser(name))
 

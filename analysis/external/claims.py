@@ -10,6 +10,7 @@ from analysis.judging.claims import claim_of
 from mm1_lab.config import Contrast, Expectation, RequestError, nearest
 from mm1_lab.config.base import read_yaml
 from mm1_lab.config.sweep import Side
+from mm1_lab.files import expanded
 
 AVERAGE = "average"
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -39,7 +40,7 @@ def read_claims(claims: Path | str | Mapping[str, Any] | Sequence[Mapping[str, A
     """Claims in a YAML file, or what one holds. Raises RequestError."""
     where = "claims"
     if isinstance(claims, Path | str):
-        claims = Path(claims).expanduser()
+        claims = expanded(claims)
         if claims.is_dir() or claims.suffix.lower() in TABLES:
             raise RequestError(
                 f"{claims}: is a table or logs, where a YAML file of claims may stand; to compare arms of several, put "

@@ -22,6 +22,7 @@ from analysis.judging.sequential import FUTILE, chance_yet, levels_of_looks
 from analysis.seeds import seeds_needed
 from analysis.statistics import LEVEL
 from mm1_lab.config import RequestError
+from mm1_lab.files import expanded
 
 ONCE = (
     "Judged once, by the runs that are there; to add runs until it is decided, name the looks beforehand (--looks "
@@ -72,11 +73,7 @@ def judge(
     """
     if not isinstance(scores, Path | str | pd.DataFrame):
         raise RequestError(f"give a file or a data frame of scores, not a {type(scores).__name__}")
-    table = (
-        make_scores(scores, columns)
-        if isinstance(scores, pd.DataFrame)
-        else read_scores(Path(scores).expanduser(), columns)
-    )
+    table = make_scores(scores, columns) if isinstance(scores, pd.DataFrame) else read_scores(expanded(scores), columns)
     if not np.iterable(looks):
         raise RequestError(f"looks {looks}: give a list of numbers of seeds, such as [4, 6, 8]")
     looks = list(looks)

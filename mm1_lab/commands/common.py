@@ -13,7 +13,7 @@ from pydantic_core import to_json
 
 from mm1_lab import files
 from mm1_lab.config import RequestError, Search, load_sweep
-from mm1_lab.files import PUBLISHED, RESULTS, here_or_shipped
+from mm1_lab.files import PUBLISHED, RESULTS, expanded, here_or_shipped
 from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep, only_of_search, split_settings
 from mm1_lab.results.manifest import read_trials
 
@@ -68,7 +68,7 @@ SCALE = option(
     "smoke, mini or lab, paper for planning only, or one of your own: a file in sweeps/scales/ (default: mini)",
     default=DEFAULT_SCALE,
 )
-DATA = option("--data", "your own data instead of the miniature world", "YAML", type=Path)
+DATA = option("--data", "your own data instead of the miniature world", "YAML", type=expanded)
 ONE_SEED = "1"
 SEEDS = option(
     "--seeds", "how many (3: seeds 0, 1, 2), or which (5,6,7 or 300-305; one: 100,); default: 1", default=ONE_SEED
@@ -79,12 +79,12 @@ SET = repeated(
     "PATH=VALUE",
 )
 DEFAULT_STORE = files.STORE
-IN_RESULTS = option("--results", "default: %(default)s", "DIR", type=Path, default=RESULTS)
+IN_RESULTS = option("--results", "default: %(default)s", "DIR", type=expanded, default=RESULTS)
 STORE = option(
     "--store",
     "where weights and the index of your data are kept; default: %(default)s",
     "DIR",
-    type=Path,
+    type=expanded,
     default=DEFAULT_STORE,
 )
 REQUEST = (SCALE, DATA, SEEDS, SET, IN_RESULTS, STORE)
@@ -121,12 +121,12 @@ DRAWN_RESULTS = option(
     "--results",
     f"default: {RESULTS}; if that has no results, {PUBLISHED}, drawn in {RESULTS}/{PUBLISHED.name}",
     "DIR",
-    type=Path,
+    type=expanded,
 )
 OWN_RESULTS = option(
-    "--results", f"default: {RESULTS}; if the sweep has none there, {PUBLISHED}", "DIR", type=Path, default=RESULTS
+    "--results", f"default: {RESULTS}; if the sweep has none there, {PUBLISHED}", "DIR", type=expanded, default=RESULTS
 )
-ALL_RESULTS = option("--results", f"default: {RESULTS}; if that has no results, {PUBLISHED}", "DIR", type=Path)
+ALL_RESULTS = option("--results", f"default: {RESULTS}; if that has no results, {PUBLISHED}", "DIR", type=expanded)
 
 
 DONE, FAILED = 0, 1

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 from shlex import quote
 
 from mm1_lab.commands import common as opt
@@ -17,7 +16,7 @@ from mm1_lab.config import (
     override,
     resolve,
 )
-from mm1_lab.files import PACKAGE, PARTS, RESULTS, SHIPPED, here_or_shipped, write_text
+from mm1_lab.files import PACKAGE, PARTS, RESULTS, SHIPPED, expanded, here_or_shipped, write_text
 from mm1_lab.formatting import counted, short
 from mm1_lab.orchestrate.planning.finding import decoders_tokenizer, find_scale, split_settings
 from mm1_lab.results import Ledger, packed
@@ -26,8 +25,8 @@ from mm1_lab.results.schema import not_readable
 
 @command(
     "--data data.yaml",
-    option("--out", f"file to write; default: in {RESULTS}", "PNG", type=Path),
-    option("--data", "your own data, a data.yaml", "YAML", type=Path),
+    option("--out", f"file to write; default: in {RESULTS}", "PNG", type=expanded),
+    option("--data", "your own data, a data.yaml", "YAML", type=expanded),
     option(
         "--conversations", "with --data: also print so many of each instruction set, as models read them", "N", type=int
     ),
@@ -119,7 +118,7 @@ def verify(options: argparse.Namespace) -> int:
     return FAILED if damaged or shipped else DONE
 
 
-@command("results/study", option("results", "a folder that `run --results` wrote", "RESULTS", type=Path))
+@command("results/study", option("results", "a folder that `run --results` wrote", "RESULTS", type=expanded))
 def pack(options: argparse.Namespace) -> int:
     """Pack results into two files per sweep, to be committed instead of trials and weights."""
     opt.check_there(options.results, RESULTS)
@@ -155,7 +154,7 @@ def gc(options: argparse.Namespace) -> int:
     return DONE
 
 
-@command("my-lab", option("folder", "a folder to create", "FOLDER", type=Path))
+@command("my-lab", option("folder", "a folder to create", "FOLDER", type=expanded))
 def init(options: argparse.Namespace) -> int:
     """Create a small project: a sweep, a data file, a Makefile."""
     folder = options.folder

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, executor_of, option, repeated, request_of, switch
 from mm1_lab.config import GATES, Check, RequestError, nearest, parse_count, scale_of
-from mm1_lab.files import PUBLISHED, PUBLISHED_CONTROLS, here_or_shipped
+from mm1_lab.files import PUBLISHED, PUBLISHED_CONTROLS, expanded, here_or_shipped
 from mm1_lab.results import Ledger, variant_name
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _judge(
     opt.SIZES,
     option("--predict", "sizes to predict (30B,7B); default: the scale's larger sizes; with --from, 30B", "LIST"),
     option(
-        "--from", "fit a table instead: columns params, learning_rate, score[, seed]", "CSV", dest="file", type=Path
+        "--from", "fit a table instead: columns params, learning_rate, score[, seed]", "CSV", dest="file", type=expanded
     ),
     option("--score", "with --from: the column of scores; default: score", "COLUMN"),
     switch("--lower-is-better", "with --from: the score is a loss"),

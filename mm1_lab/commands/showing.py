@@ -26,7 +26,7 @@ from mm1_lab.commands.common import (
     switch,
 )
 from mm1_lab.config import Measure, RequestError, load_sweep
-from mm1_lab.files import PARTS, PUBLISHED, RESULTS, here_or_shipped
+from mm1_lab.files import PARTS, PUBLISHED, RESULTS, expanded, here_or_shipped
 from mm1_lab.formatting import counted, trials_of
 from mm1_lab.orchestrate.planning.finding import CONFIRMATION, SWEEPS, find_sweep, split_settings
 from mm1_lab.results import Ledger
@@ -178,7 +178,7 @@ def _confirmation(options: argparse.Namespace) -> Request | None:
     return None
 
 
-INTO = option("--into", "write to this folder instead of the results", "DIR", type=Path)
+INTO = option("--into", "write to this folder instead of the results", "DIR", type=expanded)
 
 
 @command(
@@ -286,9 +286,12 @@ OPEN = 3
 @command(
     "results.tsv --columns arm=commit,score=val_bpb --lower-is-better",
     option(
-        "scores", "a table (.csv, .tsv, .json, .jsonl, .parquet) or a folder of evaluation logs", "SCORES", type=Path
+        "scores",
+        "a table (.csv, .tsv, .json, .jsonl, .parquet) or a folder of evaluation logs",
+        "SCORES",
+        type=expanded,
     ),
-    option("claims", "YAML with contrasts; default: every arm beats the first one", "CLAIMS", type=Path, nargs="?"),
+    option("claims", "YAML with contrasts; default: every arm beats the first one", "CLAIMS", type=expanded, nargs="?"),
     option(
         "--columns",
         "the table's names for arm, seed, score, benchmark, shots, question, status; repeat score for a column per "
@@ -299,7 +302,7 @@ OPEN = 3
     option(
         "--looks", "to add runs until claims are decided: judge at these numbers of seeds, named beforehand", "4,6,8"
     ),
-    option("--figure", "also draw the differences with their intervals", "FILE", type=Path),
+    option("--figure", "also draw the differences with their intervals", "FILE", type=expanded),
     opt.JSON,
 )
 def judge(options: argparse.Namespace) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mm1_lab.commands import common as opt
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 @command(
     "data_mix --only base model",
     *opt.ARMS,
-    option("folder", "a folder to create", "FOLDER", type=Path),
+    option("folder", "a folder to create", "FOLDER", type=expanded),
     option("--as", "mm1 (default), or its decoder alone", dest="form", choices=("mm1", "decoder"), default="mm1"),
 )
 def export(options: argparse.Namespace) -> int:
@@ -47,7 +46,7 @@ def export(options: argparse.Namespace) -> int:
 @command(
     "sft_resolution --only 336 --image photo.jpg",
     *opt.ARMS,
-    repeated("--image", "an image for the first turn; may be repeated", "FILE", type=Path),
+    repeated("--image", "an image for the first turn; may be repeated", "FILE", type=expanded),
 )
 def chat(options: argparse.Namespace) -> int:
     """Chat with a trained arm."""

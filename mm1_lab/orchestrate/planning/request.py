@@ -39,7 +39,7 @@ from mm1_lab.config import (
     steps_here,
 )
 from mm1_lab.config.measure import splits
-from mm1_lab.files import PARTS, RESULTS, STORE, here_or_shipped
+from mm1_lab.files import PARTS, RESULTS, STORE, expanded, here_or_shipped
 from mm1_lab.formatting import command_line, counted, trials_of
 from mm1_lab.orchestrate.planning.finding import (
     SWEEPS,
@@ -579,7 +579,7 @@ def _path(name: str, given: object) -> str:
     """A path or a name as given from Python. Raises RequestError for anything else."""
     if not isinstance(given, str | Path):
         raise RequestError(f"{name}={given!r}: give a path")
-    return os.path.expanduser(given)
+    return str(expanded(given))
 
 
 def _listed(text: str) -> list[str]:
