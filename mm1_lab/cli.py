@@ -26,8 +26,15 @@ PLAIN = str.maketrans(
         "✓": "yes",
         "·": "*",
         "²": "2",
+        "÷": "/",
+        "η": "eta",
+        "⟦": "[[",
+        "⟧": "]]",
+        "“": '"',
+        "”": '"',
+        "’": "'",
+        "‘": "'",
     }
-    | {"÷": "/", "η": "eta", "“": '"', "”": '"', "’": "'", "‘": "'"}
 )
 """What stands for signs that the locale lacks."""
 WRONG, INTERRUPTED = 2, 130

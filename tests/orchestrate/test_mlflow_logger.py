@@ -194,11 +194,13 @@ def test_a_trial_that_failed_is_a_failed_run_until_it_is_finished(request_: Requ
     assert failed.data.params["arm"] == "base" and failed.info.end_time == 1_000_000
     assert runs["captions / seed 0 at smoke"].data.tags["mm1.failure"] == "failed: encoder: no {data}"
     client.set_tag(failed.info.run_id, "reviewer", "me")
+    client.set_tag(failed.info.run_id, NOTE, f"{failed.data.tags[NOTE]}\n\n`mine`")
     write(request_, request_.trials[0])
     log(request_)
     finished = runs_of(request_)[1]["base / seed 0 at smoke"]
     assert finished.info.status == "FINISHED" and "mm1.failure" not in finished.data.tags
     assert finished.data.tags["reviewer"] == "me" and finished.data.tags[NOTE].startswith("The score of every")
+    assert finished.data.tags[NOTE].endswith("--only base`\n\n`mine`")
 
 
 def test_a_server_knows_a_results_folder_wherever_it_is(

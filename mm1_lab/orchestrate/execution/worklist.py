@@ -35,16 +35,12 @@ class DiskFull(OSError):
     """Nothing can be written; what has begun resumes in a later command."""
 
 
-SHARED = ("shared memory", "multiprocessing/synchronize.py")
-"""In a traceback: what was to be written was memory that processes share."""
-
-
 def of_full_disk(text: str, place: str = "", raised: str = "") -> str:
     """The line of an error's text that tells of a full disk or quota, with its place, which may be another by the
     traceback of what was `raised`; empty if none does."""
     causes = [os.strerror(number) for number in FULL]
     line = next((line.strip() for line in text.splitlines() if any(cause in line for cause in causes)), "")
-    if line and any(sign in raised or sign in text for sign in SHARED):
+    if line and ("shared memory" in line or "multiprocessing/synchronize.py" in raised):
         place = "/dev/shm; enlarge it, as by docker run --shm-size=8g, or --set resources.workers=0"
     return f"{line} (in {place})" if line and place else line
 

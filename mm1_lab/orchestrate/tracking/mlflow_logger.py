@@ -11,6 +11,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from shlex import quote
@@ -52,8 +53,11 @@ FAILURE = "mm1.failure"
 """The tag with the reason of a run that failed."""
 FINISHED_NOTE = "The score of every question is in `trials/{fingerprint}/` of the results folder."
 FAILED_NOTE = "This trial has no scores: {reason}"
+REPRODUCE = "\n\nReproduce: `"
 OUR_NOTES = tuple(note.partition("{")[0] for note in (FINISHED_NOTE, FAILED_NOTE))
 """How descriptions of runs begin that no user has written."""
+LONGEST_TAG = 4000
+"""Characters of a reason: MLflow's databases keep 8,000 of a tag, and some refuse more."""
 ID_FILE = ".mlflow-id"
 """In a results folder: the random name by which a server knows its runs, wherever it is moved."""
 
@@ -163,6 +167,8 @@ class MlflowLogger(TrialLogger):
                 run_id = self._log_failure(client, experiment, shared, fingerprint, *failed[fingerprint])
             else:
                 run_id = self._log_trial(client, experiment, shared, fingerprint, names)
+            if before and (remark := _remark(before.data.tags)):
+                client.set_tag(run_id, NOTE, client.get_run(run_id).data.tags[NOTE] + remark)
             client.set_tag(run_id, COMPLETE, state)  # last, so that an interrupted run is logged again
             if before:
                 client.delete_run(before.info.run_id)
@@ -227,15 +233,17 @@ class MlflowLogger(TrialLogger):
         record = self.ledger.record(fingerprint)
         end = datetime.fromisoformat(record["environment"]["date"]).timestamp()
         start = end - sum(timing["seconds"] for timing in record.get("timings", {}).values())
-        commit = str(record["environment"]["commit"])
+        commit = record["environment"]["commit"]
         tags = {
             **self._tags(fingerprint, names, FINISHED_NOTE.format(fingerprint=fingerprint)),
             "mm1.processor": str(record["environment"]["processor"]),
-            "mm1.commit": commit,
-            "mlflow.source.git.commit": commit,
-            "mlflow.user": owner(self.ledger.trial_folder(fingerprint)),
+            "mm1.commit": str(commit),
             **shared,
         }
+        if commit:
+            tags["mlflow.source.git.commit"] = commit
+        with suppress(OSError, KeyError):  # in a container the user may have no name
+            tags["mlflow.user"] = self.ledger.trial_folder(fingerprint).owner()
         name = contents.run_name(self.manifest, names)
         run_id: str = client.create_run(experiment, int(1000 * start), tags, name).info.run_id
         parameters = contents.parameters(self.manifest, names, record)
@@ -260,8 +268,9 @@ class MlflowLogger(TrialLogger):
         """Logs a trial without scores; returns its run."""
         from mlflow.entities import Param
 
-        note = FAILED_NOTE.format(reason=failure["reason"])
-        why = {FAILURE: f"{failure['outcome']}: {failure['reason']}"}
+        reason = failure["reason"][:LONGEST_TAG]
+        note = FAILED_NOTE.format(reason=reason)
+        why = {FAILURE: f"{failure['outcome']}: {reason}"}
         tags = self._tags(fingerprint, names, note) | why | shared
         date = int(1000 * failure["date"])
         run_id: str = client.create_run(experiment, date, tags, contents.run_name(self.manifest, names)).info.run_id
@@ -275,7 +284,7 @@ class MlflowLogger(TrialLogger):
         if self.manifest.sweep.search:  # it makes its arms, which `--only` does not know
             options = options[2:]
         command = self.manifest.command(*options)
-        note = f"{note}\n\nReproduce: `{command}`"
+        note = f"{note}{REPRODUCE}{command}`"
         return {"mm1.fingerprint": fingerprint, NOTE: note, "mlflow.source.name": command}
 
 
@@ -284,6 +293,12 @@ def _of_user(tags: dict[str, str]) -> dict[str, str]:
     own = {name: value for name, value in tags.items() if not name.startswith(("mm1.", "mlflow."))}
     note = tags.get(NOTE, FINISHED_NOTE)
     return own if note.startswith(OUR_NOTES) else own | {NOTE: note}
+
+
+def _remark(tags: dict[str, str]) -> str:
+    """What a user has written below our description of a run."""
+    note = tags.get(NOTE, "")
+    return note.partition(REPRODUCE)[2].partition("`")[2] if note.startswith(OUR_NOTES) else ""
 
 
 def _allowed(name: str) -> str:
