@@ -219,7 +219,7 @@ class Packer:
                 weights += [weight] * len(ids)
                 if after_answer:
                     weights[-len(ids)] = 1.0
-                after_answer = is_answer and not self.ends_answers
+                after_answer = is_answer and weight > 0 and not self.ends_answers
                 if is_answer and self.ends_answers:
                     tokens.append(tokenizer.end)
                     weights.append(weight)

@@ -168,7 +168,8 @@ def _confirmed(search: RecipeSearch, short: Callable[[Path], str]) -> Iterator[s
     elif winner:
         confirmation = search.confirmation(winner)
         current = confirmation.sweep.name
-        if not all(search.request.ledger.has_scores(trial.fingerprint) for trial in confirmation.trials):
+        is_listed = (confirmation.folder / "sweep.json").exists()  # its scores may be of another search's
+        if not (is_listed and all(search.request.ledger.has_scores(one.fingerprint) for one in confirmation.trials)):
             yield "It is not confirmed yet."
         else:
             yield _curse(search, winner, confirmation.seeds)

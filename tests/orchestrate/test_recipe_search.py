@@ -2,6 +2,7 @@
 
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -384,6 +385,10 @@ def test_interrupted_and_run_again_it_ends_with_a_verdict(
     for name in ("summary.md", "report.html"):
         shown = (place.results / name).read_text(encoding="utf-8")
         assert "The best score is partly luck" in shown and all(arm in shown for arm in study_arms)
+    page = (folder / "search.md").read_text(encoding="utf-8")
+    shutil.rmtree(folder.parent / "mix_confirmed")  # its trials stay
+    told("run", *command, "--inline")
+    assert "1 seen before the claim" in (folder / "search.md").read_text(encoding="utf-8") and "confirmatory" in page
 
 
 @pytest.mark.usefixtures("unrendered")
