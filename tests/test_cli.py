@@ -13,6 +13,7 @@ from mm1_lab.config import load_scale
 from mm1_lab.evaluate.world import world_benchmarks
 from mm1_lab.orchestrate.execution.display import Display
 from mm1_lab.orchestrate.planning.plan import Task
+from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import read_trials
 from mm1_lab.train import recorder
@@ -149,6 +150,14 @@ def test_answers_are_shown_with_what_was_asked(
     assert "has no arm 'bse'; did you mean 'base'?" in refused("answers", "data_mix", "bse", "--scale", "smoke")
     error = refused("answers", "data_mix", "blind", "--scale", "smoke")
     assert "blind is not finished; run it first: mm1-lab run data_mix --scale smoke --only blind\n" in error
+    request = load_request("data_mix", "smoke", only=["blind"])
+    model = request.trials[0].evaluation.model.fingerprint
+    request.ledger.record_failure(model, "blind", 1, "diverged", "the loss is nan")
+    for command in (["answers", "data_mix", "blind"], ["compare", "data_mix", "blind", "base"]):
+        error = refused(*command, "--scale", "smoke")
+        assert "it diverged (the loss is nan); to try it as it is: mm1-lab run data_mix --scale smoke --only" in error
+        assert "--anew" in error
+    request.ledger.failure_file(model).unlink()
 
 
 def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_anything(

@@ -313,7 +313,7 @@ def test_arms_are_compared_from_anywhere(capsys: Output, here: Path, refused: Re
     Path("data_mix.yaml").write_text("title: T\nrecipe: base\narms: {captions-90: {data_mix: {captions: 9}}}\n")
     command = "mm1-lab run data_mix.yaml --scale mini --only captions-90 --seeds 0,1"
     error = refused("compare", "data_mix.yaml", "captions", "captions-90")
-    assert f"captions-90 has no scores yet; run it first: {command}" in error
+    assert f"captions-90 has no scores; run it first: {command}" in error
     error = refused("compare", "data_mix", "captions", "base", *SMOKE)
     assert "it has results at mini: add --scale mini" in error
     assert "run the sweep first" in refused("compare", "encoder_scratch", "scratch", "base")

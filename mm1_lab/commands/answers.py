@@ -118,8 +118,8 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
         words = () if request.sweep.search else trials_of(arm, seed or 0)
         at = "" if seed is None else f" at seed {seed}"
         there = f" (it is at {', '.join(map(str, own))})" if own else ""
-        run = f"run it first: {request.command(*words)}{'' if own else request.elsewhere}"
-        raise RequestError(f"{folder}: {arm} is not finished{at}{there}; {run}")
+        remedy = f"{request.to_score(arm, *words)}{'' if own else request.elsewhere}"
+        raise RequestError(f"{folder}: {arm} is not finished{at}{there}; {remedy}")
     chosen = next(iter(own)) if seed is None else seed
     return own[chosen], chosen
 

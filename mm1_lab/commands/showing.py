@@ -147,9 +147,7 @@ def compare(options: argparse.Namespace) -> int:
     for arm in (options.first, options.second):
         if arm in {*request.sweep.arms, *study.sweep.arms} and study.representative(arm) not in study.scored:
             words = () if request.sweep.search else trials_of(arm, *study.seeds)
-            raise RequestError(
-                f"{folder}: {arm} has no scores yet; run it first: {request.command(*words)}{request.elsewhere}"
-            )
+            raise RequestError(f"{folder}: {arm} has no scores; {request.to_score(arm, *words)}{request.elsewhere}")
         if has_changed(request, folder, arm):
             changed = "the sweep, its data, settings or the version are others now"
             remarks.append(f"{folder}: {arm} is as it was run; {changed}; run it to compare that")

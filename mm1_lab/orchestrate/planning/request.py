@@ -123,6 +123,15 @@ class Request:
         folders = {"results": self.ledger.results, "store": self.ledger.store}
         return command_line(*words, settings=self.overrides, data=self.data_path, **folders)
 
+    def to_score(self, arm: str, *options: str) -> str:
+        """What gives an arm scores: the command, with `options`, and why it has none if it diverged."""
+        reasons = self.ledger.diverged()
+        for trial in self.trials:
+            own = [reasons[key] for key in (trial.fingerprint, trial.evaluation.model.fingerprint) if key in reasons]
+            if trial.arm == arm and own:
+                return f"it diverged ({own[0]}); to try it as it is: {self.command(*options, '--anew')}"
+        return f"run it first: {self.command(*options)}"
+
     @property
     def elsewhere(self) -> str:
         """A hint at other scales, settings or data with which this sweep has scores; empty if there are none."""
@@ -146,12 +155,12 @@ class Request:
         """The folder of the trial's model. Raises RequestError if the model has no weights."""
         fingerprint = trial.evaluation.model.fingerprint
         if not self.ledger.has_intact_weights(fingerprint):
-            what, options = "run it first", trials_of(trial.arm, trial.seed)
+            options = trials_of(trial.arm, trial.seed)
+            remedy = self.to_score(trial.arm, *options)
             if self.ledger.has_scores(trial.fingerprint):
-                what, options = "train it again", (*options, "--anew")
+                remedy = f"train it again: {self.command(*options, '--anew')}"
             raise RequestError(
-                f"{trial.name}: there are no weights for it in {self.ledger.store}; {what}: {self.command(*options)}"
-                f"{self.elsewhere}"
+                f"{trial.name}: there are no weights for it in {self.ledger.store}; {remedy}{self.elsewhere}"
             )
         return self.ledger.stage_folder(fingerprint)
 
