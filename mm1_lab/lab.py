@@ -47,11 +47,12 @@ def plan(sweep: Request) -> pd.DataFrame:
     _warn_of(rounds)
     trials = [trial for part in rounds for trial in part.trials]
     stages = make_plan(trials, sweep.ledger).stages.values()
-    columns = ["kind", "fingerprint", "seed", "state", "why"]
-    values = [(one.stage.name, one.fingerprint, one.stage.seed, one.state, one.why) for one in stages]
-    rows = [dict(zip(columns, row, strict=True)) for row in values]
+    rows = []
+    for one in stages:
+        stage = {"kind": one.stage.name, "fingerprint": one.fingerprint, "seed": one.stage.seed}
+        rows.append(stage | {"state": one.state, "why": one.why})
     name_arms(rows, rounds)
-    return pd.DataFrame(rows, columns=[*columns, "arms"])
+    return pd.DataFrame(rows, columns=["kind", "fingerprint", "seed", "state", "why", "arms"])
 
 
 def run(

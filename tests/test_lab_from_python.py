@@ -72,6 +72,18 @@ def test_what_the_commands_tell_before_a_run_is_a_warning(tmp_path: Path) -> Non
     assert told[0].filename == __file__
 
 
+@pytest.mark.usefixtures("again", "here")
+def test_a_run_of_what_is_done_warns_too_and_names_what_logs_to_a_server(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("same.yaml").write_text("title: t\nrecipe: base\narms:\n  base: {}\n  twin: {}\n")
+    monkeypatch.setattr("mm1_lab.orchestrate.sweeping.named_store", lambda: "http://server")
+    with pytest.warns(UserWarning, match="^base = twin are the same trials$"):
+        lab.run(lab.load_sweep("same.yaml", scale="smoke"), inline=True)
+    printed = capsys.readouterr().out
+    assert "nothing ran.\n`mm1-lab sync-mlflow` logs to MLFLOW_TRACKING_URI" in printed
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
