@@ -40,6 +40,8 @@ LEASE_SECONDS = 120.0
 """How often a lease is renewed, and when it lapses: network file systems may keep dates for a minute."""
 UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
 """Errors that say nothing about a file's content."""
+NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""Errors of a place in which this user may not write."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a disk, or of a user's part of it, that is full."""
 LEASES: WeakSet[SoftFileLease] = WeakSet()

@@ -6,8 +6,10 @@ Training curves are left out.
 
 import gzip
 import json
+import os
 import sys
 from collections import defaultdict
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -75,7 +77,8 @@ def pack(results: Path) -> list[Path]:
 
 
 def unpacked(results: Path) -> Path:
-    """The folder of trials of a results folder, after unpacking those that are only in its packs."""
+    """The folder of trials of a results folder, after unpacking those that are only in its packs; where this user may
+    not write, one in the user's cache."""
     trials = results / "trials"
     if not files.is_complete(results):
         if pack := next(results.glob(f"*/*/{RECORDS}"), None):
@@ -86,19 +89,28 @@ def unpacked(results: Path) -> Path:
         return trials
     if trials.is_symlink():
         raise RequestError(f"{trials}: is a link, and packs are unpacked only into a folder; put one in its place")
-    stamp = trials / STAMP
     state = files.file_digest(results / files.DONE)
     try:
-        if not stamp.exists() or stamp.read_text(encoding="utf-8") != state:
-            with files.locked(trials / ".unpack.lock"):
-                if _unpack(results, trials):  # after damage the next command looks again
-                    files.write_text(stamp, state)
+        return _unpack_once(results, trials, state)
     except OSError as error:
-        reason = error.strerror or error
-        raise RequestError(
-            f"{trials}: trials cannot be unpacked there ({reason}); copy {results} to where you can write, and "
-            "name the copy with --results"
-        ) from None
+        refused = error
+    if refused.errno in files.NOT_OURS and not trials.exists():  # an installation of somebody else's
+        caches = files.expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+        with suppress(OSError):
+            return _unpack_once(results, caches / "mm1-lab" / state, state)
+    raise RequestError(
+        f"{trials}: trials cannot be unpacked there ({refused.strerror or refused}); copy {results} to where you can "
+        "write, and name the copy with --results"
+    )
+
+
+def _unpack_once(results: Path, trials: Path, state: str) -> Path:
+    """`trials`, after unpacking into it if the packs have changed since: `state` is their digest."""
+    stamp = trials / STAMP
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != state:
+        with files.locked(trials / ".unpack.lock"):
+            if _unpack(results, trials):  # after damage the next command looks again
+                files.write_text(stamp, state)
     return trials
 
 

@@ -1,5 +1,6 @@
 """Packs of results: what comes back from them, and what a damage, a kill, a second process or a stranger does."""
 
+import errno
 import gzip
 import json
 import re
@@ -349,6 +350,30 @@ def test_results_that_cannot_be_written_say_so(results: Path) -> None:
     shutil.rmtree(results / "trials")
     (results / "trials").write_text("no folder")  # as a superuser may write everywhere
     with pytest.raises(RequestError, match=r"trials cannot be unpacked there .* name the copy with --results"):
+        _read(results)
+
+
+def test_packs_of_an_installation_of_somebody_else_are_unpacked_in_the_users_cache(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = _read(results)
+    pack(results)
+    shutil.rmtree(results / "trials")
+    make_folder = files.make_folder
+
+    def refuse(folder: Path) -> None:  # as a superuser may write everywhere
+        if results in (folder, *folder.parents):
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        make_folder(folder)
+
+    monkeypatch.setattr(files, "make_folder", refuse)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert _read(results) == before and not (results / "trials").exists()
+    path = next(tmp_path.glob("cache/mm1-lab/*/*/scores.parquet"))
+    path.write_text("cut")
+    assert _read(results) == before, "from the pack"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(path))
+    with pytest.raises(RequestError, match=r"unpacked there \(Permission denied\); copy .* and name the copy"):
         _read(results)
 
 
