@@ -35,7 +35,7 @@ __all__ = ["contrasts", "load_sweep", "plan", "run"]
 
 
 def plan(sweep: Request) -> pd.DataFrame:
-    """One row per stage: kind, fingerprint, seed, state (done, run, wait, not needed, diverged), reason, arms."""
+    """One row per stage: kind, fingerprint, seed, state (reused, to run, waits, not needed, diverged), reason, arms."""
     import pandas as pd
 
     from mm1_lab.orchestrate.planning.plan import make_plan

@@ -375,9 +375,9 @@ def test_tuning_starts_from_an_exported_model(
     recipe = json.loads(capsys.readouterr().out)["exported"]["recipe"]
     assert list(recipe) == ["sft"] and recipe["sft"]["start"] == "mm1", "what else the recipe says is not done"
     states = {name: planned.state for name, planned in make_plan(request.trials, request.ledger).stages.items()}
-    assert states[tuned.fingerprint] == states[here.fingerprint] == "run"
-    assert sum(state in ("run", "wait") for state in states.values()) == 4, "tuning and evaluation, of two trials"
-    assert states[here.model.fingerprint] == "done", "which was exported"
+    assert states[tuned.fingerprint] == states[here.fingerprint] == "to run"
+    assert sum(state in ("to run", "waits") for state in states.values()) == 4, "tuning and evaluation, of two trials"
+    assert states[here.model.fingerprint] == "reused", "which was exported"
     assert tuned.parameters() == here.parameters()
     inputs = {"model": request.ledger.weights(here.model.fingerprint)}
     for stage, folders in ((tuned, {}), (here, inputs)):
@@ -443,7 +443,7 @@ def test_an_exported_model_is_evaluated_as_it_is(
     assert (rows["steps"], rows["trained_on"], rows["as_exported"]) == ("0", "nothing", "single (tuned)")
     assert "untrained connector (0 steps" in what_ran(records[0]["config"])["tuned_from"]
     states = make_plan(request.trials, request.ledger).stages.values()
-    assert {planned.state for planned in states} == {"done"} and len(states) == 4
+    assert {planned.state for planned in states} == {"reused"} and len(states) == 4
 
     Path("asked.jsonl").write_text(json.dumps({"question": "what", "answers": ["red"]}) + "\n", encoding="utf-8")
     Path("asked.yaml").write_text("benchmarks: {asked: {questions: asked.jsonl, metric: exact}}\n", encoding="utf-8")

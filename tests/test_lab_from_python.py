@@ -9,6 +9,7 @@ import pytest
 
 from mm1_lab import judge, lab, results
 from mm1_lab.config import RequestError
+from mm1_lab.orchestrate.planning.plan_text import plan_values
 from tests.conftest import Place, ask_without_demonstrations, run_python
 
 
@@ -19,7 +20,10 @@ def test_the_examples_run_and_scores_are_of_all_finished_trials(place: Place, mo
     ask_without_demonstrations(place.folder)
     found = doctest.testmod(lab, verbose=False)
     assert found.attempted >= 7 and found.failed == 0
-    assert set(lab.plan(lab.load_sweep("data_mix", scale="smoke", only=["base"]))["state"]) == {"done"}
+    base = lab.load_sweep("data_mix", scale="smoke", only=["base"])
+    states = lab.plan(base).set_index("fingerprint")["state"].to_dict()
+    told = {stage["fingerprint"]: stage["state"] for stage in plan_values([base])["stages"]}
+    assert states == told and set(told.values()) == {"reused"}, "the same words as of `plan --json`"
     captions = lab.load_sweep("data_mix", scale="smoke", only=["captions"])
     scores = lab.run(captions, inline=True)
     assert set(scores["arm"]) == {"base", "captions"} == set(results.scores(captions.folder)["arm"])

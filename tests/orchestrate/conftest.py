@@ -46,7 +46,7 @@ class Laboratory:
     def complete(self, request: Request, executor: Executor, draw: Callable[[Path], object]) -> Round:
         request.write_manifest()
         plan = make_plan(request.trials, request.ledger)
-        trials = [trial for trial in plan.trials if plan.stages[trial.fingerprint].state not in ("done", "diverged")]
+        trials = [trial for trial in plan.trials if plan.stages[trial.fingerprint].state not in ("reused", "diverged")]
         self.rounds.append([trial.name for trial in trials])
         for trial in trials:
             self.run(request, trial)

@@ -144,7 +144,7 @@ def test_what_diverged_runs_again_only_anew_and_from_its_beginning(ask: Ask) -> 
     forget_trials(trials[:2], request, Inline())
     plan = make_plan(trials, ledger)
     states = [plan.stages[trial.fingerprint].state for trial in trials]
-    assert states == ["wait", "wait", "diverged"]
+    assert states == ["waits", "waits", "diverged"]
     assert [folder.exists() for folder in partial] == [False, False, True]
     assert ledger.has_weights(joined.model.encoder.fingerprint), "what it started from stays"
 

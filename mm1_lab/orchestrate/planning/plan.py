@@ -9,7 +9,7 @@ from mm1_lab.config import Stage, Trial
 from mm1_lab.formatting import counted
 from mm1_lab.results import Ledger
 
-State = Literal["done", "run", "wait", "not needed", "diverged"]
+State = Literal["reused", "to run", "waits", "not needed", "diverged"]
 Fitted = Mapping[str, Mapping[str, Any]]
 """Fields of the resources of stages, by fingerprint, which the scale's hardware decides."""
 
@@ -65,7 +65,7 @@ class Plan:
     @property
     def done(self) -> list[str]:
         """The fingerprints of the trials that have scores."""
-        return [trial.fingerprint for trial in self.trials if self.stages[trial.fingerprint].state == "done"]
+        return [trial.fingerprint for trial in self.trials if self.stages[trial.fingerprint].state == "reused"]
 
     @property
     def missing(self) -> Iterator[tuple[Task, Stage]]:
@@ -87,7 +87,7 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
     for trial in plan.trials:
         evaluation = trial.evaluation
         if ledger.has_whole_scores(evaluation.fingerprint):
-            plan.add(evaluation, "done", "scores are in the results folder")
+            plan.add(evaluation, "reused", "scores are in the results folder")
         elif causes := [needed for needed in evaluation.chain() if needed.fingerprint in diverged]:
             cause = causes[-1]  # the first that did, which a failure of the trial repeats
             why = f"{cause.name} {cause.fingerprint} diverged: {diverged[cause.fingerprint]}"
@@ -98,19 +98,19 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
     missing = {stage.fingerprint for _, stage in plan.missing}
     for _, stage in plan.missing:
         if waits := [needed.name for needed in stage.inputs.values() if needed.fingerprint in missing]:
-            plan.add(stage, "wait", f"waits for {' and '.join(waits)}")
+            plan.add(stage, "waits", f"waits for {' and '.join(waits)}")
         elif ledger.failure_file(stage.fingerprint).exists():
-            plan.add(stage, "run", "failed before")
+            plan.add(stage, "to run", "failed before")
         else:
-            plan.add(stage, "run", ledger.interruption(stage.fingerprint) or "new")
+            plan.add(stage, "to run", ledger.interruption(stage.fingerprint) or "new")
     for trial in plan.trials:
         for stage in trial.evaluation.chain():
             if stage.fingerprint in plan.stages:
                 continue
             if ledger.is_shipped(stage.fingerprint):
-                plan.add(stage, "done", "shipped with the repository")
+                plan.add(stage, "reused", "shipped with the repository")
             elif ledger.has_weights(stage.fingerprint):
-                plan.add(stage, "done", "weights are in the store")
+                plan.add(stage, "reused", "weights are in the store")
             else:
                 plan.add(stage, "not needed", "no missing trial needs it")
     return plan

@@ -25,7 +25,6 @@ from mm1_lab.orchestrate.planning.request import Request
 
 ALIKE = 1.1
 """Times which arms' training FLOPs may differ without a word of it."""
-STATES = {"done": "reused", "run": "to run", "wait": "waits", "not needed": "not needed", "diverged": "diverged"}
 
 
 def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
@@ -55,9 +54,9 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
     for request in requests:
         for trial in request.trials:
             key = trial.fingerprint
-            state = plan.stages[key].state
+            state = {"reused": "done", "diverged": "diverged"}.get(plan.stages[key].state, "to run")
             values = {"sweep": request.variant, "arm": trial.arm, "seed": trial.seed, "fingerprint": key}
-            trials.append(values | {"state": state if state in ("done", "diverged") else "to run"})
+            trials.append(values | {"state": state})
     stages = sorted(plan.stages.values(), key=lambda planned: planned.stage.name)
     seconds = {key: estimate.seconds for key, estimate in estimates.items()}
     work = sum(one.seconds * (one.share.gpus if one.share else 1) for one in estimates.values())
@@ -95,7 +94,7 @@ def _stage(planned: PlannedStage, estimate: Estimate | None) -> dict[str, Any]:
         "kind": planned.stage.name,
         "fingerprint": planned.fingerprint,
         "seed": planned.stage.seed,
-        "state": STATES[planned.state],
+        "state": planned.state,
         "why": planned.why,
     }
     if (steps := steps_made(planned.stage)) is not None:
