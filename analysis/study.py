@@ -99,13 +99,19 @@ class Study(Variant):
         known = set(self.scores["arm"].unique())
         return [arm for arm in self.sweep.arms if arm in known]
 
+    @cached_property
+    def requested(self) -> list[str]:
+        """The arms that were asked for (`run --only`) at some seed, in the sweep's order."""
+        known = set(self.trials["arm"])
+        return [arm for arm in self.sweep.arms if arm in known]
+
     def missing(self) -> list[str]:
-        """Arms without scores, by those of the requested seeds that they lack."""
-        requested = sorted(set(self.trials["seed"]))
+        """Arms that were asked for, by those of the requested seeds at which they have no scores."""
+        every = sorted(set(self.trials["seed"]))
         finished = set(zip(self.done["arm"].map(self.representative), self.done["seed"], strict=True))
         lacking: dict[str, list[str]] = {}
-        for arm in self.sweep.arms:
-            seeds = [seed for seed in requested if (self.representative(arm), seed) not in finished]
+        for arm in self.requested:
+            seeds = [seed for seed in every if (self.representative(arm), seed) not in finished]
             if seeds:
                 word = "seeds" if len(seeds) > 1 else "seed"
                 lacking.setdefault(f"{word} {', '.join(map(str, seeds))}", []).append(arm)

@@ -73,7 +73,8 @@ def test_a_finished_sweep_has_table_figure_and_runs_to_browse(
     monkeypatch.chdir(finished.folder)
     folder = finished.results / "smoke" / "data_mix"
     assert (folder / "figure.png").stat().st_size > 10_000
-    assert "Captions / interleaved" in (folder / "table.md").read_text()
+    table = (folder / "table.md").read_text()
+    assert "Captions / interleaved" in table and "Without scores" not in table, "of ten arms that nobody asked for"
     missing = "0 missing, 0 failed; 10 trials not asked for\n"
     assert f"data_mix at smoke: 2 done, {missing}" in status("smoke")
     mine = "title: mine\nrecipe: base\narms: {base: {}, captions: {data_mix: {captions: 1, interleaved: 0, text: 0}}}\n"

@@ -78,7 +78,7 @@ def draw_scores(study: Study) -> Figure:
     notes = [f"Lines: 95 % intervals over {study.uncertainty}, to compare arms by eye (`table.md` says how)."]
     if not study.shows_intervals:
         notes = ["No intervals below three seeds (`table.md` says why)."]
-    lacking = [arm for arm in study.sweep.arms if study.representative(arm) not in study.scored]
+    lacking = [arm for arm in study.requested if study.representative(arm) not in study.scored]
     if lacking and not study.sweep.panels:
         notes.append(f"Without scores: {', '.join(lacking)}.")
     if any(number.bound == "above" for number in study.paper.values.values()):

@@ -354,9 +354,12 @@ def test_a_figure_names_every_row_and_shows_the_papers_numbers_on_an_axis_of_the
     assert all(len(axis.get_xticks()) > 1 for axis in ours) and "new combinations" not in labels
 
 
-def test_a_figure_of_a_question_draws_arms_with_scores_and_names_the_others(data_mix: Sweep) -> None:
-    asked = of_arms(data_mix, ("base", "captions", "text-33"), title="How much text?", reproduces="")
-    study = study_of(asked, (0, 1), missing=("text-33/0", "text-33/1", "captions/1"), questions=8)
+def test_a_figure_of_a_question_draws_arms_with_scores_and_names_the_others_that_were_asked_for(
+    data_mix: Sweep,
+) -> None:
+    arms = ("base", "captions", "text-33")
+    asked = of_arms(data_mix, (*arms, "no-vecap"), title="How much text?", reproduces="")
+    study = study_of(asked, (0, 1), arms=arms, missing=("text-33/0", "text-33/1", "captions/1"), questions=8)
     with styled():
         figure = draw_scores(study)
     assert figure.get_suptitle() == "How much text? Scale mini" == means_table(study).title
