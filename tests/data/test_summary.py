@@ -197,10 +197,11 @@ def test_show_data_tells_of_a_benchmark_s_pictures_that_are_trained_on(files: An
     asked = {"questions": "q.jsonl", "images": "asked", "metric": "exact", "shots": [0]}
     files.yaml(captions="c.tar", instructions={"chat": {"files": "m.jsonl"}}, benchmarks={"colour": asked})
     said = told(*COMMAND, "--set", "evaluate.questions=99")
-    assert "  note: of its 8 pictures 3 in captions, 1 in instructions.chat, by name and size: models" in said
+    assert "  note: of its 8 pictures 3 in captions, 1 in instructions.chat are trained on, too, to judge by" in said
+    assert f"compare the contents of some, such as {files.folder / 'asked' / min(names[:4])}" in said
     files.yaml(captions="c.tar", benchmarks={"colour": asked | {"images": "tuned"}})
     files.rows("q.jsonl", [rows[-2] | {"id": "1"}])
-    assert "by name and size" not in told(*COMMAND)
+    assert "trained on, too" not in told(*COMMAND)
 
 
 def test_texts_with_dollar_signs_are_drawn_as_they_are_and_broken_pictures_named(

@@ -506,15 +506,16 @@ def test_prompts_longer_than_the_decoder_reads_are_refused(tmp_path: Path) -> No
     def checked(sequence: int) -> None:
         stage = resolve("a", recipe, scale, 0, WORLD_DATA).evaluation
         model = stage.model.model_copy(update={"sequence_length": sequence})
-        check_lengths([stage.model_copy(update={"model": model, "benchmarks": (config,)})], Letters(), None)
+        both = (config, config.model_copy(update={"name": "again"}))
+        check_lengths([stage.model_copy(update={"model": model, "benchmarks": both})], Letters(), None)
 
     longest = 0
     for questions, shown in zip(benchmark.blocks, benchmark.demonstrations, strict=True):
         before = sum(9 + len(f"{one.prompt} {one.shown}{benchmark.stop[0]}") for one in shown[:2])
         longest = max(longest, 1 + before + max(9 + len(one.prompt) for one in questions) + benchmark.new_tokens)
     checked(longest)
-    message = f"'vqav2': a question after 2 demonstrations takes {longest} tokens, with 9 per picture"
-    with pytest.raises(RequestError, match=message):
+    takes = f"a question after 2 demonstrations takes {longest} tokens, with 9 per picture"
+    with pytest.raises(RequestError, match=f"'vqav2': {takes} .*; benchmark 'again': {takes} .* use fewer shots"):
         checked(longest - 1)
 
 

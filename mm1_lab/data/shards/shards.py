@@ -233,11 +233,16 @@ class Shards:
         yield from (f"note: {line}" for line in self.doubts())
 
     def seen_in_training(self, pictures: Iterable[Picture]) -> str:
-        """How many of a benchmark's pictures are also among those that models are trained on; empty if none are."""
+        """How many of a benchmark's pictures seem to be among those that models are trained on; empty if none do."""
         files = {Path(one.name) for one in pictures if isinstance(one, StoredPicture)}
-        shared = {name: len(own.trained_on(files)) for name, own in self.everything.items()}
-        where = ", ".join(f"{count:,} in {name}" for name, count in shared.items() if count)
-        return f"of its {len(files):,} pictures {where}, by name and size: models are trained on these" if where else ""
+        shared = {name: found for name, own in self.everything.items() if (found := own.trained_on(files))}
+        if not shared:
+            return ""
+        where = ", ".join(f"{len(found):,} in {name}" for name, found in shared.items())
+        return (
+            f"of its {len(files):,} pictures {where} are trained on, too, to judge by their names and sizes alone: "
+            f"compare the contents of some, such as {min(set.union(*shared.values()))}"
+        )
 
 
 def _index_much(files: Iterable[list[File]], cache: Path) -> None:
