@@ -23,6 +23,8 @@ def refused(here: Path, refused: Refused) -> Refused:
 
 
 WRONG = [
+    (["--set", "conector=c-abstractor"], ["there is no 'conector'; did you mean 'connector'?"]),
+    (["--set", "shots=[0]"], ["unknown key 'shots'; did you mean evaluate.shots?"]),
     (["--set", "train.step=9"], ["train.step'", "did you mean 'train.steps'"]),
     (["--seeds", "305-300"], ["--seeds '305-300': give a count (3)", "or a range of at most 10,000 (300-305)"]),
     (["--seeds", "0-4294967295"], ["at most 10,000"]),

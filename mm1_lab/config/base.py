@@ -46,13 +46,13 @@ def nearest(word: str, valid: Iterable[str], before: str = "") -> str:
     """The hint for a misspelt word: "did you mean" with a valid word that is close, or the list of all valid words.
     `before` is what the close one is written after: `train.`."""
     valid = list(valid)
-    close = _closest(word, valid)
+    close = closest(word, valid)
     if close is not None:
         return f"; did you mean {before + close!r}?"
     return f"; known: {', '.join(valid)}" if valid else ""
 
 
-def _closest(word: str, valid: Iterable[str]) -> str | None:
+def closest(word: str, valid: Iterable[str]) -> str | None:
     """The valid word that is close to a misspelt one, whatever is in upper case."""
     folded = {name.casefold(): name for name in valid}
     cutoff = 0.6 if len(word) > 2 else 0.5  # 9N is half of 9M
@@ -365,7 +365,7 @@ def put(values: dict[str, Any], path: str, value: Any, where: str) -> None:
     table, key = open_table(values, path, where)
     word = key.partition(".")[0]
     may_be_new = word == key or isinstance(value, dict)
-    if key not in table and not may_be_new and _closest(word, map(str, table)) is not None:
+    if key not in table and not may_be_new and closest(word, map(str, table)) is not None:
         before = path.removesuffix(key)
         raise RequestError(f"{where}: there is no {before + word!r}{nearest(word, table, before)}")
     table[key] = value

@@ -20,6 +20,7 @@ from mm1_lab.config.base import (
     RequestError,
     Text,
     Whole,
+    closest,
     keys_at,
     nearest,
     open_table,
@@ -360,6 +361,12 @@ def load_scale(name: str, *folders: Path, settings: tuple[str, ...] = ()) -> Sca
     except ValueError as error:
         raise RequestError(f"the scale {name!r} {error}") from None
     scale = Scale.read(find_yaml("there is no scale", name, folders))
+    fields = dict.fromkeys([*Recipe.model_fields, *Scale.model_fields])
+    inner = {key for section in Scale.model_fields for key in keys_at(Scale, [section])}
+    for setting in settings:  # those of recipes were taken out
+        word = setting.partition("=")[0].strip().partition(".")[0]
+        if word not in {*Scale.model_fields, *inner} and closest(word, fields) in Recipe.model_fields:
+            raise RequestError(f"--set {setting!r}: there is no {word!r}{nearest(word, fields)}")
     return override(scale, settings)
 
 
