@@ -44,6 +44,8 @@ class Drawn:
     caution: str
     runs: pd.DataFrame
     """The finished trials: arm, seed, fingerprint."""
+    search_seeds: Sequence[int]
+    """Those of the search whose winner it confirms; empty for other sweeps."""
     paired: Paired
     claims: Table | None
     """The claims of its file with their verdicts."""
@@ -84,6 +86,8 @@ class Drawn:
     def command(self) -> str:
         """The command that runs its trials again."""
         manifest = self.manifest
+        if manifest.searched:
+            return manifest.command(*at_seeds(self.search_seeds))
         seeds, looks = sorted(set(self.runs["seed"])), manifest.looks
         if looks:  # it may have stopped before its last seeds
             after = seeds[-1] + 1

@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab.commands import common as opt
-from mm1_lab.commands.common import DONE, about, command, folder_with_results, has_changed, option, print_json, switch
+from mm1_lab.commands.common import (
+    DONE,
+    about,
+    command,
+    confirmation_of,
+    folder_with_results,
+    has_changed,
+    option,
+    print_json,
+    switch,
+)
 from mm1_lab.config import (
     UNPARSED,
     BenchmarkConfig,
@@ -22,7 +32,7 @@ from mm1_lab.config import (
     RequestError,
     nearest,
 )
-from mm1_lab.formatting import counted, trials_of
+from mm1_lab.formatting import counted
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.score_file import read_score_table
@@ -72,7 +82,7 @@ def answers(options: argparse.Namespace) -> int:
     if options.limit < 0:
         raise RequestError(f"--limit {options.limit}: give how many questions to show, 0 or more")
     arm = options.arm
-    request = about(options, [arm])
+    request = confirmation_of(options) or about(options, [arm])
     folder = folder_with_results(request)
     fingerprint, seed = _finished(request, folder, arm, options.seed)
     from analysis.table import Table, to_plain
@@ -115,10 +125,9 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
         raise RequestError(f"{folder}: has no arm {arm!r}{nearest(arm, known)}")
     own = {row.seed: row.fingerprint for row in trials if row.arm == arm and ledger.has_intact_scores(row.fingerprint)}
     if not own or seed not in (None, *own):
-        words = () if request.sweep.search else trials_of(arm, seed or 0)
         at = "" if seed is None else f" at seed {seed}"
         there = f" (it is at {', '.join(map(str, own))})" if own else ""
-        remedy = f"{request.to_score(arm, *words)}{'' if own else request.elsewhere}"
+        remedy = f"{request.to_score(arm, seed or 0)}{'' if own else request.elsewhere}"
         raise RequestError(f"{folder}: {arm} is not finished{at}{there}; {remedy}")
     chosen = next(iter(own)) if seed is None else seed
     return own[chosen], chosen

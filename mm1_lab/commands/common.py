@@ -6,16 +6,17 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_core import to_json
 
 from mm1_lab import files
-from mm1_lab.config import RequestError, Search, load_sweep
+from mm1_lab.config import RequestError, Search, load_sweep, nearest
 from mm1_lab.files import PUBLISHED, RESULTS, expanded, here_or_shipped
-from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep, only_of_search, split_settings
-from mm1_lab.results.manifest import read_trials
+from mm1_lab.orchestrate.planning.finding import CONFIRMATION, SWEEPS, find_sweep, only_of_search, split_settings
+from mm1_lab.results.manifest import read_manifest, read_trials
 
 if TYPE_CHECKING:
     from mm1_lab.orchestrate.execution.executor import Executor
@@ -180,7 +181,7 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
         results=options.results,
         store=options.store,
     )
-    if given.get("only") and isinstance(request.sweep.search, Search):
+    if only is None and given.get("only") and isinstance(request.sweep.search, Search):
         raise only_of_search(request.asked)
     for folder, reason in request.ledger.damaged_parts().items():
         print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)
@@ -224,6 +225,31 @@ def folder_with_results(request: Request) -> Path:
     if request.elsewhere:
         raise RequestError(lacking)
     return folder
+
+
+def confirmation_of(options: argparse.Namespace) -> Request | None:
+    """The request for a search's confirmation under its name, which no file has: its trials with results, or those of
+    `--only` and `--seeds`. None for other sweeps. Raises RequestError if it has no results."""
+    ending = CONFIRMATION.search(options.sweep)
+    try:
+        find_sweep(options.sweep, options.results)
+        return None
+    except RequestError:
+        if not ending:
+            raise
+    request = request_of(options, options.sweep.removesuffix(ending[0]), ())
+    sweep = request.sweep.model_copy(update={"name": f"{request.sweep.name}{ending[0]}"})
+    request = replace(request, sweep=sweep)
+    folder = folder_with_results(request)
+    known, given = read_manifest(folder).sweep.arms, vars(options)
+    only = [arm for text in given.get("only", ()) for arm in text.split(",")]
+    for arm in only:
+        if arm not in known:
+            raise RequestError(f"--only: {folder} has no arm {arm!r}{nearest(arm, known)}")
+    seeds = request.seeds
+    if given.get("seeds") in (None, ONE_SEED):
+        seeds = tuple(row.seed for row in read_trials(folder))
+    return request.with_arms({arm: known[arm] for arm in only or known}, dict.fromkeys(seeds))
 
 
 def has_changed(request: Request, folder: Path, arm: str) -> bool:

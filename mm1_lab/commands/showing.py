@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +15,7 @@ from mm1_lab.commands.common import (
     DONE,
     about,
     command,
+    confirmation_of,
     folder_with_results,
     has_changed,
     option,
@@ -26,15 +25,15 @@ from mm1_lab.commands.common import (
     switch,
 )
 from mm1_lab.config import Measure, RequestError, load_sweep
-from mm1_lab.files import PARTS, PUBLISHED, RESULTS, expanded, here_or_shipped
-from mm1_lab.formatting import counted, trials_of
-from mm1_lab.orchestrate.planning.finding import CONFIRMATION, SWEEPS, find_sweep, split_settings
+from mm1_lab.files import NOT_OURS, PARTS, PUBLISHED, RESULTS, expanded, here_or_shipped
+from mm1_lab.formatting import counted
+from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep, split_settings
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.reading import list_variants, read_variant
 
 if TYPE_CHECKING:
-    from mm1_lab.orchestrate.planning.request import Request
+    pass
 
 
 @command(
@@ -105,8 +104,10 @@ def show(options: argparse.Namespace) -> int:
 
     if len(options.arms) > 2:
         raise RequestError(f"show: {len(options.arms)} arms were given; give one, or two to compare them")
-    request = about(options, options.arms)
-    if not options.arms or not set(options.arms) <= set(request.sweep.arms):  # a search has made further ones
+    confirmation = confirmation_of(options)
+    request = confirmation or about(options, options.arms)
+    further = not options.arms or not set(options.arms) <= set(request.sweep.arms)
+    if further and not confirmation:  # a search has made them
         request = rounds_of(request)[0]
     if options.json:
         print_json(show_values(request, options.arms))
@@ -139,15 +140,16 @@ def compare(options: argparse.Namespace) -> int:
         measure = None if options.measure is None else Measure.parse(options.measure)
     except ValueError as error:
         raise RequestError(f"--measure {options.measure}: {error}") from None
-    request = _confirmation(options) or about(options, [options.first, options.second])
+    request = confirmation_of(options) or about(options, [options.first, options.second])
     folder = folder_with_results(request)
     only = () if options.seeds is None else request.seeds
     study = read_study(folder)
     remarks = []
     for arm in (options.first, options.second):
         if arm in {*request.sweep.arms, *study.sweep.arms} and study.representative(arm) not in study.scored:
-            words = () if request.sweep.search else trials_of(arm, *study.seeds)
-            raise RequestError(f"{folder}: {arm} has no scores; {request.to_score(arm, *words)}{request.elsewhere}")
+            raise RequestError(
+                f"{folder}: {arm} has no scores; {request.to_score(arm, *study.seeds)}{request.elsewhere}"
+            )
         if has_changed(request, folder, arm):
             changed = "the sweep, its data, settings or the version are others now"
             remarks.append(f"{folder}: {arm} is as it was run; {changed}; run it to compare that")
@@ -161,19 +163,6 @@ def compare(options: argparse.Namespace) -> int:
     for remark in remarks:
         print(remark, file=sys.stderr)
     return DONE
-
-
-def _confirmation(options: argparse.Namespace) -> Request | None:
-    """The request for a search under its confirmation's name, which no file has; None for other sweeps."""
-    try:
-        find_sweep(options.sweep, options.results)
-    except RequestError:
-        ending = CONFIRMATION.search(options.sweep)
-        if not ending:
-            raise
-        request = request_of(options, options.sweep.removesuffix(ending[0]))
-        return replace(request, sweep=request.sweep.model_copy(update={"name": f"{request.sweep.name}{ending[0]}"}))
-    return None
 
 
 INTO = option("--into", "write to this folder instead of the results", "DIR", type=expanded)
@@ -211,7 +200,7 @@ def _draw(options: argparse.Namespace, **kinds: bool) -> list[Path]:
     try:
         paths = draw(results, options.into or usual, **kinds)
     except OSError as error:
-        if options.into or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if options.into or error.errno not in NOT_OURS:
             raise
         raise RequestError(f"{error.filename}: {error.strerror}; draw into a folder of your own: --into DIR") from None
     for folder in list_variants(results):

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from mm1_lab.commands import common as opt
-from mm1_lab.commands.common import DONE, command, option, repeated, request_of
+from mm1_lab.commands.common import DONE, command, confirmation_of, option, repeated, request_of
 from mm1_lab.config import RequestError
 from mm1_lab.files import expanded
 from mm1_lab.formatting import counted
@@ -82,7 +82,7 @@ def chat(options: argparse.Namespace) -> int:
 
 def _trained(options: argparse.Namespace) -> tuple[Request, Trial]:
     """The one trial that is requested; imports nothing heavy. Raises RequestError if it is not one, or not trained."""
-    request = request_of(options, options.sweep)
+    request = confirmation_of(options) or request_of(options, options.sweep)
     if len(request.trials) != 1:
         raise RequestError(f"this command needs one trial, not {len(request.trials)}; give --only ARM and one seed")
     (trial,) = request.trials

@@ -177,8 +177,8 @@ def _confirmed(search: RecipeSearch, short: Callable[[Path], str]) -> Iterator[s
                 yield "One seed decides nothing: set `confirm` to 3 or more for a verdict."
             yield indent(short(confirmation.folder), "    ")
             yield (
-                f"The winner is the arm `winner` of {current}: `mm1-lab compare {current} winner base`. For `export`, "
-                f"put its line under `arms:` of a sweep; at seed {confirmation.seeds[0]} it is trained already."
+                f"The winner is the arm `winner` of {current}: `mm1-lab compare {current} winner base`, "
+                f"`mm1-lab export {current} --only winner --seeds {confirmation.seeds[0]}, FOLDER`."
             )
     earlier = [name for name, trials in search.confirmations().items() if trials and name != current]
     if earlier:

@@ -80,13 +80,16 @@ class Manifest(Config):
     def in_world(self) -> bool:
         return self.data.kind == WORLD_DATA.kind
 
+    @property
+    def searched(self) -> str:
+        """The name of the search whose winner this sweep confirms; empty for other sweeps."""
+        name = Path(self.file).stem
+        return name if name != self.sweep.name else ""
+
     def command(self, *options: str, results: Path = RESULTS) -> str:
         """The command that runs this sweep again; of the data file, only with its name."""
         data = f"FOLDER/{self.data_name.rpartition('-')[0]}.yaml" if self.data_name != "world" else None
-        sweep = Path(self.file).stem or self.sweep.name
-        if sweep != self.sweep.name:
-            options = ()  # of a search's confirmation, which it runs itself
-        words = ("run", self.asked or sweep, "--scale", self.scale, *options)
+        words = ("run", self.asked or self.searched or self.sweep.name, "--scale", self.scale, *options)
         return command_line(*words, settings=self.overrides, data=data, results=results)
 
 
@@ -129,6 +132,12 @@ def _spelt(value: str) -> str:
             if math.isfinite(number):
                 read = int(number) if number.is_integer() else number
     return read if isinstance(read, str) else canonical_json(read)
+
+
+def seeds_of_search(folder: Path, manifest: Manifest) -> list[int]:
+    """The seeds of the search whose winner the sweep in `folder` confirms, which run it again."""
+    variant = variant_name(manifest.searched, manifest.overrides, manifest.data_name)
+    return sorted({row.seed for row in read_trials(folder.with_name(variant))})
 
 
 LATE = ", or restore a copy: without one, its claims count as made after their scores"

@@ -351,7 +351,7 @@ def test_interrupted_and_run_again_it_ends_with_a_verdict(
     change(scale, "shots: [0, 4, 8]", "shots: [4]")
     change(scale, "train: {steps: 6", "train: {steps: 2")
     write(place.folder, trials=2, confirm=1)
-    command = ("mix", "--scale", "smoke")
+    command = ("mix", "--scale", "smoke", "--seeds", "5,")
     plan = told("plan", *command)
     assert "mix, mix_confirmed at smoke: 5 trials" in plan and "A search proposes arms by the scores" in plan
     run = Worker.run
@@ -381,7 +381,15 @@ def test_interrupted_and_run_again_it_ends_with_a_verdict(
     assert "seeds 1000" not in told("compare", "mix_confirmed", "winner", "base", "--scale", "smoke")
     seeds = {row.split(",")[1] for row in (folder.parent / "mix_confirmed" / "trials.csv").read_text().splitlines()[1:]}
     assert seeds == {"1000"}
+    confirmed = ("mix_confirmed", "--scale", "smoke")
+    assert "mix_confirmed at smoke: winner / seed 1000" in told("answers", "mix_confirmed", "winner", *confirmed[1:])
+    assert "--only: " in told("export", *confirmed, "--only", "winer", "model", code=2)
+    assert "this command needs one trial, not 2" in told("chat", *confirmed, code=2)
+    told("export", *confirmed, "--only", "winner", "model")
+    assert Path("model/config.json").exists() and "image_tokens" in told("show", confirmed[0], "winner", *confirmed[1:])
     told("report")
+    summary = (place.results / "summary.md").read_text(encoding="utf-8")
+    assert summary.count("`mm1-lab run mix --scale smoke --seeds 5,`") == 2, "the search, and its confirmation"
     for name in ("summary.md", "report.html"):
         shown = (place.results / name).read_text(encoding="utf-8")
         assert "The best score is partly luck" in shown and all(arm in shown for arm in study_arms)

@@ -123,8 +123,13 @@ class Request:
         folders = {"results": self.ledger.results, "store": self.ledger.store}
         return command_line(*words, settings=self.overrides, data=self.data_path, **folders)
 
-    def to_score(self, arm: str, *options: str) -> str:
-        """What gives an arm scores: the command, with `options`, and why it has none if it diverged."""
+    def _options(self, arm: str, *seeds: int) -> tuple[str, ...]:
+        """Those of `run` for an arm at these seeds; none of a search, which makes its arms and its confirmation."""
+        return () if self.sweep.search else trials_of(arm, *seeds)
+
+    def to_score(self, arm: str, *seeds: int) -> str:
+        """What gives an arm scores at these seeds: the command, and why it has none if it diverged."""
+        options = self._options(arm, *seeds)
         reasons = self.ledger.diverged()
         for trial in self.trials:
             own = [reasons[key] for key in (trial.fingerprint, trial.evaluation.model.fingerprint) if key in reasons]
@@ -155,10 +160,10 @@ class Request:
         """The folder of the trial's model. Raises RequestError if the model has no weights."""
         fingerprint = trial.evaluation.model.fingerprint
         if not self.ledger.has_intact_weights(fingerprint):
-            options = trials_of(trial.arm, trial.seed)
-            remedy = self.to_score(trial.arm, *options)
+            remedy = self.to_score(trial.arm, trial.seed)
             if self.ledger.has_scores(trial.fingerprint):
-                remedy = f"train it again: {self.command(*options, '--anew')}"
+                command = self.command(*self._options(trial.arm, trial.seed), "--anew")
+                remedy = f"train it again: {command}"
             raise RequestError(
                 f"{trial.name}: there are no weights for it in {self.ledger.store}; {remedy}{self.elsewhere}"
             )

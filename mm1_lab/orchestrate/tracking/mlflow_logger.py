@@ -19,12 +19,12 @@ from typing import Any
 
 from mm1_lab.config import RequestError, digest
 from mm1_lab.files import RESULTS, locked, replace, share, write_text
-from mm1_lab.formatting import first_line, trials_of, without_secrets
+from mm1_lab.formatting import at_seeds, first_line, trials_of, without_secrets
 from mm1_lab.orchestrate.status import failed_before
 from mm1_lab.orchestrate.tracking import contents
 from mm1_lab.orchestrate.tracking.trackers import TrialLogger
 from mm1_lab.results import Ledger
-from mm1_lab.results.manifest import read_trials
+from mm1_lab.results.manifest import read_trials, seeds_of_search
 from mm1_lab.results.schema import owner
 
 DEFAULTS = {
@@ -283,6 +283,8 @@ class MlflowLogger(TrialLogger):
         options = trials_of(*names[0])
         if self.manifest.sweep.search:  # it makes its arms, which `--only` does not know
             options = options[2:]
+        if self.manifest.searched:
+            options = at_seeds(seeds_of_search(self.folder, self.manifest))
         command = self.manifest.command(*options)
         note = f"{note}{REPRODUCE}{command}`"
         return {"mm1.fingerprint": fingerprint, NOTE: note, "mlflow.source.name": command}
