@@ -469,7 +469,7 @@ def _of_benchmarks(asked: pd.DataFrame) -> list[Measure]:
     return [Measure(name, int(shots)) for name, shots in rows.itertuples(index=False)]
 
 
-def read_study(folder: Path) -> Study:
+def read_study(folder: Path | str) -> Study:
     """Reads a sweep's folder. Raises RequestError if it has no results, or results of another schema."""
     variant = read_variant(folder)
     return Study(

@@ -111,11 +111,12 @@ def _check_loaded(sweep: Request) -> None:
 
 def _warn_of(rounds: Sequence[Request]) -> None:
     """Warns, at the line that called the lab, of what the commands tell before a run."""
-    for doubt in dict.fromkeys(doubt for part in rounds for doubt in part.doubts()):
+    doubts = [doubt for part in rounds for doubt in part.doubts()]
+    for doubt in dict.fromkeys([*rounds[0].ignored(), *doubts]):
         warnings.warn(doubt, stacklevel=3)
 
 
-def contrasts(folder: Path) -> pd.DataFrame:
+def contrasts(folder: Path | str) -> pd.DataFrame:
     """The sweep's claims with estimates, intervals and verdicts, one row per claim; `folder` is `sweep.folder`.
 
     A verdict rests on the measure that its claim names; unlike those of lessons it is not corrected for their number.

@@ -10,7 +10,7 @@ import pytest
 from mm1_lab import judge, lab, results
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.planning.plan_text import plan_values
-from tests.conftest import Place, ask_without_demonstrations, run_python
+from tests.conftest import REPOSITORY, Place, ask_without_demonstrations, run_python
 
 
 @pytest.mark.usefixtures("few_documents", "unrendered")
@@ -74,6 +74,11 @@ def test_what_the_commands_tell_before_a_run_is_a_warning(tmp_path: Path) -> Non
     assert set(stages["arms"]) == {("base", "twin")}
     assert [str(one.message) for one in told] == ["base = twin are the same trials"]
     assert told[0].filename == __file__
+    path.write_text("title: t\nrecipe: base\narms: {fast: {learning_rate: 0.01}}\n")
+    with pytest.warns(
+        UserWarning, match=r"^--set: learning_rate=0.001 changes nothing, as every arm sets this itself$"
+    ):
+        lab.plan(lab.load_sweep(path, "smoke", settings={"learning_rate": 0.001}, results=tmp_path, store=tmp_path))
 
 
 @pytest.mark.usefixtures("again", "here")
@@ -110,8 +115,9 @@ def test_what_judge_and_measures_take() -> None:
     row = {"arm": "a", "benchmark": "b", "family": "vqa", "shots": 0, "score": 1.0}
     table = pd.DataFrame([row])
     assert results.measures(table, by="arm").equals(results.measures(table, by=["arm"]))
-    with pytest.raises(RequestError, match="the table of scores is empty"):
-        results.measures(table[:0], by="arm")
+    for nothing in (table[:0], None):
+        with pytest.raises(RequestError, match="the table of scores is none, or is empty"):
+            results.measures(nothing, by="arm")  # type: ignore[arg-type]
 
 
 def test_a_benchmark_named_like_a_number_of_shots_is_to_be_renamed() -> None:
@@ -128,6 +134,9 @@ def test_home_none_and_a_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert repr(sweep) == f"<data_mix at smoke: {arms} arms, seeds 0, 1; {tmp_path}/r/smoke/data_mix>"
     (tmp_path / "mine.csv").write_text("arm,seed,score\na,0,1\na,1,2\nb,0,3\nb,1,5\n", encoding="utf-8")
     assert len(judge("~/mine.csv").claims) == 1
+    (tmp_path / "controls").symlink_to(REPOSITORY / "results" / "controls")
+    folder = "~/controls/mini/controls"
+    assert set(results.held_out(folder)["arm"]) == set(results.scores(folder)["arm"]) and len(lab.contrasts(folder))
 
 
 def test_processes_that_share_results_elsewhere_name_their_store(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def order_checks(study: Study) -> list[Check]:
     return checks
 
 
-def read_judged(folder: Path, seeds: Sequence[int] | None = None) -> tuple[Study, list[Check]]:
+def read_judged(folder: Path | str, seeds: Sequence[int] | None = None) -> tuple[Study, list[Check]]:
     """Reads a sweep's results (at `seeds` alone, if given) with their `failed_gates`, and the checks of its base."""
     study = read_study(folder)
     if seeds is not None:

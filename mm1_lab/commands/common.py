@@ -183,30 +183,13 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
     )
     if only is None and given.get("only") and isinstance(request.sweep.search, Search):
         raise only_of_search(request.asked)
-    for folder, reason in request.ledger.damaged_parts().items():
-        print(f"{folder}: this shipped part is not used ({reason}); restore or delete it", file=sys.stderr)
-    of_recipe, of_scale = split_settings(options.set)
-    recipes = [*request.sweep.arms.values()] or [request.sweep.base]
-    has_scale_s_rate = any(recipe.learning_rate == "scale" or recipe.align.steps for recipe in recipes)
-    if any(setting.startswith("train.learning_rate=") for setting in of_scale) and not has_scale_s_rate:
-        print("--set: train.learning_rate changes nothing, as every arm sets learning_rate itself", file=sys.stderr)
-    if of_recipe:
-        effect = "changes the recipe, from which the arms start"
-        if _changes_no_arm(request):
-            effect = "changes nothing, as every arm sets this itself"
-        print(f"--set: {', '.join(of_recipe)} {effect}", file=sys.stderr)
-    if "captions" in request.data.sources and "synthetic" not in request.data.sources:
-        print(f"{options.data}: no synthetic captions; other captions fill their share of rows", file=sys.stderr)
+    ignored = request.ignored()
+    for remark in ignored:
+        print(remark, file=sys.stderr)
+    of_recipe = ", ".join(split_settings(options.set)[0])
+    if of_recipe and f"--set: {of_recipe} changes nothing, as every arm sets this itself" not in ignored:
+        print(f"--set: {of_recipe} changes the recipe, from which the arms start", file=sys.stderr)
     return request
-
-
-def _changes_no_arm(request: Request) -> bool:
-    """Whether the settings of the recipe change it, but no arm."""
-    try:
-        plain = load_sweep(request.file, *SWEEPS)
-    except RequestError:  # it needs the settings
-        return False
-    return plain.base != request.sweep.base and plain.arms == request.sweep.arms
 
 
 def folder_with_results(request: Request) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab.config import RequestError
+from mm1_lab.files import expanded
 from mm1_lab.results.ledger import Ledger, if_readable
 from mm1_lab.results.manifest import Manifest, read_manifest, read_trials
 from mm1_lab.results.packed import tell_once
@@ -69,7 +70,7 @@ def read_variant(folder: Path | str) -> Variant:
 
     if not isinstance(folder, Path | str):
         raise RequestError(f"give the folder of a sweep's results (its `.folder`), not a {type(folder).__name__}")
-    folder = Path(folder)
+    folder = expanded(folder)
     if len(folder.parents) < 2:  # named from beside it
         folder = folder.absolute()
     manifest = read_manifest(folder)

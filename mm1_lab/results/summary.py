@@ -35,8 +35,8 @@ def measures(scores: pd.DataFrame, by: str | Sequence[str] = ("arm", "seed")) ->
     import pandas as pd
 
     by = [by] if isinstance(by, str) else by
-    if scores.empty:
-        raise RequestError("the table of scores is empty; give that of results.scores")
+    if not isinstance(scores, pd.DataFrame) or scores.empty:
+        raise RequestError("the table of scores is none, or is empty; give that of results.scores")
     means = benchmark_scores(scores, by)
     shown = []
     for family, shots in dict.fromkeys(zip(means["family"], means["shots"], strict=True)):

@@ -269,6 +269,30 @@ class Request:
         arms = (*arms, *self.partial_mixtures(), *self.unlike_start())
         return [*self.replaced(), *arms, *self.doubtful_claims(), *self.doubtful_data()]
 
+    def ignored(self) -> list[str]:
+        """What of the request, or of what it would use, has no effect."""
+        told = []
+        for folder, reason in self.ledger.damaged_parts().items():
+            told.append(f"{folder}: this shipped part is not used ({reason}); restore or delete it")
+        of_recipe, of_scale = split_settings(self.overrides)
+        recipes = [*self.sweep.arms.values()] or [self.sweep.base]
+        has_scale_s_rate = any(recipe.learning_rate == "scale" or recipe.align.steps for recipe in recipes)
+        if any(setting.startswith("train.learning_rate=") for setting in of_scale) and not has_scale_s_rate:
+            told.append("--set: train.learning_rate changes nothing, as every arm sets learning_rate itself")
+        if of_recipe and self._changes_no_arm():
+            told.append(f"--set: {', '.join(of_recipe)} changes nothing, as every arm sets this itself")
+        if "captions" in self.data.sources and "synthetic" not in self.data.sources:
+            told.append(f"{self.data_path}: no synthetic captions; other captions fill their share of rows")
+        return told
+
+    def _changes_no_arm(self) -> bool:
+        """Whether the settings of the recipe change it, but no arm."""
+        try:
+            plain = load_sweep(self.file, *SWEEPS)
+        except RequestError:  # it needs the settings
+            return False
+        return plain.base != self.sweep.base and plain.arms == self.sweep.arms
+
     def replaced(self) -> list[str]:
         """What is to be told of arms that had other trials with scores in this sweep's tables."""
         now = {(trial.arm, str(trial.seed)): trial.fingerprint for trial in self.trials}
