@@ -140,6 +140,26 @@ def test_a_team_answers_block_by_block_what_one_process_does(
     in_team(3, tmp_path, work)
 
 
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("changes", [("base_decoder=302M-MoE",), ("precision=bf16-mixed",)], ids=["fp32", "bf16"])
+def test_a_model_divided_by_two_processes_answers_as_a_whole_one_does(
+    changes: tuple[str, ...], size: int, tmp_path: Path, tokenizer, chosen: list[Benchmark], monkeypatch
+) -> None:
+    stage = make_stage(*changes)
+    make_model(stage, tokenizer, tmp_path)
+    data = TinyData(tokenizer)
+    alone, reports = run(stage, tmp_path, data)
+
+    def work() -> None:
+        told: list[Progress] = []
+        result = evaluate(stage, tmp_path, data, told.append, shards=2)
+        assert result.held_out_loss == pytest.approx(alone.held_out_loss, rel=1e-5)
+        assert replace(result, held_out_loss=alone.held_out_loss) == alone
+        assert told == reports
+
+    in_team(size, tmp_path, work)
+
+
 def test_a_blind_model_answers_without_the_picture_but_samples_show_it(
     tmp_path: Path, tokenizer, chosen: list[Benchmark]
 ) -> None:
