@@ -41,6 +41,7 @@ from mm1_lab.orchestrate.planning.cost import (
     GpuShare,
     check_feasible,
     estimate_stages,
+    evaluation_share,
     gpu_share,
     machine_slots,
     measured_slowness,
@@ -199,10 +200,23 @@ def test_each_gpu_holds_its_share() -> None:
     assert alone.rows == 64 and alone.held == 500e9 + 120e9 + 10e9 + 64 * 3e9 + 0.7 * 2e9, "in the second forward pass"
     images = replace(cost, divisible=False)
     assert gpu_share(images, 16, scale, h100).rows == 32, "a contrastive loss compares all pairs"
-    asked = replace(cost, whole=True, rows=1, divisible=False, gradients=0, copies=0)
-    assert gpu_share(asked, 4, scale, h100).held == 620e9 + 3e9 + 0.5e9, "an evaluation is not sharded"
     nodes = gpu_share(replace(cost, state=300e9, gradients=60e9), 16, scale, h100)
     assert nodes.held == 240e9 / 8 + 4e9 + 8 * 3e9 + 2e9, "each node holds the model"
+
+
+def test_as_few_gpus_as_hold_it_divide_an_evaluated_model() -> None:
+    scale, h100 = load_scale("smoke", SCALES), Hardware(gpu="h100")
+    cost = Cost(
+        flops=0.0, parameters=0, active=0, weights=0, checkpoint=0, rows=1,
+        state=132e9, layers=120e9, activations=10e9, gathered=4e9,
+    )  # fmt: skip
+    assert evaluation_share(cost, 20, scale, h100) == GpuShare(20, 1, False, 12e9 + 30e9 + 4e9 + 10e9, True, shards=4)
+    small = replace(cost, state=40e9, layers=30e9)
+    assert evaluation_share(small, 20, scale, h100) == GpuShare(20, 1, False, 50e9, True)
+    assert not evaluation_share(cost, 1, scale, h100).fits
+    asked = load_scale("smoke", SCALES, settings=("resources.evaluation_shards=2",))
+    assert evaluation_share(cost, 20, asked, h100) == GpuShare(20, 1, False, 12e9 + 60e9 + 14e9, False, shards=2)
+    assert evaluation_share(small, 1, asked, h100).shards == 1, "a team of one"
 
 
 @pytest.mark.usefixtures("few_documents", "unrendered")

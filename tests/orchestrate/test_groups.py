@@ -41,6 +41,9 @@ def test_a_stage_that_cannot_be_shared_is_refused(stages: dict[str, Stage]) -> N
     parts = smoke(workers={"85M": 2}, resources={"gpus": 0.5})
     with pytest.raises(RequestError, match=r"2 workers of 85M needs a GPU .*gpus is 0.5; --set resources.gpus=1, or"):
         stages["evaluation"].workers(parts)
+    thirds = smoke(workers={"85M": 2}, resources={"evaluation_shards": 3})
+    with pytest.raises(RequestError, match="2 workers of an evaluation cannot be divided into groups of 3; take"):
+        stages["evaluation"].workers(thirds)
     with pytest.raises(ValueError, match="workers: there is no size '86M'; did you mean '85M'"):
         smoke(workers={"86M": 2})
 

@@ -245,8 +245,9 @@ def _table(stages: Iterable[dict[str, Any]], gpu: str) -> list[str]:
                 rows_of_gpu = str(fullest["rows"])
                 if recomputing := _total(group, "recomputes"):
                     rows_of_gpu += ", recomputed" if recomputing == len(group) else f", {recomputing} recomputed"
-                if fullest["shards"] > 1:
-                    rows_of_gpu += f", model on {fullest['shards']} GPUs"
+                sharing = _span(sorted(stage["shards"] for stage in group), str)
+                if sharing != "1":
+                    rows_of_gpu += f", model on {sharing} GPUs"
                 row += [str(fullest["gpus"]), rows_of_gpu, short(fullest["bytes_per_gpu"], "B")]
                 row.append(short(_total(group, "gpu_hours")))
             else:
