@@ -59,7 +59,8 @@ def evaluate(
     result = Evaluation()
     steps = sum(len(benchmark.shots_at(settings)) for benchmark in benchmarks) + 1
     done = 0
-    with casting(stage.model), torch.inference_mode(shards == 1):  # FSDP2 fails in it
+    # in inference mode FSDP2 gathers only what is divided by its first dimension, as some experts are not
+    with casting(stage.model), torch.inference_mode(shards == 1):
         for benchmark in benchmarks:
             _describe(result, benchmark)
             # of its own for each benchmark, so that pictures are kept for its next number of shots and no longer
