@@ -37,11 +37,13 @@ from mm1_lab.data.types import Limits
 from mm1_lab.data.world import World
 from mm1_lab.model import build_decoder, build_mm1, connector_flops, count_parameters, read_rows
 from mm1_lab.orchestrate.execution.ray_tune import RayTune
+from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.orchestrate.planning.cost import (
     GpuShare,
     check_feasible,
     estimate_stages,
     evaluation_share,
+    fitted_resources,
     gpu_share,
     machine_slots,
     measured_slowness,
@@ -292,6 +294,22 @@ def test_the_papers_final_models_are_planned_without_weights_or_memory(told: Tol
     if os.environ.get("UPDATE_GOLDEN"):
         GOLDEN.write_text(plan, encoding="utf-8")
     assert plan == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_processes_divide_the_papers_largest_models_as_planned(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 20 for each model, which one GPU, two and four hold."""
+    request = ask("3B", "30B", "3B-MoE", sweep="final_models", scale="paper")
+    fitted = fitted_resources(make_plan(request.trials, request.ledger), request)
+    told: list[int] = []
+    monkeypatch.setattr("mm1_lab.evaluate.run.evaluate", lambda *given: told.append(given[-1]))
+    monkeypatch.setattr("mm1_lab.team.size", lambda: 20)
+    monkeypatch.setattr(Worker, "_reset_process", lambda *_: None)
+    monkeypatch.setattr(Worker, "_data", lambda *_: None)
+    monkeypatch.setattr(Ledger, "weights", lambda *_: None)
+    for trial in request.trials:
+        with pytest.raises(AttributeError, match="held_out_loss"):
+            Worker(request.ledger, None, request.scale, fitted=fitted)._score([trial], lambda progress: None)
+    assert told == [1, 2, 4]
 
 
 def enter(folder: Path, stage: MultimodalStage, seconds: float) -> None:

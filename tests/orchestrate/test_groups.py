@@ -138,8 +138,19 @@ def test_notes_reach_the_user_however_soon_they_follow(monkeypatch: pytest.Monke
 
 
 def share(place: Any) -> None:
-    """From now on two workers train what has the base's decoder or encoder."""
-    change(place.folder / "sweeps" / "scales" / "smoke.yaml", "retries:", "workers: {85M: 2, ViT-L: 2}\nretries:")
+    """From now on two workers train what has the base's decoder or encoder, and divide the model to evaluate it."""
+    scale = place.folder / "sweeps" / "scales" / "smoke.yaml"
+    change(scale, "{cpus: 1}", "{cpus: 1, evaluation_shards: 2}\nworkers: {85M: 2, ViT-L: 2}")
+
+
+def held_out_losses(place: Any) -> dict[str, float]:
+    """By trial and source."""
+    found = {}
+    for path in place.results.glob("trials/*/held_out.csv"):
+        for line in path.read_text().splitlines()[1:]:
+            source, _, loss = line.partition(",")
+            found[f"{path.parent.name} {source}"] = float(loss)
+    return found
 
 
 @pytest.mark.soak
@@ -155,6 +166,8 @@ def test_groups_of_two_score_as_one_process_does(place: Any, finished: Any) -> N
         for right, found in zip(*rows, strict=True):
             assert right[:2] == found[:2]
             assert float(found[2]) == pytest.approx(float(right[2]), rel=1e-4)
+    losses = [held_out_losses(where) for where in (finished, place)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and len(losses[0]) == 6
     assert "nothing ran" in place.run(*ARMS)
 
 
