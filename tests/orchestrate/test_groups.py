@@ -167,7 +167,7 @@ def test_groups_of_two_score_as_one_process_does(place: Any, finished: Any) -> N
             assert right[:2] == found[:2]
             assert float(found[2]) == pytest.approx(float(right[2]), rel=1e-4)
     losses = [held_out_losses(where) for where in (finished, place)]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and len(losses[0]) == 6
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and len(losses[0]) == 8
     assert "nothing ran" in place.run(*ARMS)
 
 
