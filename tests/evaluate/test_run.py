@@ -176,15 +176,21 @@ def test_a_model_that_processes_divide_answers_as_a_whole_one_does(
     alone, reports = run(stage, tmp_path, data)
     read_sharded = evaluation.read_sharded
 
+    models: list[MM1] = []
+
     def is_last() -> bool:
         return team.rank() % shards == shards - 1
 
-    def read(model: MM1, folder: Path, by: int) -> None:
-        read_sharded(model, folder, by)
+    def holds_its_share(model: MM1) -> bool:
         divided = [weights for weights in model.parameters() if isinstance(weights, DTensor)]
         assert len(divided) == sum(weights.numel() > 0 for weights in model.decoder.model.layers.parameters())
         own = sum(weights.to_local().numel() for weights in divided)
-        assert own == pytest.approx(sum(weights.numel() for weights in divided) / shards, rel=0.05)
+        return own == pytest.approx(sum(weights.numel() for weights in divided) / shards, rel=0.05)
+
+    def read(model: MM1, folder: Path, by: int) -> None:
+        read_sharded(model, folder, by)
+        assert holds_its_share(model)
+        models.append(model)
         if is_last():
             model.decoder.lm_head.weight.neg_()
 
@@ -197,6 +203,7 @@ def test_a_model_that_processes_divide_answers_as_a_whole_one_does(
             assert result.held_out_loss == pytest.approx(alone.held_out_loss, rel=1e-5)
         assert replace(result, held_out_loss=alone.held_out_loss) == alone
         assert told == reports
+        assert holds_its_share(*models), "again"
 
     in_team(size, tmp_path, work)
 
