@@ -116,7 +116,7 @@ def _ours(stage: EvaluationStage, model: MM1, data: Data, clock: Clock) -> Answe
     for benchmark in benchmarks_for(data, stage.settings):
         answering = Answering(stage, model, data)
         for shots in sorted(taken, reverse=True):
-            with _timed(taken, shots, clock):
+            with torch.inference_mode(), _timed(taken, shots, clock):
                 said = answering.predict(benchmark, shots)
             answers |= {
                 (benchmark.name, shots, one.key): text for one, text in zip(benchmark.questions, said, strict=True)

@@ -65,8 +65,8 @@ class Cost:
     """Bytes of `state` that exist from the backward pass on."""
     copies: float = 0.0
     """Bytes of the half-precision weights that a single GPU keeps beside `state`; several gather them when needed."""
-    whole: bool = False
-    """Whether each of several GPUs holds everything, as in an evaluation."""
+    layers: float = 0.0
+    """Of an evaluation: bytes of `state` that several GPUs can divide, those of the decoder's layers."""
 
 
 def bytes_per_value(precision: str) -> int:
@@ -147,9 +147,9 @@ def active_parameters(total: int, size: Size) -> int:
     return total - size.parameters().total + size.parameters().active
 
 
-def gathered_bytes(size: Size, itemsize: int) -> float:
-    """Bytes that a GPU gathers of a sharded network at a time, most in the backward pass: the weights of the current
-    layer and of the next, the current layer's gradients, and their fp32 copy, which is reduced over all GPUs.
+def gathered_bytes(size: Size, itemsize: int, trained: bool = True) -> float:
+    """Bytes that a GPU gathers of a sharded network at a time, in training most in the backward pass: the weights of
+    the current layer and of the next, the current layer's gradients, and their fp32 copy, which is reduced over GPUs.
 
     All are gathered in the compute precision; experts of one layer at a time, as they are gathered apart from the dense
     weights and alternate with them.
@@ -157,7 +157,7 @@ def gathered_bytes(size: Size, itemsize: int) -> float:
     own = size.parameters()
     dense = own.dense / size.layers
     experts = (own.total - own.dense) / max(1, size.layers // size.experts_every)
-    return itemsize * (3 * dense + 2 * experts) + 4 * (dense + experts)
+    return itemsize * (3 * dense + 2 * experts) + (4 * (dense + experts) if trained else 0.0)
 
 
 def state_bytes(parameters: float, trained: float, per_trained: float) -> float:

@@ -136,6 +136,9 @@ class Resources(Config):
     """Whether these stages compute activations again in the backward pass instead of storing them, which takes a third
     more operations if all parts are trained. `auto`: where by the plan less than half of a process's rows would fit the
     scale's `hardware` at a time (with `micro_batch`: where these would not). Changes results only by rounding."""
+    evaluation_shards: Whole = 0
+    """How many of an evaluation's workers divide a model among them, and answer the same questions together. 0: one, or
+    as few as hold it on the scale's `hardware`. Changes results only by rounding."""
 
     @field_validator("gpus")
     @classmethod

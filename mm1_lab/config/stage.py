@@ -25,6 +25,7 @@ from mm1_lab.config.cost import (
     encoder_activations,
     encoder_flops,
     flops_per_position,
+    gathered_bytes,
     passes_of,
     training_cost,
     vocabulary_flops,
@@ -673,9 +674,18 @@ class EvaluationStage(Stage):
             weights=0,
             checkpoint=0,
             rows=1,
-            whole=True,
+            layers=float(itemsize * network.counts.get("decoder", 0)),
+            gathered=gathered_bytes(size, itemsize, trained=False),
         )
 
     def workers(self, scale: Scale) -> int:
-        """Those of the model, but at most one per block of questions."""
-        return min(self.model.workers(scale), self.settings.blocks)
+        """Those of the model, but at most one per block of questions. Raises RequestError if `evaluation_shards` does
+        not divide several."""
+        workers = min(self.model.workers(scale), self.settings.blocks)
+        shards = scale.resources.evaluation_shards
+        if shards and workers > 1 and workers % shards:
+            raise RequestError(
+                f"resources.evaluation_shards: the {workers} workers of an evaluation cannot be divided into groups of "
+                f"{shards}; take a number that divides {workers}, or 0"
+            )
+        return workers

@@ -74,7 +74,7 @@ class PromptEmbedder:
             embedded[tokens == self._model.image_id] = torch.cat(features).to(embedded.dtype)
         return embedded
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _encode(self, pictures: list[list[Pixels]]) -> torch.Tensor:
         """The views of each picture → image tokens as the decoder reads them: (n, views · image_tokens, width). Under
         autocast they are in half precision, unless that would round a connector's output."""

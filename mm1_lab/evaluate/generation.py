@@ -18,7 +18,7 @@ class PromptGroup:
     questions: tuple[Segment, ...]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def generate(
     embedder: PromptEmbedder, groups: Sequence[PromptGroup], tokenizer: Tokenizer, stop: Sequence[str], new_tokens: int
 ) -> list[list[list[int]]]:

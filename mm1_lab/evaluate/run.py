@@ -18,9 +18,10 @@ from mm1_lab.evaluate.generation import PromptGroup, cut_answer, generate
 from mm1_lab.evaluate.metrics import further, majority_by_kind, majority_score, parsed, score
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark
-from mm1_lab.model import MM1, cast_matrices, load_mm1
+from mm1_lab.model import MM1, cast_matrices, empty_mm1, load_mm1
 from mm1_lab.rows import ScoreRow
 from mm1_lab.train.progress import Progress, Report
+from mm1_lab.train.sharding import read_sharded, without_weights
 
 DOCUMENTS = 64
 """Maximum held-out documents per source."""
@@ -40,24 +41,30 @@ class Evaluation:
 
 
 def evaluate(
-    stage: EvaluationStage, model_folder: Path, data: Data, report: Report, cache: Path | None = None
+    stage: EvaluationStage,
+    model_folder: Path,
+    data: Data,
+    report: Report,
+    cache: Path | None = None,
+    shards: int = 1,
 ) -> Evaluation:
     """Scores the model in `model_folder` at all numbers of shots.
 
-    In a team each process has the whole model and answers its share of the blocks; all of them return the result.
-    `cache` holds the questions selected from large files.
+    In a team every `shards` processes divide one model, and answer their share of the blocks together; all processes
+    return the result. `cache` holds the questions selected from large files.
     """
     settings = stage.settings
     benchmarks = benchmarks_for(data, settings, stage.seed, stage.benchmarks, stage.model.tuned, cache)
-    model = load_to_answer(stage.model, model_folder, data)
+    model = load_to_answer(stage.model, model_folder, data, shards)
     result = Evaluation()
     steps = sum(len(benchmark.shots_at(settings)) for benchmark in benchmarks) + 1
     done = 0
-    with casting(stage.model):
+    # in inference mode FSDP2 gathers only what is divided by its first dimension, as some experts are not
+    with casting(stage.model), torch.inference_mode(shards == 1):
         for benchmark in benchmarks:
             _describe(result, benchmark)
             # of its own for each benchmark, so that pictures are kept for its next number of shots and no longer
-            answering = Answering(stage, model, data)
+            answering = Answering(stage, model, data, shards)
             for shots in benchmark.shots_at(settings):
                 answers = answering.predict(benchmark, shots)
                 for one in (benchmark, *further(benchmark)):
@@ -69,11 +76,16 @@ def evaluate(
     return result
 
 
-def load_to_answer(stage: ModelStage, folder: Path, data: Data) -> MM1:
-    """A trained model on this process's device, for use within `casting`."""
-    model = load_mm1(stage, folder, data.tokenizer)
+def load_to_answer(stage: ModelStage, folder: Path, data: Data, shards: int = 1) -> MM1:
+    """A trained model, for use within `casting`, on this process's device, or on those of each `shards` processes."""
+    if shards == 1:
+        model = load_mm1(stage, folder, data.tokenizer)
+    else:
+        model = without_weights(empty_mm1(stage, data.tokenizer))
     if stage.precision == "bf16-mixed":
         cast_matrices(model.encoder, model.decoder)
+    if shards > 1:
+        read_sharded(model, folder, shards)
     return model.to(team.device())
 
 
@@ -85,14 +97,16 @@ def casting(stage: ModelStage) -> torch.autocast:
 class Answering:
     """Answers benchmarks with a model; a picture that recurs at other numbers of shots is encoded once if all fit."""
 
-    def __init__(self, stage: EvaluationStage, model: MM1, data: Data) -> None:
+    def __init__(self, stage: EvaluationStage, model: MM1, data: Data, shards: int = 1) -> None:
+        self.shards = shards
         self.writer = PromptWriter.of(stage, data.tokenizer)
         self.embedder = PromptEmbedder(model, stage.model.architecture.blind, stage.settings.batch_size)
 
     def predict(self, benchmark: Benchmark, shots: int) -> list[str]:
         """An answer to each question, block after block: one line per order of the choices, if it has rotations."""
         groups = []
-        for block in range(team.rank(), len(benchmark.blocks), team.size()):
+        sharers = team.size() // self.shards
+        for block in range(team.rank() // self.shards, len(benchmark.blocks), sharers):
             prompts = []
             for question in benchmark.blocks[block]:
                 for order in (question, *question.rotated):
@@ -100,10 +114,10 @@ class Answering:
             groups.append(PromptGroup(self.writer.prefix(benchmark, block, shots), tuple(prompts)))
         tokenizer = self.writer.tokenizer
         written = generate(self.embedder, groups, tokenizer, benchmark.stop, benchmark.new_tokens)
-        by_process = team.collect(written)
+        by_sharer = team.collect(written)[:: self.shards]
         answers = []
         for block, questions in enumerate(benchmark.blocks):
-            of_block = iter(by_process[block % team.size()][block // team.size()])
+            of_block = iter(by_sharer[block % sharers][block // sharers])
             for question in questions:
                 lines = []
                 for ids in islice(of_block, 1 + len(question.rotated)):
@@ -140,7 +154,7 @@ def _rows(benchmark: Benchmark, shots: int, answers: list[str]) -> Iterator[Scor
             )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> dict[str, float]:
     """Mean loss, in nats per text token, on the held-out documents of each source of the data; of a tuned model also on
     the answers of users' held-out conversations.

@@ -151,14 +151,19 @@ def build_mm1(stage: ModelStage, tokenizer: Tokenizer) -> MM1:
     return model
 
 
-def load_mm1(stage: ModelStage, folder: Path, tokenizer: Tokenizer) -> MM1:
-    """The trained model of `stage` from its folder, for inference. Raises RequestError for weights of another model.
-    Its parameters are not initialised first, which would take longer than to read them."""
+def empty_mm1(stage: ModelStage, tokenizer: Tokenizer) -> MM1:
+    """The model of `stage` for inference. Its parameters have memory that is not touched until they are read."""
     with no_init_weights():
         model = build_mm1(stage, tokenizer)
     model.tie_weights(recompute_mapping=False)  # the library does so while it initialises
-    load_weights(model, folder)
     return model.eval()
+
+
+def load_mm1(stage: ModelStage, folder: Path, tokenizer: Tokenizer) -> MM1:
+    """The trained model of `stage` from its folder, for inference. Raises RequestError for weights of another model."""
+    model = empty_mm1(stage, tokenizer)
+    load_weights(model, folder)
+    return model
 
 
 def cast_matrices(*parts: nn.Module) -> None:

@@ -12,6 +12,7 @@ from mm1_lab.model.mm1 import (
     connector_activations,
     connector_flops,
     count_parameters,
+    empty_mm1,
     load_mm1,
 )
 from mm1_lab.model.modeling_mm1 import MM1Config, MM1ForConditionalGeneration

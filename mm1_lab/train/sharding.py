@@ -1,4 +1,4 @@
-"""Shards weights, gradients and optimiser moments over a team with FSDP2.
+"""Shards weights, gradients and optimiser moments over a team with FSDP2; and a trained model, to evaluate it.
 
 Each process fills its shards of the weights that the network's parts name in `unread`. The rest the first process
 makes; the others build the network on the meta device (`only_in_first`) and get their shards from it. It also gathers
@@ -9,10 +9,11 @@ import copy
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -24,8 +25,10 @@ from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qw
 from mm1_lab import team
 from mm1_lab.config import DecoderStage, ModelStage, Resources
 from mm1_lab.config.cost import expert_dimension, keeps_whole_gradients, shard_group, state_bytes
-from mm1_lab.model import Encoder, read_by_document
-from mm1_lab.model.filling import fill
+from mm1_lab.model import MM1, Encoder, read_by_document
+from mm1_lab.model.filling import Stored, fill
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def layers(*modules: nn.Module) -> list[nn.Module]:
@@ -63,7 +66,7 @@ class ShardedNetwork:
 
     def __init__(self, module: nn.Module, network: nn.Module, precision: str, per_trained: float = 16.0) -> None:
         self._network = network
-        self._twin = _without_weights(network)
+        self._twin = without_weights(network)
         ignored = _make_shardable(network)
         weights = network.state_dict() if team.is_first() else {}
         unread = {prefix: part for prefix, part in network.named_modules() if hasattr(part, "unread")}
@@ -110,7 +113,33 @@ class ShardedNetwork:
         return self._twin
 
 
-def _without_weights(network: nn.Module) -> nn.Module:
+def read_sharded(model: MM1, folder: Path, shards: int) -> None:
+    """Reads weights for inference into `model`, whose parameters are on the meta device, in their precision there.
+
+    Each `shards` consecutive processes of the team divide the decoder's layers, which they gather one at a time, and
+    must compute the same batches. The rest each has whole: it is small, and used outside of the decoder's forward pass.
+    """
+    device = team.device()
+    groups = (team.size() // shards, shards)
+    mesh = init_device_mesh(device.type, groups, mesh_dim_names=("groups", "processes"))["processes"]
+    decoder = model.decoder
+    divided = {one for layer in layers(decoder) for one in layer.parameters() if one.ndim and one.numel()}
+    _shard(decoder.model, decoder.model, "32-true", set(decoder.parameters()) - divided, mesh)
+    model._apply(lambda values: torch.empty_like(values, device=device) if values.is_meta else values.to(device))
+    tied = model.all_tied_weights_keys
+    names = [name for name, values in model.state_dict().items() if name not in tied and values.numel()]
+    fill(model, dict.fromkeys(names, Stored(folder)))
+    for name, source in tied.items():
+        model.get_parameter(name).data.copy_(model.get_parameter(source))
+
+    def follow_first(_: nn.Module, inputs: Any, output: Any) -> None:
+        # experts' sums on GPUs differ in rounding: who chose another token could end an answer before the others
+        distributed.broadcast(output.logits, group=mesh.get_group(), group_src=0)
+
+    decoder.register_forward_hook(follow_first)
+
+
+def without_weights(network: Network) -> Network:
     """A copy of the network with its parameters on the meta device."""
     copies = {}
     for parameter in network.parameters():

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
 
-from mm1_lab.config import WORLD_DATA, EvaluationStage, Recipe, SftRecipe
+from mm1_lab import team
+from mm1_lab.config import WORLD_DATA, EvaluationStage, Pretrained, Recipe, SftRecipe
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Document, Limits
@@ -17,8 +19,10 @@ from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.evaluate.run import Evaluation, evaluate, held_out_losses
 from mm1_lab.model import MM1, build_mm1, save_weights
 from mm1_lab.train.progress import Progress
+from mm1_lab.weights.pretrained import read_decoder
 from tests.conftest import evaluation_of
 from tests.evaluate.conftest import Noise, make_benchmark
+from tests.pretrained import save_decoder
 from tests.train.test_team import in_team
 
 
@@ -138,6 +142,70 @@ def test_a_team_answers_block_by_block_what_one_process_does(
         assert told == reports
 
     in_team(3, tmp_path, work)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "precision", "size", "shards"),
+    [
+        ("85M", "32-true", 4, 2),
+        ("302M-MoE", "32-true", 3, 3),
+        ("302M-MoE", "bf16-mixed", 4, 2),
+        ("tied", "bf16-mixed", 2, 2),
+    ],
+)
+def test_a_model_that_processes_divide_answers_as_a_whole_one_does(
+    decoder: str,
+    precision: str,
+    size: int,
+    shards: int,
+    tmp_path: Path,
+    tokenizer,
+    chosen: list[Benchmark],
+    monkeypatch,
+) -> None:
+    """Though in the last of each group other tokens were likelier, as rounding could make them. Three processes divide
+    not the four experts but their rows."""
+    named = "85M" if decoder == "tied" else decoder
+    stage = make_stage(f"base_decoder={named}", f"precision={precision}")
+    if decoder == "tied":
+        monkeypatch.setattr(type(tokenizer), "decode", lambda _, ids: " ".join(map(str, ids)))  # it has more words
+        facts = read_decoder(Pretrained(weights=str(save_decoder("qwen2", tmp_path / "qwen2"))))
+        stage = stage.model_copy(update={"model": stage.model.model_copy(update={"decoder": facts})})
+    make_model(stage, tokenizer, tmp_path)
+    data = TinyData(tokenizer)
+    alone, reports = run(stage, tmp_path, data)
+    read_sharded = evaluation.read_sharded
+
+    models: list[MM1] = []
+
+    def is_last() -> bool:
+        return team.rank() % shards == shards - 1
+
+    def holds_its_share(model: MM1) -> bool:
+        divided = [weights for weights in model.parameters() if isinstance(weights, DTensor)]
+        assert len(divided) == sum(weights.numel() > 0 for weights in model.decoder.model.layers.parameters())
+        own = sum(weights.to_local().numel() for weights in divided)
+        return own == pytest.approx(sum(weights.numel() for weights in divided) / shards, rel=0.05)
+
+    def read(model: MM1, folder: Path, by: int) -> None:
+        read_sharded(model, folder, by)
+        assert holds_its_share(model)
+        models.append(model)
+        if is_last():
+            model.decoder.lm_head.weight.neg_()
+
+    monkeypatch.setattr(evaluation, "read_sharded", torch.no_grad()(read))
+
+    def work() -> None:
+        told: list[Progress] = []
+        result = evaluate(stage, tmp_path, data, told.append, shards=shards)
+        if not is_last():
+            assert result.held_out_loss == pytest.approx(alone.held_out_loss, rel=1e-5)
+        assert replace(result, held_out_loss=alone.held_out_loss) == alone
+        assert told == reports
+        assert holds_its_share(*models), "again"
+
+    in_team(size, tmp_path, work)
 
 
 def test_a_blind_model_answers_without_the_picture_but_samples_show_it(

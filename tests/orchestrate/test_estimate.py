@@ -37,10 +37,13 @@ from mm1_lab.data.types import Limits
 from mm1_lab.data.world import World
 from mm1_lab.model import build_decoder, build_mm1, connector_flops, count_parameters, read_rows
 from mm1_lab.orchestrate.execution.ray_tune import RayTune
+from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.orchestrate.planning.cost import (
     GpuShare,
     check_feasible,
     estimate_stages,
+    evaluation_share,
+    fitted_resources,
     gpu_share,
     machine_slots,
     measured_slowness,
@@ -199,10 +202,23 @@ def test_each_gpu_holds_its_share() -> None:
     assert alone.rows == 64 and alone.held == 500e9 + 120e9 + 10e9 + 64 * 3e9 + 0.7 * 2e9, "in the second forward pass"
     images = replace(cost, divisible=False)
     assert gpu_share(images, 16, scale, h100).rows == 32, "a contrastive loss compares all pairs"
-    asked = replace(cost, whole=True, rows=1, divisible=False, gradients=0, copies=0)
-    assert gpu_share(asked, 4, scale, h100).held == 620e9 + 3e9 + 0.5e9, "an evaluation is not sharded"
     nodes = gpu_share(replace(cost, state=300e9, gradients=60e9), 16, scale, h100)
     assert nodes.held == 240e9 / 8 + 4e9 + 8 * 3e9 + 2e9, "each node holds the model"
+
+
+def test_as_few_gpus_as_hold_it_divide_an_evaluated_model() -> None:
+    scale, h100 = load_scale("smoke", SCALES), Hardware(gpu="h100")
+    cost = Cost(
+        flops=0.0, parameters=0, active=0, weights=0, checkpoint=0, rows=1,
+        state=132e9, layers=120e9, activations=10e9, gathered=4e9,
+    )  # fmt: skip
+    assert evaluation_share(cost, 20, scale, h100) == GpuShare(20, 1, False, 12e9 + 30e9 + 4e9 + 10e9, True, shards=4)
+    small = replace(cost, state=40e9, layers=30e9)
+    assert evaluation_share(small, 20, scale, h100) == GpuShare(20, 1, False, 50e9, True)
+    assert not evaluation_share(cost, 1, scale, h100).fits
+    asked = load_scale("smoke", SCALES, settings=("resources.evaluation_shards=2",))
+    assert evaluation_share(cost, 20, asked, h100) == GpuShare(20, 1, False, 12e9 + 60e9 + 14e9, False, shards=2)
+    assert evaluation_share(small, 1, asked, h100).shards == 1, "a team of one"
 
 
 @pytest.mark.usefixtures("few_documents", "unrendered")
@@ -233,7 +249,7 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
     assert "2 `workers`, but hardware.count is 1" in asked("run", 1, "workers={85M: 2}", code=2)
     large = "evaluate.batch_size=4096"
     assert "`run` refuses evaluation: 177 KB of state and " in asked("plan", 0.01, large)
-    assert "use a smaller evaluate.batch_size (--set)" in asked("run --inline", 0.01, large, code=2)
+    assert "a smaller evaluate.batch_size (--set)" in asked("run --inline", 0.01, large, code=2)
 
     plan = asked("plan", 0.012)
     assert re.search(r"decoder +to run .* 1 +2 +5.71 MB", plan), "all"
@@ -278,6 +294,22 @@ def test_the_papers_final_models_are_planned_without_weights_or_memory(told: Tol
     if os.environ.get("UPDATE_GOLDEN"):
         GOLDEN.write_text(plan, encoding="utf-8")
     assert plan == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_processes_divide_the_papers_largest_models_as_planned(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 20 for each model, which one GPU, two and four hold."""
+    request = ask("3B", "30B", "3B-MoE", sweep="final_models", scale="paper")
+    fitted = fitted_resources(make_plan(request.trials, request.ledger), request)
+    told: list[int] = []
+    monkeypatch.setattr("mm1_lab.evaluate.run.evaluate", lambda *given: told.append(given[-1]))
+    monkeypatch.setattr("mm1_lab.team.size", lambda: 20)
+    monkeypatch.setattr(Worker, "_reset_process", lambda *_: None)
+    monkeypatch.setattr(Worker, "_data", lambda *_: None)
+    monkeypatch.setattr(Ledger, "weights", lambda *_: None)
+    for trial in request.trials:
+        with pytest.raises(AttributeError, match="held_out_loss"):
+            Worker(request.ledger, None, request.scale, fitted=fitted)._score([trial], lambda progress: None)
+    assert told == [1, 2, 4]
 
 
 def enter(folder: Path, stage: MultimodalStage, seconds: float) -> None:

@@ -41,6 +41,9 @@ def test_a_stage_that_cannot_be_shared_is_refused(stages: dict[str, Stage]) -> N
     parts = smoke(workers={"85M": 2}, resources={"gpus": 0.5})
     with pytest.raises(RequestError, match=r"2 workers of 85M needs a GPU .*gpus is 0.5; --set resources.gpus=1, or"):
         stages["evaluation"].workers(parts)
+    thirds = smoke(workers={"85M": 2}, resources={"evaluation_shards": 3})
+    with pytest.raises(RequestError, match="2 workers of an evaluation cannot be divided into groups of 3; take"):
+        stages["evaluation"].workers(thirds)
     with pytest.raises(ValueError, match="workers: there is no size '86M'; did you mean '85M'"):
         smoke(workers={"86M": 2})
 
@@ -135,8 +138,19 @@ def test_notes_reach_the_user_however_soon_they_follow(monkeypatch: pytest.Monke
 
 
 def share(place: Any) -> None:
-    """From now on two workers train what has the base's decoder or encoder."""
-    change(place.folder / "sweeps" / "scales" / "smoke.yaml", "retries:", "workers: {85M: 2, ViT-L: 2}\nretries:")
+    """From now on two workers train what has the base's decoder or encoder, and divide the model to evaluate it."""
+    scale = place.folder / "sweeps" / "scales" / "smoke.yaml"
+    change(scale, "{cpus: 1}", "{cpus: 1, evaluation_shards: 2}\nworkers: {85M: 2, ViT-L: 2}")
+
+
+def held_out_losses(place: Any) -> dict[str, float]:
+    """By trial and source."""
+    found = {}
+    for path in place.results.glob("trials/*/held_out.csv"):
+        for line in path.read_text().splitlines()[1:]:
+            source, _, loss = line.partition(",")
+            found[f"{path.parent.name} {source}"] = float(loss)
+    return found
 
 
 @pytest.mark.soak
@@ -152,6 +166,8 @@ def test_groups_of_two_score_as_one_process_does(place: Any, finished: Any) -> N
         for right, found in zip(*rows, strict=True):
             assert right[:2] == found[:2]
             assert float(found[2]) == pytest.approx(float(right[2]), rel=1e-4)
+    losses = [held_out_losses(where) for where in (finished, place)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and len(losses[0]) == 8
     assert "nothing ran" in place.run(*ARMS)
 
 

@@ -22,7 +22,7 @@ from operator import call
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mm1_lab.config import ALLOWED, SECTIONS, OwnConnectors, RequestError, Scale, Stage, Trial
+from mm1_lab.config import ALLOWED, SECTIONS, OwnConnectors, RequestError, Resources, Scale, Stage, Trial
 from mm1_lab.files import PACKAGE, load_json, package_version, write_json, write_text
 from mm1_lab.orchestrate.execution.groups import Lost, in_group
 from mm1_lab.orchestrate.execution.worklist import Outcome, of_full_disk
@@ -136,8 +136,10 @@ class Worker:
         from mm1_lab.train.stages import run_stage
 
         self._reset_process(stage.seed)
-        resources = self.scale.resources.model_copy(update=self.fitted.get(stage.fingerprint, {}))
-        run_stage(stage, folder, inputs, self._data(stage), report, resources)
+        run_stage(stage, folder, inputs, self._data(stage), report, self._resources(stage))
+
+    def _resources(self, stage: Stage) -> Resources:
+        return self.scale.resources.model_copy(update=self.fitted.get(stage.fingerprint, {}))
 
     def _reset_process(self, seed: int) -> None:
         """Seeds and resets all global state that an earlier stage may have changed in this process, and lets it run the
@@ -178,7 +180,8 @@ class Worker:
         ledger = self.ledger
         started = time.monotonic()
         model = ledger.weights(stage.model.fingerprint)
-        evaluation = evaluate(stage, model, self._data(stage), report, ledger.data_cache)
+        shards = (team.size() > 1 and self._resources(stage).evaluation_shards) or 1
+        evaluation = evaluate(stage, model, self._data(stage), report, ledger.data_cache, shards)
         for source, loss in evaluation.held_out_loss.items():
             if not math.isfinite(loss):  # the last step's update was not, which no further loss has told
                 rate = f"{SECTIONS.get(stage.model.name, '')}learning_rate"

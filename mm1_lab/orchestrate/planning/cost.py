@@ -83,6 +83,8 @@ class GpuShare:
     fits: bool
     recomputes: bool = False
     """Whether it computes activations again in the backward pass."""
+    shards: int = 1
+    """GPUs that divide a model in an evaluation, and answer the same questions."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def _estimate_on(hardware: Hardware, stage: Stage, network: Network, scale: Scal
     workers = stage.workers(scale)
     cost, share = _checkpointed(hardware, stage, network, scale)
     flops = cost.flops * (RECOMPUTED if share.recomputes else 1)
-    seconds = flops / (hardware.peak(stage.precision) * hardware.mfu) / workers
+    seconds = flops * share.shards / (hardware.peak(stage.precision) * hardware.mfu) / workers
     refused = ""
     if workers > hardware.count:
         refused = (
@@ -186,13 +188,13 @@ def _estimate_on(hardware: Hardware, stage: Stage, network: Network, scale: Scal
         )
     elif not share.fits:
         usable = USABLE * _memory(scale, hardware)
-        remedies = "a smaller evaluate.batch_size (--set)" if cost.state <= usable else "GPUs with more memory"
-        if stage.TRAINS:
-            remedies = "more `workers`"
-            if share.rows > 1 and cost.divisible:
-                remedies += ", a smaller resources.micro_batch"
-            if cost.divisible and not share.recomputes:
-                remedies += ", --set resources.gradient_checkpointing=auto"
+        remedies = "more `workers`"
+        if not stage.TRAINS:
+            remedies += ", a smaller evaluate.batch_size (--set)"
+        if share.rows > 1 and cost.divisible:
+            remedies += ", a smaller resources.micro_batch"
+        if cost.divisible and not share.recomputes:
+            remedies += ", --set resources.gradient_checkpointing=auto"
         refused = (
             f"{short(cost.state, 'B')} of state and {share.rows} times {short(cost.activations, 'B')} of activations "
             f"take {short(share.held, 'B')} on each of {counted(workers, hardware.gpu)}, of which it may use "
@@ -209,7 +211,8 @@ def _checkpointed(hardware: Hardware, stage: Stage, network: Network, scale: Sca
     def computed(recomputes: bool) -> tuple[Cost, GpuShare]:
         resources = scale.resources.model_copy(update={"gradient_checkpointing": recomputes})
         cost = stage.cost(network, scale.model_copy(update={"resources": resources}))
-        return cost, replace(gpu_share(cost, stage.workers(scale), scale, hardware), recomputes=recomputes)
+        share = gpu_share if stage.TRAINS else evaluation_share
+        return cost, replace(share(cost, stage.workers(scale), scale, hardware), recomputes=recomputes)
 
     asked = scale.resources.gradient_checkpointing
     cost, stored = computed(False)
@@ -238,13 +241,13 @@ def gpu_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuSha
         lasting = cost.state - cost.gradients
         gradients = cost.gradients
         copies = cost.copies
-        if gpus > 1 and not cost.whole:
+        if gpus > 1:
             shards = shard_group(gpus, GPUS_OF_A_NODE, cost.state, memory)
             lasting = lasting / shards + cost.gathered
             gradients /= shards
             copies = 0.0
         added_up = gradients if rows < own else 0.0
-        if gpus > 1 and not cost.whole and rows < own and keeps_whole_gradients(cost.parameters, memory):
+        if gpus > 1 and rows < own and keeps_whole_gradients(cost.parameters, memory):
             lasting += 4.0 * cost.parameters
             added_up = 0.0  # shards of them come with the last part's backward pass
         activations = rows * cost.activations
@@ -262,14 +265,29 @@ def gpu_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuSha
     return GpuShare(gpus, rows, divided, held(rows), held(rows) <= USABLE * memory)
 
 
+def evaluation_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuShare:
+    """The share of each of `gpus` GPUs that evaluate a model: all of it, or with its layers divided by as few GPUs as
+    hold it, unless `resources.evaluation_shards` says by how many."""
+    usable = USABLE * _memory(scale, hardware)
+    asked = scale.resources.evaluation_shards
+    divisors = [number for number in range(1, gpus + 1) if gpus % number == 0]
+    for shards in [asked] if asked and gpus > 1 else divisors:
+        held = cost.state + cost.activations
+        if shards > 1:
+            held += cost.gathered + cost.layers / shards - cost.layers
+        if held <= usable:
+            break
+    return GpuShare(gpus, 1, False, held, held <= usable, shards=shards)
+
+
 def _memory(scale: Scale, hardware: Hardware) -> float:
     """Bytes of a GPU that a stage may use: several stages share it if `resources.gpus` is below 1."""
     return hardware.memory_bytes * (scale.resources.gpus or 1.0)
 
 
 def fitted_resources(plan: Plan, request: Request) -> Fitted:
-    """Fields of the resources of missing trainings, by fingerprint, with which these fit the scale's hardware: the rows
-    that a GPU computes at a time, and whether it computes activations again.
+    """Fields of the resources of missing stages, by fingerprint, with which these fit the scale's hardware: the rows
+    that a GPU computes at a time, and whether it computes activations again; by how many a model is divided.
 
     Raises RequestError for stages that do not fit their GPUs.
     """
@@ -282,7 +300,10 @@ def fitted_resources(plan: Plan, request: Request) -> Fitted:
         if estimate.refused:
             raise RequestError(f"{task.label}: {stage.name}: {estimate.refused}")
         share = estimate.share
-        if stage.TRAINS and share:
+        assert share
+        if not stage.TRAINS:
+            fitted[stage.fingerprint] = {"evaluation_shards": share.shards}
+        else:
             fields = {"micro_batch": share.rows} if share.divided else {}
             fitted[stage.fingerprint] = {"gradient_checkpointing": share.recomputes, **fields}
     return fitted

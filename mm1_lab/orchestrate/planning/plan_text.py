@@ -113,6 +113,7 @@ def _stage(planned: PlannedStage, estimate: Estimate | None) -> dict[str, Any]:
     if share is None:
         return values | {"seconds": estimate.seconds}
     values |= {"gpus": share.gpus, "rows": share.rows, "bytes_per_gpu": share.held, "recomputes": share.recomputes}
+    values["shards"] = share.shards
     return values | {"gpu_hours": share.gpus * estimate.seconds / 3600}
 
 
@@ -243,6 +244,9 @@ def _table(stages: Iterable[dict[str, Any]], gpu: str) -> list[str]:
                 rows_of_gpu = str(fullest["rows"])
                 if recomputing := _total(group, "recomputes"):
                     rows_of_gpu += ", recomputed" if recomputing == len(group) else f", {recomputing} recomputed"
+                sharing = _span(sorted(stage["shards"] for stage in group), str)
+                if sharing != "1":
+                    rows_of_gpu += f", model on {sharing} GPUs"
                 row += [str(fullest["gpus"]), rows_of_gpu, short(fullest["bytes_per_gpu"], "B")]
                 row.append(short(_total(group, "gpu_hours")))
             else:
