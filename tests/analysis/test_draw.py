@@ -449,6 +449,12 @@ def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path)
     assert {path: path.read_bytes() for path in paths} == first
 
 
+def test_a_home_in_which_nobody_can_write_is_no_concern_of_drawing(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("no folder")
+    result = run_python("import analysis.style", HOME=str(tmp_path / "home"), XDG_CONFIG_HOME="", MPLCONFIGDIR="")
+    assert not result.stderr
+
+
 def test_the_overview_tells_lessons_and_how_to_run_the_rest(one_seed: Path) -> None:
     summary = (one_seed / "summary.md").read_text(encoding="utf-8")
     assert "5 trials of 1 sweep at scale mini, with development seed 0, in a miniature" in summary
