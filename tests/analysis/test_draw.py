@@ -239,6 +239,9 @@ def test_one_tuned_arm_leaves_the_others_in_figure_and_axes(small_mix: Sweep) ->
     own = study.scores[(study.scores["arm"] == "tuned") & (study.scores["family"] == "vqa")]
     study = replace(study, scores=pd.concat([study.scores, own.assign(family="chat", benchmark="chat")]))
     assert study.families.keys() >= {"", "chat"} and not study.are_tuned
+    told = "Tuned arms (tuned) read other prompts"
+    assert told in str(compare_table(study, "tuned", "base").notes) and told in str(means_table(study).notes)
+    assert told not in str(compare_table(study, "captions", "base").notes)
     assert "all image benchmarks" in {axis.get_title().replace("\n", " ") for axis in draw_scores(study).axes}
 
 
