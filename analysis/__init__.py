@@ -3,7 +3,10 @@
 A run is given these two functions when it starts; their imports are deferred to its end.
 """
 
+import logging
 from pathlib import Path
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home in which it cannot write, and goes on
 
 
 def draw_sweep(folder: Path) -> list[Path]:

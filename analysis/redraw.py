@@ -118,7 +118,10 @@ def draw_sweep(folder: Path) -> list[Path]:
 
 
 def sweep_in_short(folder: Path) -> str:
-    """A summary of a sweep's folder for a terminal: a row per arm, a row per claim with its verdict."""
+    """A summary of a sweep's folder for a terminal: a row per arm, a row per claim with its verdict; of a search over
+    recipes its best arms."""
+    if ranked := search_table(read_manifest(folder).sweep, folder):
+        return to_plain(ranked).rstrip()
     study, _ = read_judged(folder)
     tables = [scores.short_table(study)]
     claims = judge_contrasts(study, of_lessons(study, known_lessons(folder.absolute().parents[1])))

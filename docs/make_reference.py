@@ -103,16 +103,18 @@ MEASURES = {
 EXIT_CODES = {
     DONE: "done; with `--share` also if time is up or others do the rest: `status` says what is left",
     FAILED: "a trial, or a gate of `check-scale`, failed (not a rate of a search), or it had nothing to judge; the "
-    "others continued",
+    "others continued; `verify` found damage; a disk is full, a package is missing, or one of Ray's servers ended",
     WRONG: "the request was invalid, and nothing was changed (but your data stay indexed); or a file cannot be read or "
     "written: what is done stays",
     3: "`judge`: a claim is not decided",
-    130: "stopped by Ctrl-C; run the same command to continue",
+    130: "stopped by Ctrl-C or SIGTERM; run the same command to continue (0 of `dashboard`, once it serves)",
+    141: "nobody reads the output any more (`| head`)",
 }
 
 VARIABLES = {
     "RAY_TMPDIR": "where Ray keeps its files and sockets, a short ASCII path; default: `TMPDIR` (on Linux), or `/tmp`",
     "TMPDIR": "where temporary files go",
+    "XDG_CACHE_HOME": "where packs are unpacked if you may not write beside them; default: `~/.cache`",
     "MLFLOW_TRACKING_URI": "where runs are logged; default: the database in `results/local`",
     "MLFLOW_TRACKING_USERNAME`, `MLFLOW_TRACKING_PASSWORD`, `MLFLOW_TRACKING_TOKEN": "MLflow's own; never printed",
     "MLFLOW_HTTP_REQUEST_TIMEOUT`, `MLFLOW_HTTP_REQUEST_MAX_RETRIES": "MLflow's own; default: 10 seconds, one attempt",

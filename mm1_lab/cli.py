@@ -147,7 +147,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
     while frame:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":  # some libraries swallow what is raised here
             with suppress(KeyError, AttributeError, OSError):  # before it was imported, there are none
-                sys.modules["mm1_lab.files"].drop_leases()
+                sys.modules["mm1_lab.files"].leave_nothing()
             os.write(sys.stderr.fileno(), f"{STOPPED}\n".encode())
             os._exit(INTERRUPTED)
         frame = frame.f_back

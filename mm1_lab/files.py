@@ -46,6 +46,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a disk, or of a user's part of it, that is full."""
 LEASES: WeakSet[SoftFileLease] = WeakSet()
 """Those that this process has made, held or not."""
+TEMPORARY: set[Path] = set()
+"""Folders that this process has made for as long as it lives."""
 UNNAMED_SECONDS = 5.0
 """How old a lease without its holder's name is removed: one that was killed between making the file and writing it."""
 
@@ -334,9 +336,11 @@ def lease(path: Path, timeout: float) -> SoftFileLease:
     return made
 
 
-def drop_leases() -> None:
-    """Removes the files of the leases that this process holds, for one that ends without releasing them: other machines
-    would wait for LEASE_SECONDS."""
+def leave_nothing() -> None:
+    """For a process that ends at once: removes its temporary folders and the files of the leases that it holds, for
+    which other machines would wait for LEASE_SECONDS."""
+    for folder in TEMPORARY:
+        shutil.rmtree(folder, ignore_errors=True)
     for held in LEASES:
         if held.is_locked and not held.compromise:
             Path(held.lock_file).unlink(missing_ok=True)

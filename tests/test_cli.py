@@ -205,7 +205,7 @@ def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_a
     finally:
         os.killpg(process.pid, signal.SIGINT)
         output, _ = process.communicate()
-    assert output.strip() == "mm1-lab: stopped; run the same command to continue" and process.returncode == 130
+    assert not output.strip() and process.returncode == 0, "there is nothing to continue"
 
 
 def test_interrupted_in_the_middle_of_a_training_it_says_so(

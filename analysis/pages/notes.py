@@ -20,6 +20,9 @@ TOO_FEW = (
     "them: `mm1-lab compare`"
 )
 MIXED = "At some seed the arms were scored on different machines or with different libraries."
+OTHER_PROMPTS = (
+    "Tuned arms ({arms}) read other prompts: the end token follows the answer of each example, as in their training."
+)
 FEW_SEEDS = (
     "The interval of an arm with one or two seeds is from the other arms' spread, wider as it has fewer seeds: whether "
     "it varies as they do, so few cannot tell."
@@ -64,6 +67,9 @@ def unlike_notes(study: Study, arms: Collection[str], measures: Sequence[Measure
     if len(fewer):
         some = ", ".join(fewer)
         notes.append(f"Means at different numbers of shots are not comparable, as only some of them ask {some}.")
+    tuned = [arm for arm in arms if study.is_tuned(arm)]
+    if any(study.shots) and 0 < len(tuned) < len(arms):
+        notes.append(OTHER_PROMPTS.format(arms=", ".join(tuned)))
     if mixes_machines(study, arms):
         notes.append(MIXED)
     notes += own_rows_note({arm: study.own_rows.get(arm, 0) for arm in arms})

@@ -1,4 +1,4 @@
-"""The best arms of a search over recipes, as `run` ranked them."""
+"""The best arms of a search over recipes, as `run` ranked them: for its page, the summary and the report."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def search_table(sweep: Sweep, folder: Path) -> Table | None:
     if not isinstance(sweep.search, Search) or not path.exists():
         return None
     arms = pd.read_csv(path, dtype={"arm": str, "status": str}).dropna(subset="arm")  # without refused proposals
-    shown = arms[(arms["rank"] <= SHOWN) | (arms["arm"] == "base")]
+    shown = arms[(arms.index < SHOWN) | (arms["arm"] == "base")]
     measure = sweep.search.measure
     is_loss = measure.about == "loss"
     frame = pd.DataFrame(

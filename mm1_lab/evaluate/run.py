@@ -98,6 +98,7 @@ class Answering:
     """Answers benchmarks with a model; a picture that recurs at other numbers of shots is encoded once if all fit."""
 
     def __init__(self, stage: EvaluationStage, model: MM1, data: Data, shards: int = 1) -> None:
+        """`shards`: as in `evaluate`."""
         self.shards = shards
         self.writer = PromptWriter.of(stage, data.tokenizer)
         self.embedder = PromptEmbedder(model, stage.model.architecture.blind, stage.settings.batch_size)

@@ -61,7 +61,7 @@ def run_recipe_search(request: Request, executor: Executor, draw: Draw, short: S
         write_page(search, short)
         return [*draw(folder), folder / "optuna.log", folder / "history.png"]
 
-    if (request.folder / PAGE).exists():  # whose results, trials or winner may be others now
+    if (request.folder / "sweep.json").exists():  # whose results, trials or winner may be others now
         search.advance()
         write_page(search, short)
     done, finished = run_rounds(request, search, executor, draw_with_history)

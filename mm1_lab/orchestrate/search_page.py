@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from mm1_lab.orchestrate.recipe_search import RecipeSearch
 
 PAGE = "search.md"
-SHOWN = 10
-"""Arms in the page's table; `search.csv` has all."""
 ENOUGH = 20
 """Trials with scores from which on it is told which fields matter."""
 
@@ -41,11 +39,11 @@ class _Arm:
 
 
 def write_page(search: RecipeSearch, short: Callable[[Path], str]) -> str:
-    """Writes `search.md` and `search.csv`, as things stand; returns the first. `short` summarises a sweep's folder."""
+    """Writes `search.md` and `search.csv`, as things stand; returns the first. `short` summarises a sweep's folder,
+    that of a search by its `search.csv`."""
     folder = search.request.folder
-    arms = _ranked(search)
-    _write_csv(search, arms, folder / "search.csv")
-    parts = [*_found(search), _leaderboard(search, arms), _importance(search), *_confirmed(search, short)]
+    _write_csv(search, folder / "search.csv")
+    parts = [*_found(search), indent(short(folder), "    "), _importance(search), *_confirmed(search, short)]
     text = "\n\n".join(filter(None, parts)) + "\n"
     write_text(folder / PAGE, text)
     return text
@@ -63,7 +61,7 @@ def _ranked(search: RecipeSearch) -> list[_Arm]:
     return sorted(arms, key=lambda arm: (arm.status != "scored", sign * arm.score if arm.status == "scored" else 0))
 
 
-def _write_csv(search: RecipeSearch, arms: list[_Arm], path: Path) -> None:
+def _write_csv(search: RecipeSearch, path: Path) -> None:
     """A row per arm, and one per proposal that was refused."""
     proposed: Counter[str] = Counter()
     values: dict[str, list[object]] = {}
@@ -77,7 +75,7 @@ def _write_csv(search: RecipeSearch, arms: list[_Arm], path: Path) -> None:
             refused.append(["", "", *chosen, "", "", 1, trial.user_attrs["why"]])
     fields = search.settings.over
     rows = []
-    for rank, arm in enumerate(arms, 1):
+    for rank, arm in enumerate(_ranked(search), 1):
         numbers = ["" if math.isnan(number) else number for number in (arm.score, arm.spread)]
         outside = [""] * len(fields)  # of a base that is not in the space
         place = rank if arm.status == "scored" else ""
@@ -123,18 +121,6 @@ def _number(search: RecipeSearch, value: float, form: str = "") -> str:
 
 def _name(search: RecipeSearch) -> str:
     return f"{search.measure} (nats)" if search.measure.about == "loss" else str(search.measure)
-
-
-def _leaderboard(search: RecipeSearch, arms: list[_Arm]) -> str:
-    """The best arms and the base, in Markdown."""
-    has_spread = len(search.request.seeds) > 1
-    head = ["rank", "arm", _name(search), *(["± sd over seeds"] if has_spread else [])]
-    rows = [head, ["---"] * len(head)]
-    for rank, arm in enumerate(arms, 1):
-        if rank <= SHOWN or arm.name == "base":
-            numbers = [_number(search, arm.score)] + [_number(search, arm.spread)] * has_spread
-            rows.append([str(rank) if arm.status == "scored" else arm.status, arm.name, *numbers])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _importance(search: RecipeSearch) -> str:

@@ -28,7 +28,7 @@ from mm1_lab.config.cost import expert_dimension, keeps_whole_gradients, shard_g
 from mm1_lab.model import MM1, Encoder, read_by_document
 from mm1_lab.model.filling import Stored, fill
 
-Network = TypeVar("Network", bound=nn.Module)
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def layers(*modules: nn.Module) -> list[nn.Module]:
@@ -139,7 +139,7 @@ def read_sharded(model: MM1, folder: Path, shards: int) -> None:
     decoder.register_forward_hook(follow_first)
 
 
-def without_weights(network: Network) -> Network:
+def without_weights(network: AnyModule) -> AnyModule:
     """A copy of the network with its parameters on the meta device."""
     copies = {}
     for parameter in network.parameters():

@@ -239,6 +239,9 @@ def test_one_tuned_arm_leaves_the_others_in_figure_and_axes(small_mix: Sweep) ->
     own = study.scores[(study.scores["arm"] == "tuned") & (study.scores["family"] == "vqa")]
     study = replace(study, scores=pd.concat([study.scores, own.assign(family="chat", benchmark="chat")]))
     assert study.families.keys() >= {"", "chat"} and not study.are_tuned
+    told = "Tuned arms (tuned) read other prompts"
+    assert told in str(compare_table(study, "tuned", "base").notes) and told in str(means_table(study).notes)
+    assert told not in str(compare_table(study, "captions", "base").notes)
     assert "all image benchmarks" in {axis.get_title().replace("\n", " ") for axis in draw_scores(study).axes}
 
 
@@ -447,6 +450,12 @@ def test_the_same_results_give_the_same_bytes_in_another_process(one_seed: Path)
     command = "import sys, pathlib, analysis.redraw; analysis.redraw.draw(pathlib.Path(sys.argv[1]))"
     run_python(command, str(one_seed), PYTHONHASHSEED="1234").check_returncode()
     assert {path: path.read_bytes() for path in paths} == first
+
+
+def test_a_home_in_which_nobody_can_write_is_no_concern_of_drawing(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("no folder")
+    result = run_python("import analysis.style", HOME=str(tmp_path / "home"), XDG_CONFIG_HOME="", MPLCONFIGDIR="")
+    assert not result.stderr
 
 
 def test_the_overview_tells_lessons_and_how_to_run_the_rest(one_seed: Path) -> None:

@@ -249,7 +249,7 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
     assert "2 `workers`, but hardware.count is 1" in asked("run", 1, "workers={85M: 2}", code=2)
     large = "evaluate.batch_size=4096"
     assert "`run` refuses evaluation: 177 KB of state and " in asked("plan", 0.01, large)
-    assert "a smaller evaluate.batch_size (--set)" in asked("run --inline", 0.01, large, code=2)
+    assert "use a smaller evaluate.batch_size (--set)" in asked("run --inline", 0.01, large, code=2)
 
     plan = asked("plan", 0.012)
     assert re.search(r"decoder +to run .* 1 +2 +5.71 MB", plan), "all"

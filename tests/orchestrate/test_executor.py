@@ -200,6 +200,7 @@ def test_a_gpu_s_lack_of_memory_is_told_with_what_to_do(tmp_path: Path) -> None:
     worker = Full(Ledger(tmp_path), None, load_scale("smoke", SCALES))
     outcome = worker.attempt(Task("a", (), (), ()), lambda kind, progress: None)
     assert outcome.kind == "out of memory" and "CUDA out of memory.; take resources.micro_batch=1" in outcome.reason
+    assert "of several `workers` that evaluate, more resources.evaluation_shards (--set)" in outcome.reason
 
 
 def test_ray_that_was_loaded_without_authentication_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:

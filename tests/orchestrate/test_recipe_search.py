@@ -249,7 +249,7 @@ def test_another_winner_is_confirmed_at_other_seeds(laboratory: Laboratory, tmp_
         seeds.append({row.split(",")[1] for row in rows})
     assert seeds == [{"1000", "1001"}, {"1002", "1003"}] and not (folder / "mix_confirmed_3").exists()
     assert "before it" not in pages[0] and "Winners before it, each at seeds of its own" in pages[1]
-    assert [page.count("    claims\n") for page in pages] == [1, 2, 2]
+    assert [page.count("    claims\n") for page in pages] == [2, 3, 3], "the search's own among them"
     write(tmp_path, over={"data_mix.text": [1, 2]}, confirm=3)
     assert rounds_of(ask(tmp_path, tmp_path))[1].seeds == (1000, 1001, 1004), "not those of another winner"
 
@@ -388,6 +388,8 @@ def test_interrupted_and_run_again_it_ends_with_a_verdict(
     told("export", *confirmed, "--only", "winner", "model")
     assert Path("model/config.json").exists() and "image_tokens" in told("show", confirmed[0], "winner", *confirmed[1:])
     told("report")
+    page = (folder / "search.md").read_text(encoding="utf-8")
+    assert "The search: its best of 3 arms" in page and page.count("The best score is partly luck") == 1
     summary = (place.results / "summary.md").read_text(encoding="utf-8")
     assert summary.count("`mm1-lab run mix --scale smoke --seeds 5,`") == 2, "the search, and its confirmation"
     for name in ("summary.md", "report.html"):

@@ -18,6 +18,7 @@ from filelock import SoftFileLease
 from mm1_lab import files
 from mm1_lab.results import leases
 from mm1_lab.results.leases import Claim, ClaimLost, Claims
+from tests.conftest import REPOSITORY
 
 
 @pytest.fixture
@@ -181,3 +182,21 @@ def test_a_command_that_is_stopped_while_it_imports_leaves_no_claim(tmp_path: Pa
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode == 130 and not (tmp_path / "claims" / "a").exists()
+
+
+def test_a_command_that_is_stopped_while_it_imports_ray_leaves_no_copy_of_the_package(tmp_path: Path) -> None:
+    (tmp_path / "ray.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    (tmp_path / "tmp").mkdir()
+    paths = os.pathsep.join(map(str, (tmp_path, REPOSITORY)))
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "mm1_lab.cli", "run", "data_mix", "--scale", "smoke", "--only", "base"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": paths, "TMPDIR": str(tmp_path / "tmp")},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout and "importing\n" in iter(process.stdout.readline, "")
+    assert list((tmp_path / "tmp").glob("mm1-lab-*"))
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 130 and not list((tmp_path / "tmp").glob("mm1-lab-*"))

@@ -21,7 +21,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 from mm1_lab.config import RequestError, Resources, Scale
-from mm1_lab.files import PACKAGE, machine_cpus
+from mm1_lab.files import PACKAGE, TEMPORARY, machine_cpus
 from mm1_lab.formatting import first_line, short
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.execution.groups import FOLDER
@@ -174,6 +174,7 @@ class RayTune(Executor):
         print("Starting Ray …", flush=True)
         try:
             self.code = Path(mkdtemp(prefix="mm1-lab-"))
+            TEMPORARY.add(self.code)
             # so that edits to the package do not change a running sweep
             shutil.copytree(PACKAGE, self.code / PACKAGE.name, ignore=shutil.ignore_patterns("shipped"))
         except OSError as error:

@@ -85,7 +85,8 @@ class Worker:
             if isinstance(error, Diverged):
                 return Outcome("diverged", str(error))
             if isinstance(error, MemoryError | torch.OutOfMemoryError):
-                remedy = "resources.micro_batch=1, resources.gradient_checkpointing=true, or a smaller batch_size"
+                remedy = "resources.micro_batch=1, resources.gradient_checkpointing=true, a smaller batch_size"
+                remedy += ", or, of several `workers` that evaluate, more resources.evaluation_shards"
                 return Outcome("out of memory", f"{reason}; take {remedy} (--set)")
             return Outcome("failed", reason)
 

@@ -190,7 +190,9 @@ def _estimate_on(hardware: Hardware, stage: Stage, network: Network, scale: Scal
         usable = USABLE * _memory(scale, hardware)
         remedies = "more `workers`"
         if not stage.TRAINS:
-            remedies += ", a smaller evaluate.batch_size (--set)"
+            batch = "a smaller evaluate.batch_size (--set)"
+            helps = cost.state - cost.layers + cost.activations < usable  # to divide the layers further
+            remedies = f"{remedies}, {batch}" if helps else batch
         if share.rows > 1 and cost.divisible:
             remedies += ", a smaller resources.micro_batch"
         if cost.divisible and not share.recomputes:

@@ -62,7 +62,8 @@ def show_dashboard(port: int, log: Iterator[str]) -> None:
                 # without its last part, as MLflow's front page, it would show what MLflow has for agents
                 page = f"#/experiments/{sweep.experiment_id}/runs?workflowType=machine_learning"
                 print(f"Runs of {sweep.name}: {address}{page}", flush=True)
-            server.wait()
+            with suppress(KeyboardInterrupt):  # as it was told to end it
+                server.wait()
         finally:
             server.terminate()
 
