@@ -280,6 +280,7 @@ class _Resolver:
             sets=self.data.instructions_digest if steps or model.tuned else "",
             image_size=image_size,
             views=views,
+            replay=self.replay(sft, training.batch_size) if steps else {},
             frozen=tuple(sorted(set(sft.frozen))),
             training=training,
         )
@@ -304,6 +305,21 @@ class _Resolver:
             raise RequestError("sft.mixture: leaves out all instruction sets; give one a weight")
         total = sum(weights.values())
         return {name: float(f"{weight / total:.9g}") for name, weight in sorted(weights.items())}
+
+    def replay(self, sft: SftRecipe, conversations: int) -> dict[str, float]:
+        """Rows of each source beside so many conversations: a whole number in all, in the recipe's proportions."""
+        for name in sft.replay:
+            if name not in self.data.sources:
+                known = nearest(name, self.data.sources)
+                raise RequestError(f"sft.replay lists {name}, which the data do not contain{known}")
+        asked = {name: weight * conversations for name, weight in sorted(sft.replay.items()) if weight}
+        total = sum(asked.values())
+        if asked and round(total) == 0:
+            raise RequestError(
+                f"sft.replay: {total:.2g} rows beside the {conversations} conversations of a step are none; "
+                "its numbers are rows per conversation, so increase them"
+            )
+        return {name: float(f"{rows * round(total) / total:.9g}") for name, rows in asked.items()}
 
     def shares(self) -> dict[str, float]:
         """Rounded shares of rows. If the data have no synthetic captions, the other captions get their share."""

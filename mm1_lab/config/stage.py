@@ -361,14 +361,33 @@ class WholeModelStage(Stage):
         def sequence_length(self) -> int:
             """Positions of a packed row."""
 
+        @property
+        def max_images(self) -> int:
+            """The most images in a packed row."""
+
+        @property
+        def views(self) -> int:
+            """Images that each picture is turned into."""
+
+    @property
+    def row_sources(self) -> dict[str, float]:
+        """Sources of which whole rows are packed, with their parts of these."""
+        return self.shares
+
     @property
     def rows_per_step(self) -> int:
         """Packed rows of an optimiser step."""
         return self.rows()
 
-    @abstractmethod
-    def images_per_row(self, source: str, scale: Scale) -> float:
-        """Encoder forward passes per packed row of the source."""
+    def images_of_row(self, source: str, scale: Scale) -> float:
+        """Encoder forward passes for a packed row of the source."""
+        expected = scale.images_per_row.get(source, 0.0 if source == "text" else math.inf)
+        return self.views * min(expected, self.sequence_length // self.picture_tokens, self.max_images // self.views)
+
+    def images_per_row(self, scale: Scale) -> tuple[float, float]:
+        """Encoder forward passes for a packed row, in the mean and at most."""
+        images = {source: self.images_of_row(source, scale) for source in self.shares}
+        return sum(share * images[source] for source, share in self.shares.items()), max(images.values())
 
     def parameters(self) -> Parameters:
         return self.architecture.encoder.features.parameters() + self.architecture.decoder.shape.parameters()
@@ -400,7 +419,7 @@ class WholeModelStage(Stage):
         length = self.sequence_length
         passes = passes_of(self.frozen)
         rows = self.steps() * self.rows_per_step
-        per_row = sum(share * self.images_per_row(source, scale) for source, share in self.shares.items())
+        per_row, most_images = self.images_per_row(scale)
         images = per_row * rows
         # no logits are computed for image tokens
         text_tokens = rows * (length - per_row * self.architecture.connector.image_tokens)
@@ -410,7 +429,6 @@ class WholeModelStage(Stage):
             + rows * length * flops_per_position(decoder, length, passes["decoder"])
             + vocabulary_flops(text_tokens, decoder.width, network.vocabulary, passes["decoder"])
         )
-        most_images = max(self.images_per_row(source, scale) for source in self.shares)
         # a part without a backward pass keeps no activations
         patches = most_images * (self.image_size // encoder.patch) ** 2 if passes["encoder"] > 1 else 0
         of_patches, encoder_layer = encoder_activations(encoder.features, itemsize, checkpointing)
@@ -499,10 +517,6 @@ class MultimodalStage(WholeModelStage):
     def steps(self) -> int:
         return self.stop_after or self.training.steps
 
-    def images_per_row(self, source: str, scale: Scale) -> float:
-        expected = scale.images_per_row.get(source, 0.0 if source == "text" else math.inf)
-        return min(expected, self.sequence_length // self.picture_tokens, self.max_images)
-
 
 class SftStage(WholeModelStage):
     """Supervised fine-tuning of a model on instructions, with its own resolution and number of views."""
@@ -514,6 +528,8 @@ class SftStage(WholeModelStage):
     sets: str = ""
     """Hash of the files of the user's instruction sets; the world's own are covered by its version."""
     views: int
+    replay: dict[str, float] = Field(default_factory=dict)
+    """Rows of each pre-training source that a step reads beside its conversations; their sum is a whole number."""
     training: SftTraining
     ignores_routers: ClassVar[bool] = False
     drop_overlong: ClassVar[bool] = True
@@ -545,15 +561,32 @@ class SftStage(WholeModelStage):
         return self.views * self.model.connector.image_tokens
 
     @property
-    def rows_per_step(self) -> int:
+    def row_sources(self) -> dict[str, float]:
+        return self.replay
+
+    @property
+    def replayed_rows(self) -> int:
+        return round(sum(self.replay.values()))
+
+    @property
+    def rows_of_conversations(self) -> int:
         """What the conversations of a step need if each has one picture and `TEXT_TOKENS`."""
         fits = self.sequence_length / (self.picture_tokens + TEXT_TOKENS[self.data.kind])
         per_row = min(fits, self.max_images // self.views)
         return math.ceil(self.training.batch_size / max(1.0, per_row))
 
-    def images_per_row(self, source: str, scale: Scale) -> float:
-        """The same for every source, as a row holds conversations of all sets."""
-        return self.views * self.training.batch_size / self.rows_per_step
+    @property
+    def rows_per_step(self) -> int:
+        return self.rows_of_conversations + self.replayed_rows
+
+    def images_per_row(self, scale: Scale) -> tuple[float, float]:
+        images = float(self.views * self.training.batch_size)
+        most = images / self.rows_of_conversations
+        for source, rows in self.replay.items():
+            of_row = self.images_of_row(source, scale)
+            images += rows * of_row
+            most = max(most, of_row)
+        return images / self.rows_per_step, most
 
 
 ModelStage = MultimodalStage | SftStage

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mm1_lab import team
-from mm1_lab.config import ModelStage
+from mm1_lab.config import ModelStage, SftStage
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Packer, Row
 from mm1_lab.data.pixels import NONE_ASKED, Decoded
@@ -192,6 +192,11 @@ def make_batch(
 Stream = TypeVar("Stream", Source, Conversations)
 
 
+def replayed_name(source: str) -> str:
+    """What curves call a source that is replayed: an instruction set may have its name."""
+    return f"replay.{source}"
+
+
 @dataclass(frozen=True)
 class StageBatches(Generic[Stream]):
     sources: Mapping[str, Stream]
@@ -219,27 +224,56 @@ class StageBatches(Generic[Stream]):
 class MixtureBatches(StageBatches[Source]):
     """Maps a step of a multimodal stage to its batch of packed rows, each from the source that the mixture chooses."""
 
+    @classmethod
+    def of_replay(cls, stage: SftStage, sources: Mapping[str, Source], tokenizer: Tokenizer) -> Self:
+        """The rows that an instruction tuning replays, packed as in pre-training."""
+        batches = cls.of(stage, sources, tokenizer)
+        packer = replace(batches.packer, prompt_loss_weight=1.0, ends_answers=False)
+        return replace(batches, mixture=Mixture(stage.replay, stage.seed), packer=packer, count=stage.replayed_rows)
+
     def __call__(self, step: int) -> Batch:
         """Returns the batch of `step`; in a worker group, only this worker's rows of it."""
-        names = self.mixture.rows(step * self.count, self.count)[team.own(self.count)]
-        rows = [self.packer.pack(self.sources[name].documents(number)) for name, number in names]
+        names = self.numbers(step)[team.own(self.count)]
+        rows = [self.row(name, number) for name, number in names]
         return make_batch(rows, [name for name, _ in names], self.side, self.blind, self.views, step_rows=self.count)
 
+    def numbers(self, step: int) -> list[tuple[str, int]]:
+        """The source of each of the step's rows, and the row's number within that source."""
+        return self.mixture.rows(step * self.count, self.count)
 
+    def row(self, source: str, number: int) -> Row:
+        return self.packer.pack(self.sources[source].documents(number))
+
+
+@dataclass(frozen=True)
 class ConversationBatches(StageBatches[Conversations]):
-    """Maps a step of instruction tuning to its batch: conversations in as many packed rows as they need.
+    """Maps a step of instruction tuning to its batch: conversations in as many packed rows as they need, then replayed
+    rows.
 
     Which ones depends on the seed alone: all arms read the same, except those that fit no row, which are left out.
     """
+
+    replay: MixtureBatches | None = None
 
     def __call__(self, step: int) -> Batch:
         """Returns the batch of `step`; in a worker group, only this worker's rows of it."""
         numbers = self.mixture.rows(step * self.count, self.count)
         documents = (self.sources[name].document(number) for name, number in numbers)
         rows, places = self.packer.pack_all(documents, at_least=team.size())
-        own = team.own(len(rows))
-        names = [numbers[place][0] for row in places[own] for place in row]
-        return make_batch(rows[own], names, self.side, self.blind, self.views, True, len(rows))
+        replayed = self.replay.numbers(step) if self.replay else []
+        count = len(rows) + len(replayed)
+        own_rows = []
+        names = []  # of each document
+        for place in range(count)[team.own(count)]:
+            if self.replay and place >= len(rows):
+                name, number = replayed[place - len(rows)]
+                row = self.replay.row(name, number)
+                names += [replayed_name(name)] * int(row.documents.max())
+            else:
+                row = rows[place]
+                names += [numbers[conversation][0] for conversation in places[place]]
+            own_rows.append(row)
+        return make_batch(own_rows, names, self.side, self.blind, self.views, True, count)
 
 
 def micro_batches(batch: TensorBatch, most: int) -> Sequence[TensorBatch]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mm1_lab.config import ModelStage, MultimodalStage
+from mm1_lab.config import ModelStage
 from mm1_lab.data.types import Answer, Data, Document, Limits, Picture, Tokenizer, Tokens, Unlearnt
 
 UNDONE, LOOKAHEAD = 2, 12
@@ -258,7 +258,7 @@ class Packer:
         return Row(tokens, weights, numbers, positions, tuple(pictures), tuple(owners))
 
 
-def shares_left_out(stage: MultimodalStage, data: Data) -> dict[str, float]:
+def shares_left_out(stage: ModelStage, data: Data) -> dict[str, float]:
     """The share of each source's documents that fit no row and are left out, estimated, of sources that have some.
 
     Only the world's: users' documents are cut so that they fit.
@@ -267,7 +267,7 @@ def shares_left_out(stage: MultimodalStage, data: Data) -> dict[str, float]:
         return {}
     packer = Packer.of(stage, data.tokenizer)
     shares = {}
-    for name in stage.shares:
+    for name in stage.row_sources:
         candidates = chain.from_iterable(map(data.source(name, stage.seed).documents, range(ROWS_TRIED)))
         fits = [packer.limits.hold(*packer.size(document)) for document in candidates]
         if not all(fits):

@@ -1,6 +1,6 @@
 """Joint training of encoder, connector and decoder: on the data mixture (section 3.1), then on instructions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, count, cycle
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 
 from mm1_lab import team
 from mm1_lab.config import ModelStage, MultimodalStage, PretrainedMM1, SftStage
-from mm1_lab.data.batches import Batch, ConversationBatches, MixtureBatches
+from mm1_lab.data.batches import Batch, ConversationBatches, MixtureBatches, replayed_name
 from mm1_lab.data.packing import shares_left_out
 from mm1_lab.data.types import Data, Document, Limits, Source, Tokens
 from mm1_lab.model import MM1, build_mm1, load_in_team
@@ -20,6 +20,9 @@ from mm1_lab.train.progress import Progress
 from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.sharding import prepare
 from mm1_lab.train.stages import StageRun
+
+REPLAY = 10**6
+"""Added to a stage's seed for the rows that it replays."""
 
 
 def train_multimodal(run: StageRun[MultimodalStage]) -> None:
@@ -36,13 +39,17 @@ def train_multimodal(run: StageRun[MultimodalStage]) -> None:
     order = np.arange(stage.training.steps)
     if stage.data_order:
         order = np.random.default_rng((stage.seed, stage.data_order)).permutation(order)
-    if team.is_first():
-        for name, share in shares_left_out(stage, data).items():
-            note = f"{share:.0%} of {name} documents do not fit {stage.sequence_length} positions and are left out"
-            run.report(Progress(0, stage.training.steps, note=note))
-    recorder, model = train_mm1(run, model, lambda step: batches(int(order[step])))
+    _tell_left_out(run)
+    recorder, model = train_mm1(run, model, lambda step: batches(int(order[step])), list(stage.shares))
     rows = recorder.counts()
     finish(run, recorder, model, epochs={name: source.epochs(rows[name]) for name, source in sources.items()})
+
+
+def _tell_left_out(run: StageRun[Any]) -> None:
+    if team.is_first():
+        for name, share in shares_left_out(run.stage, run.data).items():
+            note = f"{share:.0%} of {name} documents do not fit {run.stage.sequence_length} positions and are left out"
+            run.report(Progress(0, run.stage.training.steps, note=note))
 
 
 def sources_of(stage: MultimodalStage, data: Data) -> dict[str, Source]:
@@ -57,8 +64,8 @@ def sources_of(stage: MultimodalStage, data: Data) -> dict[str, Source]:
 
 
 def train_sft(run: StageRun[SftStage]) -> None:
-    """Supervised fine-tuning on instructions (section 5) of the input `model`, or of an exported model. Only answers
-    and the end token after each count in the loss."""
+    """Supervised fine-tuning on instructions (section 5) of the input `model`, or of an exported model. Of
+    conversations only answers and the end token after each count in the loss."""
     stage, data = run.stage, run.data
     with team.only_in_first():
         model = build_mm1(stage, data.tokenizer)
@@ -66,10 +73,16 @@ def train_sft(run: StageRun[SftStage]) -> None:
     load_in_team(model, start)
     sources = {name: data.instructions(name, stage.seed, Limits.of(stage)) for name in stage.shares}
     batches = ConversationBatches.of(stage, sources, data.tokenizer)
-    recorder, model = train_mm1(run, model, batches)
+    if stage.replay:
+        # by another seed, so that they are not what pre-training began with
+        replayed = {name: data.source(name, REPLAY + stage.seed, Limits.of(stage)) for name in stage.replay}
+        batches = replace(batches, replay=MixtureBatches.of_replay(stage, replayed, data.tokenizer))
+        _tell_left_out(run)
+    recorder, model = train_mm1(run, model, batches, [*stage.shares, *map(replayed_name, stage.replay)])
     steps = stage.training.steps
     asked = steps * stage.training.batch_size
-    left_out = asked - sum(recorder.counts().values())
+    counts = recorder.counts()
+    left_out = asked - sum(counts[name] for name in stage.shares)
     if left_out:
         room = f"{stage.sequence_length} positions and {stage.max_images} images"
         note = f"{left_out} of {asked} conversations do not fit {room} and were left out"
@@ -79,13 +92,15 @@ def train_sft(run: StageRun[SftStage]) -> None:
     finish(run, recorder, model, left_out=left_out, epochs=epochs)
 
 
-def train_mm1(run: StageRun[Any], model: MM1, batch: Callable[[int], Batch]) -> tuple[Recorder, MM1]:
-    """Trains on `batch(0)`, `batch(1)`, … what the stage does not freeze; returns as `fit` does."""
+def train_mm1(
+    run: StageRun[Any], model: MM1, batch: Callable[[int], Batch], names: Sequence[str]
+) -> tuple[Recorder, MM1]:
+    """Trains on `batch(0)`, `batch(1)`, … what the stage does not freeze; returns as `fit` does. `names`: the sources
+    of the batches, whose losses are recorded."""
     stage: ModelStage = run.stage
     for part in stage.frozen:
         getattr(model, part).requires_grad_(False)
     prepare(stage, run.resources, model.decoder, model.encoder, model.connector)
-    names = list(stage.shares)
 
     def objective(batch: Batch) -> Losses:
         losses = language_loss(model.decoder, model(batch), batch, names)

@@ -416,7 +416,9 @@ def _check_documents(stage: Stage, request: Request) -> None:
     if isinstance(stage, SftStage):
         for name in stage.shares:  # raises if no conversation fits
             request.open_data().instructions(name, stage.seed, Limits.of(stage))
-    elif isinstance(stage, MultimodalStage) and stage.drop_overlong:
+        for name in stage.replay:
+            request.open_data().source(name, stage.seed, Limits.of(stage))
+    if isinstance(stage, ModelStage) and stage.drop_overlong:
         for name, share in shares_left_out(stage, request.open_data()).items():
             if share == 1:
                 raise RequestError(
@@ -470,7 +472,8 @@ def _check_learns(stage: ModelStage) -> None:
     rates = stage.training.lr_multipliers
     trained = {part for part in get_args(Part) if part not in stage.frozen and rates.get(part, 1)}
     # a user's instruction set of that name may have pictures
-    if stage.shares.keys() == {"text"} and (stage.data.kind == "world" or isinstance(stage, MultimodalStage)):
+    is_named_text = {*stage.shares, *stage.row_sources} == {"text"}
+    if is_named_text and (stage.data.kind == "world" or isinstance(stage, MultimodalStage)):
         trained &= {"decoder"}
     if stage.steps() and not trained:
         section = SECTIONS.get(stage.name, "")
