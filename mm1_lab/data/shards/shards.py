@@ -174,7 +174,7 @@ class Shards:
         return [*lines, *self._held_out_and_trained_on()]
 
     def _held_out_and_trained_on(self) -> list[str]:
-        """What is to be told of captioned pictures, files of their own, that are held out and trained on: their keys are
+        """What is to be told of captioned pictures, files of their own, held out and trained on, too: their keys are
         paths as they are written, and those of conversations hold texts, too."""
         held = {name: set(one.picture_files(one.held_out)) for name, one in self.everything.items()}
         held = {name: files for name, files in held.items() if files and self.everything[name].reader == "pairs"}
