@@ -12,7 +12,7 @@ says; its questions are those of all subjects. Where a run reports none, each of
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,13 +191,15 @@ def _tasks(path: Path, told: Mapping[str, Any], arm: str, seed: str) -> Iterator
         of_group = _metrics(told, group, (told.get("groups") or {}).get(group) or {})
         kept = {"doc_id", "filter", *(metric for metric, _ in (*metrics, *of_group))}  # samples may hold documents
         samples = [{key: sample[key] for key in kept & sample.keys()} for sample in _samples(path, name)]
-        yield _Task(arm, seed, name, group, shots, metrics, _by_question(samples, metrics))
+        questions = {metric: _by_question(samples, metric, mean) for metric, mean in metrics.items()}
+        yield _Task(arm, seed, name, group, shots, metrics, questions)
         of_groups.setdefault(group, []).extend(one | {"doc_id": f"{name} {one['doc_id']}"} for one in samples)
         shots_of[group] = shots
     for group in dict.fromkeys(group_of.values()):
         metrics = _metrics(told, group, told["groups"][group])
         if metrics and group in of_groups:
-            questions = _by_question(of_groups[group], metrics)
+            samples = of_groups[group]
+            questions = {metric: _by_question(samples, metric, mean) for metric, mean in metrics.items()}
             yield _Task(arm, seed, group, group, shots_of[group], metrics, questions)
 
 
@@ -262,14 +264,8 @@ def _samples(path: Path, task: str) -> Iterator[dict[str, Any]]:
             yield sample
 
 
-def _by_question(
-    samples: Sequence[Mapping[str, Any]], reported: Mapping[Metric, float]
-) -> dict[Metric, dict[str, float]]:
-    """By metric the scores by question, numbers or objects with one, if their mean is what was reported; else none."""
-    return {metric: _questions(samples, metric, mean) for metric, mean in reported.items()}
-
-
-def _questions(samples: Iterable[Mapping[str, Any]], metric: Metric, reported: float) -> dict[str, float]:
+def _by_question(samples: Iterable[Mapping[str, Any]], metric: Metric, reported: float) -> dict[str, float]:
+    """The scores by question, numbers or objects with one, if their mean is what was reported; else none."""
     name, answers = metric
     chosen = [one for one in samples if name in one and one.get("filter", answers) == answers]
     scores = {}
