@@ -4,8 +4,9 @@ Both write one file of results a run, `DATE_results.json`, `results_DATE.json` o
 `--log_samples` a file of questions a task beside it. The arm is the first folder below the one given, the seed the next
 one that is a number (`3`, `seed-3`, `run3`). A task has one metric in all runs: the first of which more is better, that
 all report, and to which the logged scores of the questions average in each of them. If there is none, as with F1, sums
-over categories or where a run has no log of questions, it is the first that all report, without questions. Tasks of a
-group for which the harness reports a mean, such as MMLU's subjects, are one benchmark.
+over categories or where a run has no log of questions, it is the first that all report, without questions. A group for
+which the harness reports a mean, such as MMLU's subjects, is one task with this mean, which weighs them as the group
+says; its questions are those of all subjects. Where a run reports none, each of its tasks counts alike.
 """
 
 import json
@@ -75,7 +76,7 @@ def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
                     "folder of its seed, such as seed-0"
                 )
             tasks.setdefault(task.name, []).append(task)
-    frame, notes = _scores_of(tasks)
+    frame, notes = _scores_of(_without_groups_tasks(tasks))
     if frame.empty:
         raise RequestError(
             f"{folder}: no task has a score in its results of which more is better, under a name such as `acc,none`; "
@@ -113,6 +114,17 @@ def _results(path: Path) -> dict[str, Any] | None:
         return None
     is_told = isinstance(told, dict) and isinstance(told.get("results"), dict) and "n-shot" in told
     return told if is_named or is_told else None
+
+
+def _without_groups_tasks(tasks: Mapping[str, list[_Task]]) -> dict[str, list[_Task]]:
+    """Leaves out the tasks of groups whose mean all runs report, and other groups."""
+    left_out = set()
+    for group in tasks:
+        members = [name for name, runs in tasks.items() if name != group and runs[0].benchmark == group]
+        of_members = {(run.arm, run.seed) for name in members for run in tasks[name]}
+        all_report = of_members <= {(run.arm, run.seed) for run in tasks[group]}
+        left_out.update(members if all_report else [group])
+    return {name: runs for name, runs in tasks.items() if name not in left_out}
 
 
 def _scores_of(tasks: Mapping[str, list[_Task]]) -> tuple[pd.DataFrame, list[str]]:
@@ -168,25 +180,43 @@ def _arm_and_seed(path: Path) -> tuple[str, str]:
 def _tasks(path: Path, told: Mapping[str, Any], arm: str, seed: str) -> Iterator[_Task]:
     """The tasks in a run's file of results, but for groups."""
     group_of = _groups(told)
+    of_groups: dict[str, list[dict[str, Any]]] = {}
+    shots_of = {}
     for name, values in told["results"].items():
-        more_is_better = (told.get("higher_is_better") or {}).get(name) or {}
-        metrics = {}
-        for key, value in values.items():
-            metric, _, answers = key.partition(",")  # `acc,none` is a metric, `sample_len` is none
-            if not isinstance(value, int | float) or not answers or "stderr" in metric or not math.isfinite(value):
-                continue
-            is_better = more_is_better.get(metric)
-            if is_better is None:
-                is_better = not LESS_IS_BETTER.fullmatch(metric.lower())
-            if is_better:
-                metrics[metric, answers] = float(value)
         if (told.get("group_subtasks") or {}).get(name) or name in (told.get("groups") or {}):
             continue  # its tasks are there
+        metrics = _metrics(told, name, values)
+        group = group_of.get(name, name)
         shots = int((told.get("n-shot") or {}).get(name) or 0)
-        kept = {"doc_id", "filter", *(metric for metric, _ in metrics)}  # samples may hold whole documents
+        of_group = _metrics(told, group, (told.get("groups") or {}).get(group) or {})
+        kept = {"doc_id", "filter", *(metric for metric, _ in (*metrics, *of_group))}  # samples may hold documents
         samples = [{key: sample[key] for key in kept & sample.keys()} for sample in _samples(path, name)]
         questions = {metric: _by_question(samples, metric, mean) for metric, mean in metrics.items()}
-        yield _Task(arm, seed, name, group_of.get(name, name), shots, metrics, questions)
+        yield _Task(arm, seed, name, group, shots, metrics, questions)
+        of_groups.setdefault(group, []).extend(one | {"doc_id": f"{name} {one['doc_id']}"} for one in samples)
+        shots_of[group] = shots
+    for group in dict.fromkeys(group_of.values()):
+        metrics = _metrics(told, group, told["groups"][group])
+        if metrics and group in of_groups:
+            samples = of_groups[group]
+            questions = {metric: _by_question(samples, metric, mean) for metric, mean in metrics.items()}
+            yield _Task(arm, seed, group, group, shots_of[group], metrics, questions)
+
+
+def _metrics(told: Mapping[str, Any], name: str, values: Mapping[str, Any]) -> dict[Metric, float]:
+    """What is reported of a task or a group, of metrics of which more is better."""
+    more_is_better = (told.get("higher_is_better") or {}).get(name) or {}
+    metrics = {}
+    for key, value in values.items():
+        metric, _, answers = key.partition(",")  # `acc,none` is a metric, `sample_len` is none
+        if not isinstance(value, int | float) or not answers or "stderr" in metric or not math.isfinite(value):
+            continue
+        is_better = more_is_better.get(metric)
+        if is_better is None:
+            is_better = not LESS_IS_BETTER.fullmatch(metric.lower())
+        if is_better:
+            metrics[metric, answers] = float(value)
+    return metrics
 
 
 def _groups(told: Mapping[str, Any]) -> dict[str, str]:

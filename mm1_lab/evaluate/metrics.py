@@ -18,18 +18,26 @@ Points = Callable[[str, Question, Benchmark], float]
 
 ANSWER_IS = re.compile("the answer is:?", re.IGNORECASE)
 """In a worked solution, the text after this phrase is the answer; MathVista uses a model to extract it instead."""
-LETTERED = re.compile(r"\(?([A-Za-z])(?:[).:,]+(.*))?", re.DOTALL)
-"""A choice's letter (`B`, `(b)`, `B.`), and what follows it (`B. red`)."""
-BEFORE_LETTERS = re.compile(r"(the )?(correct |right )?(answer|option|choice)( is)?:? ", re.IGNORECASE)
-"""What chat models say before a letter; left out where prompts show letters."""
+LETTERED = re.compile(r"[\[({]?([A-Za-z])(?:(?:[\])}.:;,!]+|\s[-–—]\s)(.*))?", re.DOTALL)
+"""A choice's letter (`B`, `(b)`, `[B]`, `B.`), and what follows it (`B. red`, `B - red`)."""
+BEFORE_LETTERS = re.compile(
+    r".*?\b(answer|option|choice|it|say)\b('s| is| would be| should be)?:?\s*", re.I | re.DOTALL
+)
+"""What chat models say before a letter (`Answer:`, `So the best answer is`, `I think it is`) …"""
+AFTER_LETTERS = re.compile(r"\s(is (the )?(correct|right|best)|because|since)\b.*", re.I | re.DOTALL)
+"""… and after it; left out where prompts show letters."""
+PHRASES = 8
+"""Maximum number of such phrases that are left out, one after another; a model that repeats itself says more."""
+MARKUP = re.compile(r"\*|__|[`$]|\\boxed")
+"""Of bold text, code and formulas."""
 YES_OR_NO = re.compile(r"\b(yes|no|not)\b", re.IGNORECASE)
 CONSTANT_ANSWERS = 20
 """Number of most common answers of a kind tried as the best constant answer."""
 
 
 def choice_accuracy(said: str, question: Question, benchmark: Benchmark) -> float:
-    """100 points if the answer is the letter of a right choice (`B`, `(b)`, `B. red`, `The answer is B.`) or its words,
-    else 0."""
+    """100 points if the answer is the letter of a right choice (`B`, `(b)`, `B. red`, `I think it is **B**.`) or its
+    words, else 0."""
     chosen = _chosen(said.strip(), question.choices, benchmark.official)
     return 100.0 if chosen in question.references else 0.0
 
@@ -40,27 +48,37 @@ def _chosen(said: str, choices: Sequence[str], lettered: bool) -> str | None:
     `lettered`: the prompt shows letters, so that a letter, alone or before words, is the choice's letter, even if
     another choice consists of that letter; words that name another letter (`B, C`) mean none.
     """
-    named, words = _of_letter(said, choices)
-    if lettered and named and not words:
+    for _ in range(PHRASES):
+        chosen = _meant(said, choices, lettered)
+        bare = BEFORE_LETTERS.sub("", AFTER_LETTERS.sub("", MARKUP.sub("", said)), count=1).strip(" \"'")
+        if chosen or not lettered or bare == said:
+            return chosen
+        said = bare
+    return None
+
+
+def _meant(said: str, choices: Sequence[str], lettered: bool) -> str | None:
+    """The choice that an answer is, without words around it."""
+    named, words = _of_letter(said, choices) if lettered else (None, "")
+    if named and not words:
         return named
     if said in choices:
         return said
-    if lettered and named:
+    if named:
         other, _ = _of_letter(words, choices)
         return named if other in (named, None) or signed(words) == signed(named) else None
     read = signed(said)
     alike = {choice for choice in choices if read and signed(choice) == read}
-    if len(alike) == 1:
-        return alike.pop()
-    bare = BEFORE_LETTERS.sub("", said.strip("* "), count=1)
-    return _chosen(bare, choices, lettered) if lettered and bare != said else named
+    return alike.pop() if len(alike) == 1 else None
 
 
 def _of_letter(said: str, choices: Sequence[str]) -> tuple[str | None, str]:
     """The choice whose letter an answer is or begins with, if any, and what follows the letter."""
     match = LETTERED.fullmatch(said)
-    letter, words = match.groups("") if match else ("", "")
+    letter, words = match.groups("") if match else said.partition(" ")[::2]
     named = dict(zip(ascii_uppercase, choices, strict=False)).get(letter.upper())
+    if named and not match and signed(words) != signed(named):
+        return None, words  # `A dog` is no letter, unless A. is `dog`
     return named, words.strip()
 
 
@@ -85,9 +103,13 @@ def yes_no_accuracy(prediction: str, references: Sequence[str]) -> float:
     return 100.0 if says_yes(prediction) == says_yes(references[0]) else 0.0
 
 
-def solution_accuracy(prediction: str, references: Sequence[str]) -> float:
-    """`exact_match` of what follows the last `the answer is`; of everything if it does not occur."""
-    return exact_match(ANSWER_IS.split(prediction)[-1], references)
+def solution_accuracy(said: str, question: Question, benchmark: Benchmark) -> float:
+    """`exact_match` of what follows the last `the answer is`, or of everything if it does not occur; where the prompt
+    shows choices, `choice_accuracy`."""
+    answer = ANSWER_IS.split(said)[-1]
+    if benchmark.official and question.choices:
+        return choice_accuracy(answer, question, benchmark)
+    return exact_match(answer, question.references)
 
 
 def _against_references(points: Callable[[str, Sequence[str]], float]) -> Points:
@@ -128,14 +150,12 @@ METRICS: dict[str, Metric] = {
     "vqa": Metric(_vqa, people=True, scored_anew="equal answers"),
     "textvqa": Metric(_against_references(textvqa_accuracy), people=True),
     "exact": Metric(_against_references(exact_match), scored_anew="signs"),
-    "choice": Metric(choice_accuracy, lettered=True, scored_anew="letters"),
-    "circular": Metric(circular_accuracy, lettered=True, scored_anew="letters"),
+    "choice": Metric(choice_accuracy, lettered=True, scored_anew="letters in sentences"),
+    "circular": Metric(circular_accuracy, lettered=True, scored_anew="letters in sentences"),
     "yes-no": Metric(_against_references(yes_no_accuracy), sentences=True, further=("f1",)),
     "content": Metric(_against_references(content), free=True, further=("cider", "followed"), named=False),
     "followed": Metric(_against_references(followed), free=True, named=False),
-    "answer": Metric(
-        _against_references(solution_accuracy), longest=LONGEST_SOLUTION, sentences=True, scored_anew="solutions: signs"
-    ),
+    "answer": Metric(solution_accuracy, longest=LONGEST_SOLUTION, sentences=True, scored_anew="solutions: choices"),
     "anls": Metric(_against_references(anls)),
     "relaxed": Metric(_against_references(relaxed_accuracy)),
     "cider": Metric(None, free=True, longest=LONGEST_CAPTION),

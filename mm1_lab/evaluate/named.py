@@ -3,10 +3,11 @@
 Questions are ordered by a hash of their ids, and the first ones are asked: 1,000 are the first part of 5,000.
 """
 
+import filecmp
 import hashlib
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -39,7 +40,7 @@ PROMPT = "Question: {question} Short answer:"
 Chosen = tuple[list[Item], list[Item], int]
 """The selected questions, the demonstrations, and the number of questions in the files."""
 CHOSEN = TypeAdapter(Chosen)
-CHOSEN_VERSION = 5
+CHOSEN_VERSION = 6
 """Increased when questions or demonstrations are read or chosen, or answers limited, differently: selections that were
 kept before are ignored, and models are evaluated again."""
 NUMBERED = re.compile(r"<image \d+>")
@@ -171,24 +172,42 @@ def _choose_from_files(config: BenchmarkConfig, settings: EvaluationSettings) ->
             f"benchmark {config.name!r}: names no demonstrations, but is evaluated at {shots} shots; "
             "add `demonstrations: {…}` with its training split, or `shots: [0]`"
         )
-    asked = {_content(config, item) for item in items}
-    examples = []
+    asked: dict[tuple[object, ...], list[list[str]]] = defaultdict(list)
+    for item in items:
+        paths = _paths(config, item)
+        asked[_alike(item, paths)].append(paths)
+    examples: list[Item] = []
     for item in _read(config, config.demonstrations):
-        if item.answers and _content(config.demonstrations, item) not in asked:
+        if len(examples) == settings.blocks * shots:
+            break
+        paths = _paths(config.demonstrations, item)
+        if item.answers and not any(_same_files(paths, others) for others in asked.get(_alike(item, paths), ())):
             examples.append(item)
     if len(examples) < shots:
         raise RequestError(
             f"benchmark {config.name!r}: only {len(examples)} demonstrations with answers, other than the questions, "
             f"but {shots} shots; add demonstrations, or use fewer shots (`shots: [0]`)"
         )
-    return items[: settings.questions], examples[: settings.blocks * shots], len(items)
+    return items[: settings.questions], examples, len(items)
 
 
-def _content(files: BenchmarkFiles, item: Item) -> tuple[object, ...]:
-    """What makes an item the same question, whatever its id; equal names in two folders are different images."""
-    paths = [os.path.normpath(os.path.join(files.images, name)) for name in item.images]
-    question = " ".join(item.question.split())
-    return tuple(paths), question, tuple(sorted(item.choices))
+def _paths(files: BenchmarkFiles, item: Item) -> list[str]:
+    return [os.path.normpath(os.path.join(files.images, name)) for name in item.images]
+
+
+def _alike(item: Item, paths: Sequence[str]) -> tuple[object, ...]:
+    """What questions have in common that may be the same: their text and choices, and the sizes of their pictures."""
+    question, *choices = ("".join(text.casefold().split()) for text in (item.question, *item.choices))
+    sizes = tuple(os.path.getsize(path) if os.path.isfile(path) else path for path in paths)
+    return question, tuple(sorted(choices)), sizes
+
+
+def _same_files(paths: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether pictures are the same, also as copies under other names."""
+    for one, other in zip(paths, others, strict=True):
+        if one != other and not filecmp.cmp(one, other, shallow=False):
+            return False
+    return True
 
 
 def _read(config: BenchmarkConfig, files: BenchmarkFiles) -> list[Item]:

@@ -530,8 +530,8 @@ def test_the_tasks_of_a_group_with_a_mean_are_one_benchmark(tmp_path: Path, told
     """As MMLU's 57 subjects, which would decide the average; a list of benchmarks is none. A file may have any name."""
     subjects = [f"mmlu_{number}" for number in range(6)]
     told["group_subtasks"] = {"all": ["mmlu", "arc"], "mmlu": ["mmlu_stem"], "mmlu_stem": subjects, "arc": []}
-    told["groups"] = {name: {"acc,none": 0.5} for name in ("mmlu", "mmlu_stem")}
     for arm, subject, arc in (("base", 0.50, 0.30), ("better", 0.48, 0.60)):
+        told["groups"] = {name: {"acc,none": subject + 0.2} for name in ("mmlu", "mmlu_stem")}
         scored = {name: {"acc,none": subject} for name in subjects} | {"arc": {"acc,none": arc}} | told["groups"]
         (tmp_path / arm).mkdir()
         (tmp_path / arm / f"{arm}_2026-01-01.json").write_text(json.dumps(told | {"results": scored}), encoding="utf-8")
@@ -540,8 +540,31 @@ def test_the_tasks_of_a_group_with_a_mean_are_one_benchmark(tmp_path: Path, told
     claims = [{"first": "better", "second": "base", "measure": measure} for measure in ("average", "mmlu", "arc")]
     judgement = judge(tmp_path, claims)
     assert [claim["difference"] for claim in judgement.claims] == pytest.approx([14, -2, 30])
-    assert "Metrics: acc (mmlu, arc)." in judgement.notes
+    assert "Metrics: acc (arc, mmlu)." in judgement.notes
     assert "Without results of a harness: unfinished." in judgement.notes
+
+
+@pytest.mark.parametrize("by_size", [True, False])
+def test_a_group_has_the_mean_that_its_harness_reports(by_size: bool, tmp_path: Path, told: dict[str, Any]) -> None:
+    """Over questions, as MMLU's, or over tasks, as BLiMP's; with and without the questions' log."""
+    told["group_subtasks"] = {"both": ["long", "short"]}
+    right = {"base": {"long": 45, "short": 8}, "better": {"long": 54, "short": 4}}
+    sizes = {"long": 90, "short": 10}
+    expected = {}
+    for arm, of_arm in right.items():
+        means = {task: of_arm[task] / size for task, size in sizes.items()}
+        expected[arm] = sum(of_arm.values()) / 100 if by_size else sum(means.values()) / 2
+        groups = {"both": {"acc,none": expected[arm], "acc_stderr,none": 0.05}}
+        scored = {task: {"acc,none": mean} for task, mean in means.items()} | groups
+        for folder in (tmp_path / "with" / arm, tmp_path / "without" / arm):
+            write_results(folder, told | {"results": scored, "groups": groups})
+        for task, size in sizes.items():
+            lines = [json.dumps({"doc_id": number, "acc": float(number < of_arm[task])}) for number in range(size)]
+            (tmp_path / "with" / arm / f"samples_{task}_2026-01-01.jsonl").write_text("\n".join(lines))
+    for folder in ("with", "without"):
+        (claim,) = judge(tmp_path / folder, [{"first": "better", "second": "base", "measure": "both"}]).claims
+        assert claim["difference"] == pytest.approx(100 * (expected["better"] - expected["base"])), folder
+        assert (claim["low"] is None) == (folder == "without" or not by_size), "over the questions of both"
 
 
 def test_a_group_of_which_some_tasks_log_no_questions_is_the_mean_of_its_tasks(

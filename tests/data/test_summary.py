@@ -60,7 +60,7 @@ def test_show_data_tells_and_draws(everything: Callable[..., Shards], files: Any
 
 
 @pytest.mark.usefixtures("here", "unrendered")
-def test_held_out_pictures_that_another_source_trains_on_are_told(files: Any, told: Told) -> None:
+def test_held_out_pictures_that_are_trained_on_are_told(files: Any, told: Told) -> None:
     """Of files beside tables, whichever way their paths are written."""
     files.pictures(60, "photos/a")
     files.rows("plain.jsonl", [{"image": f"{n}.png", "caption": f"picture {n}"} for n in range(60)])
@@ -88,11 +88,14 @@ def test_held_out_pictures_that_another_source_trains_on_are_told(files: Any, to
             key = f"instructions.{other}" if other == "llava" else other
             counts.append(f"{len(shown[held, 'held'] & shown[key, 'train'])} in {key}")
     line = f"of captions {', '.join(counts[:2])}; of synthetic {', '.join(counts[2:])}; write paths alike"
-    assert f"\nnote: held-out pictures that another source trains on: {line}" in said
+    assert f"\nnote: held-out pictures that are trained on: {line}" in said
     planned = told("plan", "data_mix", "--only", "captions+text", "--scale", "smoke", "--data", "data.yaml")
-    assert f"\ndata.yaml: held-out pictures that another source trains on: {line}" in planned
-    files.yaml(text="t.jsonl", captions={"file": "plain.jsonl", "images": "link"})
-    assert "another source trains" not in told(*COMMAND)
+    assert f"\ndata.yaml: held-out pictures that are trained on: {line}" in planned
+    plain = {"file": "plain.jsonl", "images": "link"}
+    files.yaml(text="t.jsonl", captions=plain)
+    assert "held-out pictures" not in told(*COMMAND)
+    files.yaml(text="t.jsonl", captions=[plain, {"file": "dense.jsonl", "images": "photos"}])
+    assert "held-out pictures that are trained on: of captions " in told(*COMMAND), "of one source"
 
 
 @pytest.mark.usefixtures("here", "unrendered")

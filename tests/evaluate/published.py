@@ -14,7 +14,7 @@ TEN = [*["red"] * 8, "dark red", "maroon"]
 
 def draw(path: Path, number: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (12, 9), COLOURS[number % 3]).save(path)
+    Image.new("RGB", (12 + number // 3, 9), COLOURS[number % 3]).save(path)  # no two are alike
 
 
 def write(path: Path, content: Any) -> str:
@@ -94,9 +94,9 @@ def write_textvqa(folder: Path) -> dict[str, Any]:
 
 
 def write_vizwiz(folder: Path) -> dict[str, Any]:
-    def file(name: str) -> dict[str, Any]:
+    def file(name: str, start: int) -> dict[str, Any]:
         rows = []
-        for number in range(3):
+        for number in range(start, start + 3):
             image, kind = f"VizWiz_{name}_{number}.jpg", "unanswerable"
             draw(folder / name / image, number)
             answers = [{"answer": kind, "answer_confidence": "yes"}] * 10
@@ -104,7 +104,7 @@ def write_vizwiz(folder: Path) -> dict[str, Any]:
             rows.append(asked | {"answer_type": kind, "answerable": 0})
         return {"annotations": write(folder / f"viz_{name}.json", rows), "images": name}
 
-    return {**file("val"), "demonstrations": file("train")}
+    return {**file("val", 0), "demonstrations": file("train", 10)}
 
 
 def write_gqa(folder: Path) -> dict[str, Any]:

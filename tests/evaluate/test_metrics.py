@@ -93,6 +93,22 @@ def of_choices(answer: str, choices: tuple[str, ...]) -> Question:
     return Question("", "", (), "", (answer,), "", choices)
 
 
+IN_SENTENCES = (
+    "[B]",
+    "It is B.",
+    "I think it's (B)",
+    "Answer:B",
+    "So the best answer is B.",
+    "The correct answer is **B**.",
+    "$\\boxed{B}$",
+    "B is correct because it barks.",
+    "B - dog",
+    "B dog",
+    "B!",
+)
+"""As lmms-eval's reading of MMMU or VLMEvalKit takes them, too."""
+
+
 @pytest.mark.parametrize(
     ("said", "choices", "chosen"),
     [
@@ -115,6 +131,11 @@ def of_choices(answer: str, choices: tuple[str, ...]) -> Question:
         ("Choice B", ("Choice B", "Choice A"), "Choice B"),
         ("option 2.", ("Option 1", "Option 2"), "Option 2"),
         ("A big dog", ("cat", "dog"), None),
+        *[(said, ("cat", "dog"), "dog") for said in IN_SENTENCES],
+        ("It is not B.", ("cat", "dog"), None),
+        ("It is a cat", ("dog", "cat"), "cat"),
+        ("it " * 5000, ("cat", "dog"), None),
+        ("The answer is not A, the answer is B", ("cat", "dog"), "dog"),
         ("ß", ("s", "t"), None),
     ],
 )
@@ -126,6 +147,18 @@ def test_a_letter_is_that_of_a_choice_unless_it_begins_other_words(
     assert points == {one: 100.0 * (one == chosen) for one in choices}
     without_letters = replace(benchmark, official=False)
     assert choice_accuracy("A", of_choices("A", ("C", "A", "B")), without_letters) == 100.0
+    assert choice_accuracy("c", of_choices("bow", ("arch", "f", "bow")), without_letters) == 0.0, "a drawn letter"
+
+
+def test_a_worked_solution_may_end_in_a_letter() -> None:
+    """As those of ScienceQA and MMMU do; without choices in the prompt a letter is an answer like others."""
+    benchmark = Benchmark(
+        "b", "vqa", "", "answer", (of_both := (of_choices("dog", ("cat", "dog")),) * 4,), (), (), 4, True
+    )
+    said = ["It barks. The answer is B.", "The answer is (B) dog.", "the answer is dog", "The answer is A."]
+    assert score(benchmark, said) == [100.0, 100.0, 100.0, 0.0]
+    without = tuple(replace(question, choices=()) for question in of_both)
+    assert score(replace(benchmark, blocks=(without,)), said) == [0.0, 0.0, 100.0, 0.0]
 
 
 def test_a_constant_answer_may_be_a_letter() -> None:

@@ -1,6 +1,7 @@
 """Published benchmarks and users' own: what is asked, in which order, and what is refused beforehand."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -279,8 +280,9 @@ def test_the_answer_that_is_shown_counts_and_so_do_the_words_of_a_choice(tmp_pat
 
 def test_no_question_is_among_its_demonstrations(tmp_path: Path) -> None:
     """A file of demonstrations may hold all questions, those that are asked too."""
-    for folder in ("asked", "elsewhere"):
-        draw(tmp_path / folder / "1.png", 1)
+    draw(tmp_path / "asked/1.png", 1)
+    draw(tmp_path / "elsewhere/1.png", 2)
+    shutil.copy(tmp_path / "asked/1.png", tmp_path / "elsewhere/copy.png")
     rows = [{"image": "1.png", "question": f"{n}?", "answer": str(n)} for n in range(6)]
     write_lines(tmp_path / "all.jsonl", rows)
     demonstrations = {"questions": "all.jsonl"}
@@ -293,9 +295,18 @@ def test_no_question_is_among_its_demonstrations(tmp_path: Path) -> None:
     elsewhere = {**values, "demonstrations": {"questions": "all.jsonl", "images": "."}}
     respelt = [{**row, "question": f" {row['question']}  "} for row in rows[:4]]  # blanks make no other question
     by_path = [{**row, "image": "asked/1.png"} for row in rows[:4]]
-    for four, asked in ((rows[:4], values), (respelt, values), (by_path, elsewhere)):
+    copied = [{**row, "image": "elsewhere/copy.png"} for row in rows[:4]]
+    for four, asked in ((rows[:4], values), (respelt, values), (by_path, elsewhere), (copied, elsewhere)):
         write_lines(tmp_path / "all.jsonl", four)
         refused("only 1 demonstrations with answers, other than the questions, but 2", tmp_path, "m", asked)
+
+
+def test_a_text_in_other_letters_is_the_same_question(tmp_path: Path) -> None:
+    texts = [{"question": f"Is {letter} a vowel?", "answer": letter} for letter in "AEB"]
+    write_lines(tmp_path / "all.jsonl", [{**row, "question": row["question"].upper()} for row in texts])
+    values = {"questions": "own.jsonl", "metric": "exact", "demonstrations": {"questions": "all.jsonl"}}
+    write_lines(tmp_path / "own.jsonl", texts[:2])
+    refused("only 1 demonstrations with answers, other than the questions, but 2", tmp_path, "m", values)
 
 
 def test_karpathys_other_sets_have_no_coco_ids(tmp_path: Path) -> None:

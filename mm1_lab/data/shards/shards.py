@@ -174,20 +174,20 @@ class Shards:
         return [*lines, *self._held_out_and_trained_on()]
 
     def _held_out_and_trained_on(self) -> list[str]:
-        """What is to be told of captioned pictures, files of their own, that are held out of one source while another
-        trains on them: their keys are paths as they are written, and those of conversations hold texts, too."""
+        """What is to be told of captioned pictures, files of their own, held out and trained on, too: their keys are
+        paths as they are written, and those of conversations hold texts, too."""
         held = {name: set(one.picture_files(one.held_out)) for name, one in self.everything.items()}
         held = {name: files for name, files in held.items() if files and self.everything[name].reader == "pairs"}
         all_held = set().union(*held.values())
         counts: dict[str, list[str]] = {name: [] for name in held}
-        for trained, collection in self.everything.items() if held and len(self.everything) > 1 else ():
+        for trained, collection in self.everything.items() if held else ():
             found = all_held.intersection(collection.picture_files(collection.train))
             for name, files in held.items():
-                if name != trained and (both := len(found & files)):
+                if both := len(found & files):
                     counts[name].append(f"{both:,} in {trained}")
         told = "; ".join(f"of {name} {', '.join(others)}" for name, others in counts.items() if others)
         remedy = "write paths alike, or leave them out there (docs/your-own-data.md)"
-        return [f"held-out pictures that another source trains on: {told}; {remedy}"] if told else []
+        return [f"held-out pictures that are trained on: {told}; {remedy}"] if told else []
 
     def summary(self) -> Iterator[str]:
         """Lines with counts, what is left out and why, and warnings; tokenises what is not tokenised yet."""
