@@ -383,6 +383,8 @@ def test_interrupted_and_run_again_it_ends_with_a_verdict(
     assert seeds == {"1000"}
     confirmed = ("mix_confirmed", "--scale", "smoke")
     assert "mix_confirmed at smoke: winner / seed 1000" in told("answers", "mix_confirmed", "winner", *confirmed[1:])
+    again = told("answers", "mix_confirmed", "winner", "--seed", "3", *confirmed[1:], code=2)
+    assert "run it first: mm1-lab run mix --scale smoke --seeds 5," in again
     assert "--only: " in told("export", *confirmed, "--only", "winer", "model", code=2)
     assert "this command needs one trial, not 2" in told("chat", *confirmed, code=2)
     told("export", *confirmed, "--only", "winner", "model")
