@@ -107,11 +107,11 @@ class Study(Variant):
 
     def missing(self) -> list[str]:
         """Arms that were asked for, by those of the requested seeds at which they have no scores."""
-        every = sorted(set(self.trials["seed"]))
+        all_seeds = sorted(set(self.trials["seed"]))
         finished = set(zip(self.done["arm"].map(self.representative), self.done["seed"], strict=True))
         lacking: dict[str, list[str]] = {}
         for arm in self.requested:
-            seeds = [seed for seed in every if (self.representative(arm), seed) not in finished]
+            seeds = [seed for seed in all_seeds if (self.representative(arm), seed) not in finished]
             if seeds:
                 word = "seeds" if len(seeds) > 1 else "seed"
                 lacking.setdefault(f"{word} {', '.join(map(str, seeds))}", []).append(arm)

@@ -451,6 +451,43 @@ def test_an_exported_model_is_evaluated_as_it_is(
     assert "mm1 reads the miniature world's words alone; leave out --data" in told
 
 
+@pytest.mark.usefixtures("few_documents")
+def test_two_towers_are_trained_exported_and_evaluated_as_exported(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the decoder of a model that is evaluated as exported is the one that was exported."""
+    monkeypatch.chdir(place)
+    towers = [str(saved.save_encoder(family, place / family)) for family in ("clip", "dinov2")]
+    arms = {"two": {"encoder": towers, "resolution": "native", "image_tokens": 64}}
+    again = {"again": {"sft": {"start": "both", "steps": 0}}}
+    smoke = ("--scale", "smoke", "--set", "evaluate.shots=[0]")
+    found = []
+    for name, recipe, own in (("two", "base", arms), ("again", "sft", again)):
+        sweep = {"title": "Two towers", "recipe": recipe, "arms": own}
+        (place / "sweeps" / f"{name}.yaml").write_text(json.dumps(sweep), encoding="utf-8")
+        assert main(["run", name, *smoke, "--inline"]) == 0
+        assert main(["export", name, *smoke, "--as", "decoder", f"decoder of {name}"]) == 0
+        if name == "two":
+            assert main(["export", name, *smoke, "both"]) == 0
+        (trial,) = load_request(name, "smoke", settings=("evaluate.shots=[0]",)).trials
+        found.append(pd.read_parquet(place / "results" / "local" / "trials" / trial.fingerprint / "scores.parquet"))
+    pd.testing.assert_frame_equal(*found)
+    decoders = [(place / f"decoder of {name}" / "model.safetensors").read_bytes() for name in ("two", "again")]
+    assert decoders[0] == decoders[1]
+
+    exported = AutoModelForImageTextToText.from_pretrained("./both").eval()
+    processor = AutoProcessor.from_pretrained("./both")
+    benchmark = next(one for one in benchmarks_for(World(), trial.evaluation.settings) if one.name == "vqa")
+    expected = found[0][found[0]["benchmark"] == "vqa"].set_index("question")["prediction"]
+    for question in benchmark.questions:
+        images = pictures(question, processor.side)
+        batch = processor(images=images, text=f"{'<image>' * len(images)} {question.prompt}")
+        out = exported.generate(**batch, max_new_tokens=benchmark.new_tokens)[0, batch["input_ids"].shape[1] :]
+        said = f" {processor.decode(out, skip_special_tokens=True)} "
+        assert cut_answer(said, tuple(f" {word} " for word in benchmark.stop)) == expected[question.key]
+    assert expected.nunique() > 1
+
+
 def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(place / "sweeps", "sweeps")

@@ -12,17 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab.commands import common as opt
-from mm1_lab.commands.common import (
-    DONE,
-    about,
-    command,
-    confirmation_of,
-    folder_with_results,
-    has_changed,
-    option,
-    print_json,
-    switch,
-)
+from mm1_lab.commands.common import DONE, about, command, folder_with_results, has_changed, option, print_json, switch
 from mm1_lab.config import (
     UNPARSED,
     BenchmarkConfig,
@@ -82,7 +72,7 @@ def answers(options: argparse.Namespace) -> int:
     if options.limit < 0:
         raise RequestError(f"--limit {options.limit}: give how many questions to show, 0 or more")
     arm = options.arm
-    request = confirmation_of(options) or about(options, [arm])
+    request = opt.confirmation_of(options) or about(options, [arm])
     folder = folder_with_results(request)
     fingerprint, seed = _finished(request, folder, arm, options.seed)
     from analysis.table import Table, to_plain

@@ -215,7 +215,7 @@ def confirmation_of(options: argparse.Namespace) -> Request | None:
     `--only` and `--seeds`. None for other sweeps. Raises RequestError if it has no results."""
     ending = CONFIRMATION.search(options.sweep)
     try:
-        find_sweep(options.sweep, options.results)
+        find_sweep(str(expanded(options.sweep)), options.results)
         return None
     except RequestError:
         if not ending:

@@ -8,7 +8,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import (
@@ -31,9 +30,6 @@ from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep, split_setti
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.reading import list_variants, read_variant
-
-if TYPE_CHECKING:
-    pass
 
 
 @command(
@@ -147,9 +143,8 @@ def compare(options: argparse.Namespace) -> int:
     remarks = []
     for arm in (options.first, options.second):
         if arm in {*request.sweep.arms, *study.sweep.arms} and study.representative(arm) not in study.scored:
-            raise RequestError(
-                f"{folder}: {arm} has no scores; {request.to_score(arm, *study.seeds)}{request.elsewhere}"
-            )
+            remedy = request.to_score(arm, *study.seeds)
+            raise RequestError(f"{folder}: {arm} has no scores; {remedy}{request.elsewhere}")
         if has_changed(request, folder, arm):
             changed = "the sweep, its data, settings or the version are others now"
             remarks.append(f"{folder}: {arm} is as it was run; {changed}; run it to compare that")

@@ -135,8 +135,8 @@ def _spelt(value: str) -> str:
 
 
 def seeds_of_search(folder: Path, manifest: Manifest) -> list[int]:
-    """The seeds of the search whose winner the sweep in `folder` confirms, which run it again."""
-    variant = variant_name(manifest.searched, manifest.overrides, manifest.data_name)
+    """The seeds of the search in `folder`, or of the one whose winner the sweep there confirms: they run it again."""
+    variant = variant_name(manifest.searched or manifest.sweep.name, manifest.overrides, manifest.data_name)
     return sorted({row.seed for row in read_trials(folder.with_name(variant))})
 
 

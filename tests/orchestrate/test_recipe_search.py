@@ -22,6 +22,7 @@ from mm1_lab.orchestrate.planning.plan_text import arm_lines, plan_values
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.recipe_search import rounds_of, run_recipe_search
 from mm1_lab.orchestrate.sweeping import Round
+from mm1_lab.orchestrate.tracking.mlflow_logger import connect
 from tests.conftest import Place, Refused, Told, change
 from tests.orchestrate import conftest
 
@@ -383,11 +384,16 @@ def test_interrupted_and_run_again_it_ends_with_a_verdict(
     assert seeds == {"1000"}
     confirmed = ("mix_confirmed", "--scale", "smoke")
     assert "mix_confirmed at smoke: winner / seed 1000" in told("answers", "mix_confirmed", "winner", *confirmed[1:])
+    again = told("answers", "mix_confirmed", "winner", "--seed", "3", *confirmed[1:], code=2)
+    assert "run it first: mm1-lab run mix --scale smoke --seeds 5," in again
     assert "--only: " in told("export", *confirmed, "--only", "winer", "model", code=2)
     assert "this command needs one trial, not 2" in told("chat", *confirmed, code=2)
     told("export", *confirmed, "--only", "winner", "model")
     assert Path("model/config.json").exists() and "image_tokens" in told("show", confirmed[0], "winner", *confirmed[1:])
     told("report")
+    client = connect()
+    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    assert {run.data.tags["mlflow.source.name"] for run in runs} == {"mm1-lab run mix --scale smoke --seeds 5,"}
     page = (folder / "search.md").read_text(encoding="utf-8")
     assert "The search: its best of 3 arms" in page and page.count("The best score is partly luck") == 1
     summary = (place.results / "summary.md").read_text(encoding="utf-8")

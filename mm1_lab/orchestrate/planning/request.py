@@ -40,7 +40,7 @@ from mm1_lab.config import (
 )
 from mm1_lab.config.measure import splits
 from mm1_lab.files import PARTS, RESULTS, STORE, expanded, here_or_shipped
-from mm1_lab.formatting import command_line, counted, trials_of
+from mm1_lab.formatting import at_seeds, command_line, counted, trials_of
 from mm1_lab.orchestrate.planning.finding import (
     SWEEPS,
     decoders_tokenizer,
@@ -51,7 +51,7 @@ from mm1_lab.orchestrate.planning.finding import (
     split_settings,
 )
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
-from mm1_lab.results.manifest import data_name, deciding, merge_manifest, read_trials
+from mm1_lab.results.manifest import data_name, deciding, merge_manifest, read_trials, seeds_of_search
 from mm1_lab.results.trained import epochs_note, epochs_text, own_rows_note
 from mm1_lab.rows import OF_OWN_DATA, OF_TUNED, Family
 from mm1_lab.weights.pretrained import HuggingFace, chat_template
@@ -124,8 +124,10 @@ class Request:
         return command_line(*words, settings=self.overrides, data=self.data_path, **folders)
 
     def _options(self, arm: str, *seeds: int) -> tuple[str, ...]:
-        """Those of `run` for an arm at these seeds; none of a search, which makes its arms and its confirmation."""
-        return () if self.sweep.search else trials_of(arm, *seeds)
+        """Those of `run` for an arm at these seeds; of a search, which makes its arms and its confirmation, its own."""
+        if self.sweep.search:
+            return at_seeds(seeds_of_search(self.folder, self.manifest))
+        return trials_of(arm, *seeds)
 
     def to_score(self, arm: str, *seeds: int) -> str:
         """What gives an arm scores at these seeds: the command, and why it has none if it diverged."""
