@@ -1,14 +1,17 @@
 """Instruction tuning: what it counts, what it sees, from where it starts."""
 
+import json
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import numpy as np
 import pytest
 import torch
 
-from mm1_lab.config import MultimodalStage, Recipe, SftRecipe, SftStage
-from mm1_lab.data.batches import ConversationBatches, make_batch
+from mm1_lab import team
+from mm1_lab.config import MultimodalStage, Recipe, RequestError, SftRecipe, SftStage
+from mm1_lab.data.batches import Batch, ConversationBatches, MixtureBatches, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Answer, Data, Limits
 from mm1_lab.data.world import World
@@ -93,6 +96,88 @@ def test_all_arms_are_tuned_on_the_same_conversations_however_many_views_they_ha
         assert five[2] > 1.5 * one[2], "the pictures take their room in more rows"
         short = answers(step, 128, resolution=1344, views=5)
         assert short[0] < one[0] and 0 < 40 - short[1].total() <= 5, "long conversations are left out alone"
+
+
+def test_replayed_rows_follow_the_conversations_and_are_those_of_pre_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 40 conversations 5 rows, in which all text counts and no end token follows an answer. Two processes read
+    together what one reads."""
+    replayed_rows = {"captions": 2.0, "interleaved": 2.0, "text": 1.0}
+    stage = tuned()
+    training = stage.training.model_copy(update={"batch_size": 40})
+    stage = stage.model_copy(update={"training": training, "replay": replayed_rows})
+    world = World()
+    sources = {name: world.instructions(name, stage.seed, Limits.of(stage)) for name in stage.shares}
+    replayed = {name: world.source(name, 77) for name in stage.replay}
+    conversations = ConversationBatches.of(stage, sources, world.tokenizer)
+    replay = MixtureBatches.of_replay(stage, replayed, world.tokenizer)
+    batches = replace(conversations, replay=replay)
+
+    def columns(batch: Batch) -> tuple[torch.Tensor, ...]:
+        return batch.tokens, batch.weights, batch.documents, batch.images
+
+    asked = []
+    for step in range(8):
+        alone, whole = conversations(step), batches(step)
+        more = len(whole.tokens) - len(alone.tokens)
+        asked += [name for name, _ in replay.numbers(step)]
+        assert more == stage.replayed_rows == 5 and whole.step_rows == len(whole.tokens)
+        for own, both in zip(columns(alone), columns(whole), strict=True):
+            assert torch.equal(both[: len(own)], own)
+        packer = Packer(world.tokenizer, Limits.of(stage), drop_overlong=True, between=" ")
+        rows = [packer.pack(replayed[name].documents(number)) for name, number in replay.numbers(step)]
+        assert torch.equal(whole.tokens[-5:], torch.tensor(np.stack([row.tokens for row in rows])).long())
+        assert torch.equal(whole.weights[-5:], torch.tensor(np.stack([row.weights for row in rows])))
+        documents = []
+        for (name, _), row in zip(replay.numbers(step), rows, strict=True):
+            documents += [f"replay.{name}"] * int(row.documents.max())
+        assert list(whole.sources) == [*alone.sources, *documents]
+        parts = []
+        for rank in range(2):
+            with monkeypatch.context() as two:
+                two.setattr(team, "size", lambda: 2)
+                two.setattr(team, "rank", lambda: rank)  # noqa: B023
+                parts.append(batches(step))
+        for one, both in zip(zip(*map(columns, parts), strict=True), columns(whole), strict=True):
+            assert torch.equal(torch.cat(one), both)
+    assert Counter(asked) == {"captions": 16, "interleaved": 16, "text": 8}
+
+
+def test_a_tuning_that_replays_learns_from_both(finished: Finished, sft_stage: SftStage) -> None:
+    """Its curve has the losses of each; conversations alone are counted as left out or read."""
+    replaying = sft_stage.model_copy(update={"replay": {"captions": 1.0, "text": 1.0}})
+    folder = finished(replaying)
+    curve = (folder / "training.csv").read_text()
+    assert "loss/colours" in curve and "loss/replay.captions" in curve and "loss/replay.text" in curve
+    summary, plain = (json.loads((finished(one) / "summary.json").read_text()) for one in (replaying, sft_stage))
+    assert summary["left_out"] == plain["left_out"] == 0 and summary["epochs"] == plain["epochs"]
+    assert summary["tokens"]["colours"] == plain["tokens"]["colours"]
+    assert min(summary["tokens"][name] for name in ("replay.captions", "replay.text")) > 0
+
+
+def test_a_replay_changes_tuning_alone_and_none_changes_nothing() -> None:
+    plain, replaying = tuned(), tuned(replay={"captions": 0.25, "interleaved": 0.25, "text": 0.15})
+    rows = replaying.replay
+    assert sum(rows.values()) == pytest.approx(replaying.replayed_rows)
+    assert rows["captions"] == rows["interleaved"] == pytest.approx(rows["text"] * 5 / 3)
+    assert replaying.inputs == plain.inputs and replaying.fingerprint != plain.fingerprint
+    assert tuned(replay={"text": 0}).fingerprint == plain.fingerprint
+    assert replaying.positions() - plain.positions() == (
+        replaying.steps() * replaying.replayed_rows * replaying.sequence_length
+    )
+
+
+@pytest.mark.parametrize(
+    ("replay", "message"),
+    [
+        ({"caption": 0.1}, r"sft\.replay lists caption, which the data do not contain; did you mean 'captions'\?"),
+        ({"text": 0.0001}, r"sft\.replay: 0\.\d+ rows beside the \d+ conversations of a step are none"),
+        ({"text": -1}, "greater than or equal to 0"),
+    ],
+    ids=["unknown", "too-few", "negative"],
+)
+def test_a_replay_that_cannot_be_is_refused(replay: dict[str, float], message: str) -> None:
+    with pytest.raises((RequestError, ValueError), match=message):
+        tuned(replay=replay)
 
 
 def test_an_overview_is_the_first_of_the_views(finished: Finished, sft_stage: SftStage, squares: Data) -> None:
