@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Sampler, dataloader, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from transformers import PreTrainedModel
 
 from mm1_lab import team
@@ -27,8 +27,6 @@ from mm1_lab.train.module import TOKENS, Objective, Training
 from mm1_lab.train.progress import Progress
 from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.stages import StageRun
-
-dataloader._MultiProcessingDataLoaderIter._shutdown = True  # or one that /dev/shm has no room for ends in a traceback
 
 SUMMARY = "summary.json"
 REMARKS = (
