@@ -247,7 +247,7 @@ def test_a_pre_trained_decoder_is_read_by_all(tmp_path: Path, monkeypatch: Patch
     in_team(2, tmp_path, work)
 
 
-@pytest.mark.parametrize("team_size", [2, 4])
+@pytest.mark.parametrize("team_size", [pytest.param(2, marks=pytest.mark.soak), 4])
 def test_large_decoders_are_drawn_and_upcycled_shard_by_shard(
     team_size: int, tmp_path: Path, monkeypatch: Patch
 ) -> None:
