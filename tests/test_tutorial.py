@@ -36,9 +36,8 @@ def add_connector(clone: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_documents", "forgotten", "unrendered")
 def test_every_command_of_the_first_hour_works(again: Place, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the first sweep was run already, as other tests need it; what the report has is drawn by two processes."""
+    """Where the first sweep was run already, as other tests need it."""
     monkeypatch.chdir(again.folder)
-    monkeypatch.setattr("analysis.redraw.machine_cpus", lambda: 2)
     said: dict[str, str] = {}
     for heading, blocks in sections():
         if heading == "A connector of your own":
