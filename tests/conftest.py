@@ -1,6 +1,7 @@
 """Shared by all tests: data small enough to know by heart, and places in which the real command runs."""
 
 import contextlib
+import gc
 import os
 import random
 import resource
@@ -271,8 +272,9 @@ def few_documents(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures that this process draws are written as a pixel."""
+    """Figures are written as a pixel, and all of them by this process."""
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", one_pixel)
+    monkeypatch.setattr("analysis.redraw.machine_cpus", lambda: 1)
 
 
 @pytest.fixture
@@ -379,6 +381,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Modules with long tests come first, so that no process ends with one alone."""
     long = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in long)
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # or each collection would look through all that the tests import
 
 
 def pytest_sessionfinish() -> None:

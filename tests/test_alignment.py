@@ -278,14 +278,8 @@ def test_every_seed_has_its_own(here: Path) -> None:
 @pytest.mark.parametrize(
     ("arm", "message"),
     [
-        (
-            {"align": {**LONG, "data_mix": {"captions": 0, "text": 1}}},
-            "align.steps would train nothing: every part is frozen",
-        ),
-        (
-            {"align": {**LONG, "lr_multipliers": {"connector": 0}}},
-            "align.steps would train nothing: every part is frozen",
-        ),
+        ({"align": {**LONG, "data_mix": {"captions": 0, "text": 1}}}, "align.steps would train nothing: every part is"),
+        ({"align": {**LONG, "lr_multipliers": {"connector": 0}}}, "align.steps would train nothing: every part is fro"),
         (
             {"frozen": ["decoder"], "data_mix": {"captions": 0, "interleaved": 0, "text": 1}},
             ": steps would train nothing: every",
@@ -295,10 +289,7 @@ def test_every_seed_has_its_own(here: Path) -> None:
         ({"align": LONG, "steps": 0, "sft": {"after_steps": 5}}, "is after pre-training's last step, 0"),
         ({"align": LONG, "sft": {"start": "there"}}, "there is already pre-trained; remove align"),
         ({"align": {"frozen": ["encoder", "connector", "decoder"]}}, "align.frozen: lists every part; leave at least"),
-        (
-            {"align": {**LONG, "lr_multipliers": {"encoder": 0.1}}},
-            "lr_multipliers.encoder is 0.1, but encoder is frozen",
-        ),
+        ({"align": {**LONG, "lr_multipliers": {"encoder": 0.1}}}, "lr_multipliers.encoder is 0.1, but encoder is froz"),
         ({"align": {"learning_rate": "paper"}}, "align.learning_rate: "),
         ({"align": {"step": 5}}, "unknown key 'align.step'; did you mean 'align.steps'?"),
     ],

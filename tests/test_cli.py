@@ -234,8 +234,5 @@ def test_a_picture_for_a_chat_is_confirmed(finished: Any, told: Told, monkeypatc
     typed = iter([f"/image {picture}", f"/image {picture}", "a circle", ""])
     monkeypatch.setattr("builtins.input", lambda _: next(typed))
     said = told("chat", "data_mix", "--scale", "smoke", "--only", "base")
-    assert (
-        said.index("1 image for the next message\n")
-        < said.index("2 images for the next message\n")
-        < said.index("base:")
-    )
+    one, two = said.index("1 image for the next message\n"), said.index("2 images for the next message\n")
+    assert one < two < said.index("base:")

@@ -40,7 +40,7 @@ soaked = partial(pytest.param, marks=pytest.mark.soak)
 @pytest.mark.parametrize(
     ("layers", "tower", "decoder", "checkpointing", "rows", "parts", "changes"),
     [
-        (12, "AIMv2-L/336", QWEN, False, 2, 1, {}),
+        (2, "AIMv2-L/336", QWEN, False, 2, 1, {}),
         (2, CLIP, QWEN, True, 4, 1, LARGER),
         (2, CLIP, QWEN, True, 4, 2, WITHOUT_ENCODER),
         (2, CLIP, QWEN, True, 8, 1, CONNECTOR_ALONE),

@@ -21,6 +21,7 @@ def inside(again: Place, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_a_folder_shows_after_a_change_of_its_sweep_is_told(again: Place, told: Told, refused: Refused) -> None:
+    ask_without_demonstrations(again.folder)
     path = again.folder / "q.yaml"
     sweep = {"title": "Q", "recipe": "base", "arms": {"base": {}, "few": {"image_tokens": 64}}, "contrasts": [CLAIM]}
     write(path, sweep)

@@ -109,9 +109,8 @@ def test_every_command_that_is_shown_has_its_options_and_every_target_is_made() 
         make_parser().parse_args(shlex.split(line)[1:]) for line in ran.stdout.splitlines() if "bin/mm1-lab " in line
     ]
     assert len(given) == 6 and all(one.debug and str(one.results) == "my own" for one in given)
-    assert (
-        all((one.scale, one.seeds) == ("smoke", "3") for one in given[:3]) and given[0].sweep == "sweeps/data_mix.yaml"
-    )
+    assert all((one.scale, one.seeds) == ("smoke", "3") for one in given[:3])
+    assert given[0].sweep == "sweeps/data_mix.yaml"
 
 
 def test_a_link_to_another_worktrees_environment_is_left_as_it_is(tmp_path: Path) -> None:

@@ -197,12 +197,8 @@ def test_two_seeds_give_arms_no_interval_and_differences_one(data_mix: Sweep) ->
         below = " ".join(figure.get_supxlabel().split())
         assert ("No intervals below three seeds (`table.md` says why)." in below) == said
         assert ("Lines: 95 % intervals over seeds" in below) != said
-        assert (
-            table.frame.map(lambda cell: "±" in cell).any(axis=None)
-            == (len(bars) > 0)
-            == (not said)
-            == (len(seeds) > 2)
-        )
+        has_bars = table.frame.map(lambda cell: "±" in cell).any(axis=None)
+        assert has_bars == (len(bars) > 0) == (not said) == (len(seeds) > 2)
         assert re.search(r"\[−?\d", str(compare_table(study, "captions", "base").frame["95 %"][0]))
         held_out = study.trials[["arm", "seed", "fingerprint"]].assign(source="text", loss=study.trials["seed"] / 4)
         losses = losses_table(replace(study, held_out=held_out))
@@ -504,7 +500,6 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
     tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without a sweep of the paper there is no lesson, and no figure without a verdict to show."""
-    monkeypatch.setattr("analysis.redraw.machine_cpus", lambda: 1)  # in this process
     arms = ("base", "captions", "interleaved")
     of_paper = of_arms(data_mix, arms, contrasts=data_mix.contrasts[:1])
     own = of_paper.model_copy(update={"name": "zeta", "title": "My question", "contrasts": (LIFTS,)})
@@ -681,9 +676,7 @@ def test_the_report_tells_of_a_base_what_is_not_as_usual(data_mix: Sweep) -> Non
 
 def test_a_comparison_at_one_seed_says_what_its_interval_is_over_if_it_has_one(data_mix: Sweep) -> None:
     study = study_of(data_mix, (0,), arms=("base", "captions"))
-    of_questions = (
-        "Points, development seed 0; the difference's interval is over questions, conditional on these models"
-    )
+    of_questions = "Points, development seed 0; the difference's interval is over questions, conditional on these"
     assert compare_arms(study, "captions", "base").notes[0].startswith(of_questions)
     one_block = replace(study, scores=study.scores.assign(block=0))
     found = compare_arms(one_block, "captions", "base", measure=Measure("vqa", 4))

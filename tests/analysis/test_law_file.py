@@ -280,27 +280,15 @@ def test_the_lab_s_own_table_gives_its_law(undrawn: None) -> None:
 @pytest.mark.parametrize(
     ("heading", "rows", "told"),
     [
-        (
-            "N,learning_rate,score",
-            grid(),
-            "must be a column 'params'; the file has 'N', 'learning_rate', 'score'; rename",
-        ),
-        (
-            "params,lr,score",
-            grid(),
-            "must be a column 'learning_rate'; the file has 'params', 'lr', 'score'; rename 'lr'",
-        ),
+        ("N,learning_rate,score", grid(), "must be a column 'params'; the file has 'N', 'learning_rate', 'score'; ren"),
+        ("params,lr,score", grid(), "must be a column 'learning_rate'; the file has 'params', 'lr', 'score'; rename '"),
         ("params,learning_rate,scores", grid(), "must be a column 'score'; the file has 'params', 'learning_rate', "),
         ("", [*grid(), [9e6, "fast", 1.0]], "row 14, column 'learning_rate': 'fast' must be a positive number"),
         ("", [*grid(), ["", "", ""], ["", 1e-3, 1.0]], "row 15, column 'params': '' must be a positive number"),
         ("", [*grid(), [9e6, "-1e-3", 1.0]], "row 14, column 'learning_rate': '-1e-3' must be a positive number"),
         ("", grid((9e6, 85e6)), "fewer than the three sizes"),
         ("", [[*row, ""] for row in grid()], "a row has more cells than the header"),
-        (
-            WITH_SEED,
-            [[*row, 1] for row in [*grid(), grid()[0]]],
-            "row 14: has size, rate (within 0.1 %) and seed of a row before",
-        ),
+        (WITH_SEED, [[*row, 1] for row in [*grid(), grid()[0]]], "row 14: has size, rate (within 0.1 %) and seed of a"),
         (WITH_SEED, [[*row, ""] for row in grid()], "row 2 has no seed"),
     ],
 )

@@ -132,7 +132,8 @@ def test_what_is_not_comparable_is_left_out(runs: tuple[Paired, Paired], data_mi
 def test_it_is_drawn_beside_the_dear_run_s_lessons(
     tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("analysis.redraw.machine_cpus", lambda: 1)  # in this process
+    """Both runs by processes of their own."""
+    monkeypatch.setattr("analysis.redraw.machine_cpus", lambda: 2)
     sweep = data_mix.model_copy(update={"panels": {}, "contrasts": ()})  # quicker to draw
     arms = ("base", "captions", "interleaved")
     write_results(tmp_path, sweep, arms, (0, 1), questions=16, flops=4e12)

@@ -55,10 +55,7 @@ def test_a_folder_of_pictures_with_a_table_beside_it(files: Any) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (
-            "text\n" + "a line\n\ufffd\n" * 9 + "caf\xe9\n",
-            r"line 20: is not UTF-8 text; save it in that encoding; 1 of 19 rows are broken",
-        ),
+        ("text\n" + "a line\n\ufffd\n" * 9 + "caf\xe9\n", r"line 20: is not UTF-8 text; save it in that encoding; 1 o"),
         ("text,caf\xe9\na,b\n", r"t\.csv: is not UTF-8 text; save it in that encoding"),
         ("file_name,text\n" + "1.png,a red dog, running\n" * 5, r"line 2: has more fields than the first line; quote"),
         ('file_name,text\n1.png,"a red dog\n', r"no \.csv \(unexpected end of data"),

@@ -7,11 +7,9 @@ import platform
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mm1_lab.config import DecoderStage, RequestError, Stage, load_scale
+from mm1_lab.config import RequestError, Stage, load_scale
 from mm1_lab.orchestrate.execution.display import Display
 from mm1_lab.orchestrate.execution.executor import make_executor
 from mm1_lab.orchestrate.execution.ray_tune import RayTune
@@ -28,32 +26,10 @@ from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
 from mm1_lab.results import Ledger
 from mm1_lab.train.checkpoints import CHECKPOINT
-from mm1_lab.train.progress import Diverged, Progress
+from mm1_lab.train.progress import Diverged
 from tests.conftest import REPOSITORY, SCALES
-from tests.orchestrate.conftest import Ask, mark_done
+from tests.orchestrate.conftest import Ask
 from tests.processes import listening_addresses
-
-
-@dataclass(frozen=True)
-class Marker(Worker):
-    """Marks stages as done; the arm `captions` diverges, seed 1's decoder fails, `blind` dies once if it may."""
-
-    dies: bool = False
-
-    def run(self, task: Task, report: StageReport) -> None:
-        ledger = self.ledger
-        attempt = ledger.store / "attempts" / f"{task.key}.{os.getpid()}.{threading.get_native_id()}"
-        attempt.parent.mkdir(parents=True, exist_ok=True)
-        attempt.touch()
-        report(task.kind, Progress(1, 1))
-        arm, stage = task.trials[0].arm, task.stages[0]
-        if arm == "blind" and self.dies and len(list(attempt.parent.glob(f"{task.key}.*"))) == 1:
-            os._exit(1)
-        if arm == "captions":
-            raise Diverged("the loss of step 3 is nan")
-        if isinstance(stage, DecoderStage) and stage.seed == 1:
-            raise ArithmeticError("out of luck")
-        mark_done(ledger, task.key, task.kind == "trial")
 
 
 @pytest.fixture(autouse=True)
@@ -122,9 +98,7 @@ def test_failures_are_typed_and_the_others_go_on(
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # where Ray's processes find `Marker`
-    (tmp_path / "of_caller.py").write_text(
-        "from tests.orchestrate.test_executor import Marker\nclass Own(Marker): pass"
-    )
+    (tmp_path / "of_caller.py").write_text("from tests.orchestrate.marker import Marker\nclass Own(Marker): pass")
     monkeypatch.syspath_prepend(tmp_path)  # who calls the lab in Python may import from the working folder
     only = ("base", "captions", "blind")
     request = ask(*only, seeds=2)

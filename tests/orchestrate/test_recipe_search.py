@@ -23,7 +23,7 @@ from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.recipe_search import rounds_of, run_recipe_search
 from mm1_lab.orchestrate.sweeping import Round
 from mm1_lab.orchestrate.tracking.mlflow_logger import connect
-from tests.conftest import Place, Refused, Told, change
+from tests.conftest import Place, Refused, Told, ask_without_demonstrations, change
 from tests.orchestrate import conftest
 
 OVER = {"data_mix.text": {"low": 0.25, "high": 4, "log": True}, "image_tokens": [64, 144]}
@@ -314,8 +314,6 @@ def test_rounding_crosses_no_bound(tmp_path: Path) -> None:
             {"over": {"train.weight_decay": [0, 0.1]}},
             "over.train.weight_decay: recipes have no 'train.weight_decay'",
         ),
-        ({"over": {"train.weight_decay": [0, 0.1]}}, "it is a setting of the scale: write scale.train.weight_decay"),
-        ({"over": {"evaluate.blocks": [8, 16]}}, "it is a setting of the scale: run the sweep once for each value"),
         ({"over": {"data_mix.txt": {"low": 1, "high": 2}}}, "data_mix lists txt, which the data do not contain"),
         ({"over": {"image_tokens": [64, 100]}}, "this scale has no number of image tokens 100; known: 64, 144"),
         ({"over": {"image_tokens": {"low": 64, "high": 144}}}, "arm 'image_tokens 89': this scale has no number"),
@@ -349,9 +347,10 @@ def test_interrupted_and_run_again_it_ends_with_a_verdict(
 ) -> None:
     monkeypatch.chdir(place.folder)
     scale = place.folder / "sweeps" / "scales" / "smoke.yaml"
-    change(scale, "shots: [0, 4, 8]", "shots: [4]")
-    change(scale, "train: {steps: 6", "train: {steps: 2")
-    write(place.folder, trials=2, confirm=1)
+    ask_without_demonstrations(place.folder)
+    for steps in ("encoder: {steps: 4", "  steps: 8", "train: {steps: 6"):
+        change(scale, steps, f"{steps[:-1]}2")
+    write(place.folder, trials=2, confirm=1, measure="0-shot")
     command = ("mix", "--scale", "smoke", "--seeds", "5,")
     plan = told("plan", *command)
     assert "mix, mix_confirmed at smoke: 5 trials" in plan and "A search proposes arms by the scores" in plan
@@ -369,7 +368,7 @@ def test_interrupted_and_run_again_it_ends_with_a_verdict(
     asked = told("status", *command)
     output = told("run", *command, "--inline")
     assert "2 of 3 trials done before" in output and before.items() <= place.done().items()
-    assert "mix_confirmed at smoke" in output and "the winner beats the base: 4-shot" in output
+    assert "mix_confirmed at smoke" in output and "the winner beats the base: 0-shot" in output
     assert "curse: what luck added" in output and "smoke scale: nothing is learnt" in output
     trials = (place.results / "smoke" / "mix" / "trials.csv").read_text(encoding="utf-8")
     assert all(arm in trials for arm in re.findall(r"data_mix.text \S+ image_tokens \d+", asked))

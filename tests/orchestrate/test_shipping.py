@@ -2,11 +2,11 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mm1_lab.cli import main
+from tests.conftest import Place, Told
 
 BASE = ("data_mix", "--scale", "smoke", "--only", "base")
 
@@ -19,12 +19,15 @@ def ship(store: Path, folder: Path) -> set[str]:
     return {part.name for part in parts}
 
 
-def test_parts_give_the_weights_and_scores_that_computing_them_gives(finished: Any, place: Any) -> None:
-    store = finished.results / "store"
-    parts = ship(store, place.folder)
+@pytest.mark.usefixtures("unrendered")
+def test_parts_give_the_weights_and_scores_that_computing_them_gives(
+    finished: Place, place: Place, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place.folder)
+    parts = ship(finished.results / "store", place.folder)
 
     # with the parts, only the model is trained, and its scores are those of a place that had no parts
-    output = place.run("run", *BASE, "--inline")
+    output = told("run", *BASE, "--inline")
     assert "1 task, 0 of 1 trial done before\n" in output
     (model,) = (Path(folder).name for folder in place.done() if folder.startswith("store"))
     assert model not in parts
@@ -33,12 +36,12 @@ def test_parts_give_the_weights_and_scores_that_computing_them_gives(finished: A
     (trial,) = (place.results / "trials").iterdir()
     for name in ("scores.parquet", "held_out.csv", "training.csv"):
         assert (trial / name).read_bytes() == (finished.results / "trials" / trial.name / name).read_bytes()
-    fresh = place.run("plan", *BASE, "--results", "fresh", "--store", "fresh/store")
+    fresh = told("plan", *BASE, "--results", "fresh", "--store", "fresh/store")
     assert fresh.count("shipped with the repository") == 2
 
 
 def test_a_damaged_part_gets_one_line_and_is_planned_anew(
-    finished: Any, here: Path, capsys: pytest.CaptureFixture[str]
+    finished: Place, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ship(finished.results / "store", here)
     model = next(Path("results/parts").glob("*/model.safetensors"))

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from safetensors import SafetensorError
 
 from mm1_lab.config import EncoderStage, RequestError
 from mm1_lab.orchestrate import sweeping
@@ -151,22 +150,6 @@ def test_after_a_failure_its_reason_is_to_be_mended(request_: Request, capsys: p
         work_list.settle(task, outcome)
         Round(request_, plan, work_list).show()
         assert capsys.readouterr().out.splitlines()[-1].startswith(told)
-
-
-def test_of_a_full_disk_the_folders_are_told(
-    request_: Request, worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A library's error names none."""
-
-    def refuse(*_: object) -> None:
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    monkeypatch.setattr(Worker, "run", refuse)
-    (trial,), ledger = request_.trials, request_.ledger
-    task = Task(trial.fingerprint, (trial.evaluation,), (), (trial,))
-    outcome = worker.attempt(task, lambda kind, progress: None)
-    assert outcome.kind == "disk full"
-    assert outcome.reason.endswith(f"No space left on device (os error 28) (in {ledger.store} or {ledger.results})")
 
 
 def test_full_shared_memory_is_no_full_disk(request_: Request, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

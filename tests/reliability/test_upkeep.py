@@ -176,10 +176,8 @@ def test_a_disk_that_fills_while_training_ends_the_command_in_a_line_and_uses_up
     assert main(["run", "data_mix", "--scale", "smoke", "--inline", "--only", "base"]) == 1
     assert len(begun) == 1 and not list(here.glob("results/local/failures/*"))
     where = f"(in {here}/results/local/store or {here}/results/local)"
-    told = (
-        f"mm1-lab: OSError: [Errno 28] No space left on device {where}; fix this and run the same command to continue"
-    )
-    assert capsys.readouterr().err.splitlines() == [told]
+    error = f"mm1-lab: OSError: [Errno 28] No space left on device {where}"
+    assert capsys.readouterr().err.splitlines() == [f"{error}; fix this and run the same command to continue"]
 
 
 def test_results_that_cannot_be_written_are_drawn_elsewhere(

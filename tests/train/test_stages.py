@@ -156,19 +156,6 @@ def test_mixed_precision_trains_alike(multimodal_stage: MultimodalStage, finishe
     assert half == pytest.approx(full, rel=0.02)
 
 
-def test_an_alignment_changes_the_connector_alone_and_the_stage_after_it_starts_there(
-    aligned_stage: MultimodalStage, finished: Finished
-) -> None:
-    start = aligned_stage.start
-    assert start
-    no_step = {"shares": {}}
-    joined = weights_of(finished(shortened(start, 0).model_copy(update=no_step)))
-    aligned = weights_of(finished(start))
-    changed = {name.partition(".")[0] for name, value in aligned.items() if not torch.equal(value, joined[name])}
-    assert changed == {"connector"}
-    assert_same(finished(start), finished(shortened(aligned_stage, 0).model_copy(update=no_step)))
-
-
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_a_frozen_part_stays_bit_identical(
     part: str, multimodal_stage: MultimodalStage, finished: Finished, tmp_path: Path

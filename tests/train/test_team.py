@@ -138,19 +138,20 @@ def test_two_processes_train_as_one_does(
 def test_three_processes_train_as_one_does_at_once_and_in_parts(
     sparse_stage: MultimodalStage, finished: Finished, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    """Of four rows: shares differ in size, and in some there is no image. Each has one of the experts.
+    """Of four rows: shares differ in size, and in some there is no image. Each has one of the experts, and in parts a
+    connector of few weights.
 
     In parts of a row, two of three have one of the rows, and beside it one of padding. (A balance loss is that of each
     part.) What they tell each other in a step are their counts, once, and in each part its experts' loads."""
     only_the_first_makes_weights(monkeypatch)
     stage = shortened(sparse_stage, 3)
-    varlen = stage.model_copy(update={"attention": "varlen"})
+    varlen = pooled(stage).model_copy(update={"attention": "varlen"})
     no_step = shortened(stage, 0).model_copy(update={"shares": {}})
     alone, untrained = {"at once": finished(stage)}, finished(no_step)
 
     def in_parts(then: Callable[[Stage, str], None]) -> None:
         monkeypatch.setattr("mm1_lab.model.packed.BALANCE_WEIGHT", 0.0)
-        then(stage, "in parts")
+        then(pooled(stage), "in parts")
         monkeypatch.setattr(recorder, "STEPS_BETWEEN_READS", {"cpu": 20})
         monkeypatch.setattr(recorder, "READ_SECONDS", 1e9)
         monkeypatch.setattr(recorder, "POINTS", 1)
@@ -247,7 +248,7 @@ def test_a_pre_trained_decoder_is_read_by_all(tmp_path: Path, monkeypatch: Patch
     in_team(2, tmp_path, work)
 
 
-@pytest.mark.parametrize("team_size", [2, 4])
+@pytest.mark.parametrize("team_size", [pytest.param(2, marks=pytest.mark.soak), 4])
 def test_large_decoders_are_drawn_and_upcycled_shard_by_shard(
     team_size: int, tmp_path: Path, monkeypatch: Patch
 ) -> None:
