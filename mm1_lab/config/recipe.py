@@ -136,8 +136,8 @@ class SftRecipe(Config):
     """Weights of instruction sets by name, as shares of conversations; sets that are not named are left out. Empty: as
     the data file says, or by size; so, too, for the rest, where it only leaves sets out (`{charts: 0}`)."""
     replay: dict[str, Weight] = Field(default_factory=dict)
-    """Rows of pre-training sources that each step reads beside its conversations, per conversation: `{captions: 0.05,
-    interleaved: 0.05, text: 0.03}` are 8 rows for 64. A remedy against forgetting what pre-training taught."""
+    """Rows of pre-training sources that each step reads beside its conversations, per conversation, at least one:
+    `{captions: 0.05, interleaved: 0.05, text: 0.03}` are 8 for 64. Against forgetting what pre-training taught."""
     resolution: Annotated[int, IS_NUMBER] | Literal["native"] = 336
     """Side of the whole picture in the paper's pixels. With five views each view has half of it (1344 = 672 · 2).
     `native`: each view has the side of the images of pre-training."""

@@ -314,12 +314,8 @@ class _Resolver:
                 raise RequestError(f"sft.replay lists {name}, which the data do not contain{known}")
         asked = {name: weight * conversations for name, weight in sorted(sft.replay.items()) if weight}
         total = sum(asked.values())
-        if asked and round(total) == 0:
-            raise RequestError(
-                f"sft.replay: {total:.2g} rows beside the {conversations} conversations of a step are none; "
-                "its numbers are rows per conversation, so increase them"
-            )
-        return {name: float(f"{rows * round(total) / total:.9g}") for name, rows in asked.items()}
+        whole = max(1, round(total))
+        return {name: float(f"{rows * whole / total:.9g}") for name, rows in asked.items()}
 
     def shares(self) -> dict[str, float]:
         """Rounded shares of rows. If the data have no synthetic captions, the other captions get their share."""
