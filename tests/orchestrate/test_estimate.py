@@ -322,6 +322,20 @@ def test_processes_divide_the_papers_largest_models_as_planned(ask: Ask, monkeyp
     assert told == [1, 2, 4]
 
 
+def test_an_evaluation_that_no_shards_make_fit_costs_what_whole_models_would(ask: Ask) -> None:
+    """As a smaller batch fits fewer GPUs."""
+    settings = ("evaluate.batch_size=4096", "hardware.memory=1")
+    request = ask("base", scale="mini", settings=("hardware={gpu: h100, count: 2}", "workers={1.2B: 2}", *settings))
+    evaluation = request.trials[0].evaluation
+    estimate = estimate_stages(make_plan(request.trials, request.ledger), request)[evaluation.fingerprint]
+    assert estimate.share and estimate.share.shards == 2 and not estimate.share.fits
+    assert "on each of 2 h100s (2 divide its layers), of which" in estimate.refused
+    hardware = request.scale.hardware
+    assert hardware
+    operations = hardware.peak(evaluation.precision) * hardware.mfu * 2
+    assert estimate.seconds == pytest.approx(estimate.cost.flops / operations)
+
+
 def enter(folder: Path, stage: MultimodalStage, seconds: float) -> None:
     folder.mkdir(parents=True)
     timings = {stage.name: {"seconds": seconds, "flops": stage.flops(), "positions": stage.positions()}}
