@@ -21,7 +21,7 @@ from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.model import build_mm1, load_weights
 from mm1_lab.train.module import language_loss
-from tests.conftest import evaluation_of
+from tests.conftest import Squares, evaluation_of
 from tests.train.conftest import Finished, shortened
 
 
@@ -142,10 +142,24 @@ def test_replayed_rows_follow_the_conversations_and_are_those_of_pre_training(mo
     assert Counter(asked) == {"captions": 16, "interleaved": 16, "text": 8}
 
 
-def test_a_tuning_that_replays_learns_from_both(finished: Finished, sft_stage: SftStage) -> None:
-    """Its curve has the losses of each; conversations alone are counted as left out or read."""
+def test_a_tuning_that_replays_learns_from_both(
+    finished: Finished, sft_stage: SftStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its curve has the losses of each; conversations alone are counted as left out or read. What it replays is not
+    what pre-training began with."""
     replaying = sft_stage.model_copy(update={"replay": {"captions": 1.0, "text": 1.0}})
+    finished(replaying.model)
+    seeds: dict[str, int] = {}
+    source = Squares.source
+
+    def noted(squares: Squares, name: str, seed: int, limits: object = None) -> Squares:
+        if limits:  # it is packed for these
+            seeds[name] = seed
+        return source(squares, name, seed, limits)
+
+    monkeypatch.setattr(Squares, "source", noted)
     folder = finished(replaying)
+    assert seeds.keys() == replaying.replay.keys() and replaying.seed not in seeds.values()
     curve = (folder / "training.csv").read_text()
     assert "loss/colours" in curve and "loss/replay.captions" in curve and "loss/replay.text" in curve
     summary, plain = (json.loads((finished(one) / "summary.json").read_text()) for one in (replaying, sft_stage))
