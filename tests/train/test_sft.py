@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -21,8 +22,9 @@ from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.model import build_mm1, load_weights
 from mm1_lab.train.module import language_loss
+from mm1_lab.train.progress import Progress
 from tests.conftest import Squares, evaluation_of
-from tests.train.conftest import Finished, shortened
+from tests.train.conftest import Finished, shortened, train
 
 
 def test_the_loss_counts_answers_alone(finished: Finished, sft_stage: SftStage, squares: Data) -> None:
@@ -143,12 +145,12 @@ def test_replayed_rows_follow_the_conversations_and_are_those_of_pre_training(mo
 
 
 def test_a_tuning_that_replays_learns_from_both(
-    finished: Finished, sft_stage: SftStage, monkeypatch: pytest.MonkeyPatch
+    finished: Finished, sft_stage: SftStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its curve has the losses of each; conversations alone are counted as left out or read. What it replays is not
-    what pre-training began with."""
+    what pre-training began with, and it tells what of this fits no row."""
     replaying = sft_stage.model_copy(update={"replay": {"captions": 1.0, "text": 1.0}})
-    finished(replaying.model)
+    finished(replaying.model)  # which reads the same sources
     seeds: dict[str, int] = {}
     source = Squares.source
 
@@ -158,11 +160,14 @@ def test_a_tuning_that_replays_learns_from_both(
         return source(squares, name, seed, limits)
 
     monkeypatch.setattr(Squares, "source", noted)
-    folder = finished(replaying)
+    monkeypatch.setattr("mm1_lab.train.multimodal.shares_left_out", lambda *_: {"captions": 0.25})
+    told: list[Progress] = []
+    folder = train(replaying, tmp_path / "sft", finished, report=told.append)
+    assert "25% of captions documents do not fit" in told[0].note
     assert seeds.keys() == replaying.replay.keys() and replaying.seed not in seeds.values()
     curve = (folder / "training.csv").read_text()
     assert "loss/colours" in curve and "loss/replay.captions" in curve and "loss/replay.text" in curve
-    summary, plain = (json.loads((finished(one) / "summary.json").read_text()) for one in (replaying, sft_stage))
+    summary, plain = (json.loads((one / "summary.json").read_text()) for one in (folder, finished(sft_stage)))
     assert summary["left_out"] == plain["left_out"] == 0 and summary["epochs"] == plain["epochs"]
     assert summary["tokens"]["colours"] == plain["tokens"]["colours"]
     assert min(summary["tokens"][name] for name in ("replay.captions", "replay.text")) > 0
