@@ -308,6 +308,8 @@ def test_what_trained_nothing_in_an_earlier_version_can_still_be_read(here: Path
     assert "nothing " in told("status", "alignment", *SMOKE, "--seeds", "1")
     assert "nothing / seed 0: steps would train nothing" in refused("run", "alignment", *SMOKE)
     assert "nothing" not in told("plan", "alignment", *SMOKE, "--only", "base")
+    write(here, replays={"sft": {"frozen": ["decoder"], "mixture": {"text": 1}, "replay": {"captions": 1}}})
+    assert "replays" in told("plan", "alignment", *SMOKE), "as only what is replayed has pictures"
 
 
 def test_an_arm_that_switches_it_off_may_start_from_an_exported_model() -> None:

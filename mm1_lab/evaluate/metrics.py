@@ -21,7 +21,7 @@ ANSWER_IS = re.compile("the answer is:?", re.IGNORECASE)
 LETTERED = re.compile(r"[\[({]?([A-Za-z])(?:(?:[\])}.:;,!]+|\s[-–—]\s)(.*))?", re.DOTALL)
 """A choice's letter (`B`, `(b)`, `[B]`, `B.`), and what follows it (`B. red`, `B - red`)."""
 BEFORE_LETTERS = re.compile(
-    r".*?\b(answer|option|choice|it|say)\b('s| is| would be| should be)?:?\s*", re.I | re.DOTALL
+    r"^.*?\b(answer|option|choice|it|say)\b('s| is| would be| should be)?:?\s*", re.I | re.DOTALL
 )
 """What chat models say before a letter (`Answer:`, `So the best answer is`, `I think it is`) …"""
 AFTER_LETTERS = re.compile(r"\s(is (the )?(correct|right|best)|because|since)\b.*", re.I | re.DOTALL)

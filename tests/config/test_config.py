@@ -436,7 +436,7 @@ def test_an_exported_model_without_steps_is_what_it_was() -> None:
 
     trials = [as_it_is("a/tuned"), as_it_is("a/tuned", "sft.batch_size=9", views=1, resolution=336)]
     trials += [as_it_is("a/tuned", views=5, resolution=768), as_it_is("a/tuned", frozen=["decoder"], learning_rate=1)]
-    trials += [as_it_is("a/tuned", mixture={"text": 1}, lr_multipliers={"encoder": 0.1})]
+    trials += [as_it_is("a/tuned", mixture={"text": 1}, lr_multipliers={"encoder": 0.1}, replay={"text": 1})]
     assert len({trial.fingerprint for trial in trials}) == 1
     assert (trials[1].evaluation.model.views, trials[1].evaluation.model.image_size) == (5, 384)
     with pytest.raises(RequestError, match="a/tuned is evaluated as it was exported, with 5 views of 384 px; set"):

@@ -31,7 +31,7 @@ from mm1_lab.config import (
     load_sweep,
     resolve,
 )
-from mm1_lab.data.batches import ConversationBatches, make_batch
+from mm1_lab.data.batches import ConversationBatches, MixtureBatches, make_batch
 from mm1_lab.data.packing import Packer, shares_left_out
 from mm1_lab.data.types import Limits
 from mm1_lab.data.world import World
@@ -95,7 +95,7 @@ def test_pictures_count_in_a_plan_whose_scale_does_not_say_how_many_there_are() 
     stage, network = base(scale), Network({"encoder": 0, "connector": 0, "decoder": 0, "embedding": 0}, 0.0, 100)
     untold = scale.model_copy(update={"images_per_row": {}})
     assert stage.cost(network, untold).flops > stage.cost(network, scale).flops
-    assert stage.images_per_row("text", untold) == 0
+    assert stage.images_of_row("text", untold) == 0
 
 
 def test_the_share_of_pages_that_fit_no_row_is_known(ask: Ask) -> None:
@@ -165,19 +165,29 @@ def test_images_in_a_row_are_as_many_as_the_scale_says() -> None:
     for name in stage.shares:
         rows = [packer.pack(world.source(name, 0).documents(number)) for number in range(48)]
         mean = fmean(len(row.pictures) for row in rows)
-        assert stage.images_per_row(name, scale) == pytest.approx(mean, rel=0.1, abs=0.01), name
+        assert stage.images_of_row(name, scale) == pytest.approx(mean, rel=0.1, abs=0.01), name
 
 
-@pytest.mark.parametrize("sft", [SftRecipe(), SftRecipe(resolution=1344, views=5)], ids=["one view", "five views"])
-def test_a_step_of_instruction_tuning_takes_about_as_many_rows_and_images_as_reckoned(sft: SftRecipe) -> None:
+@pytest.mark.parametrize("replay", [{}, {"captions": 0.1, "interleaved": 0.02, "text": 0.05}], ids=["alone", "replays"])
+@pytest.mark.parametrize("views", [{}, {"resolution": 1344, "views": 5}], ids=["one view", "five views"])
+def test_a_step_of_instruction_tuning_takes_about_as_many_rows_and_images_as_reckoned(
+    views: dict[str, int], replay: dict[str, float]
+) -> None:
     scale, world = load_scale("mini", SCALES), World()
-    stage = resolve("a", Recipe(sft=sft), scale, 0, WORLD_DATA).evaluation.model
+    recipe = Recipe(sft=SftRecipe.model_validate({**views, "replay": replay}))
+    stage = resolve("a", recipe, scale, 0, WORLD_DATA).evaluation.model
     assert isinstance(stage, SftStage)
     sources = {name: world.instructions(name, 0, Limits.of(stage)) for name in stage.shares}
-    batches = [ConversationBatches.of(stage, sources, world.tokenizer)(step) for step in range(6)]
+    read = ConversationBatches.of(stage, sources, world.tokenizer)
+    if replay:
+        replayed = {name: world.source(name, 0, Limits.of(stage)) for name in stage.replay}
+        read = replace(read, replay=MixtureBatches.of_replay(stage, replayed, world.tokenizer))
+    batches = [read(step) for step in range(6)]
     rows, images = fmean(len(batch.tokens) for batch in batches), fmean(len(batch.images) for batch in batches)
     assert stage.rows_per_step == pytest.approx(rows, rel=0.1)
-    assert stage.rows_per_step * stage.images_per_row("charts", scale) == pytest.approx(images, rel=0.1)
+    mean, most = stage.images_per_row(scale)
+    assert stage.rows_per_step * mean == pytest.approx(images, rel=0.1)
+    assert most == pytest.approx(max(max(batch.image_counts) for batch in batches), rel=0.35)
 
 
 def test_each_gpu_holds_its_share() -> None:
@@ -310,6 +320,20 @@ def test_processes_divide_the_papers_largest_models_as_planned(ask: Ask, monkeyp
         with pytest.raises(AttributeError, match="held_out_loss"):
             Worker(request.ledger, None, request.scale, fitted=fitted)._score([trial], lambda progress: None)
     assert told == [1, 2, 4]
+
+
+def test_an_evaluation_that_no_shards_make_fit_costs_what_whole_models_would(ask: Ask) -> None:
+    """As a smaller batch fits fewer GPUs."""
+    settings = ("evaluate.batch_size=4096", "hardware.memory=1")
+    request = ask("base", scale="mini", settings=("hardware={gpu: h100, count: 2}", "workers={1.2B: 2}", *settings))
+    evaluation = request.trials[0].evaluation
+    estimate = estimate_stages(make_plan(request.trials, request.ledger), request)[evaluation.fingerprint]
+    assert estimate.share and estimate.share.shards == 2 and not estimate.share.fits
+    assert "on each of 2 h100s (2 divide its layers), of which" in estimate.refused
+    hardware = request.scale.hardware
+    assert hardware
+    operations = hardware.peak(evaluation.precision) * hardware.mfu * 2
+    assert estimate.seconds == pytest.approx(estimate.cost.flops / operations)
 
 
 def enter(folder: Path, stage: MultimodalStage, seconds: float) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -21,8 +22,9 @@ from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.model import build_mm1, load_weights
 from mm1_lab.train.module import language_loss
-from tests.conftest import evaluation_of
-from tests.train.conftest import Finished, shortened
+from mm1_lab.train.progress import Progress
+from tests.conftest import Squares, evaluation_of
+from tests.train.conftest import Finished, shortened, train
 
 
 def test_the_loss_counts_answers_alone(finished: Finished, sft_stage: SftStage, squares: Data) -> None:
@@ -142,13 +144,30 @@ def test_replayed_rows_follow_the_conversations_and_are_those_of_pre_training(mo
     assert Counter(asked) == {"captions": 16, "interleaved": 16, "text": 8}
 
 
-def test_a_tuning_that_replays_learns_from_both(finished: Finished, sft_stage: SftStage) -> None:
-    """Its curve has the losses of each; conversations alone are counted as left out or read."""
+def test_a_tuning_that_replays_learns_from_both(
+    finished: Finished, sft_stage: SftStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its curve has the losses of each; conversations alone are counted as left out or read. What it replays is not
+    what pre-training began with, and it tells what of this fits no row."""
     replaying = sft_stage.model_copy(update={"replay": {"captions": 1.0, "text": 1.0}})
-    folder = finished(replaying)
+    finished(replaying.model)  # which reads the same sources
+    seeds: dict[str, int] = {}
+    source = Squares.source
+
+    def noted(squares: Squares, name: str, seed: int, limits: object = None) -> Squares:
+        if limits:  # it is packed for these
+            seeds[name] = seed
+        return source(squares, name, seed, limits)
+
+    monkeypatch.setattr(Squares, "source", noted)
+    monkeypatch.setattr("mm1_lab.train.multimodal.shares_left_out", lambda *_: {"captions": 0.25})
+    told: list[Progress] = []
+    folder = train(replaying, tmp_path / "sft", finished, report=told.append)
+    assert "25% of captions documents do not fit" in told[0].note
+    assert seeds.keys() == replaying.replay.keys() and replaying.seed not in seeds.values()
     curve = (folder / "training.csv").read_text()
     assert "loss/colours" in curve and "loss/replay.captions" in curve and "loss/replay.text" in curve
-    summary, plain = (json.loads((finished(one) / "summary.json").read_text()) for one in (replaying, sft_stage))
+    summary, plain = (json.loads((one / "summary.json").read_text()) for one in (folder, finished(sft_stage)))
     assert summary["left_out"] == plain["left_out"] == 0 and summary["epochs"] == plain["epochs"]
     assert summary["tokens"]["colours"] == plain["tokens"]["colours"]
     assert min(summary["tokens"][name] for name in ("replay.captions", "replay.text")) > 0

@@ -179,7 +179,8 @@ def _estimate_on(hardware: Hardware, stage: Stage, network: Network, scale: Scal
     workers = stage.workers(scale)
     cost, share = _checkpointed(hardware, stage, network, scale)
     flops = cost.flops * (RECOMPUTED if share.recomputes else 1)
-    seconds = flops * share.shards / (hardware.peak(stage.precision) * hardware.mfu) / workers
+    times = share.shards if share.fits else 1  # a batch that does fit may need no shards
+    seconds = flops * times / (hardware.peak(stage.precision) * hardware.mfu) / workers
     refused = ""
     if workers > hardware.count:
         refused = (
@@ -197,9 +198,10 @@ def _estimate_on(hardware: Hardware, stage: Stage, network: Network, scale: Scal
             remedies += ", a smaller resources.micro_batch"
         if cost.divisible and not share.recomputes:
             remedies += ", --set resources.gradient_checkpointing=auto"
+        divided = f" ({share.shards} divide its layers)" if share.shards > 1 else ""
         refused = (
             f"{short(cost.state, 'B')} of state and {share.rows} times {short(cost.activations, 'B')} of activations "
-            f"take {short(share.held, 'B')} on each of {counted(workers, hardware.gpu)}, of which it may use "
+            f"take {short(share.held, 'B')} on each of {counted(workers, hardware.gpu)}{divided}, of which it may use "
             f"{short(usable, 'B')}; use {remedies}, or a smaller model"
         )
     return Estimate(cost, seconds, share, refused)
