@@ -334,6 +334,10 @@ def test_an_evaluation_that_no_shards_make_fit_costs_what_whole_models_would(ask
     assert hardware
     operations = hardware.peak(evaluation.precision) * hardware.mfu * 2
     assert estimate.seconds == pytest.approx(estimate.cost.flops / operations)
+    assert "; use a smaller evaluate.batch_size (--set), or" in estimate.refused
+    alone = ask("base", scale="mini", settings=("hardware={gpu: h100, memory: 0.016}", "evaluate.batch_size=1"))
+    refused = estimate_stages(make_plan(alone.trials, alone.ledger), alone)[alone.trials[0].fingerprint].refused
+    assert "; use more `workers`, a smaller evaluate.batch_size (--set), or" in refused, "its layers take most"
 
 
 def enter(folder: Path, stage: MultimodalStage, seconds: float) -> None:

@@ -44,6 +44,7 @@ def test_a_stage_that_cannot_be_shared_is_refused(stages: dict[str, Stage]) -> N
     thirds = smoke(workers={"85M": 2}, resources={"evaluation_shards": 3})
     with pytest.raises(RequestError, match="2 workers of an evaluation cannot be divided into groups of 3; take"):
         stages["evaluation"].workers(thirds)
+    assert stages["evaluation"].workers(smoke(resources={"evaluation_shards": 3})) == 1, "which divides nothing"
     with pytest.raises(ValueError, match="workers: there is no size '86M'; did you mean '85M'"):
         smoke(workers={"86M": 2})
 

@@ -3,6 +3,7 @@
 import errno
 import gzip
 import json
+import os
 import re
 import shutil
 import signal
@@ -360,10 +361,11 @@ def test_packs_of_an_installation_of_somebody_else_are_unpacked_in_the_users_cac
     pack(results)
     shutil.rmtree(results / "trials")
     make_folder = files.make_folder
+    number = errno.EACCES
 
     def refuse(folder: Path) -> None:  # as a superuser may write everywhere
         if results in (folder, *folder.parents):
-            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+            raise OSError(number, os.strerror(number), str(folder))
         make_folder(folder)
 
     monkeypatch.setattr(files, "make_folder", refuse)
@@ -372,6 +374,14 @@ def test_packs_of_an_installation_of_somebody_else_are_unpacked_in_the_users_cac
     path = next(tmp_path.glob("cache/mm1-lab/*/*/scores.parquet"))
     path.write_text("cut")
     assert _read(results) == before, "from the pack"
+    number = errno.ENOSPC
+    with pytest.raises(RequestError, match=r"unpacked there \(No space left on device\)"):
+        _read(results)
+    number = errno.EACCES
+    (results / "trials").mkdir()
+    with pytest.raises(RequestError, match=r"unpacked there \(Permission denied\)"):  # it may have trials of its own
+        _read(results)
+    (results / "trials").rmdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(path))
     with pytest.raises(RequestError, match=r"unpacked there \(Permission denied\); copy .* and name the copy"):
         _read(results)
