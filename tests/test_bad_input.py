@@ -82,7 +82,8 @@ def test_a_wrong_option(refused: Refused) -> None:
 
 
 def test_an_address_at_which_there_is_no_cluster(told: Told) -> None:
-    lines = told("run", "data_mix", "--scale", "smoke", "--address", "127.0.0.1:1", code=2).splitlines()
+    words = ("run", "data_mix", "--scale", "smoke", "--address", "127.0.0.1:1", "--results", "here")
+    lines = told(*words, code=2).splitlines()
     assert len(lines) == 3 and lines[2].startswith("mm1-lab: --address 127.0.0.1:1: there is no Ray cluster (")
     assert lines[2].endswith("Connection refused)"), "asked before Ray is, which tries for long and writes of it"
 
