@@ -98,7 +98,9 @@ def head(study: Study) -> str:
 def _columns(study: Study) -> list[Column]:
     not_drawn = {"novel"}  # a probe that all arms fail; its scores are in the tables
     if "chat" in study.families and study.are_tuned:  # what they were tuned for
-        not_drawn |= {"", *PLAIN}
+        not_drawn |= set(PLAIN)
+        if not any(arm.sft and arm.sft.replay for arm in study.sweep.arms.values()):  # for what pre-training taught
+            not_drawn.add("")
     by_name: dict[str, dict[str, Measure]] = {}
     for measure in shown_measures(study):
         if measure.of not in not_drawn:

@@ -241,6 +241,18 @@ def test_one_tuned_arm_leaves_the_others_in_figure_and_axes(small_mix: Sweep) ->
     assert "all image benchmarks" in {axis.get_title().replace("\n", " ") for axis in draw_scores(study).axes}
 
 
+def test_a_figure_of_tuned_arms_has_the_benchmarks_of_pre_training_if_any_replays_that(small_mix: Sweep) -> None:
+    def titles(sft: SftRecipe) -> set[str]:
+        arms = {name: arm.model_copy(update={"sft": SftRecipe()}) for name, arm in small_mix.arms.items()}
+        arms["base"] = arms["base"].model_copy(update={"sft": sft})
+        study = study_of(small_mix.model_copy(update={"arms": arms}), (0, 1))
+        own = study.scores[study.scores["family"] == "vqa"].assign(family="chat", benchmark="chat")
+        study = replace(study, scores=pd.concat([study.scores, own]))
+        return {axis.get_title().replace("\n", " ") for axis in draw_scores(study).axes}
+
+    assert titles(SftRecipe(replay={"text": 0.1})) - titles(SftRecipe()) == {"all image benchmarks"}
+
+
 def test_a_share_of_unparsed_answers_is_never_below_nought(data_mix: Sweep) -> None:
     """Means are adjusted for missing seeds, but not this one: `captions` has a seed whose answers are all parsed."""
     study = study_of(data_mix, (0, 1), missing=("captions/1",), arms=("base", "captions", "no-vecap"))
