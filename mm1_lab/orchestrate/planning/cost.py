@@ -169,7 +169,7 @@ def _trained(stage: Stage) -> Stage:
 
 def same_network(stage: Stage) -> str:
     """A key that is equal for stages that train the same network, whatever the data, seed and schedule."""
-    values = stage.model_dump(mode="json", exclude={"seed", "data", "training", "shares", *stage.inputs})
+    values = stage.model_dump(mode="json", exclude={"seed", "data", "training", "shares", "replay", *stage.inputs})
     for name, needed in stage.inputs.items():
         values[name] = same_network(needed)
     return canonical_json({"kind": stage.KIND, **values})
@@ -425,7 +425,7 @@ def _check_documents(stage: Stage, request: Request) -> None:
             if share == 1:
                 raise RequestError(
                     f"no {name} document fits {stage.sequence_length} positions with {stage.picture_tokens} per "
-                    "picture; raise sequence_length, or take fewer image tokens"
+                    f"picture; raise {'sft.' if stage.tuned else ''}sequence_length, or take fewer image tokens"
                 )
 
 
