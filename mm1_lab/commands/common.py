@@ -229,10 +229,12 @@ def confirmation_of(options: argparse.Namespace) -> Request | None:
     for arm in only:
         if arm not in known:
             raise RequestError(f"--only: {folder} has no arm {arm!r}{nearest(arm, known)}")
-    seeds = request.seeds
-    if given.get("seeds") in (None, ONE_SEED):
-        seeds = tuple(row.seed for row in read_trials(folder))
-    return request.with_arms({arm: known[arm] for arm in only or known}, dict.fromkeys(seeds))
+    confirmed = dict.fromkeys(row.seed for row in read_trials(folder))
+    seeds = confirmed if given.get("seeds") in (None, ONE_SEED) else dict.fromkeys(request.seeds)
+    for seed in seeds:
+        if seed not in confirmed:
+            raise RequestError(f"--seeds: {folder} has no seed {seed}; it has {', '.join(map(str, confirmed))}")
+    return request.with_arms({arm: known[arm] for arm in only or known}, seeds)
 
 
 def has_changed(request: Request, folder: Path, arm: str) -> bool:

@@ -386,6 +386,7 @@ def test_interrupted_and_run_again_it_ends_with_a_verdict(
     again = told("answers", "mix_confirmed", "winner", "--seed", "3", *confirmed[1:], code=2)
     assert "run it first: mm1-lab run mix --scale smoke --seeds 5," in again
     assert "--only: " in told("export", *confirmed, "--only", "winer", "model", code=2)
+    assert "has no seed 5; it has 1000" in told("export", *confirmed, "--only", "winner", "--seeds", "5,", "m", code=2)
     assert "this command needs one trial, not 2" in told("chat", *confirmed, code=2)
     told("export", *confirmed, "--only", "winner", "model")
     assert Path("model/config.json").exists() and "image_tokens" in told("show", confirmed[0], "winner", *confirmed[1:])
