@@ -254,6 +254,7 @@ class ConversationBatches(StageBatches[Conversations]):
     """
 
     replay: MixtureBatches | None = None
+    """Reads the replayed rows; None if there are none."""
 
     def __call__(self, step: int) -> Batch:
         """Returns the batch of `step`; in a worker group, only this worker's rows of it."""
