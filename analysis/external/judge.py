@@ -16,7 +16,7 @@ import pandas as pd
 from analysis.external.claims import AVERAGE, OutsideClaim, check_arms, read_claims
 from analysis.external.differences import UNLIKE_IN_TABLES, OutsideEvidence, evidence_of
 from analysis.external.measured import Asked, asked_by, by_number, in_common
-from analysis.external.tables import Columns, make_scores, read_scores, some
+from analysis.external.tables import Columns, Scores, make_scores, read_scores, some
 from analysis.judging.p_values import DECIDED, Tested, holm, sides
 from analysis.judging.sequential import FUTILE, chance_yet, levels_of_looks
 from analysis.seeds import seeds_needed
@@ -74,23 +74,56 @@ def judge(
     if not isinstance(scores, Path | str | pd.DataFrame):
         raise RequestError(f"give a file or a data frame of scores, not a {type(scores).__name__}")
     table = make_scores(scores, columns) if isinstance(scores, pd.DataFrame) else read_scores(expanded(scores), columns)
+    looks = _checked(looks)
+    asked = _asked_claims(table.arms, claims, lower_is_better)
+    by_measure = _by_measure(table, asked)
+    evidence, left_out = _evidence(table, asked, by_measure, looks)
+    # a claim that cannot be judged yet counts as others do
+    tested = holm({str(place): one.p or {"supported": 1.0} for place, one in enumerate(evidence)})
+    rows = []
+    for place, (claim, one) in enumerate(zip(asked, evidence, strict=True)):
+        rows.append(_row(claim, one, tested[str(place)], by_measure[claim.measure], looks))
+    notes = [*table.notes]
+    if any(claim.measure == AVERAGE for claim in asked):
+        notes += _unlike_sizes(by_measure[AVERAGE])
+    notes += left_out
+    if not table.paired:
+        notes.append("No column of seeds: an arm's rows are taken for independent runs of it.")
+    if looks:
+        notes += _notes_on_looks(table, rows, evidence)
+    elif any(row["open"] is None and row["p"] is not None for row in rows):
+        notes.append(ONCE)
+    return Judgement(rows, _spread(by_measure.get(AVERAGE)), notes)
+
+
+def _checked(looks: Sequence[int]) -> list[int]:
+    """The numbers of seeds. Raises RequestError unless they increase."""
     if not np.iterable(looks):
         raise RequestError(f"looks {looks}: give a list of numbers of seeds, such as [4, 6, 8]")
     looks = list(looks)
     are_numbers = all(isinstance(look, int | np.integer) for look in looks)
     if looks and (not are_numbers or looks[0] < 2 or looks != sorted(set(looks))):
         raise RequestError(f"looks {looks}: give increasing numbers of seeds, from 2 on, such as [4, 6, 8]")
+    return looks
+
+
+def _asked_claims(arms: Sequence[str], claims: Any, lower_is_better: bool) -> list[OutsideClaim]:
+    """The given claims about these arms; without any, that each is better than the first. Raises RequestError."""
     if claims is None:
-        first, *others = table.arms
+        first, *others = arms
         expect = "less" if lower_is_better else "greater"
         asked = [OutsideClaim(first=arm, second=first, expect=expect) for arm in others]
     elif lower_is_better:
         raise RequestError("--lower-is-better is for tables without CLAIMS; there say `expect: less`")
     else:
         asked = read_claims(claims)
-    arms = table.arms
     for claim in asked:
         check_arms(claim, arms)
+    return asked
+
+
+def _by_measure(table: Scores, asked: Sequence[OutsideClaim]) -> dict[str, Asked]:
+    """The scores by each measure that is claimed, and by the average if there is one. Raises RequestError."""
     by_measure = {}
     for measure in dict.fromkeys([*(claim.measure for claim in asked), AVERAGE]):
         if scored := asked_by(table, measure):
@@ -98,10 +131,14 @@ def judge(
     for claim in asked:
         if claim.measure not in by_measure:
             raise RequestError(f"{claim.name}: the table has no benchmark of the average; name a measure")
-    notes = list(table.notes)
-    if any(claim.measure == AVERAGE for claim in asked):
-        notes += _unlike_sizes(by_measure[AVERAGE])
-    evidence, alone = [], []
+    return by_measure
+
+
+def _evidence(
+    table: Scores, asked: Sequence[OutsideClaim], by_measure: Mapping[str, Asked], looks: Sequence[int]
+) -> tuple[list[OutsideEvidence], list[str]]:
+    """What the table holds about each claim, and notes on the scores and runs that are left out."""
+    evidence, notes, alone = [], [], []
     for claim in asked:
         scored = by_measure[claim.measure]
         if table.paired and (count := scored.alone(list(claim.weights))):
@@ -112,32 +149,32 @@ def judge(
             notes.append(left_out)
     if alone:
         notes.append(f"Runs left out, as another arm has none at their seed: {some(alone)}.")
-    # a claim that cannot be judged yet counts as others do
-    tested = holm({str(place): one.p or {"supported": 1.0} for place, one in enumerate(evidence)})
-    rows = []
-    for place, (claim, one) in enumerate(zip(asked, evidence, strict=True)):
-        rows.append(_row(claim, one, tested[str(place)], by_measure[claim.measure], looks))
-    if not table.paired:
-        notes.append("No column of seeds: an arm's rows are taken for independent runs of it.")
-    if looks and not by_number(table.frame["seed"]):
+    return evidence, notes
+
+
+def _notes_on_looks(table: Scores, rows: Sequence[Mapping[str, Any]], evidence: Sequence[OutsideEvidence]) -> list[str]:
+    notes = []
+    if not by_number(table.frame["seed"]):
         notes.append("Looks count runs in the order of the rows, which must be that in which they were made.")
-    if not looks and any(row["open"] is None and row["p"] is not None for row in rows):
-        notes.append(ONCE)
     for look in dict.fromkeys(one.look for one in evidence if 0 < one.look < one.count):
         notes.append(
             f"p and verdict are of the look at {look} seeds; differences and intervals are of all that are there."
         )
-    if looks and any(row["open"] and row["p"] is not None for row in rows):
+    if any(row["open"] and row["p"] is not None for row in rows):
         notes.append("What is open may be decided at a later look; seeds needed are those of such a look.")
-    spread = None
-    if AVERAGE in by_measure and (luck := by_measure[AVERAGE].luck):
-        spread = {
-            "deviation": luck.error,
-            "degrees_of_freedom": int(luck.degrees_of_freedom),
-            "smallest_gain": math.sqrt(2) * luck.half_width,
-            "same_seed": table.paired,
-        }
-    return Judgement(rows, spread, notes)
+    return notes
+
+
+def _spread(average: Asked | None) -> dict[str, Any] | None:
+    """`Judgement.spread`."""
+    if not average or not (luck := average.luck):
+        return None
+    return {
+        "deviation": luck.error,
+        "degrees_of_freedom": int(luck.degrees_of_freedom),
+        "smallest_gain": math.sqrt(2) * luck.half_width,
+        "same_seed": average.paired,
+    }
 
 
 def _unlike_sizes(average: Asked) -> list[str]:
@@ -162,30 +199,15 @@ def _row(
     """One claim of a judgement."""
     found = one.found
     verdict = tested.verdict if one.p else "not judged"
-    is_open: bool | None = verdict not in DECIDED
-    error, prior = one.error_of_one, max(found.degrees_of_freedom - one.own_degrees, 0.0)
-    variances = 1 if asked.paired else len(claim.weights)
-    if one.count == 1 and asked.luck:  # of arms that were run once, by the repeats of others
-        prior = asked.luck.degrees_of_freedom
-        error = asked.luck.error * math.sqrt(sum(weight**2 for weight in claim.weights.values()))
-
-    def seeds_at(family: float) -> float:
-        return seeds_needed(
-            claim.expect, claim.margin, found.estimate, error, prior, family, UNLIKE_IN_TABLES, variances
-        )
-
-    needed = seeds_at(tested.tests) if is_open and np.isfinite(error) else math.nan
-    if is_open and looks:
-        chances = [chance_yet(p, one.look, looks[-1], sides(claim.expect, name)) for name, p in one.now.items()]
-        is_open = max(chances, default=1.0) >= FUTILE and one.count < looks[-1]
-        if np.isfinite(error):  # it is only decided at a look, of which each spends a part of the level
-            for look, level in zip(looks, levels_of_looks(LEVEL / tested.tests, looks), strict=True):
-                needed = seeds_at(LEVEL / level)
-                if look > one.count and needed <= look:
-                    needed = float(look)
-                    break
-    elif is_open:
-        is_open = None
+    needed = math.nan
+    is_open: bool | None = None
+    if verdict in DECIDED:
+        is_open = False
+    else:
+        needed = _seeds_needed(claim, one, tested.tests, asked, looks)
+        if looks:
+            chances = [chance_yet(p, one.look, looks[-1], sides(claim.expect, name)) for name, p in one.now.items()]
+            is_open = max(chances, default=1.0) >= FUTILE and one.count < looks[-1]
     values = {
         "claim": claim.name,
         **claim.model_dump(exclude={"claim"}),
@@ -204,3 +226,27 @@ def _row(
         if isinstance(value, float) and not np.isfinite(value):
             values[name] = None  # JSON has no NaN
     return values
+
+
+def _seeds_needed(claim: OutsideClaim, one: OutsideEvidence, tests: float, asked: Asked, looks: Sequence[int]) -> float:
+    """Seeds that decide an open claim among so many `tests`, with looks at one of these; NaN if that is not known."""
+    error, prior = one.error_of_one, max(one.found.degrees_of_freedom - one.own_degrees, 0.0)
+    variances = 1 if asked.paired else len(claim.weights)
+    if one.count == 1 and asked.luck:  # of arms that were run once, by the repeats of others
+        prior = asked.luck.degrees_of_freedom
+        error = asked.luck.error * math.sqrt(sum(weight**2 for weight in claim.weights.values()))
+    if not np.isfinite(error):
+        return math.nan
+
+    def seeds_at(family: float) -> float:
+        return seeds_needed(
+            claim.expect, claim.margin, one.found.estimate, error, prior, family, UNLIKE_IN_TABLES, variances
+        )
+
+    if not looks:
+        return seeds_at(tests)
+    for look, level in zip(looks, levels_of_looks(LEVEL / tests, looks), strict=True):
+        needed = seeds_at(LEVEL / level)
+        if look > one.count and needed <= look:
+            return float(look)  # it is only decided at a look, of which each spends a part of the level
+    return needed
