@@ -6,7 +6,7 @@ import argparse
 import re
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -215,52 +215,63 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Seque
     """
     of_recipe = list(filter(is_of_recipe, settings))
     folders = [folder / "recipes" for folder in (Path("sweeps"), Path(), *SWEEPS)]  # as the sweep will find it
-    path = find_yaml("--vary changes a recipe, and there is no recipe", recipe, folders)
-    base = Recipe.read(path).model_dump(mode="json")
+    base = Recipe.read(find_yaml("--vary changes a recipe, and there is no recipe", recipe, folders))
     values: dict[str, list[Any]] = {}
     for setting in varied:
-        field, equals, text = setting.partition("=")
-        field = field.strip()
-        if not equals or not text.strip():
-            raise RequestError(f"--vary {setting}: give FIELD=VALUE,VALUE, such as image_tokens=64,144")
-        if field.partition(".")[0] not in Recipe.model_fields:
-            raise RequestError(f"--vary {setting}: recipes have no {field!r}{hint_of_field(field)}")
-        first, _, rest = field.partition(".")
-        if first == "decoder" and rest.partition(".")[0] in DecoderTraining.model_fields:
-            raise RequestError(f"--vary {setting}: training of decoders is the scale's; vary scale.{field}")
-        if first == "decoder" and rest:
-            hint = f"decoder=NAME,NAME, or scale.decoders.NAME.{rest} of the one that the base has (--set decoder=NAME)"
-            raise RequestError(f"--vary {setting}: sizes of decoders are the scale's; vary {hint}")
-        if any(same_or_inside(field, changed.partition("=")[0].strip()) for changed in of_recipe):
-            raise RequestError(f"--vary {field}: --set changes it, too; give all of its values to --vary")
+        field, given = _field_and_values(setting, of_recipe)
         own = values.setdefault(field, [])
-        read = parse_yaml(f"[{text}]", f"--vary {setting}")
-        if len(read) == 1 and isinstance(read[0], list) and all(isinstance(value, list) for value in read[0]):
-            (read,) = read if read[0] else [read]  # `[[a], [b]]` for `[a],[b]`; no field has lists of lists
-        own += [value for value in read if value not in own]
-    has_alignment = override(Recipe.read(path), of_recipe).align.steps or (grid and "align.steps" in values)
+        own += [value for value in given if value not in own]
+    has_alignment = override(base, of_recipe).align.steps or (grid and "align.steps" in values)
     for field in values:
         if field.startswith("align.") and field != "align.steps" and not has_alignment:
             hint = "give it one (--set align.steps=20000), or vary align.steps, too, with --grid"
             raise RequestError(f"--vary {field}: the base has no alignment; {hint}")
-    others: dict[str, list[Any]] = {}
-    for field, own in values.items():
-        table, key = open_table(base, field, "--vary")
-        others[field] = [value for value in own if value != table.get(key)]
-    sweep: dict[str, Any] = {"title": f"{recipe} by {', '.join(values)}", "recipe": recipe}
-    if not grid or any(others[field] == values[field] for field in values):  # none of a grid's combinations is the base
-        sweep["arms"] = {recipe: {}}
-    if grid:
-        sweep["grid"] = values
-    else:
-        for field, own in others.items():
-            sweep["arms"] |= {f"{field} {spelt(value)}": {field: value} for value in own}
+    sweep = {"title": f"{recipe} by {', '.join(values)}", "recipe": recipe, **_arms(recipe, base, values, grid)}
     path = Path("sweeps") / f"{_name(recipe, values, grid)}.yaml"
     options = [f"--vary {setting}" for setting in varied] + ["--grid"] * grid
     options += [f"--set {setting}" for setting in settings]
     command = "\n".join(f"#   {on_one_line(option)}" for option in options)
     text = yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
     return path, f"# Written by mm1-lab run {recipe}\n{command}\n# Add `contrasts`: what you expect of it.\n{text}"
+
+
+def _field_and_values(setting: str, of_recipe: Sequence[str]) -> tuple[str, list[Any]]:
+    """What `--vary FIELD=VALUE,VALUE` varies, and by what; `of_recipe` are the other settings of the recipe. Raises
+    RequestError."""
+    field, equals, text = setting.partition("=")
+    field = field.strip()
+    first, _, rest = field.partition(".")
+    if not equals or not text.strip():
+        raise RequestError(f"--vary {setting}: give FIELD=VALUE,VALUE, such as image_tokens=64,144")
+    if first not in Recipe.model_fields:
+        raise RequestError(f"--vary {setting}: recipes have no {field!r}{hint_of_field(field)}")
+    if first == "decoder" and rest.partition(".")[0] in DecoderTraining.model_fields:
+        raise RequestError(f"--vary {setting}: training of decoders is the scale's; vary scale.{field}")
+    if first == "decoder" and rest:
+        hint = f"decoder=NAME,NAME, or scale.decoders.NAME.{rest} of the one that the base has (--set decoder=NAME)"
+        raise RequestError(f"--vary {setting}: sizes of decoders are the scale's; vary {hint}")
+    if any(same_or_inside(field, changed.partition("=")[0].strip()) for changed in of_recipe):
+        raise RequestError(f"--vary {field}: --set changes it, too; give all of its values to --vary")
+    values = parse_yaml(f"[{text}]", f"--vary {setting}")
+    if len(values) == 1 and isinstance(values[0], list) and all(isinstance(value, list) for value in values[0]):
+        (values,) = values if values[0] else [values]  # `[[a], [b]]` for `[a],[b]`; no field has lists of lists
+    return field, values
+
+
+def _arms(recipe: str, base: Recipe, values: Mapping[str, list[Any]], grid: bool) -> dict[str, Any]:
+    """The sections `arms` and `grid` of a sweep over these values, one arm of which is the base."""
+    told = base.model_dump(mode="json")
+    others = {}
+    for field, own in values.items():
+        table, key = open_table(told, field, "--vary")
+        others[field] = [value for value in own if value != table.get(key)]
+    arms: dict[str, dict[str, Any]] = {recipe: {}}
+    if grid:
+        has_base = all(others[field] != values[field] for field in values)
+        return {"grid": values} if has_base else {"arms": arms, "grid": values}
+    for field, own in others.items():
+        arms |= {f"{field} {spelt(value)}": {field: value} for value in own}
+    return {"arms": arms}
 
 
 def same_or_inside(field: str, other: str) -> bool:
