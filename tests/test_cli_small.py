@@ -51,6 +51,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
         (("dashboard", "--port", "99999"), "--port 99999: bind(): port must be 0-65535"),
         (("run", "lr_law", "--seeds", "6", "--until-decided", "--scale", "smoke"), "lr_law is a search"),
         (("run", "data_mix", "--until-decided"), "give the largest number of seeds: --seeds 10"),
+        (("run", "data_mix", "--looks", "4,6"), "--looks needs --until-decided"),
         (("show",), "show: the following arguments are required: SWEEP; example: mm1-lab show data_mix base captions"),
         (("run", "data_mix", "--inline", "--address", "auto"), "--inline and --share run without Ray, --address"),
         (("plan", "data_mix", "--set", "resources.gpus=8"), "its size in the scale: `workers: {SIZE: 8}`"),

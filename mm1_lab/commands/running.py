@@ -108,21 +108,14 @@ def run(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.execution.executor import Leaving
     from mm1_lab.orchestrate.planning.plan import make_plan
     from mm1_lab.orchestrate.recipe_search import rounds_of, run_request
-    from mm1_lab.orchestrate.sweeping import check_plan, forget_trials, looks_of, run_until_decided
+    from mm1_lab.orchestrate.sweeping import check_plan, forget_trials, run_until_decided
     from mm1_lab.orchestrate.tracking.trackers import import_tracker
 
     for name in options.tracker:
         import_tracker(name)
     with _asked(options, options.sweep, keep=True) as request:
         request = replace(request, trackers=tuple(options.tracker))
-        looks: tuple[int, ...] = ()
-        if options.until_decided:
-            if request.sweep.search:
-                fixed = f"{request.sweep.name} is a search, and its number of seeds is fixed"
-                raise RequestError(f"--until-decided: {fixed}")
-            looks = looks_of(parse_looks(options.looks), len(request.seeds))
-        elif options.looks is not None:
-            raise RequestError("--looks needs --until-decided")
+        looks = _looks(options, request)
         if options.share and options.anew:
             raise RequestError("--anew deletes what other processes with --share have done; leave one of them out")
         executor = executor_of(options, started, rounds=bool(looks or request.sweep.search))
@@ -132,10 +125,8 @@ def run(options: argparse.Namespace) -> int:
             # many trials, once, before it writes
             for part in rounds_of(request):
                 check_plan(make_plan(part.trials, ledger), part, executor)
-    above = Path.cwd().parent
-    is_inside = (above / "sweeps").is_dir() and ((above / RESULTS).is_dir() or (above / "Makefile").is_file())
-    if options.results == RESULTS and is_inside and not (RESULTS.exists() or Path("sweeps").exists()):
-        print(f"Results go to {RESULTS.absolute()}; to use those of {above}, stop (Ctrl-C) and run there")
+    if options.results == RESULTS:
+        _tell_of_lab_above()
     request.ledger.check_writable()
     for doubt in request.doubts():
         print(doubt)
@@ -153,6 +144,27 @@ def run(options: argparse.Namespace) -> int:
         except Leaving as leaving:
             print(leaving)
             return FAILED if leaving.failed else DONE
+
+
+def _looks(options: argparse.Namespace, request: Request) -> tuple[int, ...]:
+    """After how many seeds `--until-decided` judges; empty without it. Raises RequestError."""
+    from mm1_lab.orchestrate.sweeping import looks_of
+
+    if not options.until_decided:
+        if options.looks is not None:
+            raise RequestError("--looks needs --until-decided")
+        return ()
+    if request.sweep.search:
+        raise RequestError(f"--until-decided: {request.sweep.name} is a search, and its number of seeds is fixed")
+    return looks_of(parse_looks(options.looks), len(request.seeds))
+
+
+def _tell_of_lab_above() -> None:
+    """Tells whoever runs in a folder of a lab, such as `sweeps`, that its own results are one folder above."""
+    above = Path.cwd().parent
+    is_inside = (above / "sweeps").is_dir() and ((above / RESULTS).is_dir() or (above / "Makefile").is_file())
+    if is_inside and not (RESULTS.exists() or Path("sweeps").exists()):
+        print(f"Results go to {RESULTS.absolute()}; to use those of {above}, stop (Ctrl-C) and run there")
 
 
 @contextmanager
