@@ -132,6 +132,7 @@ def _scores_of(tasks: Mapping[str, list[_Task]]) -> tuple[pd.DataFrame, list[str
     rows = []
     by_metric: dict[str, list[str]] = {}
     without_questions, without_score = [], []
+    other_metrics: dict[str, None] = {}
     picked = []
     for name, runs in tasks.items():
         in_all = [metric for metric in runs[0].metrics if all(metric in run.metrics for run in runs)]
@@ -150,9 +151,10 @@ def _scores_of(tasks: Mapping[str, list[_Task]]) -> tuple[pd.DataFrame, list[str
             without_questions.append(name)
         benchmark = next((run.benchmark for run in runs if run.benchmark != name), name)
         picked.append((name, benchmark, chosen, runs, questions))
+        other_metrics |= {f"{_named(other)} ({benchmark})": None for other in in_all if other != chosen}
     as_wholes = {benchmark for _, benchmark, _, _, questions in picked if not questions}
     for name, benchmark, (metric, answers), runs, questions in picked:
-        used = by_metric.setdefault(metric if answers == "none" else f"{metric} of {answers}", [])
+        used = by_metric.setdefault(_named((metric, answers)), [])
         if benchmark not in used:
             used.append(benchmark)
         if benchmark in as_wholes:  # a group's tasks weigh by their questions only if all have some
@@ -162,11 +164,18 @@ def _scores_of(tasks: Mapping[str, list[_Task]]) -> tuple[pd.DataFrame, list[str
             for question, score in scores.items():
                 rows.append(row | {"question": question if benchmark == name else f"{name} {question}", "score": score})
     notes = [f"Metrics: {'; '.join(f'{metric} ({some(names)})' for metric, names in by_metric.items())}."]
+    if other_metrics:
+        notes.append(f"Also reported, not counted: {some(list(other_metrics))}; to judge by one, give a table of it.")
     if without_questions:
         notes.append(f"Without scores by question in all runs: {some(without_questions)}.")
     if without_score:
         notes.append(f"Left out, without a score in all runs of which more is better: {some(without_score)}.")
     return pd.DataFrame(rows), notes
+
+
+def _named(metric: Metric) -> str:
+    name, answers = metric
+    return name if answers == "none" else f"{name} of {answers}"
 
 
 def _arm_and_seed(path: Path) -> tuple[str, str]:

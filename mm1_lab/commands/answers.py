@@ -117,8 +117,10 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
     if not own or seed not in (None, *own):
         at = "" if seed is None else f" at seed {seed}"
         there = f" (it is at {', '.join(map(str, own))})" if own else ""
-        remedy = f"{request.to_score(arm, seed or 0)}{'' if own else request.elsewhere}"
-        raise RequestError(f"{folder}: {arm} is not finished{at}{there}; {remedy}")
+        remedy = f"; {request.to_score(arm, seed or 0)}{'' if own else request.elsewhere}"
+        if own and request.sweep.search and seed not in [row.seed for row in trials if row.arm == arm]:
+            remedy = ""  # a search chooses the seeds of its confirmation itself
+        raise RequestError(f"{folder}: {arm} is not finished{at}{there}{remedy}")
     chosen = next(iter(own)) if seed is None else seed
     return own[chosen], chosen
 

@@ -4,7 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle
+from itertools import cycle, pairwise
 from string import ascii_uppercase
 
 from mm1_lab.evaluate.cider import cider
@@ -21,11 +21,13 @@ ANSWER_IS = re.compile("the answer is:?", re.IGNORECASE)
 LETTERED = re.compile(r"[\[({]?([A-Za-z])(?:(?:[\])}.:;,!]+|\s[-–—]\s)(.*))?", re.DOTALL)
 """A choice's letter (`B`, `(b)`, `[B]`, `B.`), and what follows it (`B. red`, `B - red`)."""
 BEFORE_LETTERS = re.compile(
-    r"^.*?\b(answer|option|choice|it|say)\b('s| is| would be| should be)?:?\s*", re.I | re.DOTALL
+    r"^.*?\b(answer|option|choice|it|say|either)\b('s| is| would be| should be)?:?\s*", re.I | re.DOTALL
 )
 """What chat models say before a letter (`Answer:`, `So the best answer is`, `I think it is`) …"""
 AFTER_LETTERS = re.compile(r"\s(is (the )?(correct|right|best)|because|since)\b.*", re.I | re.DOTALL)
 """… and after it; left out where prompts show letters."""
+OR = re.compile(r"\bor\b", re.I)
+LETTER = re.compile(r"\b[A-Z]\b|(?<=\()[a-z](?=\))")
 PHRASES = 8
 """Maximum number of such phrases that are left out, one after another; a model that repeats itself says more."""
 MARKUP = re.compile(r"\*|__|[`$]|\\boxed")
@@ -46,15 +48,32 @@ def _chosen(said: str, choices: Sequence[str], lettered: bool) -> str | None:
     """The choice that an answer means, if any.
 
     `lettered`: the prompt shows letters, so that a letter, alone or before words, is the choice's letter, even if
-    another choice consists of that letter; words that name another letter (`B, C`) mean none.
+    another choice consists of that letter; words that name another letter (`B, C`) mean none, and nor do two letters
+    as alternatives (`B, or it is C`), of which VLMEvalKit takes neither.
     """
+    rest = said
     for _ in range(PHRASES):
-        chosen = _meant(said, choices, lettered)
-        bare = BEFORE_LETTERS.sub("", AFTER_LETTERS.sub("", MARKUP.sub("", said)), count=1).strip(" \"'")
-        if chosen or not lettered or bare == said:
+        chosen = _meant(rest, choices, lettered)
+        bare = BEFORE_LETTERS.sub("", AFTER_LETTERS.sub("", MARKUP.sub("", rest)), count=1).strip(" \"'")
+        if chosen and lettered and _is_an_alternative(chosen, said, choices):
+            return None
+        if chosen or not lettered or bare == rest:
             return chosen
-        said = bare
+        rest = bare
     return None
+
+
+def _is_an_alternative(chosen: str, said: str, choices: Sequence[str]) -> bool:
+    """Whether an answer has the letters of this choice and of another beside an `or`, which is not the choice's own."""
+    if OR.search(chosen):
+        return False
+    choice_of = dict(zip(ascii_uppercase, choices, strict=False))
+    for before, after in pairwise(OR.split(said)):
+        letters = LETTER.findall(before)[-1:] + LETTER.findall(after)[:1]
+        named = {choice_of.get(letter.upper()) for letter in letters}
+        if len(named) == 2 and chosen in named and None not in named:
+            return True
+    return False
 
 
 def _meant(said: str, choices: Sequence[str], lettered: bool) -> str | None:
@@ -150,12 +169,12 @@ METRICS: dict[str, Metric] = {
     "vqa": Metric(_vqa, people=True, scored_anew="equal answers"),
     "textvqa": Metric(_against_references(textvqa_accuracy), people=True),
     "exact": Metric(_against_references(exact_match), scored_anew="signs"),
-    "choice": Metric(choice_accuracy, lettered=True, scored_anew="letters in sentences"),
-    "circular": Metric(circular_accuracy, lettered=True, scored_anew="letters in sentences"),
+    "choice": Metric(choice_accuracy, lettered=True, scored_anew="alternatives"),
+    "circular": Metric(circular_accuracy, lettered=True, scored_anew="alternatives"),
     "yes-no": Metric(_against_references(yes_no_accuracy), sentences=True, further=("f1",)),
     "content": Metric(_against_references(content), free=True, further=("cider", "followed"), named=False),
     "followed": Metric(_against_references(followed), free=True, named=False),
-    "answer": Metric(solution_accuracy, longest=LONGEST_SOLUTION, sentences=True, scored_anew="solutions: choices"),
+    "answer": Metric(solution_accuracy, longest=LONGEST_SOLUTION, sentences=True, scored_anew="solutions: either"),
     "anls": Metric(_against_references(anls)),
     "relaxed": Metric(_against_references(relaxed_accuracy)),
     "cider": Metric(None, free=True, longest=LONGEST_CAPTION),

@@ -638,6 +638,7 @@ def test_a_task_has_one_metric_in_all_logs(tmp_path: Path, told: dict[str, Any])
     judgement = judge(tmp_path, claims)
     assert [claim["difference"] for claim in judgement.claims] == pytest.approx([-10, 40])
     assert judgement.notes[0] == "Metrics: acc (order); acc_norm (nan)."
+    assert judgement.notes[1] == "Also reported, not counted: acc_norm (order); to judge by one, give a table of it."
     assert "Left out, without a score in all runs of which more is better: alone." in judgement.notes
 
 

@@ -107,6 +107,15 @@ IN_SENTENCES = (
     "B!",
 )
 """As lmms-eval's reading of MMMU or VLMEvalKit takes them, too."""
+ALTERNATIVES = (
+    "A, or it is B",
+    "(a) or (b)",
+    "A. cat or B. dog",
+    "It is A, or maybe B.",
+    "Option A or option B",
+    "The answer is either A, or it is B",
+    "A is correct, or it is **B**",
+)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +146,12 @@ IN_SENTENCES = (
         ("it " * 5000, ("cat", "dog"), None),
         ("The answer is not A, the answer is B", ("cat", "dog"), "dog"),
         ("ß", ("s", "t"), None),
+        *[(said, ("cat", "dog"), None) for said in ALTERNATIVES],
+        ("A. Not B", ("cat", "dog"), "cat"),
+        ("Either A.", ("cat", "dog"), "cat"),
+        ("A. cat or dog", ("cat or dog", "dog"), "cat or dog"),
+        ("A. vitamin A or B", ("vitamin A or B", "dog"), "vitamin A or B"),
+        ("B, or in other words, a dog", ("cat", "dog"), "dog"),
     ],
 )
 def test_a_letter_is_that_of_a_choice_unless_it_begins_other_words(

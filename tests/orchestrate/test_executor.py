@@ -222,6 +222,26 @@ def test_no_room_for_ray_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tm
     assert not list(tmp_path.iterdir())
 
 
+def test_a_copy_of_a_package_that_one_may_only_read_can_be_deleted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package, copies = tmp_path / "mm1_lab", tmp_path / "copies"
+    for folder in (copies, package, package / "config"):
+        folder.mkdir()
+    (package / "config").chmod(0o555)
+    package.chmod(0o555)
+    monkeypatch.setattr("mm1_lab.orchestrate.execution.ray_tune.PACKAGE", package)
+    monkeypatch.setattr("tempfile.tempdir", str(copies))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setitem(sys.modules, "ray", None)  # it is imported next, and cannot be
+    with RayTune() as executor:
+        with pytest.raises(ImportError):
+            executor.open(load_scale("smoke", SCALES))
+        (copied,) = copies.rglob("config")
+        assert copied.stat().st_mode & copied.parent.stat().st_mode & 0o200, "which root does not need"
+    assert not list(copies.iterdir())
+
+
 def test_a_node_that_joined_without_the_store_runs_nothing(ask: Ask) -> None:
     """It came after the check of all nodes; what it would train would be lost with it."""
     request = ask("base")

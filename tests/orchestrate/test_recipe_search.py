@@ -383,8 +383,8 @@ def test_interrupted_and_run_again_it_ends_with_a_verdict(
     assert seeds == {"1000"}
     confirmed = ("mix_confirmed", "--scale", "smoke")
     assert "mix_confirmed at smoke: winner / seed 1000" in told("answers", "mix_confirmed", "winner", *confirmed[1:])
-    again = told("answers", "mix_confirmed", "winner", "--seed", "3", *confirmed[1:], code=2)
-    assert "run it first: mm1-lab run mix --scale smoke --seeds 5," in again
+    other = told("answers", "mix_confirmed", "winner", "--seed", "3", *confirmed[1:], code=2)
+    assert other.endswith("winner is not finished at seed 3 (it is at 1000)\n"), "which no command would train"
     assert "--only: " in told("export", *confirmed, "--only", "winer", "model", code=2)
     assert "has no seed 5; it has 1000" in told("export", *confirmed, "--only", "winner", "--seeds", "5,", "m", code=2)
     assert "this command needs one trial, not 2" in told("chat", *confirmed, code=2)

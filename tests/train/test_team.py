@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from concurrent.futures import wait
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,14 @@ def in_team(size: int, folder: Path, work: Callable[[], None]) -> None:
     processes = [CHILD.Process(target=process, args=[rank]) for rank in range(size)]
     for each in processes:
         each.start()
-    for each in processes:
-        each.join(120)
-    for each in processes:
-        each.kill()
+    try:
+        running = {each.sentinel for each in processes}
+        while running and not any(each.exitcode for each in processes):  # the others may wait for it
+            running.difference_update(connection.wait(running))
+    finally:  # also of a test that takes too long
+        for each in processes:
+            each.kill()
+            each.join()
     assert [each.exitcode for each in processes] == [0] * size
     for left in folder.glob("meeting.*"):
         left.unlink()

@@ -177,6 +177,8 @@ class RayTune(Executor):
             TEMPORARY.add(self.code)
             # so that edits to the package do not change a running sweep
             shutil.copytree(PACKAGE, self.code / PACKAGE.name, ignore=shutil.ignore_patterns("shipped"))
+            for folder, _, _ in os.walk(self.code):  # nothing in one that may only be read can be deleted
+                os.chmod(folder, 0o700)
         except OSError as error:
             why = error.args[0][0][2] if isinstance(error, shutil.Error) else error  # it lists every file
             remedy = "make room there, or name another folder in TMPDIR"
