@@ -190,11 +190,7 @@ def make_scores(
     if not isinstance(columns, Mapping | None):
         raise RequestError(f"columns: must be a mapping such as {{'arm': 'commit'}} (it is {columns!r})")
     table = table.set_axis(pd.RangeIndex(1, len(table) + 1) if numbers is None else numbers)
-    columns = columns or {}
-    names = {name: str(own) for name, own in columns.items() if not isinstance(own, list | tuple)}
-    by_benchmark = [str(own) for own in columns.get("score", ()) if "score" not in names]
-    if others := [name for name in columns if name not in names and name != "score"]:
-        raise RequestError(f"columns: {others[0]!r} is one column; only 'score' may be several")
+    names, by_benchmark = _own_names(columns or {})
     table = _named(table, names, where, by_benchmark)
     notes = []
     for own in table.columns:
@@ -202,26 +198,13 @@ def make_scores(
         if name and name not in table:
             notes.append(f"The column {own!r} is not read; --columns {name}={own} would.")
     if "status" in table:
-        status = table["status"].fillna("").astype(str).str.strip()
-        unfinished = status.map(_is_unfinished)
-        if unfinished.any():
-            left_out = some(sorted(set(status[unfinished])))
-            notes.append(f"Left out {int(unfinished.sum())} of {len(table)} rows by their status ({left_out}).")
-        if counted := sorted(set(status[~unfinished]) - {""}):
-            notes.append(f"Rows that count have the status {some(counted)}.")
-        table = table[~unfinished]
+        table, of_status = _finished(table)
+        notes += of_status
     if table.empty:
         raise RequestError(f"{where}: has no rows, or by its column of status none of a finished run")
     if by_benchmark:
-        is_empty = table[by_benchmark].map(_is_blank).all(axis=1)
-        if is_empty.all():
-            raise RequestError(f"{where}: the columns {some(by_benchmark)} are empty")
-        if is_empty.any():
-            arms = some(list(dict.fromkeys(table["arm"][is_empty].map(str))))
-            notes.append(
-                f"Left out {int(is_empty.sum())} of {len(table)} rows, which have none of the scores ({arms})."
-            )
-        table = _one_score_a_row(table[~is_empty], by_benchmark, where)
+        table, of_empty = _one_score_a_row(table, by_benchmark, where)
+        notes += of_empty
     frame = pd.DataFrame(index=table.index)
     for name in ("arm", "benchmark", "question", "shots", "seed"):
         frame[name] = labels(table[name], name, where) if name in table else ""
@@ -243,6 +226,33 @@ def make_scores(
     if frame["arm"].nunique() < 2:
         raise RequestError(f"{where}: has one arm, {frame['arm'].iloc[0]!r}, so there is nothing to compare")
     return Scores(frame[[*KEY, "family", "score"]].reset_index(drop=True), paired, notes)
+
+
+def _own_names(columns: Columns) -> tuple[dict[str, str], list[str]]:
+    """The table's names for columns, and those of its scores if each benchmark has a column. Raises RequestError."""
+    names = {}
+    by_benchmark = []
+    for name, own in columns.items():
+        if not isinstance(own, list | tuple):
+            names[name] = str(own)
+        elif name == "score":
+            by_benchmark = [str(one) for one in own]
+        else:
+            raise RequestError(f"columns: {name!r} is one column; only 'score' may be several")
+    return names, by_benchmark
+
+
+def _finished(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of finished runs, by the column `status`; and notes on it."""
+    notes = []
+    status = table["status"].fillna("").astype(str).str.strip()
+    unfinished = status.map(_is_unfinished)
+    if unfinished.any():
+        left_out = some(sorted(set(status[unfinished])))
+        notes.append(f"Left out {int(unfinished.sum())} of {len(table)} rows by their status ({left_out}).")
+    if counted := sorted(set(status[~unfinished]) - {""}):
+        notes.append(f"Rows that count have the status {some(counted)}.")
+    return table[~unfinished], notes
 
 
 def _check_independent(table: pd.DataFrame, frame: pd.DataFrame, where: str) -> list[str]:
@@ -327,8 +337,17 @@ def _is_blank(cell: Any) -> bool:
     return bool(is_missing) or not str(cell).strip()
 
 
-def _one_score_a_row(table: pd.DataFrame, scores: list[str], where: str) -> pd.DataFrame:
-    """A table with a column per benchmark as one with a row per score. The rows keep their numbers."""
+def _one_score_a_row(table: pd.DataFrame, scores: list[str], where: str) -> tuple[pd.DataFrame, list[str]]:
+    """A table with a column per benchmark as one with a row per score, and a note on rows without any, which are left
+    out. The rows keep their numbers."""
+    notes = []
+    is_empty = table[scores].map(_is_blank).all(axis=1)
+    if is_empty.all():
+        raise RequestError(f"{where}: the columns {some(scores)} are empty")
+    if is_empty.any():
+        arms = some(list(dict.fromkeys(table["arm"][is_empty].map(str))))
+        notes.append(f"Left out {int(is_empty.sum())} of {len(table)} rows, which have none of the scores ({arms}).")
+    table = table[~is_empty]
     names_shots = "shots" not in table and all(map(WITH_SHOTS.fullmatch, scores))
     asked: dict[tuple[str, str], str] = {}
     for own in scores:
@@ -343,7 +362,7 @@ def _one_score_a_row(table: pd.DataFrame, scores: list[str], where: str) -> pd.D
     for (benchmark, shots), own in asked.items():
         part = others.assign(benchmark=before + benchmark, score=table[own].astype(object))
         rows.append(part.assign(shots=shots) if shots else part)
-    return pd.concat(rows)
+    return pd.concat(rows), notes
 
 
 def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str, scores: list[str]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from mm1_lab.config.base import Config, RequestError, nearest, put
 from mm1_lab.config.law import PAPER_LAW
@@ -42,6 +42,7 @@ IMAGETEXT_SHARE = 400e6 / 5e9
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+Training = TypeVar("Training", bound=MultimodalTraining)
 
 
 class Trial(Config):
@@ -214,14 +215,10 @@ class _Resolver:
         rate = self.recipe.learning_rate
         if rate == "paper":
             rate = PAPER_LAW.rate(decoder.shape.parameters().dense)
-        elif rate == "scale":
-            rate = scaled.learning_rate
         multipliers = dict(scaled.lr_multipliers)
         if self.recipe.encoder.loss == "none":
             multipliers.pop("encoder", None)  # trained from scratch, it gets the full rate, as the connector does
-        multipliers |= _own_multipliers(self.recipe, multipliers)
-        steps = steps_of(scaled, self.recipe.steps, PAPER_STEPS)
-        return scaled.model_copy(update={"steps": steps, "learning_rate": rate, "lr_multipliers": multipliers})
+        return _trained(scaled, self.recipe, PAPER_STEPS, rate, multipliers)
 
     def tuned(self, sft: SftRecipe) -> SftStage:
         """Instruction tuning of the recipe's model, of an earlier step of its pre-training, or of an exported one."""
@@ -233,13 +230,11 @@ class _Resolver:
             model = self.multimodal()
         if scale.sft is None:
             raise RequestError("the scale has no `sft` section; see the one in sweeps/scales/mini.yaml")
-        steps = steps_of(scale.sft, sft.steps, SFT_PAPER_STEPS)
-        rate = scale.sft.learning_rate if sft.learning_rate == "scale" else sft.learning_rate
-        multipliers = scale.sft.lr_multipliers | _own_multipliers(sft, scale.sft.lr_multipliers)
-        training = scale.sft.model_copy(update={"steps": steps, "learning_rate": rate, "lr_multipliers": multipliers})
-        resolution, views, shares = sft.resolution, sft.views, self.conversations(sft) if steps else {}
+        training = _trained(scale.sft, sft, SFT_PAPER_STEPS, sft.learning_rate, scale.sft.lr_multipliers)
+        steps = training.steps
+        shares = self.conversations(sft) if steps else {}
+        resolution, views, rows_of = sft.resolution, sft.views, "sft."
         as_exported = model if not steps and isinstance(model, PretrainedMM1) else None
-        rows_of = "sft."
         if as_exported:
             # a base's fields reach every arm, so whether a default was written cannot be known
             resolution = "native" if resolution == SftRecipe().resolution else resolution
@@ -249,23 +244,8 @@ class _Resolver:
                 training, rows_of = training.model_copy(update=rows), ""
         _check_length(model.decoder, training.sequence_length, f"{rows_of}sequence_length")
         if sft.after_steps is not None and isinstance(model, MultimodalStage):
-            stop = steps_of(scale.train, sft.after_steps, PAPER_STEPS)
-            last = model.training.steps if self.recipe.steps else 0  # those of an alignment do not count
-            if stop > last:
-                raise RequestError(f"sft.after_steps: {stop} is after pre-training's last step, {last}")
-            if stop < last:
-                model = model.model_copy(update={"stop_after": stop})
-        if resolution == "native":
-            image_size = model.image_size
-        else:
-            doubled = {2 * whole: pixels for whole, pixels in scale.resolutions.items()}
-            if views == 5 and resolution not in doubled:
-                known = ", ".join(map(str, doubled))
-                raise RequestError(f"sft.views: 5 needs an sft.resolution of {known} (it is {resolution})")
-            if views == 1 and resolution in doubled and resolution not in scale.resolutions:
-                known = ", ".join(map(str, scale.resolutions))
-                raise RequestError(f"sft.resolution: {resolution} is of five views: add sft.views: 5, or take {known}")
-            image_size = look_up("resolution", resolution, doubled if views == 5 else scale.resolutions)
+            model = self.stopped(model, sft.after_steps)
+        image_size = model.image_size if resolution == "native" else self.side_of_view(resolution, views)
         if as_exported and (views, image_size) != (as_exported.views, as_exported.image_size):
             raise RequestError(
                 f"sft.steps is 0, so {as_exported.name} is evaluated as it was exported, with "
@@ -290,6 +270,26 @@ class _Resolver:
                 f"{rows_of}sequence_length ({stage.sequence_length}) or {rows_of}max_images ({stage.max_images})"
             )
         return stage
+
+    def stopped(self, model: MultimodalStage, after: int) -> MultimodalStage:
+        """The model after so many steps of its pre-training, in the paper's count."""
+        stop = steps_of(self.scale.train, after, PAPER_STEPS)
+        last = model.training.steps if self.recipe.steps else 0  # those of an alignment do not count
+        if stop > last:
+            raise RequestError(f"sft.after_steps: {stop} is after pre-training's last step, {last}")
+        return model.model_copy(update={"stop_after": stop}) if stop < last else model
+
+    def side_of_view(self, resolution: int, views: int) -> int:
+        """Pixels of a side of each view; a picture of five views has twice as many."""
+        whole = self.scale.resolutions
+        doubled = {2 * one: pixels for one, pixels in whole.items()}
+        if views == 5 and resolution not in doubled:
+            known = ", ".join(map(str, doubled))
+            raise RequestError(f"sft.views: 5 needs an sft.resolution of {known} (it is {resolution})")
+        if views == 1 and resolution in doubled and resolution not in whole:
+            known = ", ".join(map(str, whole))
+            raise RequestError(f"sft.resolution: {resolution} is of five views: add sft.views: 5, or take {known}")
+        return look_up("resolution", resolution, doubled if views == 5 else whole)
 
     def conversations(self, sft: SftRecipe) -> dict[str, float]:
         """Rounded shares of conversations per instruction set."""
@@ -426,10 +426,18 @@ class _Resolver:
         return stage.model_copy(update={"image_size": image_size, "training": training, "start": stage})
 
 
-def _own_multipliers(recipe: Recipe | SftRecipe, scaled: Mapping[Part, float]) -> dict[Part, float]:
-    """The recipe's multipliers that change something: not of frozen parts, and not what the scale has anyway."""
-    own = recipe.lr_multipliers.items()
-    return {part: value for part, value in own if part not in recipe.frozen and value != scaled.get(part, 1)}
+def _trained(
+    scaled: Training, own: Recipe | SftRecipe, whole: int, rate: float | Literal["scale"], usual: Mapping[Part, float]
+) -> Training:
+    """The scale's training with the recipe's steps, of the paper's `whole`, a learning rate, and its multipliers beside
+    the `usual` ones that change something: not of frozen parts, and not what these are anyway."""
+    multipliers = dict(usual)
+    for part, value in own.lr_multipliers.items():
+        if part not in own.frozen and value != usual.get(part, 1):
+            multipliers[part] = value
+    steps = steps_of(scaled, own.steps, whole)
+    rate = scaled.learning_rate if rate == "scale" else rate
+    return scaled.model_copy(update={"steps": steps, "learning_rate": rate, "lr_multipliers": multipliers})
 
 
 def _check_length(decoder: DecoderStage | PretrainedDecoder, length: int, setting: str) -> None:

@@ -3,7 +3,7 @@
 import csv
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -246,19 +246,14 @@ def merge_manifest(
     make_folder(folder)
     with locked(folder.parents[1] / ".lock"):
         rows = {(row.arm, row.seed): row for row in trials}
-        seeds = {row.seed for row in rows.values()}
         kept = read_trials(folder)
         before = read_manifest(folder) if (folder / "sweep.json").exists() else None
+        names = {}
         if before:
-            new = seeds - {row.seed for row in kept}
-            if before.looks not in ((), manifest.looks) and (manifest.looks or new):
-                looks = ",".join(map(str, before.looks))
-                raise RequestError(
-                    f"{folder}: this study's looks were fixed at {looks} seeds when it started; continue with "
-                    f"--until-decided --looks {looks}, or run other seeds and looks with --results elsewhere"
-                )
+            further = {seed for _, seed in rows} - {row.seed for row in kept}
+            _check_looks(folder, before, manifest, further)
             manifest = manifest.model_copy(update={"looks": before.looks or manifest.looks})
-        names = _names_now(before.sweep, manifest.sweep) if before else {}
+            names = _names_now(before.sweep, manifest.sweep)
         lost: list[TrialRow] = []
         for row in kept:
             own = replace(row, arm=names.get(row.arm, row.arm))
@@ -267,13 +262,8 @@ def merge_manifest(
             else:
                 lost.append(row)
         if lost:
-            why = "as the sweep, its data or the version changed"
             arms = ", ".join(dict.fromkeys(row.arm for row in lost))
-            gone = {names.get(row.arm, row.arm) for row in lost}
-            if before and isinstance(manifest.sweep.search, RateSearch) and order.keys().isdisjoint(gone):
-                then, now = (len({r.decoder for r in s.arms.values()}) for s in (before.sweep, manifest.sweep))
-                sizes = f" (sizes before: {then}, now: {now})" if then != now else ""
-                why = f"as they are no longer asked for{sizes}"
+            why = _why_lost(before, manifest.sweep, {names.get(row.arm, row.arm) for row in lost})
             print(
                 f"{folder}: {counted(len(lost), 'trial')} of earlier runs left the tables ({arms}), {why}; their "
                 "results stay"
@@ -289,6 +279,26 @@ def merge_manifest(
         table = [(row.arm, row.seed, row.fingerprint, row_check(row)) for row in merged]
         write_csv(folder / "trials.csv", (*TRIAL_COLUMNS, CHECK), table)
     return merged
+
+
+def _check_looks(folder: Path, before: Manifest, now: Manifest, further: Collection[int]) -> None:
+    """Raises RequestError for other looks at a growing study, and for further seeds of it without looks."""
+    if before.looks in ((), now.looks) or not (now.looks or further):
+        return
+    looks = ",".join(map(str, before.looks))
+    raise RequestError(
+        f"{folder}: this study's looks were fixed at {looks} seeds when it started; continue with --until-decided "
+        f"--looks {looks}, or run other seeds and looks with --results elsewhere"
+    )
+
+
+def _why_lost(before: Manifest | None, sweep: Sweep, arms: Collection[str]) -> str:
+    """Why the tables lose trials of these arms: of a search that asks for other rates or sizes now, no more."""
+    if not before or not isinstance(sweep.search, RateSearch) or not sweep.arms.keys().isdisjoint(arms):
+        return "as the sweep, its data or the version changed"
+    then, now = (len({recipe.decoder for recipe in one.arms.values()}) for one in (before.sweep, sweep))
+    sizes = f" (sizes before: {then}, now: {now})" if then != now else ""
+    return f"as they are no longer asked for{sizes}"
 
 
 def _names_now(before: Sweep, after: Sweep) -> dict[str, str]:

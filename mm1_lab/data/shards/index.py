@@ -16,7 +16,7 @@ import pyarrow as pa
 from mm1_lab.config import RequestError, canonical_json
 from mm1_lab.data.pixels import BROKEN_SHARE, files_apart
 from mm1_lab.data.shards.finding import File, make_once, short_hash
-from mm1_lab.data.shards.readers import READERS, Image, LeftOut, Sample
+from mm1_lab.data.shards.readers import READERS, Image, LeftOut, Reader
 from mm1_lab.data.shards.tables import PICTURES, Broken, Fields, read_rows
 from mm1_lab.data.types import Answer, Unlearnt
 from mm1_lab.files import load_json, write_text
@@ -138,11 +138,7 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
     for place, row in read_rows(path, file.name, columns, required):
         total += 1
         try:
-            if isinstance(row, Broken):
-                raise row
-            sample = reader.read(row)
-            if sum(len(part) for part in sample.parts if isinstance(part, str)) > LONGEST:
-                raise LeftOut("too long")
+            record = _record(row, reader, place)
         except LeftOut as reason:
             left_out[str(reason)] += 1
             continue
@@ -151,7 +147,6 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
             if len(notes) < NOTES:
                 notes.append(f"{without_secrets(file.name)}, {place}: {reason}")
             continue
-        record = _record(sample, row["key"], place)
         rows.append(record)
         sizes = [image["length"] or len(image["content"] or b"") for image in record["images"]]
         content = [record["split"], record["texts"], sizes]
@@ -170,16 +165,27 @@ def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, 
             "out)"
         )
     if total == left_out.total():
-        reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items()) or "it is empty"
         needs = " and ".join(columns[field][0] for field in required)
-        if left_out["no image"] and path.suffix == ".tar":
-            needs += f"; pictures in a tar end in {', '.join(PICTURES)}"
-        raise RequestError(f"{file.name}: contains no usable {file.reader} ({reasons}); each needs {needs}")
+        raise _unusable(path, file, left_out, needs)
     return {"digest": digest.hexdigest(), "left_out": dict(sorted(left_out.items())), "notes": notes}
 
 
-def _record(sample: Sample, key: Any, place: str) -> Fields:
-    key = sample.key if key is None or sample.ignores_row_key else str(key)
+def _unusable(path: Path, file: File, left_out: Counter[str], needs: str) -> RequestError:
+    """The error of a file of which all rows are left out."""
+    reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items()) or "it is empty"
+    if left_out["no image"] and path.suffix == ".tar":
+        needs += f"; pictures in a tar end in {', '.join(PICTURES)}"
+    return RequestError(f"{file.name}: contains no usable {file.reader} ({reasons}); each needs {needs}")
+
+
+def _record(row: Fields | Broken, reader: Reader, place: str) -> Fields:
+    """The sample of a row, as a row of `SCHEMA`. Raises LeftOut or Broken."""
+    if isinstance(row, Broken):
+        raise row
+    sample = reader.read(row)
+    if sum(len(part) for part in sample.parts if isinstance(part, str)) > LONGEST:
+        raise LeftOut("too long")
+    key = sample.key if row["key"] is None or sample.ignores_row_key else str(row["key"])
     texts: list[str | None] = []
     answers, images = [], []
     for at, part in enumerate(sample.parts):

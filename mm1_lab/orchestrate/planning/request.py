@@ -520,10 +520,7 @@ def load_request(
     `--set`, or values by path. Raises RequestError for anything that cannot be done.
     """
     # What is asked
-    if isinstance(settings, Mapping):
-        values = {path: value if isinstance(value, str) else canonical_json(value) for path, value in settings.items()}
-        settings = [f"{path}={value}" for path, value in values.items()]
-    only, settings = _texts("only", only), _texts("settings", settings)
+    only, settings = _texts("only", only), _settings(settings)
     names_store = store is not STORE  # the object
     sweep, results, store = _path("sweep", sweep), _path("results", results), _path("store", store)
     if "\n" in sweep:
@@ -535,13 +532,9 @@ def load_request(
     loaded = load_sweep(file, *SWEEPS, settings=of_recipe)
     if loaded.connectors:
         ALLOWED[loaded.connectors.digest] = loaded.connectors
-    only = [arm for text in only for arm in ([text] if text in loaded.arms else _listed(text))]
-    for arm in only:
-        if arm not in loaded.arms:
-            if loaded.search:
-                raise only_of_search(file)
-            raise RequestError(f"--only: {file} has no arm {arm!r}{nearest(arm, loaded.arms)}")
-    asked = [arm for arm in loaded.arms if not only or arm in only]
+    only = _arms_named(only, loaded, file)
+    asked = {arm: recipe for arm, recipe in loaded.arms.items() if not only or arm in only}
+    part = loaded.model_copy(update={"arms": asked})
     if isinstance(seeds, Iterable) and not isinstance(seeds, str):
         seeds = ",".join([*map(str, seeds), ""])
     chosen = parse_seeds(str(seeds))
@@ -561,23 +554,13 @@ def load_request(
 
     # Every arm that is asked for can be built: told before data are indexed, which may take hours
     models = HuggingFace()
-    part = loaded.model_copy(update={"arms": {arm: loaded.arms[arm] for arm in asked}})
     resolve_sweep(part, numbers, chosen[:1], _identity_without_index(data_file), models)
     models.fetches = len(asked) == len(loaded.arms)  # no model for the others
 
     # The data, which depend on a pre-trained decoder's tokenizer, and the scale's settings that depend on them
     named = data_file.tokenizer_folder(path) if path and data_file else None
     tokenizer = decoders_tokenizer(loaded.arms, numbers, models, data_file, only, named)
-    if data_file:
-        numbers = _with_own_images(numbers, data_file)
-    if path or numbers.benchmarks:
-        numbers = with_benchmarks(numbers, path, data_file, tokenizer, ledger.data_cache)
-    identity = WORLD_DATA
-    if path or tokenizer:
-        from mm1_lab.data import open_data
-
-        ledger.check_writable()
-        identity = open_data(path, ledger.data_cache, numbers, tokenizer).identity
+    numbers, identity = _with_data(numbers, path, data_file, tokenizer, ledger)
 
     # The trials
     trials = resolve_sweep(part, numbers, chosen, identity, models)
@@ -604,6 +587,14 @@ def load_request(
     )
 
 
+def _settings(given: object) -> tuple[str, ...]:
+    """`PATH=VALUE`, given as such or as values by path. Raises RequestError for anything else."""
+    if isinstance(given, Mapping):
+        values = {path: value if isinstance(value, str) else canonical_json(value) for path, value in given.items()}
+        given = [f"{path}={value}" for path, value in values.items()]
+    return _texts("settings", given)
+
+
 def _texts(name: str, given: object) -> tuple[str, ...]:
     """One text or several, or None, as given from Python. Raises RequestError for anything else."""
     if given is None:
@@ -622,9 +613,19 @@ def _path(name: str, given: object) -> str:
     return str(expanded(given))
 
 
-def _listed(text: str) -> list[str]:
-    """The arms in `base, blind` or `base,`; text without any, such as `,`, is a name that no arm has."""
-    return [part.strip() for part in text.split(",") if part.strip()] or [text]
+def _arms_named(texts: Iterable[str], sweep: Sweep, file: Path) -> list[str]:
+    """The arms that `--only` names, by a name or several in a list: `base, blind`. Raises RequestError."""
+    arms = []
+    for text in texts:
+        listed = [part.strip() for part in text.split(",") if part.strip()]
+        # a name may have a comma, and `,` is one that no arm has
+        arms += [text] if text in sweep.arms or not listed else listed
+    for arm in arms:
+        if arm not in sweep.arms:
+            if sweep.search:
+                raise only_of_search(file)
+            raise RequestError(f"--only: {file} has no arm {arm!r}{nearest(arm, sweep.arms)}")
+    return arms
 
 
 def _identity_without_index(content: DataFile | None) -> DataIdentity:
@@ -634,6 +635,23 @@ def _identity_without_index(content: DataFile | None) -> DataIdentity:
     sources = tuple(content.named())
     weights = content.weights(dict.fromkeys(content.instructions, 1))  # sizes are not known yet
     return WORLD_DATA.model_copy(update={"kind": "shards", "sources": sources, "instructions": weights})
+
+
+def _with_data(
+    scale: Scale, path: Path | None, content: DataFile | None, tokenizer: Path | None, ledger: Ledger
+) -> tuple[Scale, DataIdentity]:
+    """The scale with the settings that depend on the data, and the data's identity, for which they are indexed. Raises
+    RequestError."""
+    if content:
+        scale = _with_own_images(scale, content)
+    if path or scale.benchmarks:
+        scale = with_benchmarks(scale, path, content, tokenizer, ledger.data_cache)
+    if not (path or tokenizer):
+        return scale, WORLD_DATA
+    from mm1_lab.data import open_data
+
+    ledger.check_writable()
+    return scale, open_data(path, ledger.data_cache, scale, tokenizer).identity
 
 
 def _with_own_images(scale: Scale, content: DataFile) -> Scale:
