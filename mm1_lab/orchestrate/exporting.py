@@ -32,8 +32,17 @@ CHAT = (
     "{% endfor %}{% endif %}{% if not loop.last %}{{ '\n' }}{% endif %}{% endfor %}"
 )
 """Chat template of pre-trained models: images and texts in order, without roles."""
+IN_ORDER = (
+    "{% set before = loop.previtem['role'] if loop.previtem else '' %}"
+    "{% if message['role'] not in ['system', 'user', 'assistant'] %}"
+    "{{ raise_exception('the model was tuned without the role ' + message['role']) }}"
+    "{% elif before == 'user' and message['role'] != 'assistant' or before == message['role'] == 'assistant' %}"
+    "{{ raise_exception('two turns of the user or the assistant are not separated by one of the other') }}{% endif %}"
+)
+"""Refuses conversations such as training refuses: the models would read what they have never seen."""
 WORLD_CHAT = (
-    "{% for message in messages %}{% if message['role'] == 'assistant' %} "
+    f"{{% for message in messages %}}{IN_ORDER}"
+    "{% if message['role'] == 'assistant' %} "
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}{{ message['content'][0]['text'] }}"
     "{% endif %} .{{ eos_token }}{% else %}"
     "{% if message['content'] is string %}tell : {{ message['content'] }} . say :{% else %}"
@@ -44,7 +53,8 @@ WORLD_CHAT = (
 """Chat template of models tuned on the miniature world's instructions."""
 USER_CHAT = (
     "{% set early = namespace(images='') %}"
-    "{% for message in messages %}{% set turn = namespace(text='', asks=message['role'] == 'user') %}"
+    f"{{% for message in messages %}}{IN_ORDER}"
+    "{% set turn = namespace(text='', asks=message['role'] == 'user') %}"
     "{% if turn.asks and loop.previtem and loop.previtem['role'] == 'assistant' %}{{ '\n' }}{% endif %}"
     "{% set parts = [{'type': 'text', 'text': message['content']}] if message['content'] is string "
     "else message['content'] %}"

@@ -85,6 +85,10 @@ def test_majority_is_the_best_constant_answer_of_each_kind() -> None:
     assert majority_score(benchmark, by_kind) == pytest.approx((100 + 100 + 0 + 100 + 30) / 5)
     captions = replace(benchmark, family="captioning", metric="content")
     assert majority_by_kind(captions) == {}
+    unlike = [question(number, "description", f"a red {number}") for number in range(40)]
+    seen = [question(40, "description", "a blue ring"), question(41, "description", "a blue ring on a blue ring")]
+    described = replace(benchmark, family="chat", metric="content", blocks=((*unlike, *seen),))
+    assert majority_by_kind(described)["description"] > 100 * 1.5 / 42, "though 40 others are as common"
     below = replace(benchmark, blocks=((question(0, "sum", "-5"),),), metric="exact")
     assert majority_by_kind(below) == {"sum": 100.0}
 

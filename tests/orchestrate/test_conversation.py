@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from jinja2 import Template
+from jinja2 import Template, TemplateError
 from PIL import Image
 from tokenizers.normalizers import Prepend
 
@@ -20,7 +20,7 @@ from mm1_lab.data.world import World
 from mm1_lab.evaluate.run import load_to_answer
 from mm1_lab.model import MM1Processor, build_mm1, library_tokenizer, save_weights
 from mm1_lab.orchestrate.conversation import NEW_WORLD_TOKENS, Chat, open_image
-from mm1_lab.orchestrate.exporting import USER_CHAT
+from mm1_lab.orchestrate.exporting import USER_CHAT, WORLD_CHAT
 from tests.conftest import evaluation_of
 
 
@@ -128,6 +128,26 @@ def test_the_template_of_users_models_writes_what_their_training_reads(system: s
     assert Template(USER_CHAT).render(messages=turns, eos_token="</s>") == expected
     asked = Template(USER_CHAT).render(messages=turns[:-1], eos_token="</s>", add_generation_prompt=True)
     assert asked == expected.removesuffix(" No.</s>")
+
+
+@pytest.mark.parametrize("template", [USER_CHAT, WORLD_CHAT])
+def test_turns_as_no_training_has_them_are_refused(template: str, tmp_path: Path) -> None:
+    exported = MM1Processor(library_tokenizer(bpe_tokenizer(["a"], 300, tmp_path)), chat_template=template)
+
+    def write(*roles: str) -> Any:
+        return exported.apply_chat_template([{"role": role, "content": "a"} for role in roles])
+
+    for roles in (("user", "user"), ("user", "assistant", "assistant"), ("user", "system", "user")):
+        with pytest.raises(TemplateError, match="are not separated by one of the other"):
+            write(*roles)
+    with pytest.raises(TemplateError, match="tuned without the role tool"):
+        write("user", "assistant", "tool")
+    for roles in (
+        ("system", "user", "assistant", "user"),
+        ("assistant", "user"),
+        ("user", "assistant", "system", "user"),
+    ):
+        assert write(*roles)
 
 
 def test_llava_s_own_turns_become_the_ids_of_training(tmp_path: Path) -> None:

@@ -226,6 +226,11 @@ def test_as_few_gpus_as_hold_it_divide_an_evaluated_model() -> None:
     small = replace(cost, state=40e9, layers=30e9)
     assert evaluation_share(small, 20, scale, h100) == GpuShare(20, 1, False, 50e9, True)
     assert not evaluation_share(cost, 1, scale, h100).fits
+    five = replace(cost, state=212e9, layers=200e9)
+    assert evaluation_share(five, 40, scale, h100).shards == 8, "groups of five would lie on two nodes of eight"
+    larger = replace(cost, state=312e9, layers=300e9)  # which seven or more hold
+    assert evaluation_share(larger, 10, scale, h100).shards == 10, "no number within a node does"
+    assert [evaluation_share(larger, gpus, scale, h100).shards for gpus in (7, 12, 24)] == [7, 12, 8]
     asked = load_scale("smoke", SCALES, settings=("resources.evaluation_shards=2",))
     assert evaluation_share(cost, 20, asked, h100) == GpuShare(20, 1, False, 12e9 + 60e9 + 14e9, False, shards=2)
     assert evaluation_share(small, 1, asked, h100).shards == 1, "a team of one"
@@ -257,6 +262,9 @@ def test_plan_and_run_refuse_what_does_not_fit_and_compute_the_rows_that_do(
     assert text.format(", a smaller resources.micro_batch") in asked("plan", 0.003, *several, code=2)
     assert "2 `workers`, but hardware.count is 1" in asked("plan", 1, "workers={85M: 2}")
     assert "2 `workers`, but hardware.count is 1" in asked("run", 1, "workers={85M: 2}", code=2)
+    of_scale = ("data_mix", "--only", "base", "--scale", "smoke", "--set", "resources.gpus=1")
+    assert "Without `hardware` in the scale nothing says what a GPU holds" in told("plan", *of_scale)
+    assert "Without `hardware`" not in asked("plan", 1, "resources.gpus=1")
     large = "evaluate.batch_size=4096"
     assert "`run` refuses evaluation: 177 KB of state and " in asked("plan", 0.01, large)
     assert "use a smaller evaluate.batch_size (--set)" in asked("run --inline", 0.01, large, code=2)

@@ -270,18 +270,24 @@ def gpu_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuSha
 
 
 def evaluation_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) -> GpuShare:
-    """The share of each of `gpus` GPUs that evaluate a model: all of it, or with its layers divided by as few GPUs as
-    hold it, unless `resources.evaluation_shards` says by how many."""
+    """The share of each of `gpus` GPUs that evaluate a model: all of it, or with its layers divided by as few GPUs of a
+    node, or whole nodes, as hold it, unless `resources.evaluation_shards` says by how many."""
     usable = USABLE * _memory(scale, hardware)
+
+    def held(shards: int) -> float:
+        if shards == 1:
+            return cost.state + cost.activations
+        return cost.state + cost.activations + cost.gathered + cost.layers / shards - cost.layers
+
+    def spans_nodes(shards: int) -> bool:
+        """Whether some groups of so many lie on parts of two nodes, between which layers are gathered slowly."""
+        return gpus > GPUS_OF_A_NODE and bool(GPUS_OF_A_NODE % shards and shards % GPUS_OF_A_NODE)
+
     asked = scale.resources.evaluation_shards
-    divisors = [number for number in range(1, gpus + 1) if gpus % number == 0]
-    for shards in [asked] if asked and gpus > 1 else divisors:
-        held = cost.state + cost.activations
-        if shards > 1:
-            held += cost.gathered + cost.layers / shards - cost.layers
-        if held <= usable:
-            break
-    return GpuShare(gpus, 1, False, held, held <= usable, shards=shards)
+    divisors = sorted((number for number in range(1, gpus + 1) if gpus % number == 0), key=spans_nodes)
+    numbers = [asked] if asked and gpus > 1 else divisors
+    shards = next((number for number in numbers if held(number) <= usable), max(numbers))
+    return GpuShare(gpus, 1, False, held(shards), held(shards) <= usable, shards=shards)
 
 
 def _memory(scale: Scale, hardware: Hardware) -> float:

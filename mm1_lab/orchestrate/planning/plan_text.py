@@ -125,6 +125,12 @@ def _notes(requests: Sequence[Request], plan: Plan, estimates: Mapping[str, Esti
         if request.refused:
             yield f"{request.variant}: {request.refused}"
         yield from request.doubts()
+    scale = requests[0].scale
+    if scale.resources.gpus and not scale.hardware and plan.missing:
+        yield (
+            "Without `hardware` in the scale nothing says what a GPU holds: unless `resources` says otherwise, each "
+            "computes all of its rows at a time, stores their activations, and evaluates a whole model."
+        )
     for task, stage in plan.missing:
         missing = estimates[stage.fingerprint]
         if stage.TRAINS and missing.share and not missing.share.fits:
