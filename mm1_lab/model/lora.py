@@ -28,8 +28,8 @@ class AdaptedLinear(nn.Linear):
 
     def forward(self, values: Tensor) -> Tensor:
         """(…, in) → (…, out)"""
-        low = nn.functional.linear(values, self.lora_a)
-        return super().forward(values) + self.scaling * nn.functional.linear(low, self.lora_b)
+        low = self.scaling * nn.functional.linear(values, self.lora_a)
+        return super().forward(values) + nn.functional.linear(low, self.lora_b)
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
