@@ -162,7 +162,7 @@ def test_settings_of_the_scale_vary_by_arm(told: Told) -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_a_lora_is_a_field_like_others(told: Told, refused: Refused) -> None:
+def test_a_lora_is_a_field_like_others(told: Told) -> None:
     varied = ("sft.frozen=[decoder]", "sft.lora.decoder=0,2,8")
     shown = told("plan", "sft", "--vary", varied[0], "--vary", varied[1], *SMOKE)
     assert "sft = sft.lora.decoder 0 are the same trials" in shown
@@ -174,8 +174,6 @@ def test_a_lora_is_a_field_like_others(told: Told, refused: Refused) -> None:
     tuned = [stage for stage in stages if stage["kind"] == "sft"]
     assert tuned[0]["memory_bytes"] > tuned[2]["memory_bytes"] > tuned[1]["memory_bytes"]
     assert len({(stage["parameters"], stage["disk_bytes"]) for stage in tuned}) == 1, "adapters are merged"
-    too_large = refused("plan", "sft", "--vary", "sft.lora.decoder=25", *SMOKE)
-    assert "sft.lora.decoder: its layers have matrices with 24 rows or columns" in too_large
 
 
 @pytest.mark.parametrize("varied", WRONG)

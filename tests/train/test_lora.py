@@ -19,7 +19,6 @@ from mm1_lab.config import (
     RequestError,
     Resources,
     Size,
-    Stage,
 )
 from mm1_lab.data.types import Data
 from mm1_lab.model import MM1, add_adapters, build_mm1, merge_adapters
@@ -45,7 +44,7 @@ def adapted(rank: int = 3, alpha: float = 12, seed: int = 5) -> tuple[MM1, dict[
     stage: Any = SimpleNamespace(lora={"decoder": Lora(rank=rank, alpha=alpha)}, seed=seed)
     state = torch.get_rng_state()
     add_adapters(model, stage)
-    assert torch.equal(state, torch.get_rng_state()), "a team has drawn other numbers before"
+    assert torch.equal(state, torch.get_rng_state()), "in a team it is another"
     return model, before
 
 
@@ -105,10 +104,8 @@ def test_every_family_has_adapters_beside_all_matrices_of_its_layers(
     family: str, multimodal_stage: MultimodalStage, squares: Data, tmp_path: Path
 ) -> None:
     part = "encoder" if family in saved.ENCODERS else "decoder"
-    if part == "encoder":
-        ready: object = read_encoder(Pretrained(weights=str(saved.save_encoder(family, tmp_path))))
-    else:
-        ready = read_decoder(Pretrained(weights=str(saved.save_decoder(family, tmp_path))))
+    save, read = (saved.save_encoder, read_encoder) if part == "encoder" else (saved.save_decoder, read_decoder)
+    ready = read(Pretrained(weights=str(save(family, tmp_path))))  # type: ignore[operator]
     lora = {part: Lora(rank=1, alpha=1)}
     stage = multimodal_stage.model_copy(update={part: ready, "lora": lora, "image_size": 2 * saved.PATCH})
     model = build_mm1(stage, squares.tokenizer)
@@ -145,21 +142,14 @@ def test_experts_and_what_chooses_them_stay(
     assert changed == {f"model.layers.0.{matrix}.weight" for matrix in MATRICES[:4]}
 
 
-def test_an_alignment_has_none_and_without_steps_they_change_no_fingerprint() -> None:
-    def stages(**recipe: Any) -> tuple[MultimodalStage, Stage]:
-        evaluation = evaluation_of(recipe=Recipe.model_validate(recipe))
-        assert isinstance(evaluation.model, MultimodalStage)
-        return evaluation.model, evaluation
+def test_an_alignment_has_none_and_rank_0_is_none() -> None:
+    def stage(**recipe: Any) -> Any:
+        return evaluation_of(recipe=Recipe.model_validate(recipe)).model
 
-    both, _ = stages(align={"steps": 9000}, lora={"decoder": 4, "encoder": {"rank": 2, "alpha": 6}})
-    assert both.lora == {"decoder": Lora(rank=4, alpha=8), "encoder": Lora(rank=2, alpha=6)}
-    assert both.start and both.start.lora == {}
-    for same in ({"decoder": 0}, {"decoder": {"rank": 0, "alpha": 3}}):
-        assert stages(lora=same)[1].fingerprint == stages()[1].fingerprint
-    assert (
-        stages(lora={"decoder": 4})[1].fingerprint == stages(lora={"decoder": {"rank": 4, "alpha": 8}})[1].fingerprint
-    )
-    assert stages(lora={"decoder": 4})[1].fingerprint != stages()[1].fingerprint
+    both = stage(align={"steps": 9000}, lora={"decoder": 4, "encoder": {"rank": 2, "alpha": 6}})
+    assert both.lora == {"decoder": Lora(rank=4, alpha=8), "encoder": Lora(rank=2, alpha=6)} and not both.start.lora
+    plain, none, short = (stage(lora=lora).fingerprint for lora in ({}, {"decoder": 0}, {"decoder": 4}))
+    assert plain == none != short == stage(lora={"decoder": {"rank": 4, "alpha": 8}}).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -169,13 +159,11 @@ def test_an_alignment_has_none_and_without_steps_they_change_no_fingerprint() ->
         ({"lora": {"decoder": -1}}, r"lora\.decoder\.rank: Input should be greater than or equal to 0 \(it is -1\)"),
         ({"lora": {"decoder": {"rank": 4, "alpha": 0}}}, r"lora\.decoder\.alpha: .*greater than 0"),
         ({"lora": {"decoder": {"alpha": 4}}}, r"the key '.*lora\.decoder\.rank' is missing"),
-        ({"lora": {"decoder": {"ranks": 4}}}, r"did you mean '.*lora\.decoder\.rank'"),
         ({"lora": {"decoder": 4}, "frozen": ["decoder"]}, r"lora\.decoder: `frozen` names the decoder, too; leave it"),
         ({"lora": {"decoder": 25}}, r"lora\.decoder: its layers have matrices with 24 rows .*no larger \(it is 25\)"),
     ],
 )
 def test_a_lora_that_cannot_be_is_told_in_a_line(fields: dict[str, Any], told: str) -> None:
     for values, section in ((fields, ""), ({"sft": fields}, r"sft(\.|: )")):
-        with pytest.raises(RequestError, match=told.replace("lora", f"{section}lora", 1)) as caught:
+        with pytest.raises(RequestError, match=told.replace("lora", f"{section}lora", 1)):
             evaluation_of(recipe=Recipe.parse(values, "here"))
-        assert "\n" not in str(caught.value)
