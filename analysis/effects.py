@@ -47,9 +47,13 @@ def _mix(mix: DataMix) -> str:
 
 
 def _level(value: object) -> str:
-    """A field's value in words: `encoder` for the list `['encoder']`, `none` for an empty one."""
+    """A field's value in words: `encoder` for the list `['encoder']`, `decoder rank 8` for `{decoder: {rank: 8}}`,
+    `none` for what is empty."""
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
+    if isinstance(value, dict):
+        parts = [f"{name} {_level(inner)}" for name, inner in value.items() if inner is not None]
+        return ", ".join(parts) or "none"
     return UNSET if value is None else str(value)
 
 

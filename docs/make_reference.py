@@ -28,6 +28,7 @@ from mm1_lab.config import (
     EncoderTraining,
     EvaluationSettings,
     Hardware,
+    Lora,
     MultimodalTraining,
     Optimiser,
     Panel,
@@ -58,7 +59,7 @@ PATH = Path(__file__).with_name("reference.md")
 GROUPS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
     "Recipes": (
         "`sweeps/recipes/*.yaml`, and the arms of a sweep, in the paper's units.",
-        (Recipe, EncoderRecipe, DataMix, AlignRecipe, SftRecipe),
+        (Recipe, EncoderRecipe, DataMix, AlignRecipe, SftRecipe, Lora),
     ),
     "Sweeps": ("`sweeps/*.yaml`: one question each.", (SweepFile, Panel, Contrast, Search, Range, RateSearch)),
     "Scales": (

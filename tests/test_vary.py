@@ -1,5 +1,6 @@
 """`--vary` and dotted fields: sweeps from the command line and grids over parts of a field."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -158,6 +159,21 @@ def test_settings_of_the_scale_vary_by_arm(told: Told) -> None:
     assert [recipe.scale.get("decoders.302M-MoE.experts") for recipe in arms.values()] == [None, 2, 4]
     levels = [levels_of(recipe).get("scale.decoders.302M-MoE.experts") for recipe in arms.values()]
     assert levels == [None, "2", "4"]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_lora_is_a_field_like_others(told: Told) -> None:
+    varied = ("sft.frozen=[decoder]", "sft.lora.decoder=0,2,8")
+    shown = told("plan", "sft", "--vary", varied[0], "--vary", varied[1], *SMOKE)
+    assert "sft = sft.lora.decoder 0 are the same trials" in shown
+    arms = arms_of(written("sft", *varied))
+    assert [levels_of(recipe)["sft lora"] for recipe in arms.values()] == ["none"] * 2 + [
+        f"decoder rank {rank}" for rank in (0, 2, 8)
+    ]
+    stages = json.loads(told("plan", "sft", "--vary", varied[1], *SMOKE, "--json"))["stages"]
+    tuned = [stage for stage in stages if stage["kind"] == "sft"]
+    assert tuned[0]["memory_bytes"] > tuned[2]["memory_bytes"] > tuned[1]["memory_bytes"]
+    assert len({(stage["parameters"], stage["disk_bytes"]) for stage in tuned}) == 1, "adapters are merged"
 
 
 @pytest.mark.parametrize("varied", WRONG)

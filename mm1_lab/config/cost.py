@@ -6,7 +6,7 @@ GPU then holds is in mm1_lab/orchestrate/planning/cost.py.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mm1_lab.config.size import Size, TowerSize
 
@@ -27,6 +27,8 @@ class Network:
     """Entries of the tokenizer."""
     connector_activations: float = 0.0
     """Bytes per image that the connector saves for the backward pass."""
+    adapters: Mapping[str, int] = field(default_factory=dict)
+    """Parameters of LoRA's adapters by part, which `counts` leaves out."""
 
     @property
     def total(self) -> int:
@@ -84,13 +86,13 @@ def flops_per_position(size: Size, context: float, passes: int) -> float:
     return passes * 2 * size.parameters().active + (3 if passes > 1 else 1) * attention
 
 
-def passes_of(frozen: Collection[str]) -> dict[str, int]:
+def passes_of(frozen: Collection[str], adapted: Collection[str] = ()) -> dict[str, int]:
     """Passes through each part of an MM1, as `flops_per_position` counts them. Gradients of a part's activations are
-    needed where it or a part before it is trained."""
+    needed where it, its adapters or a part before it is trained."""
     passes = {}
     before = 1
     for part in ("encoder", "connector", "decoder"):
-        passes[part] = before if part in frozen else 3
+        passes[part] = before if part in frozen else 2 if part in adapted else 3
         before = min(2, passes[part])
     return passes
 
@@ -211,7 +213,8 @@ def training_cost(
     root = sum(network.counts.get(part, 0) for part in ("connector", "embedding"))
     own = network.total
     trained = own if trained is None else trained
-    total = max(trained, own)
+    adapters = sum(network.adapters.values())
+    total = max(trained, own + adapters)
     return Cost(
         flops=flops,
         parameters=own,
@@ -221,7 +224,7 @@ def training_cost(
         late=activations / 2 if late is None else late,
         logits=logits_at * logit_bytes(network.vocabulary, itemsize),
         gathered=gathered_bytes(size, itemsize) + 8.0 * root if size else 0.0,
-        weights=4.0 * total,
+        weights=4.0 * (total - adapters),
         checkpoint=4.0 * total + (per_trained - 8) * trained,
         rows=rows,
         divisible=divisible,

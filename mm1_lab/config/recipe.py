@@ -33,6 +33,30 @@ Frozen = Annotated[tuple[Part, ...], AfterValidator(_not_all)]
 """Parts that are not trained."""
 
 
+class Lora(Config):
+    """Adapters of low rank (LoRA, Hu et al. 2021). In YAML a number is short for its rank."""
+
+    rank: Whole
+    """Of each adapter, the same at every scale. 0: none, the part's own weights are trained."""
+    alpha: Annotated[float, IS_NUMBER, Field(gt=0)] | None = None
+    """The adapters' output is multiplied by alpha / rank. Default: twice the rank, as in LLaVA."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_rank(cls, value: Any) -> Any:
+        return value if isinstance(value, dict | Lora) else {"rank": value}
+
+
+Adapted = dict[Literal["encoder", "decoder"], Lora]
+"""Parts whose own weights are fixed while adapters beside the linear layers of their transformer layers are trained."""
+
+
+def _check_lora(recipe: "Recipe | SftRecipe") -> None:
+    for part, lora in recipe.lora.items():
+        if lora.rank and part in recipe.frozen:
+            raise ValueError(f"lora.{part}: `frozen` names the {part}, too; leave it out of one of them")
+
+
 def _check_multipliers(recipe: "Recipe | AlignRecipe | SftRecipe") -> None:
     for part, multiplier in recipe.lr_multipliers.items():
         if part in recipe.frozen and multiplier != 1:  # a base's may be set to 1, as an arm cannot remove it
@@ -154,6 +178,8 @@ class SftRecipe(Config):
     """As for pre-training, in place of the scale's `sft.lr_multipliers`."""
     frozen: Frozen = ()
     """Parts that are not trained; the paper freezes none."""
+    lora: Adapted = Field(default_factory=dict)
+    """As for pre-training."""
     after_steps: Count | None = None
     """Pre-training step (in the paper's count) whose weights are fine-tuned, before the schedule ends (Fig. 6c)."""
 
@@ -164,6 +190,7 @@ class SftRecipe(Config):
     @model_validator(mode="after")
     def _trainable(self) -> "SftRecipe":
         _check_multipliers(self)
+        _check_lora(self)
         if not self.steps and not self.start:
             raise ValueError("steps: 0 evaluates an exported model; name it (start), or leave out sft")
         if self.start and self.after_steps:
@@ -223,6 +250,10 @@ class Recipe(Config):
     scale's (`train.lr_multipliers`), or 1."""
     frozen: Frozen = ()
     """Parts that multimodal pre-training does not train; the paper freezes none (section 4)."""
+    lora: Adapted = Field(default_factory=dict)
+    """Encoder or decoder to be trained by adapters alone: `{decoder: {rank: 64, alpha: 128}}`. They stand beside the
+    linear layers of attention and feed-forward (not of experts, which stay as they are), begin without effect, and are
+    merged into the weights at the end."""
     sft: SftRecipe | None = None
     """Instruction tuning after pre-training. Without it the pre-trained model is evaluated."""
     images: Literal["shown", "blind", "shuffled"] = "shown"
@@ -246,6 +277,7 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _trainable(self) -> "Recipe":
         _check_multipliers(self)
+        _check_lora(self)
         if self.sft and self.sft.start:
             unset = {"sft"} if self.align.steps else {"sft", "align"}  # an arm cannot remove its base's fields
             if all(path.startswith("sft.") for path in self.scale):

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from mm1_lab.config.base import Config, RequestError, nearest, put
 from mm1_lab.config.law import PAPER_LAW
-from mm1_lab.config.recipe import SOURCES, AlignRecipe, EncoderRecipe, Part, Recipe, SftRecipe
+from mm1_lab.config.recipe import SOURCES, AlignRecipe, EncoderRecipe, Lora, Part, Recipe, SftRecipe
 from mm1_lab.config.scale import MultimodalTraining, Optimiser, Scale
 from mm1_lab.config.size import (
     ConnectorConfig,
@@ -160,7 +160,7 @@ class _Resolver:
         if not align.steps:
             return None
         fields = {name: getattr(align, name) for name in AlignRecipe.model_fields}
-        recipe = self.recipe.model_copy(update={**fields, "align": AlignRecipe(), "data_order": 0})
+        recipe = self.recipe.model_copy(update={**fields, "align": AlignRecipe(), "data_order": 0, "lora": {}})
         stage = replace(self, recipe=recipe, section="align.").multimodal()
         return stage.model_copy(update={"aligns": True})
 
@@ -200,6 +200,7 @@ class _Resolver:
             sequence_length=scale.sequence_length,
             max_images=scale.max_images,
             frozen=tuple(sorted(set(recipe.frozen))),
+            lora=_adapters(recipe, encoder, decoder, self.section),
             blind=recipe.images == "blind",
             shuffled=recipe.images == "shuffled",
             data_order=recipe.data_order,
@@ -262,6 +263,7 @@ class _Resolver:
             views=views,
             replay=self.replay(sft, training.batch_size) if steps else {},
             frozen=tuple(sorted(set(sft.frozen))),
+            lora=_adapters(sft, model.encoder, model.decoder, "sft."),
             training=training,
         )
         if stage.picture_tokens + 2 > stage.sequence_length or stage.views > stage.max_images:
@@ -438,6 +440,26 @@ def _trained(
     steps = steps_of(scaled, own.steps, whole)
     rate = scaled.learning_rate if rate == "scale" else rate
     return scaled.model_copy(update={"steps": steps, "learning_rate": rate, "lr_multipliers": multipliers})
+
+
+def _adapters(
+    recipe: Recipe | SftRecipe,
+    encoder: EncoderStage | PretrainedEncoder,
+    decoder: DecoderStage | PretrainedDecoder,
+    section: str,
+) -> dict[str, Lora]:
+    """The recipe's `lora` by part, with numbers in place of defaults. Raises RequestError for too large a rank."""
+    narrowest = {"encoder": encoder.features.narrowest, "decoder": decoder.shape.narrowest}
+    adapters: dict[str, Lora] = {}
+    for part, lora in sorted(recipe.lora.items()):
+        if lora.rank > narrowest[part]:
+            raise RequestError(
+                f"{section}lora.{part}: its layers have matrices with {narrowest[part]} rows or columns; the rank can "
+                f"be no larger (it is {lora.rank})"
+            )
+        if lora.rank:
+            adapters[part] = Lora(rank=lora.rank, alpha=lora.alpha or 2.0 * lora.rank)
+    return adapters
 
 
 def _check_length(decoder: DecoderStage | PretrainedDecoder, length: int, setting: str) -> None:

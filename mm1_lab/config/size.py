@@ -84,6 +84,12 @@ class Size(Config):
         multiple = 8 if self.width >= 256 else 1
         return self.feed_forward or round(8 * self.width / 3 / multiple) * multiple
 
+    @property
+    def narrowest(self) -> int:
+        """The least number of rows or columns of a matrix in its layers."""
+        keys = self.attention_width * (self.kv_heads or self.heads) // self.heads
+        return min(self.width, keys, self.inner_width)
+
     def _attention(self) -> int:
         """Parameters of a layer's attention."""
         return 2 * self.width**2 + 2 * self.width**2 * (self.kv_heads or self.heads) // self.heads
@@ -120,6 +126,10 @@ class PairSize(TowerSize):
     """Two towers side by side: together as wide as both, and as deep as the deeper one."""
 
     towers: tuple[TowerSize, TowerSize]
+
+    @property
+    def narrowest(self) -> int:
+        return min(tower.narrowest for tower in self.towers)
 
     def parameters(self) -> Parameters:
         return self.towers[0].parameters() + self.towers[1].parameters()

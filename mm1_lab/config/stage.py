@@ -30,7 +30,7 @@ from mm1_lab.config.cost import (
     training_cost,
     vocabulary_flops,
 )
-from mm1_lab.config.recipe import INSTRUCTIONS, SOURCES
+from mm1_lab.config.recipe import INSTRUCTIONS, SOURCES, Lora
 from mm1_lab.config.scale import (
     DecoderTraining,
     EncoderTraining,
@@ -334,6 +334,8 @@ class WholeModelStage(Stage):
     """Share of packed rows per source, or of conversations per instruction set; empty if no step is taken."""
     frozen: tuple[str, ...]
     """Parts that are not trained, in alphabetical order."""
+    lora: dict[str, Lora] = Field(default_factory=dict)
+    """Adapters that are trained in place of a part's own weights, by part, with `alpha`."""
     training: MultimodalTraining
 
     def canonical(self) -> dict[str, Any]:
@@ -343,7 +345,8 @@ class WholeModelStage(Stage):
             return found
         rows = {"steps", "sequence_length", "max_images"}  # of a tuned model, which evaluations read
         found["training"] = {name: value for name, value in found["training"].items() if name in rows}
-        return {name: value for name, value in found.items() if name not in ("frozen", "shuffled", "data_order")}
+        of_steps = ("frozen", "lora", "shuffled", "data_order")
+        return {name: value for name, value in found.items() if name not in of_steps}
 
     @property
     @abstractmethod
@@ -417,29 +420,34 @@ class WholeModelStage(Stage):
         checkpointing = scale.resources.gradient_checkpointing is True
         itemsize = bytes_per_value(self.precision)
         length = self.sequence_length
-        passes = passes_of(self.frozen)
+        passes = passes_of(self.frozen, self.lora)
         rows = self.steps() * self.rows_per_step
         per_row, most_images = self.images_per_row(scale)
         images = per_row * rows
         # no logits are computed for image tokens
         text_tokens = rows * (length - per_row * self.architecture.connector.image_tokens)
+        patches_of_image = (self.image_size // encoder.patch) ** 2
+        adapters = network.adapters
         flops = (
             encoder_flops(encoder.features, encoder.patch, self.image_size, images, passes["encoder"])
             + passes["connector"] * network.connector * images
             + rows * length * flops_per_position(decoder, length, passes["decoder"])
             + vocabulary_flops(text_tokens, decoder.width, network.vocabulary, passes["decoder"])
+            + 6 * adapters.get("encoder", 0) * images * patches_of_image
+            + 6 * adapters.get("decoder", 0) * rows * length
         )
         # a part without a backward pass keeps no activations
-        patches = most_images * (self.image_size // encoder.patch) ** 2 if passes["encoder"] > 1 else 0
+        patches = most_images * patches_of_image if passes["encoder"] > 1 else 0
         of_patches, encoder_layer = encoder_activations(encoder.features, itemsize, checkpointing)
         of_positions, decoder_layer = decoder_activations(decoder, itemsize, checkpointing)
         activations = length * of_positions + patches * of_patches
         if passes["connector"] > 1:
             activations += most_images * network.connector_activations
-        trained = copied = 0
+        # what adapters save, a rank beside each layer's width, is left out
+        trained = copied = sum(adapters.values())
         for name, count in network.counts.items():
             part = "decoder" if name == "embedding" else name
-            if part in passes and part not in self.frozen:
+            if part in passes and part not in self.frozen and part not in self.lora:
                 trained += count
                 copied += count
             elif passes.get(part, 1) > 1 and not checkpointing:

@@ -4,6 +4,7 @@ from mm1_lab.model.connectors import CONNECTORS, build_connector
 from mm1_lab.model.decoder import build_decoder, load_decoder, load_in_team, upcycle
 from mm1_lab.model.encoder import Encoder
 from mm1_lab.model.export import library_tokenizer, write_code
+from mm1_lab.model.lora import add_adapters, merge_adapters
 from mm1_lab.model.mm1 import (
     MM1,
     build_encoder,

@@ -51,11 +51,18 @@ def what_ran(config: Stored) -> dict[str, str]:
 
 
 def frozen_parts(config: Stored) -> dict[str, str]:
-    """The parts that the training, and that before a tuning, left as they were; not of stages without steps."""
+    """The parts that the training, and that before a tuning, left as they were or trained by adapters alone; not of
+    stages without steps."""
     model = config["model"]
-    stages = {} if model.get("aligns") else {"frozen": model, "frozen before tuning": model.get("model", {})}
-    trained = {what: stage for what, stage in stages.items() if "frozen" in stage and _steps(stage)}
-    return {what: ", ".join(stage["frozen"]) or "nothing" for what, stage in trained.items()}
+    found = {}
+    for when, stage in (("", model), (" before tuning", model.get("model", {}))):
+        if "frozen" in stage and _steps(stage) and not model.get("aligns"):
+            found[f"frozen{when}"] = ", ".join(stage["frozen"]) or "nothing"
+            lora = stage.get("lora", {}).items()  # which earlier records lack
+            if lora:
+                adapted = [f"{part} (rank {own['rank']}, alpha {own['alpha']:g})" for part, own in lora]
+                found[f"trained by LoRA{when}"] = ", ".join(adapted)
+    return found
 
 
 def learning_rates(stage: Stored) -> str:

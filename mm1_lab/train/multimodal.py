@@ -13,7 +13,7 @@ from mm1_lab.config import ModelStage, MultimodalStage, PretrainedMM1, SftStage
 from mm1_lab.data.batches import Batch, ConversationBatches, MixtureBatches, replayed_name
 from mm1_lab.data.packing import shares_left_out
 from mm1_lab.data.types import Data, Document, Limits, Source, Tokens
-from mm1_lab.model import MM1, build_mm1, load_in_team
+from mm1_lab.model import MM1, add_adapters, build_mm1, load_in_team, merge_adapters
 from mm1_lab.train.fit import finish, fit
 from mm1_lab.train.module import Losses, language_loss
 from mm1_lab.train.progress import Progress
@@ -95,11 +95,12 @@ def train_sft(run: StageRun[SftStage]) -> None:
 def train_mm1(
     run: StageRun[Any], model: MM1, batch: Callable[[int], Batch], names: Sequence[str]
 ) -> tuple[Recorder, MM1]:
-    """Trains on `batch(0)`, `batch(1)`, … what the stage does not freeze; returns as `fit` does. `names`: the sources
-    of the batches, whose losses are recorded."""
+    """Trains on `batch(0)`, `batch(1)`, … what the stage does not freeze; returns as `fit` does, with adapters merged
+    into the weights. `names`: the sources of the batches, whose losses are recorded."""
     stage: ModelStage = run.stage
     for part in stage.frozen:
         getattr(model, part).requires_grad_(False)
+    add_adapters(model, stage)
     prepare(stage, run.resources, model.decoder, model.encoder, model.connector)
 
     def objective(batch: Batch) -> Losses:
@@ -107,7 +108,9 @@ def train_mm1(
         # of a frozen decoder's experts they would teach the connector to please routers
         return replace(losses, auxiliary={}) if stage.ignores_routers else losses
 
-    return fit(run, model, objective, names, batch, stage.stop_after)
+    recorder, trained = fit(run, model, objective, names, batch, stage.stop_after)
+    merge_adapters(trained)
+    return recorder, trained
 
 
 class ShuffledImages(NamedTuple):

@@ -83,6 +83,7 @@ OTHER = {
     "learning_rate": 1e-4,
     "lr_multipliers": {"encoder": 0.5},
     "frozen": ["encoder"],
+    "lora": {"decoder": 8},
     "sft": {},
     "images": "blind",
     "data_order": 1,

@@ -20,6 +20,7 @@ from mm1_lab.config import (
     Cost,
     DecoderStage,
     Hardware,
+    Lora,
     MultimodalStage,
     Network,
     Recipe,
@@ -35,7 +36,7 @@ from mm1_lab.data.batches import ConversationBatches, MixtureBatches, make_batch
 from mm1_lab.data.packing import Packer, shares_left_out
 from mm1_lab.data.types import Limits
 from mm1_lab.data.world import World
-from mm1_lab.model import build_decoder, build_mm1, connector_flops, count_parameters, read_rows
+from mm1_lab.model import add_adapters, build_decoder, build_mm1, connector_flops, count_parameters, read_rows
 from mm1_lab.orchestrate.execution.ray_tune import RayTune
 from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.orchestrate.planning.cost import (
@@ -111,13 +112,19 @@ def test_the_share_of_pages_that_fit_no_row_is_known(ask: Ask) -> None:
     assert shares == [{}, {"interleaved": sum(too_long) / len(pages)}]
 
 
-@pytest.mark.parametrize("frozen", [(), ("connector", "encoder"), ("decoder",)], ids="-".join)
-def test_flops_of_a_model_are_those_that_torch_counts(frozen: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("frozen", "adapted"),
+    [((), ()), (("connector", "encoder"), ()), (("decoder",), ()), (("encoder",), ("decoder",)), ((), ("encoder",))],
+)
+def test_flops_of_a_model_are_those_that_torch_counts(frozen: tuple[str, ...], adapted: tuple[str, ...]) -> None:
     """One row of captions, forward and backward, part by part; the vocabulary by the positions that count."""
     scale, data = load_scale("mini", SCALES), World()
     # not the C-Abstractor: torch counts the gradients of its grouped convolutions as if they were dense
-    stage = base(scale, frozen=frozen, connector="average-pooling")
+    lora = dict.fromkeys(adapted, Lora(rank=16))
+    stage = base(scale, frozen=frozen, lora=lora, connector="average-pooling")
     model = build_mm1(stage, data.tokenizer)
+    counts = count_parameters(model)
+    adapters = add_adapters(model, stage)
     for part in frozen:
         getattr(model, part).requires_grad_(False)
     row = Packer.of(stage, data.tokenizer).pack(data.source("captions", 0).documents(0))
@@ -130,8 +137,13 @@ def test_flops_of_a_model_are_those_that_torch_counts(frozen: tuple[str, ...]) -
     scale = scale.model_copy(update={"images_per_row": {"captions": len(row.pictures)}})
     with torch.device("meta"):
         connector = connector_flops(build_mm1(stage, data.tokenizer))
-    cost = alone.cost(Network(count_parameters(model), connector, data.tokenizer.size), scale)
+    cost = alone.cost(Network(counts, connector, data.tokenizer.size, adapters=adapters), scale)
     assert cost.flops == pytest.approx(counter.get_total_flops(), rel=0.03)
+    trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
+    whole = sum(each.numel() for each in model.parameters())
+    assert (cost.gradients, cost.state) == (4 * trained, 12 * trained + 4 * whole)
+    assert cost.checkpoint == 8 * trained + 4 * whole
+    assert cost.weights == 4 * sum(counts.values()), "adapters are merged"
 
 
 @pytest.mark.parametrize("name", ["302M", "302M-MoE"])

@@ -54,5 +54,7 @@ def test_the_frozen_parts_of_both_stages_are_named() -> None:
     recipe = Recipe(frozen=("encoder", "decoder"), sft=SftRecipe())
     config = evaluation_of(recipe=recipe).model_dump(mode="json")
     assert frozen_parts(config) == {"frozen": "nothing", "frozen before tuning": "decoder, encoder"}
+    config["model"]["lora"] = {"decoder": {"rank": 8, "alpha": 16.0}}
+    assert frozen_parts(config)["trained by LoRA"] == "decoder (rank 8, alpha 16)"
     config["model"]["training"]["steps"] = 0
     assert frozen_parts(config) == {"frozen before tuning": "decoder, encoder"}

@@ -17,6 +17,7 @@ from mm1_lab.config import (
     DecoderTraining,
     EncoderStage,
     EncoderTraining,
+    Lora,
     MultimodalStage,
     MultimodalTraining,
     Phase,
@@ -91,6 +92,13 @@ def aligned_stage(multimodal_stage: MultimodalStage) -> MultimodalStage:
     """After an alignment of the connector."""
     alone = {"frozen": ("decoder", "encoder"), "shares": {"captions": 1.0}}
     return multimodal_stage.model_copy(update={"start": multimodal_stage.model_copy(update=alone)})
+
+
+@pytest.fixture
+def lora_stage(multimodal_stage: MultimodalStage) -> MultimodalStage:
+    """Trained by adapters: the encoder's have a single row, which one process of two has."""
+    lora = {"decoder": Lora(rank=2, alpha=8), "encoder": Lora(rank=1, alpha=4)}
+    return multimodal_stage.model_copy(update={"lora": lora})
 
 
 @pytest.fixture

@@ -56,6 +56,7 @@ def kill_at(step: int) -> Callable[[Progress], None]:
         ("tied", 0),
         pytest.param("aligned", 0, marks=pytest.mark.soak),
         ("sft", 0),
+        ("lora", 0),
     ],
 )
 def test_a_twice_killed_stage_ends_as_if_undisturbed(

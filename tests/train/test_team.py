@@ -123,9 +123,9 @@ def pooled(stage: MultimodalStage) -> MultimodalStage:
 def test_two_processes_train_as_one_does(
     request: pytest.FixtureRequest, finished: Finished, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    """Each kind of stage; the decoder's rows come one at a time."""
+    """Each kind of stage; the decoder's rows, and those read with adapters, come one at a time."""
     only_the_first_makes_weights(monkeypatch)
-    most_rows = {"encoder": 0, "reconstructive": 0, "aligned": 0, "decoder": 1}
+    most_rows = {"encoder": 0, "reconstructive": 0, "aligned": 0, "decoder": 1, "lora": 1}
     stages = {kind: shortened(request.getfixturevalue(f"{kind}_stage"), 3) for kind in most_rows}
     aligned = stages["aligned"]
     stages["aligned"] = pooled(aligned).model_copy(update={"start": pooled(aligned.start)})

@@ -118,7 +118,7 @@ class Networks:
     def of(self, stage: Stage) -> Network:
         import torch
 
-        from mm1_lab.model import connector_activations, connector_flops, count_parameters
+        from mm1_lab.model import add_adapters, connector_activations, connector_flops, count_parameters
         from mm1_lab.train.stages import KINDS
 
         trained = _trained(stage)
@@ -127,7 +127,9 @@ class Networks:
             with torch.device("meta"):
                 model = KINDS[type(trained)].build(trained, self.words)
             saved = connector_activations(model, trained.precision) if self.scale.hardware else 0.0
-            NETWORKS[key] = Network(count_parameters(model), connector_flops(model), self.words.size, saved)
+            counts, flops = count_parameters(model), connector_flops(model)
+            adapters = add_adapters(model, trained) if isinstance(trained, ModelStage) else {}
+            NETWORKS[key] = Network(counts, flops, self.words.size, saved, adapters)
         return NETWORKS[key]
 
 
