@@ -3,6 +3,7 @@
 import queue
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mm1_lab import team
 from mm1_lab.config import Pretrained, RequestError, Resources, Scale, Stage, load_scale
 from mm1_lab.orchestrate.execution.groups import in_group
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
@@ -172,11 +174,38 @@ def test_groups_of_two_score_as_one_process_does(place: Any, finished: Any) -> N
     assert "nothing ran" in place.run(*ARMS)
 
 
+@pytest.fixture
+def own_ray() -> Iterator[None]:
+    """Beside those of other tests."""
+    import ray
+
+    ray.init("local", num_cpus=2, include_dashboard=False)
+    yield
+    ray.shutdown()
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("broken", [0, 1])
+@pytest.mark.usefixtures("own_ray")
+def test_what_one_worker_raises_ends_the_group(broken: int, tmp_path: Path) -> None:
+    """Though the other waits for it in a collective, for up to half an hour."""
+
+    def work(report: Report) -> None:
+        team.wait()
+        if team.rank() == broken:
+            raise ValueError("a broken picture")
+        team.wait()
+
+    with pytest.raises(ValueError, match="a broken picture"):
+        in_group(2, Resources(), tmp_path / "storage", work, lambda progress: None)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("own_ray")
 def test_a_group_ends_when_its_claim_is_lost(tmp_path: Path) -> None:
     """Otherwise it would write checkpoints beside those of the process that took over."""
-    import ray
 
     def work(report: Report) -> None:
         for step in range(600):
@@ -187,12 +216,8 @@ def test_a_group_ends_when_its_claim_is_lost(tmp_path: Path) -> None:
     def lose(progress: Progress) -> None:
         raise ClaimLost("another process has taken over")
 
-    ray.init("local", num_cpus=2, include_dashboard=False)  # beside those of other tests
-    try:
-        with pytest.raises(ClaimLost):
-            in_group(2, Resources(), tmp_path / "storage", work, lose)
-    finally:
-        ray.shutdown()
+    with pytest.raises(ClaimLost):
+        in_group(2, Resources(), tmp_path / "storage", work, lose)
     assert not (tmp_path / "ended").exists()
 
 
