@@ -12,7 +12,7 @@ says; its questions are those of all subjects. Where a run reports none, each of
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,19 +134,11 @@ def _scores_of(tasks: Mapping[str, list[_Task]]) -> tuple[pd.DataFrame, list[str
     without_questions, without_score = [], []
     picked = []
     for name, runs in tasks.items():
-        in_all = [metric for metric in runs[0].metrics if all(metric in run.metrics for run in runs)]
-        if not in_all:
+        chosen, questions = _pick(runs)
+        if not chosen:
             without_score.append(name)
             continue
-        chosen = in_all[0]
-        questions = []
-        for candidate in in_all:
-            found = [run.questions[candidate] for run in runs]
-            if all(found):
-                chosen = candidate
-                questions = found
-                break
-        else:
+        if not questions:
             without_questions.append(name)
         benchmark = next((run.benchmark for run in runs if run.benchmark != name), name)
         picked.append((name, benchmark, chosen, runs, questions))
@@ -157,16 +149,29 @@ def _scores_of(tasks: Mapping[str, list[_Task]]) -> tuple[pd.DataFrame, list[str
             used.append(benchmark)
         if benchmark in as_wholes:  # a group's tasks weigh by their questions only if all have some
             questions = [{"all": run.metrics[metric, answers]} for run in runs]
+        of_task = "" if benchmark == name else f"{name} "
         for run, scores in zip(runs, questions, strict=True):
             row = {"arm": run.arm, "seed": run.seed, "benchmark": benchmark, "shots": run.shots, "metric": metric}
             for question, score in scores.items():
-                rows.append(row | {"question": question if benchmark == name else f"{name} {question}", "score": score})
-    notes = [f"Metrics: {'; '.join(f'{metric} ({some(names)})' for metric, names in by_metric.items())}."]
+                rows.append(row | {"question": f"{of_task}{question}", "score": score})
+    metrics = "; ".join(f"{metric} ({some(names)})" for metric, names in by_metric.items())
+    notes = [f"Metrics: {metrics}."]
     if without_questions:
         notes.append(f"Without scores by question in all runs: {some(without_questions)}.")
     if without_score:
         notes.append(f"Left out, without a score in all runs of which more is better: {some(without_score)}.")
     return pd.DataFrame(rows), notes
+
+
+def _pick(runs: Sequence[_Task]) -> tuple[Metric | None, list[dict[str, float]]]:
+    """The first metric of which all runs have scores by question, with these of each run; else the first that all
+    report, without any, or None."""
+    in_all = [metric for metric in runs[0].metrics if all(metric in run.metrics for run in runs)]
+    for metric in in_all:
+        questions = [run.questions[metric] for run in runs]
+        if all(questions):
+            return metric, questions
+    return (in_all[0] if in_all else None), []
 
 
 def _arm_and_seed(path: Path) -> tuple[str, str]:
@@ -180,15 +185,16 @@ def _arm_and_seed(path: Path) -> tuple[str, str]:
 def _tasks(path: Path, told: Mapping[str, Any], arm: str, seed: str) -> Iterator[_Task]:
     """The tasks in a run's file of results, but for groups."""
     group_of = _groups(told)
+    means = told.get("groups") or {}
     of_groups: dict[str, list[dict[str, Any]]] = {}
     shots_of = {}
     for name, values in told["results"].items():
-        if (told.get("group_subtasks") or {}).get(name) or name in (told.get("groups") or {}):
+        if (told.get("group_subtasks") or {}).get(name) or name in means:
             continue  # its tasks are there
         metrics = _metrics(told, name, values)
         group = group_of.get(name, name)
         shots = int((told.get("n-shot") or {}).get(name) or 0)
-        of_group = _metrics(told, group, (told.get("groups") or {}).get(group) or {})
+        of_group = _metrics(told, group, means.get(group) or {})
         kept = {"doc_id", "filter", *(metric for metric, _ in (*metrics, *of_group))}  # samples may hold documents
         samples = [{key: sample[key] for key in kept & sample.keys()} for sample in _samples(path, name)]
         questions = {metric: _by_question(samples, metric, mean) for metric, mean in metrics.items()}
@@ -196,7 +202,7 @@ def _tasks(path: Path, told: Mapping[str, Any], arm: str, seed: str) -> Iterator
         of_groups.setdefault(group, []).extend(one | {"doc_id": f"{name} {one['doc_id']}"} for one in samples)
         shots_of[group] = shots
     for group in dict.fromkeys(group_of.values()):
-        metrics = _metrics(told, group, told["groups"][group])
+        metrics = _metrics(told, group, means[group])
         if metrics and group in of_groups:
             samples = of_groups[group]
             questions = {metric: _by_question(samples, metric, mean) for metric, mean in metrics.items()}
