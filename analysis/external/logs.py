@@ -12,7 +12,7 @@ says; its questions are those of all subjects. Where a run reports none, each of
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,11 +134,19 @@ def _scores_of(tasks: Mapping[str, list[_Task]]) -> tuple[pd.DataFrame, list[str
     without_questions, without_score = [], []
     picked = []
     for name, runs in tasks.items():
-        chosen, questions = _pick(runs)
-        if not chosen:
+        in_all = [metric for metric in runs[0].metrics if all(metric in run.metrics for run in runs)]
+        if not in_all:
             without_score.append(name)
             continue
-        if not questions:
+        chosen = in_all[0]
+        questions = []
+        for candidate in in_all:
+            found = [run.questions[candidate] for run in runs]
+            if all(found):
+                chosen = candidate
+                questions = found
+                break
+        else:
             without_questions.append(name)
         benchmark = next((run.benchmark for run in runs if run.benchmark != name), name)
         picked.append((name, benchmark, chosen, runs, questions))
@@ -149,29 +157,16 @@ def _scores_of(tasks: Mapping[str, list[_Task]]) -> tuple[pd.DataFrame, list[str
             used.append(benchmark)
         if benchmark in as_wholes:  # a group's tasks weigh by their questions only if all have some
             questions = [{"all": run.metrics[metric, answers]} for run in runs]
-        of_task = "" if benchmark == name else f"{name} "
         for run, scores in zip(runs, questions, strict=True):
             row = {"arm": run.arm, "seed": run.seed, "benchmark": benchmark, "shots": run.shots, "metric": metric}
             for question, score in scores.items():
-                rows.append(row | {"question": f"{of_task}{question}", "score": score})
-    metrics = "; ".join(f"{metric} ({some(names)})" for metric, names in by_metric.items())
-    notes = [f"Metrics: {metrics}."]
+                rows.append(row | {"question": question if benchmark == name else f"{name} {question}", "score": score})
+    notes = [f"Metrics: {'; '.join(f'{metric} ({some(names)})' for metric, names in by_metric.items())}."]
     if without_questions:
         notes.append(f"Without scores by question in all runs: {some(without_questions)}.")
     if without_score:
         notes.append(f"Left out, without a score in all runs of which more is better: {some(without_score)}.")
     return pd.DataFrame(rows), notes
-
-
-def _pick(runs: Sequence[_Task]) -> tuple[Metric | None, list[dict[str, float]]]:
-    """The first metric of which all runs have scores by question, with these of each run; else the first that all
-    report, without any, or None."""
-    in_all = [metric for metric in runs[0].metrics if all(metric in run.metrics for run in runs)]
-    for metric in in_all:
-        questions = [run.questions[metric] for run in runs]
-        if all(questions):
-            return metric, questions
-    return (in_all[0] if in_all else None), []
 
 
 def _arm_and_seed(path: Path) -> tuple[str, str]:
