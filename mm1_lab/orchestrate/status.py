@@ -11,6 +11,7 @@ import yaml
 
 from mm1_lab.config import RequestError, Stage, Trial, nearest, steps_made
 from mm1_lab.formatting import counted, flat, on_one_line, text_table
+from mm1_lab.orchestrate.planning.doubts import rounded_steps
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger, Manifest, TrialRow
 from mm1_lab.results.manifest import drawn_contents, read_trials
@@ -192,7 +193,7 @@ def show_text(request: Request, arms: list[str]) -> str:
             changes = [f"{name} {before} → {after}" for name, before, after in _differing(flat(base), flat(recipe))]
             rows.append((arm, "; ".join(changes) or "none"))
         table = text_table(("arm", "change to the base"), rows)
-        for note in request.rounded_steps():
+        for note in rounded_steps(request):
             table += ["", note]
         return "\n".join([request.sweep.heading, "", *table])
     if len(values) == 1:
