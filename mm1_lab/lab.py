@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from mm1_lab.config import RequestError
 from mm1_lab.formatting import counted
+from mm1_lab.orchestrate.planning.doubts import doubts, ignored
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.planning.request import load_request as load_sweep
 from mm1_lab.results.reading import scores
@@ -111,8 +112,8 @@ def _check_loaded(sweep: Request) -> None:
 
 def _warn_of(rounds: Sequence[Request]) -> None:
     """Warns, at the line that called the lab, of what the commands tell before a run."""
-    doubts = [doubt for part in rounds for doubt in part.doubts()]
-    for doubt in dict.fromkeys([*rounds[0].ignored(), *doubts]):
+    told = [doubt for part in rounds for doubt in doubts(part)]
+    for doubt in dict.fromkeys([*ignored(rounds[0]), *told]):
         warnings.warn(doubt, stacklevel=3)
 
 

@@ -16,6 +16,7 @@ import yaml
 from mm1_lab.cli import main
 from mm1_lab.config import WORLD_DATA, BenchmarkConfig, Measure, load_sweep
 from mm1_lab.data.shards.datafile import DataFile
+from mm1_lab.orchestrate.planning.doubts import doubtful_claims
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.processes import interrupts_blocked
 from mm1_lab.results.manifest import read_trials
@@ -237,14 +238,14 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(capsys: O
     for line, (measure, reason) in zip(told, reasons.items(), strict=True):
         assert line.startswith(f"The claim 'by {measure}' will not be judged by {measure!r}: {reason}")
     (here / "mine.yaml").write_text(text.replace("base: {}", "base: {sft: {}}"), encoding="utf-8")
-    told = load_request("mine.yaml", "smoke").doubtful_claims()
+    told = doubtful_claims(load_request("mine.yaml", "smoke"))
     assert "'chat 0-shot': only tuned models have it; give `sft` to b." in "".join(told), "one side is enough"
-    assert not load_request("sft_connector", "smoke").doubtful_claims()
-    told = load_request("data_mix", "smoke", settings=["evaluate.shots=[0]"]).doubtful_claims()
+    assert not doubtful_claims(load_request("sft_connector", "smoke"))
+    told = doubtful_claims(load_request("data_mix", "smoke", settings=["evaluate.shots=[0]"]))
     begins = "The claims 'interleaved documents lift 4-shot', 'text with captions lifts 4-shot', 'synthetic"
     assert [line.startswith(begins) for line in told] == [True, False, False]
     few = load_request("data_mix", "smoke", only=["blind"], settings=["evaluate.shots=[0]"])
-    assert len(few.doubtful_claims()) == 1, "of claims about other arms nothing is told"
+    assert len(doubtful_claims(few)) == 1, "of claims about other arms nothing is told"
     own = replace(load_request("data_mix", "smoke"), data_path=Path("data.yaml"))
     benchmarks = (BenchmarkConfig(name="a", metric="vqa"),)
     mine = replace(own, scale=own.scale.model_copy(update={"benchmarks": benchmarks}))
@@ -257,9 +258,9 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(capsys: O
     untold = {words: mine.why_untuned(Measure.parse(words), ["base"]) for words in shared | {"a 0-shot"}}
     loss = "loss instructions.chat"
     assert untold.pop(loss) == f"{loss!r}: only tuned models have it; give `sft` to base" and not any(untold.values())
-    assert not mine.doubtful_claims(), "a benchmark without pictures is in no mean with captions"
+    assert not doubtful_claims(mine), "a benchmark without pictures is in no mean with captions"
     shown = BenchmarkConfig(name="a", metric="vqa", images_digest="1")
-    seen = replace(mine, scale=mine.scale.model_copy(update={"benchmarks": (shown,)})).doubtful_claims()
+    seen = doubtful_claims(replace(mine, scale=mine.scale.model_copy(update={"benchmarks": (shown,)})))
     assert "CIDEr (not bounded by 100) and percentages; of percentages alone is `vqa 4-shot`" in "".join(seen)
 
 

@@ -13,6 +13,7 @@ from mm1_lab.config import WORLD_DATA, MultimodalStage, Recipe, RequestError, Sc
 from mm1_lab.data import open_data
 from mm1_lab.evaluate.run import evaluate
 from mm1_lab.model import build_mm1, load_mm1
+from mm1_lab.orchestrate.planning.doubts import doubts
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.train.stages import run_stage
 from mm1_lab.weights.pretrained import HuggingFace
@@ -235,5 +236,5 @@ def test_base_and_instruct_are_arms_of_one_sweep(models: Path, tmp_path: Path) -
     both = ask("base", "instruct", tokenizer="base")
     assert both.trials == (*ask("base", tokenizer="base").trials, *ask("instruct", tokenizer="base").trials)
     assert both.trials[0] == ask("base").trials[0] and both.trials[1] != ask("instruct").trials[0]
-    (told,) = [doubt for doubt in both.doubts() if "texts begin" in doubt]
+    (told,) = [doubt for doubt in doubts(both) if "texts begin" in doubt]
     assert told == f"{tmp_path / 'instruct'}: its texts begin and end as those of the data file's tokenizer"

@@ -189,15 +189,16 @@ def _arm_and_seed(path: Path) -> tuple[str, str]:
 def _tasks(path: Path, told: Mapping[str, Any], arm: str, seed: str) -> Iterator[_Task]:
     """The tasks in a run's file of results, but for groups."""
     group_of = _groups(told)
+    means = told.get("groups") or {}
     of_groups: dict[str, list[dict[str, Any]]] = {}
     shots_of = {}
     for name, values in told["results"].items():
-        if (told.get("group_subtasks") or {}).get(name) or name in (told.get("groups") or {}):
+        if (told.get("group_subtasks") or {}).get(name) or name in means:
             continue  # its tasks are there
         metrics = _metrics(told, name, values)
         group = group_of.get(name, name)
         shots = int((told.get("n-shot") or {}).get(name) or 0)
-        of_group = _metrics(told, group, (told.get("groups") or {}).get(group) or {})
+        of_group = _metrics(told, group, means.get(group) or {})
         kept = {"doc_id", "filter", *(metric for metric, _ in (*metrics, *of_group))}  # samples may hold documents
         samples = [{key: sample[key] for key in kept & sample.keys()} for sample in _samples(path, name)]
         questions = {metric: _by_question(samples, metric, mean) for metric, mean in metrics.items()}
@@ -205,7 +206,7 @@ def _tasks(path: Path, told: Mapping[str, Any], arm: str, seed: str) -> Iterator
         of_groups.setdefault(group, []).extend(one | {"doc_id": f"{name} {one['doc_id']}"} for one in samples)
         shots_of[group] = shots
     for group in dict.fromkeys(group_of.values()):
-        metrics = _metrics(told, group, told["groups"][group])
+        metrics = _metrics(told, group, means[group])
         if metrics and group in of_groups:
             samples = of_groups[group]
             questions = {metric: _by_question(samples, metric, mean) for metric, mean in metrics.items()}

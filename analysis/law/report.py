@@ -164,21 +164,13 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
     """The law or why there is none, what it says about Eq. 1, and its predictions."""
     if fit.law is None:
         return [f"**No law**: {fit.why}."]
-    slope, constant = fit.law.slope, fit.law.constant
+    slope, constant, scatter = fit.law.slope, fit.law.constant, math.exp(fit.law.scatter)
     head = (
         f"**η = exp({slope.estimate:.4f} ln N {constant.estimate:+.4f})**; 95 %: ln N [{slope.low:.3f}, "
         f"{slope.high:.3f}], constant [{constant.low:.3f}, {constant.high:.3f}]. MM1: -0.4214 ln N -0.5535."
     )
     head = head.replace("-", "−").replace("N −", "N − ").replace("N +", "N + ")
-    if fit.seeds < VERDICT_SEEDS:
-        has = "1 or does not say" if fit.seeds < 2 else fit.seeds
-        says = f"No verdict: it takes {VERDICT_SEEDS} seeds per rate, and here a size has {has}"
-    else:
-        falls = "falls" if slope.high < 0 else "rises" if slope.low > 0 else "may fall or rise"
-        within = "within" if slope.low <= PAPER_LAW.slope <= slope.high else "outside"
-        says = f"The optimum {falls} with size; MM1's slope lies {within} the interval"
-    says += f". The optima scatter around the law by a factor of {math.exp(fit.law.scatter):.2f}."
-    lines = [head, says]
+    lines = [head, f"{_finding(fit, slope)}. The optima scatter around the law by a factor of {scatter:.2f}."]
     if fit.through:
         lines.append(f"The law is through {fit.through}.")
     if at_cliff := [optimum.cell.name for optimum in fit.optima if optimum.gap and not optimum.needs]:
@@ -186,6 +178,31 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
             f"At a cliff: {', '.join(at_cliff)}. Their best η is the last rate before it, so the law errs to lower "
             "rates; its intervals hold all laws through rates up to the cliffs."
         )
+    lines.append(_slopes_without_one(fit))
+    for name, params in under_one_name(targets).items():
+        predicted = fit.law.predict(params)
+        mm1 = _rate_text(PAPER_LAW.rate(params))
+        rate = f"{_with_range(*_rates(predicted))}{_vagueness(fit, predicted)}"
+        lines.append(f"- {sized(name, params)}: η = {rate}; by MM1's Eq. 1 {mm1}")
+    return lines
+
+
+def _finding(fit: Fit, slope: Interval) -> str:
+    """What the slope says about Eq. 1, if there are enough seeds for a verdict."""
+    if fit.seeds < VERDICT_SEEDS:
+        has = "1 or does not say" if fit.seeds < 2 else fit.seeds
+        return f"No verdict: it takes {VERDICT_SEEDS} seeds per rate, and here a size has {has}"
+    falls = "may fall or rise"
+    if slope.high < 0:
+        falls = "falls"
+    elif slope.low > 0:
+        falls = "rises"
+    within = "within" if slope.low <= PAPER_LAW.slope <= slope.high else "outside"
+    return f"The optimum {falls} with size; MM1's slope lies {within} the interval"
+
+
+def _slopes_without_one(fit: Fit) -> str:
+    """The least and the greatest slope of the laws that leave out a size."""
     slopes = []
     for optimum in fit.optima:
         if (other := fit.without.get(optimum.cell.params)) and not optimum.needs:
@@ -195,15 +212,14 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
     for slope, size in (slopes[0], slopes[-1]):
         interval = f" [{slope.low:.3f}, {slope.high:.3f}]" if slope else ""
         told.append(f"{slope.estimate:.3f}{interval}".replace("-", "−") + f" without {size}")
-    lines.append(f"Through all sizes but one, the slope is between {' and '.join(told)}.")
-    for name, params in under_one_name(targets).items():
-        predicted = fit.law.predict(params)
-        vague = ""
-        if is_vague(predicted):
-            spans = f"which spans {orders_of_magnitude(predicted):.0f} orders of magnitude and"
-            if (factor := max(fit.without) / min(fit.without)) < NARROWEST:
-                spans = f"which, as the largest size has {factor:.3g} times the smallest's N,"
-            vague = f", {spans} **predicts nothing**"
-        mm1 = _rate_text(PAPER_LAW.rate(params))
-        lines.append(f"- {sized(name, params)}: η = {_with_range(*_rates(predicted))}{vague}; by MM1's Eq. 1 {mm1}")
-    return lines
+    return f"Through all sizes but one, the slope is between {' and '.join(told)}."
+
+
+def _vagueness(fit: Fit, predicted: Interval) -> str:
+    """What is told of a rate that is predicted too widely, and why it is; empty of others."""
+    if not is_vague(predicted):
+        return ""
+    spans = f"which spans {orders_of_magnitude(predicted):.0f} orders of magnitude and"
+    if (factor := max(fit.without) / min(fit.without)) < NARROWEST:
+        spans = f"which, as the largest size has {factor:.3g} times the smallest's N,"
+    return f", {spans} **predicts nothing**"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pandas as pd
 
@@ -62,57 +63,49 @@ def search_runs(variant: Variant) -> Runs:
     size, and the average at the largest number of shots, as in the paper."""
     manifest, ledger = variant.manifest, variant.ledger
     diverged = ledger.diverged()
-    shots = max(manifest.shots)
     arms = manifest.sweep.arms
     done = list(zip(variant.done["arm"], variant.done["fingerprint"], strict=True))
+    records = read_records(variant)
     params = {}
     sparse = set()
-    share = 1.0
-    records = read_records(variant)
     for arm, fingerprint in done:
-        model = records[fingerprint]["config"]["model"]
-        size = Size.model_validate(model["decoder"]["size"])
-        params[_decoder(arms[arm])] = float(size.parameters().dense)
+        decoder = _decoder(arms[arm])
+        size = Size.model_validate(records[fingerprint]["config"]["model"]["decoder"]["size"])
+        params[decoder] = float(size.parameters().dense)
         if size.experts:
-            sparse.add(_decoder(arms[arm]))
-        # the scale's, so the same of every trial
-        share = model.get("training", {}).get("lr_multipliers", {}).get("decoder", 1.0)
+            sparse.add(decoder)
     read = search_scores({ledger.trial_folder(name): arms[arm].data_mix.shares() for arm, name in done})
     rows = []
     without_runs = set()
     for trial in variant.trials.to_dict("records"):
         recipe = arms[trial["arm"]]
-        score = loss = skill = math.nan
+        decoder = _decoder(recipe)
+        scores = dict.fromkeys(("average", HELD_OUT, "skill"), math.nan)
         if trial["done"]:
             found = read[ledger.trial_folder(trial["fingerprint"])]
-            shots = found.shots  # the same of every trial; one's own benchmarks may all have fewer than the scale
-            score, loss = found.average, found.loss
-            constant = records[trial["fingerprint"]].get("majority", {})
-            above = [points - constant.get(name, math.nan) for name, points in found.questions.items()]
-            skill = fmean(above or [math.nan])
+            skill = _skill(found.questions, records[trial["fingerprint"]].get("majority", {}))
+            scores = {"average": found.average, HELD_OUT: found.loss, "skill": skill}
         elif trial["fingerprint"] not in diverged:
             continue
-        elif _decoder(recipe) not in params:  # only a finished trial's record has its parameters
+        elif decoder not in params:  # only a finished trial's record has its parameters
             without_runs.add(recipe.decoder)
             continue
         rows.append(
             {
                 "size": trial["arm"].rpartition(" ")[0],  # `9M 0.001` is of 9M
-                "params": params[_decoder(recipe)],
+                "params": params[decoder],
                 "learning_rate": float(recipe.learning_rate),
                 "seed": trial["seed"],
                 "arm": trial["arm"],
-                "average": score,
-                HELD_OUT: loss,
-                "skill": skill,
+                **scores,
             }
         )
     if not rows:
         raise RequestError(f"{variant.folder}: no run of the search is finished; try lower rates if all diverged")
-    average = f"{shots}-shot average"
+    # the same of every trial; one's own benchmarks may all have fewer shots than the scale
+    average = f"{[*read.values()][-1].shots}-shot average"
     points = pd.DataFrame(rows).rename(columns={"average": average})
-    own_rate = "." if share == 1 else f", and the decoder learns at {share:g} × this rate."
-    cautions = [SLOPES_ONLY + own_rate, caution(manifest, sorted(set(variant.done["seed"])))]
+    cautions = [_own_rate(records[done[-1][1]]), caution(manifest, sorted(set(variant.done["seed"])))]
     if 0 < len(sparse) < len(params):
         names = ", ".join(sorted({name for name, _ in sparse}))
         cautions.append(
@@ -133,6 +126,18 @@ def search_runs(variant: Variant) -> Runs:
         objectives=(Objective(HELD_OUT, True, "nats per text token"), Objective(average, False, "points")),
         cautions=tuple(text for text in cautions if text),
     )
+
+
+def _skill(questions: Mapping[str, float], constant: Mapping[str, float]) -> float:
+    """Points by which benchmarks of questions lie above constant answers; NaN if that is not known."""
+    above = [points - constant.get(name, math.nan) for name, points in questions.items()]
+    return fmean(above or [math.nan])
+
+
+def _own_rate(record: Mapping[str, Any]) -> str:
+    """What a search's rates are, by the record of one of its trials: the scale's multiplier is the same of all."""
+    share = record["config"]["model"].get("training", {}).get("lr_multipliers", {}).get("decoder", 1.0)
+    return SLOPES_ONLY + ("." if share == 1 else f", and the decoder learns at {share:g} × this rate.")
 
 
 def read_runs(path: Path, lower_is_better: bool, score: str = "score") -> Runs:

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,43 +48,54 @@ def draw_scores(study: Study) -> Figure:
     lines = _lines(study)
     shots = list(dict.fromkeys(name for column in columns for name in column.measures if name))
     looks = _looks(shots)
-    names = [row_name(label) for label, _ in lines]
-    longest = max(len(line) for name in names for line in name.split("\n"))
-    width = max(WIDTH, max(LABELS, LETTER * longest) + LEAST * len(columns))
-    figure = Figure(figsize=(width, 1.3 + ROW * len(lines)), layout="constrained")
-    axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-    axes[0].set_yticks(range(len(lines)), names)
-    axes[0].set_ylim(len(lines) - 0.4, -0.6)
-    for text, (_, row) in zip(axes[0].get_yticklabels(), lines, strict=True):
-        text.set_fontweight("normal" if row else "bold")
-        if "\n" in text.get_text():
-            text.set_linespacing(0.9)
+    figure, axes = _empty_rows(lines, len(columns))
+    rows = {height: row for height, (_, row) in enumerate(lines) if row}
     for axis, column in zip(axes, columns, strict=True):
         axis.set_title(column.title, color=DARK)
         axis.set_xlabel("nats per token" if column.kind == "loss" else "points")
         axis.tick_params(axis="y", length=0)
         axis.grid(axis="x")
         axis.margins(x=0.12)
-        for height, (_, row) in enumerate(lines):
-            if not row:
+        for height in range(len(lines)):
+            if height not in rows:
                 axis.axhspan(height - 0.5, height + 0.5, color="#EFEFEF", linewidth=0, zorder=0)
-        _draw_column(axis, study, column, {height: row for height, (_, row) in enumerate(lines) if row}, looks)
+        _draw_column(axis, study, column, rows, looks)
     if len(shots) > 1:
         handles = []
         for name in shots:
             colour, marker, _ = looks[name]
             handles.append(Line2D([], [], linestyle="none", label=f"{name}-shot", color=colour, marker=marker))
         figure.legend(handles=handles, loc="outside upper right", ncols=min(len(handles), LEGEND_COLUMNS))
-    notes = [f"Lines: 95 % intervals over {study.uncertainty}, to compare arms by eye (`table.md` says how)."]
-    if not study.shows_intervals:
-        notes = ["No intervals below three seeds (`table.md` says why)."]
+    annotate_head(figure, head(study), *_notes(study), few_seeds_note(study), study.caution)
+    return figure
+
+
+def _empty_rows(lines: Sequence[tuple[str, Shown | None]], columns: int) -> tuple[Figure, Sequence[Axes]]:
+    """A figure with so many columns, and a row for each of `_lines`, headings in bold."""
+    names = [row_name(label) for label, _ in lines]
+    longest = max(len(line) for name in names for line in name.split("\n"))
+    width = max(WIDTH, max(LABELS, LETTER * longest) + LEAST * columns)
+    figure = Figure(figsize=(width, 1.3 + ROW * len(lines)), layout="constrained")
+    axes = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
+    axes[0].set_yticks(range(len(lines)), names)
+    axes[0].set_ylim(len(lines) - 0.4, -0.6)
+    for text, (_, row) in zip(axes[0].get_yticklabels(), lines, strict=True):
+        text.set_fontweight("normal" if row else "bold")
+        if "\n" in text.get_text():
+            text.set_linespacing(0.9)
+    return figure, axes
+
+
+def _notes(study: Study) -> list[str]:
+    notes = ["No intervals below three seeds (`table.md` says why)."]
+    if study.shows_intervals:
+        notes = [f"Lines: 95 % intervals over {study.uncertainty}, to compare arms by eye (`table.md` says how)."]
     lacking = [arm for arm in study.requested if study.representative(arm) not in study.scored]
     if lacking and not study.sweep.panels:
         notes.append(f"Without scores: {', '.join(lacking)}.")
     if any(number.bound == "above" for number in study.paper.values.values()):
         notes.append("MM1's triangles that point right: more than this.")
-    annotate_head(figure, head(study), *notes, few_seeds_note(study), study.caution)
-    return figure
+    return notes
 
 
 def head(study: Study) -> str:

@@ -167,6 +167,7 @@ def executor_of(options: argparse.Namespace, started: float, rounds: bool) -> Ex
 
 def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | None = None) -> Request:
     """The request that the options describe. `only` names the arms for a command without an `--only` option."""
+    from mm1_lab.orchestrate.planning.doubts import ignored
     from mm1_lab.orchestrate.planning.request import load_request
 
     given = vars(options)
@@ -183,11 +184,11 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
     )
     if only is None and given.get("only") and isinstance(request.sweep.search, Search):
         raise only_of_search(request.asked)
-    ignored = request.ignored()
-    for remark in ignored:
+    remarks = ignored(request)
+    for remark in remarks:
         print(remark, file=sys.stderr)
     of_recipe = ", ".join(split_settings(options.set)[0])
-    if of_recipe and f"--set: {of_recipe} changes nothing, as every arm sets this itself" not in ignored:
+    if of_recipe and f"--set: {of_recipe} changes nothing, as every arm sets this itself" not in remarks:
         print(f"--set: {of_recipe} changes the recipe, from which the arms start", file=sys.stderr)
     return request
 

@@ -1,8 +1,11 @@
 """Commands for a project's data and folders: show-data, verify, pack, gc, init."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from shlex import quote
+from typing import TYPE_CHECKING
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, option, switch
@@ -21,6 +24,9 @@ from mm1_lab.formatting import counted, short
 from mm1_lab.orchestrate.planning.finding import decoders_tokenizer, find_scale, split_settings
 from mm1_lab.results import Ledger, packed
 from mm1_lab.results.schema import not_readable
+
+if TYPE_CHECKING:
+    from mm1_lab.data.shards import Shards
 
 
 @command(
@@ -42,46 +48,53 @@ def show_data(options: argparse.Namespace) -> int:
     if not options.data and (options.set or options.scale or options.conversations is not None):
         raise RequestError("--set, --scale and --conversations are for your own data; add --data, or leave them out")
     from analysis.pages.cards import write_data_sheet
-    from mm1_lab.orchestrate.data_samples import conversations_as_read, data_samples, world_samples
+    from mm1_lab.orchestrate.data_samples import data_samples, world_samples
 
     if options.data:
-        from mm1_lab.data.shards import Shards
-        from mm1_lab.data.shards.datafile import DataFile
-        from mm1_lab.evaluate.fitting import check_answers, too_long
-        from mm1_lab.evaluate.named import build_benchmark
-        from mm1_lab.evaluate.prompts import PromptWriter
-        from mm1_lab.orchestrate.planning.request import with_benchmarks
-        from mm1_lab.weights.pretrained import HuggingFace
-
-        ledger = Ledger(RESULTS, options.store)
-        of_recipe, of_scale = split_settings(options.set)
-        scale = find_scale(options.scale or "mini", of_scale)
-        recipe = override(Recipe(), of_recipe)
-        content = DataFile.read(options.data)
-        tokenizer = None
-        if content.tokenizer == "bpe":  # then that of the recipe's decoder, by default the scale's base, if pre-trained
-            tokenizer = decoders_tokenizer({"base": recipe}, scale, HuggingFace())
-        scale = with_benchmarks(scale, options.data, content, tokenizer, ledger.data_cache)
-        data = Shards(options.data, ledger.data_cache, scale, tokenizer)
-        for line in data.summary():
-            print(line)
-        asked = _evaluation(recipe, scale, data.identity)
-        for config in scale.benchmarks:
-            benchmark = build_benchmark(config, scale.evaluate, data.tokenizer, ledger.data_cache)
-            check_answers(benchmark, data.tokenizer)
-            print(f"benchmark {benchmark.name}: {benchmark.note}")
-            if asked and (lack := too_long(benchmark, asked, PromptWriter.of(asked, data.tokenizer))):
-                print(f"  note: {'; '.join(lack)}")
-            if note := data.seen_in_training([picture for one in benchmark.questions for picture in one.pictures]):
-                print(f"  note: {note}")
-        for text in conversations_as_read(data, max(0, options.conversations or 0)):
-            print(text)
+        data = _open_and_tell(options)
         title, samples = str(options.data), list(data_samples(data))
     else:
         title, samples = "The miniature world", list(world_samples())
     write_data_sheet(out, title, samples)
     print(out)
     return DONE
+
+
+def _open_and_tell(options: argparse.Namespace) -> Shards:
+    """Opens the user's data, and prints what they hold, with warnings. Raises RequestError."""
+    from mm1_lab.data.shards import Shards
+    from mm1_lab.data.shards.datafile import DataFile
+    from mm1_lab.evaluate.fitting import check_answers, too_long
+    from mm1_lab.evaluate.named import build_benchmark
+    from mm1_lab.evaluate.prompts import PromptWriter
+    from mm1_lab.orchestrate.data_samples import conversations_as_read
+    from mm1_lab.orchestrate.planning.request import with_benchmarks
+    from mm1_lab.weights.pretrained import HuggingFace
+
+    ledger = Ledger(RESULTS, options.store)
+    of_recipe, of_scale = split_settings(options.set)
+    scale = find_scale(options.scale or "mini", of_scale)
+    recipe = override(Recipe(), of_recipe)
+    content = DataFile.read(options.data)
+    tokenizer = None
+    if content.tokenizer == "bpe":  # then that of the recipe's decoder, by default the scale's base, if pre-trained
+        tokenizer = decoders_tokenizer({"base": recipe}, scale, HuggingFace())
+    scale = with_benchmarks(scale, options.data, content, tokenizer, ledger.data_cache)
+    data = Shards(options.data, ledger.data_cache, scale, tokenizer)
+    for line in data.summary():
+        print(line)
+    asked = _evaluation(recipe, scale, data.identity)
+    for config in scale.benchmarks:
+        benchmark = build_benchmark(config, scale.evaluate, data.tokenizer, ledger.data_cache)
+        check_answers(benchmark, data.tokenizer)
+        print(f"benchmark {benchmark.name}: {benchmark.note}")
+        if asked and (lack := too_long(benchmark, asked, PromptWriter.of(asked, data.tokenizer))):
+            print(f"  note: {'; '.join(lack)}")
+        if note := data.seen_in_training([picture for one in benchmark.questions for picture in one.pictures]):
+            print(f"  note: {note}")
+    for text in conversations_as_read(data, max(0, options.conversations or 0)):
+        print(text)
+    return data
 
 
 def _evaluation(recipe: Recipe, scale: Scale, data: DataIdentity) -> EvaluationStage | None:

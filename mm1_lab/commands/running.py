@@ -106,6 +106,7 @@ def run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     from analysis import draw_sweep, sweep_in_short
     from mm1_lab.orchestrate.execution.executor import Leaving
+    from mm1_lab.orchestrate.planning.doubts import doubts
     from mm1_lab.orchestrate.planning.plan import make_plan
     from mm1_lab.orchestrate.recipe_search import rounds_of, run_request
     from mm1_lab.orchestrate.sweeping import check_plan, forget_trials, run_until_decided
@@ -128,7 +129,7 @@ def run(options: argparse.Namespace) -> int:
     if options.results == RESULTS:
         _tell_of_lab_above()
     request.ledger.check_writable()
-    for doubt in request.doubts():
+    for doubt in doubts(request):
         print(doubt)
     with executor:
         try:

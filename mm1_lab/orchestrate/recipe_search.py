@@ -33,6 +33,7 @@ from mm1_lab.results.summary import value_of
 if TYPE_CHECKING:
     from optuna import Study
     from optuna import Trial as OptunaTrial
+    from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
 FIRST_SEED = 1000
@@ -116,51 +117,18 @@ class RecipeSearch(Rounds):
 
     def __init__(self, request: Request) -> None:
         """Raises RequestError for a value that the scale does not have, and a measure that trials do not have."""
-        from optuna.distributions import (
-            BaseDistribution,
-            CategoricalDistribution,
-            FloatDistribution,
-            IntDistribution,
-        )
-
         super().__init__(request)
         assert isinstance(request.sweep.search, Search)
         self.settings = request.sweep.search
         self.measure = self.settings.measure
         self.direction: Literal["minimize", "maximize"] = "minimize" if self.measure.less_is_better else "maximize"
-        self.spaces: dict[str, BaseDistribution] = {}
-        """Where Optuna looks for each field."""
         self.confirmed = f"{request.sweep.name}_confirmed"
         """The name of the sweep that confirms the first winner."""
         for other in request.file.parent.glob(f"{glob.escape(self.confirmed)}*.yaml"):
             if CONFIRMATION.search(other.stem):
                 raise RequestError(f"{other}: the search's confirmation has this name; rename one")
-        over = self.settings.over
-        for field, space in over.items():
-            if field.startswith("sft.") and not request.sweep.base.sft:
-                raise RequestError(f"search.over.{field}: the base is not tuned; name a recipe with `sft`")
-            if field.startswith("align.") and not request.sweep.base.align.steps and "align.steps" not in over:
-                raise RequestError(f"search.over.{field}: the base has no alignment; search over align.steps, too")
-            is_whole = False
-            tried: tuple[Any, ...]
-            if isinstance(space, Range):
-                inner = space.low + (space.high - space.low) / math.pi
-                try:
-                    scale_of(request.sweep.changed({field: inner}, field), request.scale)
-                except RequestError:
-                    is_whole = True
-                    inner = round(inner)
-                tried = (space.low, space.high, inner)
-            else:
-                tried = space
-            for value in tried:
-                self._check(field, value)
-            if not isinstance(space, Range):
-                self.spaces[field] = CategoricalDistribution([spelt(value) for value in space])
-            elif is_whole:
-                self.spaces[field] = IntDistribution(int(space.low), int(space.high), log=space.log)
-            else:
-                self.spaces[field] = FloatDistribution(space.low, space.high, log=space.log)
+        self.spaces = {field: self._space(field, space) for field, space in self.settings.over.items()}
+        """Where Optuna looks for each field."""
         if reason := request.why_no_value(self.measure) or request.why_untuned(self.measure, ["base"]):
             raise RequestError(f"search.measure: {reason}")
         self.recipes = {"base": request.sweep.base}
@@ -174,6 +142,32 @@ class RecipeSearch(Rounds):
         """How many are not asked for yet."""
         self.known: list[float] = []
         """The scores that the study was told."""
+
+    def _space(self, field: str, space: Range | Sequence[Any]) -> BaseDistribution:
+        """Where Optuna looks for a field. Raises RequestError for one that the base lacks, and as `_check` does."""
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+        sweep = self.request.sweep
+        if field.startswith("sft.") and not sweep.base.sft:
+            raise RequestError(f"search.over.{field}: the base is not tuned; name a recipe with `sft`")
+        if field.startswith("align.") and not sweep.base.align.steps and "align.steps" not in self.settings.over:
+            raise RequestError(f"search.over.{field}: the base has no alignment; search over align.steps, too")
+        if not isinstance(space, Range):
+            for value in space:
+                self._check(field, value)
+            return CategoricalDistribution([spelt(value) for value in space])
+        inner = space.low + (space.high - space.low) / math.pi
+        is_whole = False
+        try:
+            scale_of(sweep.changed({field: inner}, field), self.request.scale)
+        except RequestError:
+            is_whole = True
+            inner = round(inner)
+        for value in (space.low, space.high, inner):
+            self._check(field, value)
+        if is_whole:
+            return IntDistribution(int(space.low), int(space.high), log=space.log)
+        return FloatDistribution(space.low, space.high, log=space.log)
 
     def _check(self, field: str, value: Any) -> None:
         """Raises RequestError for a value that runs neither with the base nor beside listed values and ends of ranges

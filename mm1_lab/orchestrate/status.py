@@ -1,7 +1,7 @@
 """Sweeps as text and plain values: their arms, one resolved or two told apart; the state of their trials."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -11,6 +11,7 @@ import yaml
 
 from mm1_lab.config import RequestError, Stage, Trial, nearest, steps_made
 from mm1_lab.formatting import counted, flat, on_one_line, text_table
+from mm1_lab.orchestrate.planning.doubts import rounded_steps
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger, Manifest, TrialRow
 from mm1_lab.results.manifest import drawn_contents, read_trials
@@ -30,11 +31,10 @@ def status_values(
     `chains`: the stages of each trial, by its fingerprint, of which alone failures are told; without, only trials of
     which the evaluation is claimed, as it is with the training before it if no other trial needs that, are running.
     """
-    failures, claimed = ledger.failures(), ledger.claims.recent()
+    failures = ledger.failures()
     stages = {stage.fingerprint for chain in (chains or {}).values() for stage in chain}
     others = {key: failure for key, failure in failures.items() if chains is None or key in stages}
-    blocked = failed_before(failures, chains or {}, ledger)
-    interruption = cache(ledger.interruption)  # many trials share stages
+    states = _States(ledger, chains, failures)
     told = []
     for manifest, rows in sweeps:
         folder = ledger.results / manifest.scale / manifest.variant
@@ -43,25 +43,7 @@ def status_values(
         trials = []
         for row in rows:
             others.pop(row.fingerprint, None)
-            failure = failures.get(row.fingerprint) or blocked.get(row.fingerprint)
-            state, why = "missing", ""
-            done, closed = _done(row.fingerprint, marks, ledger)
-            if done:
-                state = "done"
-            elif closed:
-                why = closed
-            elif at_work := _at_work(row.fingerprint, chains, claimed, ledger):
-                state, why = "running", at_work
-            elif failure:
-                state = "failed"
-                why = f"{failure['reason']} ({counted(failure['attempts'], 'attempt')}; {failure['log'] or 'no log'})"
-            elif damaged := ledger.damaged_scores(row.fingerprint):
-                why = f"damaged ({damaged}); `run` makes it anew"
-            else:
-                why = _interrupted((chains or {}).get(row.fingerprint, ()), interruption)
-                before = in_tables.get((row.arm, row.seed), row.fingerprint)
-                if not why and before != row.fingerprint and ledger.has_scores(before):
-                    why = "other settings than in the tables"
+            state, why = states.of(row.fingerprint, marks, in_tables.get((row.arm, row.seed), row.fingerprint))
             trial = {"arm": row.arm, "seed": row.seed, "fingerprint": row.fingerprint, "state": state, "why": why}
             trials.append(trial)
         sweep = manifest.sweep
@@ -69,6 +51,55 @@ def status_values(
         told.append({"sweep": manifest.variant, "scale": manifest.scale, "trials": trials, "not_asked_for": more})
     left = [{name: failure[name] for name in ("stage", "reason", "log")} for failure in others.values()]
     return {"sweeps": told, "failures": left}
+
+
+class _States:
+    """Tells the states of trials, as they are when it is made; `chains` as for `status_values`."""
+
+    def __init__(
+        self, ledger: Ledger, chains: Mapping[str, Sequence[Stage]] | None, failures: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        self.ledger = ledger
+        self.chains = chains
+        self.claimed = ledger.claims.recent()
+        self.failures = {**failed_before(failures, chains or {}, ledger), **failures}
+        self.interruption = cache(ledger.interruption)  # many trials share stages
+
+    def of(self, fingerprint: str, marks: Mapping[str, str], in_tables: str) -> tuple[str, str]:
+        """A trial's state, and why it is failed or missing or what works on it. `marks` are those of drawn trials;
+        `in_tables` is the fingerprint that its arm has there."""
+        ledger = self.ledger
+        try:
+            done = ledger.intact_mark(fingerprint, marks) if marks else ledger.has_whole_scores(fingerprint)
+        except NotReadable as error:
+            return "missing", str(error)
+        if done:
+            return "done", ""
+        if at_work := self._at_work(fingerprint):
+            return "running", at_work
+        if failure := self.failures.get(fingerprint):
+            attempts = counted(failure["attempts"], "attempt")
+            return "failed", f"{failure['reason']} ({attempts}; {failure['log'] or 'no log'})"
+        if damaged := ledger.damaged_scores(fingerprint):
+            return "missing", f"damaged ({damaged}); `run` makes it anew"
+        for stage in (self.chains or {}).get(fingerprint, ()):
+            if how := self.interruption(stage.fingerprint):
+                return "missing", f"{stage.name} {how}"  # `alignment was interrupted, resumes`
+        if in_tables != fingerprint and ledger.has_scores(in_tables):
+            return "missing", "other settings than in the tables"
+        return "missing", ""
+
+    def _at_work(self, fingerprint: str) -> str:
+        """The first stage of a trial that a process works on, and its step: `multimodal, step 140 of 700`; empty if
+        none is."""
+        if self.chains is None:
+            return "a process works on it" if fingerprint in self.claimed else ""
+        for stage in reversed(self.chains[fingerprint]):
+            if stage.fingerprint in self.claimed and not self.ledger.is_done(stage):
+                step, steps = self.ledger.last_step(stage.fingerprint), steps_made(stage)
+                of_all = f" of {steps}" if steps else ""
+                return f"{stage.name}, step {step}{of_all}" if step else stage.name
+        return ""
 
 
 def unused_trials(sweeps: Iterable[Told], results: Path) -> int:
@@ -79,16 +110,6 @@ def unused_trials(sweeps: Iterable[Told], results: Path) -> int:
     except OSError:
         return 0
     return len(names - {row.fingerprint for _, rows in sweeps for row in rows})
-
-
-def _done(fingerprint: str, marks: Mapping[str, str], ledger: Ledger) -> tuple[bool, str]:
-    """Whether a trial has scores, and what keeps this user from reading them."""
-    try:
-        if marks:
-            return bool(ledger.intact_mark(fingerprint, marks)), ""
-        return ledger.has_whole_scores(fingerprint), ""
-    except NotReadable as error:
-        return False, str(error)
 
 
 def failed_before(
@@ -102,29 +123,6 @@ def failed_before(
             if stage.fingerprint in failures and not ledger.is_done(stage):
                 waiting.append((key, failures[stage.fingerprint]))
     return {key: {**failure, "reason": f"{failure['stage']}: {failure['reason']}"} for key, failure in waiting}
-
-
-def _at_work(
-    fingerprint: str, chains: Mapping[str, Sequence[Stage]] | None, claimed: Collection[str], ledger: Ledger
-) -> str:
-    """The first stage of a trial that a process works on, and its step: `multimodal, step 140 of 700`; empty if none
-    is."""
-    if chains is None:
-        return "a process works on it" if fingerprint in claimed else ""
-    for stage in reversed(chains[fingerprint]):
-        if stage.fingerprint in claimed and not ledger.is_done(stage):
-            step = ledger.last_step(stage.fingerprint)
-            steps = steps_made(stage)
-            return f"{stage.name}, step {step}{f' of {steps}' if steps else ''}" if step else stage.name
-    return ""
-
-
-def _interrupted(chain: Iterable[Stage], interruption: Callable[[str], str]) -> str:
-    """The first stage of a trial that nobody works on and that has begun: `alignment was interrupted, resumes`."""
-    for stage in chain:
-        if how := interruption(stage.fingerprint):
-            return f"{stage.name} {how}"
-    return ""
 
 
 def status_text(status: dict[str, Any]) -> str:
@@ -195,7 +193,7 @@ def show_text(request: Request, arms: list[str]) -> str:
             changes = [f"{name} {before} → {after}" for name, before, after in _differing(flat(base), flat(recipe))]
             rows.append((arm, "; ".join(changes) or "none"))
         table = text_table(("arm", "change to the base"), rows)
-        for note in request.rounded_steps():
+        for note in rounded_steps(request):
             table += ["", note]
         return "\n".join([request.sweep.heading, "", *table])
     if len(values) == 1:

@@ -34,6 +34,7 @@ from mm1_lab.config import (
     steps_here,
 )
 from mm1_lab.formatting import short_count
+from mm1_lab.orchestrate.planning.doubts import unlike_start
 from mm1_lab.orchestrate.planning.request import load_request
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
@@ -427,7 +428,7 @@ def test_other_views_than_before_are_told_of_a_model_that_is_tuned_again(tmp_pat
         recipe = Recipe.model_validate({"sft": {"start": start, "resolution": "native", "views": views}})
         trial = resolve("a", recipe, scale, 0, WORLD, ModelsFromOutside())
         line = "a/tuned was tuned with 5 views of a picture, and is tuned with 1 (sft.views)"
-        assert replace(request, trials=(trial,)).unlike_start() == [line] * told
+        assert unlike_start(replace(request, trials=(trial,))) == [line] * told
 
 
 def test_an_exported_model_without_steps_is_what_it_was() -> None:

@@ -15,6 +15,7 @@ from mm1_lab.config import RequestError
 from mm1_lab.config.recipe import INSTRUCTIONS
 from mm1_lab.evaluate.benchmarks import held_out_captions
 from mm1_lab.evaluate.gates import prompts_fit
+from mm1_lab.orchestrate.planning.doubts import doubtful_data, doubts
 from mm1_lab.orchestrate.planning.finding import find_sweep
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results.manifest import read_manifest
@@ -119,13 +120,13 @@ def test_more_demonstrations_than_rows_of_the_world_hold_are_told(ask: Ask, told
     settings = ("evaluate.shots=[0,8,9,16]",)
     request = ask("base", settings=settings)
     checks = list(prompts_fit([trial.evaluation for trial in request.trials], request.open_data()))
-    (line,) = request.doubtful_data()
+    (line,) = doubtful_data(request)
     found = re.match(r"all benchmarks: a question after 9 and 16 demonstrations takes up to about \d+ and (\d+) ", line)
     assert found and int(found[1]) == pytest.approx(max(check.value for check in checks), rel=0.05)
     assert f"{line}\n" in told("plan", "data_mix", "--scale", "smoke", "--only", "base", "--set", *settings)
-    assert not ask("base").doubtful_data(), "eight fit"
+    assert not doubtful_data(ask("base")), "eight fit"
     longer = ask("base", settings=(*settings, "sequence_length=512"))
-    assert not longer.doubtful_data()
+    assert not doubtful_data(longer)
 
 
 def test_scores_elsewhere_are_told_where_there_are_some(ask: Ask, tmp_path: Path, told: Told) -> None:
@@ -246,7 +247,7 @@ def test_a_mixture_says_which_instruction_sets_it_leaves_out(ask: Ask, tmp_path:
     shares = [trial.evaluation.model.shares for trial in request.trials]
     assert shares[0] == dict.fromkeys(sorted(INSTRUCTIONS), 0.125) and shares[1] == {"text": 1}
     assert shares[3] == {INSTRUCTIONS[0]: 1}, "the rest stays as it is"
-    told = [line for line in request.doubts() if "sft.mixture" in line]
+    told = [line for line in doubts(request) if "sft.mixture" in line]
     assert told == [f"one, two: sft.mixture does not name {', '.join(INSTRUCTIONS[:-1])}, so left out"]
     with pytest.raises(RequestError, match="leaves out all instruction sets; give one a weight"):
         ask(sweep=tmp_path / "t.yaml", settings=[f"sft.mixture={json.dumps(none)}"])

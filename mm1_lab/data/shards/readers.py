@@ -171,7 +171,7 @@ def read_conversation(row: Fields) -> Sample:
     if not isinstance(row["text"], list) or not row["text"]:
         raise Broken("has no turns; store them as a list of objects")
     pictures = _stored_images(row["image"])
-    rest = list(pictures)
+    rest = list(pictures)  # those without a mark
     turns: list[Turn] = []
     for number, entry in enumerate(row["text"]):
         turns += _turns(entry, f"turn {number}", rest)
@@ -179,12 +179,14 @@ def read_conversation(row: Fields) -> Sample:
     system = _spoken(before)
     if len(turns) > 1 and turns[0].role == "assistant":
         before = [*before, *turns.pop(0).content]
-    placed = any(isinstance(part, Image) for turn in turns for part in turn.content)
-    early = [part for part in before if isinstance(part, Image)]
+    early = _pictures_in(before)
+    if any(_pictures_in(turn.content) for turn in turns):
+        if 0 < len(rest) < len(pictures):
+            raise Broken(f"marks places for {len(pictures) - len(rest)} of its {len(pictures)} images")
+    elif pictures:
+        early = pictures
     if turns:  # pictures that are marked before the user speaks, or nowhere, come first
-        turns[0].content[:0] = early if placed else pictures or early
-    if placed and 0 < len(rest) < len(pictures):
-        raise Broken(f"marks places for {len(pictures) - len(rest)} of its {len(pictures)} images")
+        turns[0].content[:0] = early
     # tokens may span what turns divide, as `?\n` does in Qwen's tokenizer, and prompts are tokenised whole
     parts: list[Part] = [f"{system}\n"] if system else []
     for number, turn in enumerate(turns):
@@ -196,7 +198,7 @@ def read_conversation(row: Fields) -> Sample:
         raise LeftOut("with weight 0 for all answers")
     sample = _sample(parts)
     # of some sets all conversations ask the same, and answer yes or no
-    keys = [part.key for part in parts if isinstance(part, Image)]
+    keys = [picture.key for picture in _pictures_in(parts)]
     return sample._replace(key="\n".join([sample.key, *keys]))
 
 
@@ -210,7 +212,7 @@ def _plain_turn(number: int, turn: Turn) -> list[Part]:
         raise Broken(f"turn {number}: the {role}'s turn has no text")
     if role == "user":
         return _request(content, number)
-    if any(isinstance(part, Image) for part in content):
+    if _pictures_in(content):
         raise Broken(f"turn {number}: the assistant's turn has an image; only users' turns may have images")
     return [(Answer if is_learnt else Unlearnt)(f" {_spoken(content)}")]
 
@@ -257,6 +259,10 @@ def _marked(text: Any, where: str, images: list[Image]) -> list[Part]:
             raise Broken(f"{where}: marks a place for an image that the conversation lacks")
         parts += [images.pop(0), other]
     return parts
+
+
+def _pictures_in(content: list[Part]) -> list[Image]:
+    return [part for part in content if isinstance(part, Image)]
 
 
 def _spoken(content: list[Part]) -> str:

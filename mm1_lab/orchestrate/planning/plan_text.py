@@ -20,6 +20,7 @@ from mm1_lab.orchestrate.planning.cost import (
     stage_seconds,
     training_flops,
 )
+from mm1_lab.orchestrate.planning.doubts import doubts
 from mm1_lab.orchestrate.planning.plan import Plan, PlannedStage, make_plan, path_lengths
 from mm1_lab.orchestrate.planning.request import Request
 
@@ -124,7 +125,7 @@ def _notes(requests: Sequence[Request], plan: Plan, estimates: Mapping[str, Esti
     for request in requests:
         if request.refused:
             yield f"{request.variant}: {request.refused}"
-        yield from request.doubts()
+        yield from doubts(request)
     scale = requests[0].scale
     if scale.resources.gpus and not scale.hardware and plan.missing:
         yield (

@@ -3,13 +3,10 @@ before anything runs."""
 
 from __future__ import annotations
 
-import csv
 import os
-from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, get_args
@@ -22,13 +19,10 @@ from mm1_lab.config import (
     DataIdentity,
     Measure,
     NotHere,
-    PretrainedDecoder,
-    PretrainedMM1,
     PretrainedModels,
     Recipe,
     RequestError,
     Scale,
-    SftStage,
     Sweep,
     Trial,
     canonical_json,
@@ -36,7 +30,6 @@ from mm1_lab.config import (
     nearest,
     resolve,
     resolve_sweep,
-    steps_here,
 )
 from mm1_lab.config.measure import splits
 from mm1_lab.files import PARTS, RESULTS, STORE, expanded, here_or_shipped
@@ -52,9 +45,8 @@ from mm1_lab.orchestrate.planning.finding import (
 )
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
 from mm1_lab.results.manifest import data_name, deciding, merge_manifest, read_trials, seeds_of_search
-from mm1_lab.results.trained import epochs_note, epochs_text, own_rows_note
 from mm1_lab.rows import OF_OWN_DATA, OF_TUNED, Family
-from mm1_lab.weights.pretrained import HuggingFace, chat_template
+from mm1_lab.weights.pretrained import HuggingFace
 
 if TYPE_CHECKING:
     from mm1_lab.data.pixels import ImageDecoder
@@ -64,9 +56,6 @@ if TYPE_CHECKING:
 
 MOST_TRIALS = 200_000
 """Of a command: far more would take minutes and gigabytes merely to be planned."""
-SHOTS_OF_WORLD = 8
-"""The world's benchmarks are made so that as many demonstrations fit its rows, which `check-scale` measures; longer
-prompts are measured before a run, unless a scale with GPUs in the world is only planned."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +180,11 @@ class Request:
     def seeds(self) -> tuple[int, ...]:
         return tuple(dict.fromkeys(trial.seed for trial in self.trials))
 
+    @property
+    def recipes(self) -> dict[str, Recipe]:
+        """Of the arms that are asked for."""
+        return {trial.arm: trial.recipe for trial in self.trials}
+
     def of_sweep(self, sweep: Sweep, seeds: Iterable[int]) -> Request:
         """The request for all arms of another sweep; at its own seeds if none are given."""
         trials = resolve_sweep(sweep, self.scale, tuple(seeds) or self.seeds, self.data, self.models)
@@ -204,8 +198,7 @@ class Request:
         """The request with the same arms at these seeds; unchanged without any."""
         if not seeds:
             return self
-        arms = {trial.arm: trial.recipe for trial in self.trials}
-        return replace(self, trials=self.with_arms(arms, sorted(seeds)).trials)
+        return replace(self, trials=self.with_arms(self.recipes, sorted(seeds)).trials)
 
     def why_no_value(self, measure: Measure) -> str:
         """Why no trial can have a value of the measure at this scale; empty if some may."""
@@ -264,204 +257,6 @@ class Request:
         from mm1_lab.evaluate.benchmarks import names_of_tuned
 
         return measure.of in names_of_tuned()
-
-    def doubts(self) -> list[str]:
-        """All that is to be told before a run, which does not keep it from running."""
-        arms = (*self.same_trials(), *self.rounded_steps(), *self.unlike_rows(), *self.unlike_before())
-        arms = (*arms, *self.partial_mixtures(), *self.unlike_start())
-        return [*self.replaced(), *arms, *self.doubtful_claims(), *self.doubtful_data()]
-
-    def ignored(self) -> list[str]:
-        """What of the request, or of what it would use, has no effect."""
-        told = []
-        for folder, reason in self.ledger.damaged_parts().items():
-            told.append(f"{folder}: this shipped part is not used ({reason}); restore or delete it")
-        of_recipe, of_scale = split_settings(self.overrides)
-        recipes = [*self.sweep.arms.values()] or [self.sweep.base]
-        has_scale_s_rate = any(recipe.learning_rate == "scale" or recipe.align.steps for recipe in recipes)
-        if any(setting.startswith("train.learning_rate=") for setting in of_scale) and not has_scale_s_rate:
-            told.append("--set: train.learning_rate changes nothing, as every arm sets learning_rate itself")
-        if of_recipe and self._changes_no_arm():
-            told.append(f"--set: {', '.join(of_recipe)} changes nothing, as every arm sets this itself")
-        if "captions" in self.data.sources and "synthetic" not in self.data.sources:
-            told.append(f"{self.data_path}: no synthetic captions; other captions fill their share of rows")
-        return told
-
-    def _changes_no_arm(self) -> bool:
-        """Whether the settings of the recipe change it, but no arm."""
-        try:
-            plain = load_sweep(self.file, *SWEEPS)
-        except RequestError:  # it needs the settings
-            return False
-        return plain.base != self.sweep.base and plain.arms == self.sweep.arms
-
-    def replaced(self) -> list[str]:
-        """What is to be told of arms that had other trials with scores in this sweep's tables."""
-        now = {(trial.arm, str(trial.seed)): trial.fingerprint for trial in self.trials}
-        arms = []
-        try:
-            with (self.folder / "trials.csv").open(encoding="utf-8", newline="") as file:
-                # not `read_trials`, which checks each row: of ten thousand that takes most of a second
-                for arm, seed, fingerprint, _ in csv.reader(file, strict=True):
-                    if now.get((arm, seed), fingerprint) != fingerprint and self.ledger.has_scores(fingerprint):
-                        arms.append(arm)
-        except (OSError, ValueError, csv.Error):  # no file, or a damaged one, of which a run tells
-            return []
-        if not arms:
-            return []
-        others = f"other trials than before: {', '.join(dict.fromkeys(arms))}"
-        why = "as the sweep, its data, settings or the version changed"
-        return [f"{self.folder}: {others}, {why}; the scores before leave the tables, and stay"]
-
-    def same_trials(self) -> list[str]:
-        """What is to be told of arms that do not differ, as where their steps are rounded alike at this scale."""
-        alike = defaultdict(list)
-        for trial in self.trials:
-            alike[trial.fingerprint].append(trial.arm)
-        lines = [f"{' = '.join(arms)} are the same trials" for arms in alike.values() if len(arms) > 1]
-        return list(dict.fromkeys(lines))  # the same ones at every seed
-
-    def rounded_steps(self) -> list[str]:
-        """What is to be told of numbers of steps that rounding to this scale's makes equal, or changes by more than a
-        tenth."""
-        steps: dict[tuple[str, int], tuple[float, int]] = {}
-        for recipe in {trial.arm: trial.recipe for trial in self.trials}.values():
-            steps |= steps_here(recipe, self.scale)
-        made = Counter((field, rounded) for (field, _), (_, rounded) in steps.items())
-        told = []
-        for (field, asked), (exact, rounded) in steps.items():
-            if abs(rounded - exact) > 0.1 * exact or made[field, rounded] > 1:
-                told.append(f"{field} {asked} ({exact:.4g} → {rounded})")
-        return [f"Rounded to steps of {self.scale_name}: {', '.join(told)}"] if told else []
-
-    def unlike_rows(self) -> list[str]:
-        """What is to be told of arms with more image tokens than the scale's largest number."""
-        tokens: dict[str, int] = {}
-        for trial in self.trials:
-            if trial.arm not in tokens:  # alike at every seed
-                read = trial.evaluation.model.architecture
-                tokens[trial.arm] = 0
-                if not isinstance(read, PretrainedMM1) and read.drop_overlong and read.steps():
-                    tokens[trial.arm] = read.picture_tokens
-        in_world = self.data.kind == "world"  # whose documents would need longer rows, too
-        return own_rows_note(tokens, None if in_world else self.scale.image_tokens)
-
-    def partial_mixtures(self) -> list[str]:
-        """What is to be told of arms whose `sft.mixture` has weights for some instruction sets only."""
-        arms = defaultdict(list)
-        for arm, recipe in {trial.arm: trial.recipe for trial in self.trials}.items():
-            mixture = recipe.sft.mixture if recipe.sft and recipe.sft.steps else {}
-            lacking = [name for name in self.data.instructions if name not in mixture] if any(mixture.values()) else []
-            if lacking:
-                arms[", ".join(lacking)].append(arm)
-        return [f"{', '.join(names)}: sft.mixture does not name {sets}, so left out" for sets, names in arms.items()]
-
-    def unlike_start(self) -> list[str]:
-        """What is to be told of tuned models that are tuned further with another number of views."""
-        lines = []
-        for trial in self.trials:
-            stage = trial.evaluation.model
-            start = stage.architecture
-            if isinstance(start, PretrainedMM1) and start.tuned and start.views != stage.views:
-                before = f"was tuned with {counted(start.views, 'view')} of a picture, and is tuned with {stage.views}"
-                lines.append(f"{start.name} {before} (sft.views)")
-        return list(dict.fromkeys(lines))
-
-    def unlike_before(self) -> list[str]:
-        """What is to be told of models on users' data that were trained on another form: pictures of an exported one
-        that were made square in another way, the chat template of a decoder to be tuned, its own end of texts."""
-        if not self.data_file:
-            return []
-        from mm1_lab.data.tokenizers import folder_tokenizer
-
-        @cache
-        def ends(folder: str) -> tuple[int, int]:
-            tokenizer = folder_tokenizer(Path(folder))
-            return tokenizer.begin, tokenizer.end
-
-        named = self.data_file.tokenizer_folder(self.data_path) if self.data_path else None
-        lines = []
-        for trial in self.trials:
-            stage = trial.evaluation.model
-            model, now = stage.architecture, self.data_file.pictures
-            if isinstance(model, PretrainedMM1):
-                if model.pictures not in (None, now):
-                    before = f"was trained with `pictures: {model.pictures}`"
-                    lines.append(f"{model.name} {before}, and the data file has `{now}`")
-            elif isinstance(model.decoder, PretrainedDecoder):
-                name = model.decoder.name
-                if named and ends(model.decoder.folder) != ends(str(named)):
-                    lines.append(f"{name}: its texts begin and end as those of the data file's tokenizer")
-                if stage.tuned and chat_template(model.decoder):
-                    form = "conversations are `User: …` and `Assistant: …` (docs/your-own-data.md)"
-                    lines.append(f"{name}: its chat template is not used; {form}")
-        return list(dict.fromkeys(lines))
-
-    def doubtful_claims(self) -> list[str]:
-        """What is to be told before a run of claims about its arms that it cannot decide."""
-        arms = {trial.arm for trial in self.trials}
-        claims = defaultdict(list)
-        for contrast in self.sweep.contrasts:
-            first, second = contrast.sides
-            if arms.isdisjoint((*first, *second)):
-                continue
-            for measure in contrast.measure.parts:
-                if reason := self.why_no_value(measure) or self.why_untuned(measure, (*first, *second)):
-                    claims[f"will not be judged by {reason}"].append(repr(contrast.claim))
-                elif measure.about == "benchmarks" and not measure.of and self._means_cider(measure.shots):
-                    shots = self.scale.evaluate.shots[0] if measure.shots is None else measure.shots
-                    by = f"compared by `{measure}`, a mean of CIDEr (not bounded by 100) and percentages"
-                    claims[f"will be {by}; of percentages alone is `vqa {shots}-shot`"].append(repr(contrast.claim))
-        lines = []
-        for what, names in claims.items():
-            which = "claim" if len(names) == 1 else "claims"
-            lines.append(f"The {which} {', '.join(names)} {what}.")
-        return lines
-
-    def doubtful_data(self) -> list[str]:
-        """What is to be told of users' data if trials are missing, and of prompts of their held-out captions, or of the
-        world's benchmarks, that do not fit what the models of these trials read."""
-        missing = [trial.evaluation for trial in self.trials if not self.ledger.has_scores(trial.fingerprint)]
-        few_in_world = max(self.scale.evaluate.shots) <= SHOTS_OF_WORLD or self.scale.hardware
-        if not missing or (self.data.kind == "world" and few_in_world):
-            return []
-        from mm1_lab.data.shards import Shards
-        from mm1_lab.evaluate.fitting import long_prompts
-
-        data = self.open_data()
-        doubts = []
-        if isinstance(data, Shards):
-            doubts = [f"{self.data_path}: {line}" for line in data.doubts()]
-            sizes = {name: len(one.train) for name, one in data.conversations.items()}
-            doubts += epochs_note(self._epochs(sizes))
-            plain = [one.name for one in self.scale.benchmarks if one.prompt is None and one.metric != "cider"]
-            if plain and any(evaluation.model.tuned for evaluation in missing):
-                form = "with `Question: … Short answer:`; with `prompt: chat` as in their conversations"
-                doubts.append(f"{self.data_path}: tuned models are asked {', '.join(plain)} {form}")
-        return [*doubts, *long_prompts(missing, self.scale.evaluate, data)]
-
-    def _epochs(self, sizes: Mapping[str, int]) -> dict[str, str]:
-        """The `epochs_text` of each arm to be tuned, given the sizes of the instruction sets."""
-        found = {}
-        for trial in self.trials:
-            stage = trial.evaluation.model
-            if isinstance(stage, SftStage) and stage.training.steps:
-                asked = stage.training.steps * stage.training.batch_size
-                found[trial.arm] = epochs_text(
-                    {name: asked * part / sizes[name] for name, part in stage.shares.items()}
-                )
-        return found
-
-    def _means_cider(self, shots: int | None) -> bool:
-        """Whether the mean over benchmarks with images, at so many shots or all, is of CIDEr and other metrics."""
-        usual = self.scale.evaluate.shots
-        metrics = set()
-        for one in self.scale.benchmarks:
-            if one.images_digest and (shots is None or shots in (one.shots or usual)):
-                metrics.add(one.metric)
-        if self.data_path and {"captions", "synthetic"} & set(self.data.held_out):
-            metrics.add("cider")
-        return "cider" in metrics and len(metrics) > 1
 
     @property
     def manifest(self) -> Manifest:

@@ -1,0 +1,233 @@
+"""What is to be told of a request before it is planned or run, and does not keep it from running."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mm1_lab.config import PretrainedDecoder, PretrainedMM1, RequestError, SftStage, load_sweep, steps_here
+from mm1_lab.formatting import counted
+from mm1_lab.orchestrate.planning.finding import SWEEPS, split_settings
+from mm1_lab.results.trained import epochs_note, epochs_text, own_rows_note
+from mm1_lab.weights.pretrained import chat_template
+
+if TYPE_CHECKING:
+    from mm1_lab.orchestrate.planning.request import Request
+
+SHOTS_OF_WORLD = 8
+"""The world's benchmarks are made so that as many demonstrations fit its rows, which `check-scale` measures; longer
+prompts are measured before a run, unless a scale with GPUs in the world is only planned."""
+
+
+def doubts(request: Request) -> list[str]:
+    """All that is to be told before a run, which does not keep it from running."""
+    arms = (*same_trials(request), *rounded_steps(request), *unlike_rows(request), *unlike_before(request))
+    arms = (*arms, *partial_mixtures(request), *unlike_start(request))
+    return [*replaced(request), *arms, *doubtful_claims(request), *doubtful_data(request)]
+
+
+def ignored(request: Request) -> list[str]:
+    """What of the request, or of what it would use, has no effect."""
+    told = []
+    for folder, reason in request.ledger.damaged_parts().items():
+        told.append(f"{folder}: this shipped part is not used ({reason}); restore or delete it")
+    of_recipe, of_scale = split_settings(request.overrides)
+    recipes = [*request.sweep.arms.values()] or [request.sweep.base]
+    has_scale_s_rate = any(recipe.learning_rate == "scale" or recipe.align.steps for recipe in recipes)
+    if any(setting.startswith("train.learning_rate=") for setting in of_scale) and not has_scale_s_rate:
+        told.append("--set: train.learning_rate changes nothing, as every arm sets learning_rate itself")
+    if of_recipe and _changes_no_arm(request):
+        told.append(f"--set: {', '.join(of_recipe)} changes nothing, as every arm sets this itself")
+    if "captions" in request.data.sources and "synthetic" not in request.data.sources:
+        told.append(f"{request.data_path}: no synthetic captions; other captions fill their share of rows")
+    return told
+
+
+def _changes_no_arm(request: Request) -> bool:
+    """Whether the settings of the recipe change it, but no arm."""
+    try:
+        plain = load_sweep(request.file, *SWEEPS)
+    except RequestError:  # it needs the settings
+        return False
+    return plain.base != request.sweep.base and plain.arms == request.sweep.arms
+
+
+def replaced(request: Request) -> list[str]:
+    """What is to be told of arms that had other trials with scores in this sweep's tables."""
+    now = {(trial.arm, str(trial.seed)): trial.fingerprint for trial in request.trials}
+    arms = []
+    try:
+        with (request.folder / "trials.csv").open(encoding="utf-8", newline="") as file:
+            # not `read_trials`, which checks each row: of ten thousand that takes most of a second
+            for arm, seed, fingerprint, _ in csv.reader(file, strict=True):
+                if now.get((arm, seed), fingerprint) != fingerprint and request.ledger.has_scores(fingerprint):
+                    arms.append(arm)
+    except (OSError, ValueError, csv.Error):  # no file, or a damaged one, of which a run tells
+        return []
+    if not arms:
+        return []
+    others = f"other trials than before: {', '.join(dict.fromkeys(arms))}"
+    why = "as the sweep, its data, settings or the version changed"
+    return [f"{request.folder}: {others}, {why}; the scores before leave the tables, and stay"]
+
+
+def same_trials(request: Request) -> list[str]:
+    """What is to be told of arms that do not differ, as where their steps are rounded alike at this scale."""
+    alike = defaultdict(list)
+    for trial in request.trials:
+        alike[trial.fingerprint].append(trial.arm)
+    lines = [f"{' = '.join(arms)} are the same trials" for arms in alike.values() if len(arms) > 1]
+    return list(dict.fromkeys(lines))  # the same ones at every seed
+
+
+def rounded_steps(request: Request) -> list[str]:
+    """What is to be told of numbers of steps that rounding to this scale's makes equal, or changes by more than a
+    tenth."""
+    steps: dict[tuple[str, int], tuple[float, int]] = {}
+    for recipe in request.recipes.values():
+        steps |= steps_here(recipe, request.scale)
+    made = Counter((field, rounded) for (field, _), (_, rounded) in steps.items())
+    told = []
+    for (field, asked), (exact, rounded) in steps.items():
+        if abs(rounded - exact) > 0.1 * exact or made[field, rounded] > 1:
+            told.append(f"{field} {asked} ({exact:.4g} → {rounded})")
+    return [f"Rounded to steps of {request.scale_name}: {', '.join(told)}"] if told else []
+
+
+def unlike_rows(request: Request) -> list[str]:
+    """What is to be told of arms with more image tokens than the scale's largest number."""
+    tokens: dict[str, int] = {}
+    for trial in request.trials:
+        if trial.arm not in tokens:  # alike at every seed
+            read = trial.evaluation.model.architecture
+            tokens[trial.arm] = 0
+            if not isinstance(read, PretrainedMM1) and read.drop_overlong and read.steps():
+                tokens[trial.arm] = read.picture_tokens
+    in_world = request.data.kind == "world"  # whose documents would need longer rows, too
+    return own_rows_note(tokens, None if in_world else request.scale.image_tokens)
+
+
+def partial_mixtures(request: Request) -> list[str]:
+    """What is to be told of arms whose `sft.mixture` has weights for some instruction sets only."""
+    arms = defaultdict(list)
+    for arm, recipe in request.recipes.items():
+        mixture = recipe.sft.mixture if recipe.sft and recipe.sft.steps else {}
+        lacking = [name for name in request.data.instructions if name not in mixture]
+        if lacking and any(mixture.values()):
+            arms[", ".join(lacking)].append(arm)
+    return [f"{', '.join(names)}: sft.mixture does not name {sets}, so left out" for sets, names in arms.items()]
+
+
+def unlike_start(request: Request) -> list[str]:
+    """What is to be told of tuned models that are tuned further with another number of views."""
+    lines = []
+    for trial in request.trials:
+        stage = trial.evaluation.model
+        start = stage.architecture
+        if isinstance(start, PretrainedMM1) and start.tuned and start.views != stage.views:
+            before = f"was tuned with {counted(start.views, 'view')} of a picture, and is tuned with {stage.views}"
+            lines.append(f"{start.name} {before} (sft.views)")
+    return list(dict.fromkeys(lines))
+
+
+def unlike_before(request: Request) -> list[str]:
+    """What is to be told of models on users' data that were trained on another form: pictures of an exported one
+    that were made square in another way, the chat template of a decoder to be tuned, its own end of texts."""
+    if not request.data_file:
+        return []
+    from mm1_lab.data.tokenizers import folder_tokenizer
+
+    @cache
+    def ends(folder: str) -> tuple[int, int]:
+        tokenizer = folder_tokenizer(Path(folder))
+        return tokenizer.begin, tokenizer.end
+
+    named = request.data_file.tokenizer_folder(request.data_path) if request.data_path else None
+    lines = []
+    for trial in request.trials:
+        stage = trial.evaluation.model
+        model, now = stage.architecture, request.data_file.pictures
+        if isinstance(model, PretrainedMM1):
+            if model.pictures not in (None, now):
+                before = f"was trained with `pictures: {model.pictures}`"
+                lines.append(f"{model.name} {before}, and the data file has `{now}`")
+        elif isinstance(model.decoder, PretrainedDecoder):
+            name = model.decoder.name
+            if named and ends(model.decoder.folder) != ends(str(named)):
+                lines.append(f"{name}: its texts begin and end as those of the data file's tokenizer")
+            if stage.tuned and chat_template(model.decoder):
+                form = "conversations are `User: …` and `Assistant: …` (docs/your-own-data.md)"
+                lines.append(f"{name}: its chat template is not used; {form}")
+    return list(dict.fromkeys(lines))
+
+
+def doubtful_claims(request: Request) -> list[str]:
+    """What is to be told before a run of claims about its arms that it cannot decide."""
+    arms = {trial.arm for trial in request.trials}
+    claims = defaultdict(list)
+    for contrast in request.sweep.contrasts:
+        first, second = contrast.sides
+        if arms.isdisjoint((*first, *second)):
+            continue
+        for measure in contrast.measure.parts:
+            if reason := request.why_no_value(measure) or request.why_untuned(measure, (*first, *second)):
+                claims[f"will not be judged by {reason}"].append(repr(contrast.claim))
+            elif measure.about == "benchmarks" and not measure.of and _means_cider(request, measure.shots):
+                shots = request.scale.evaluate.shots[0] if measure.shots is None else measure.shots
+                by = f"compared by `{measure}`, a mean of CIDEr (not bounded by 100) and percentages"
+                claims[f"will be {by}; of percentages alone is `vqa {shots}-shot`"].append(repr(contrast.claim))
+    lines = []
+    for what, names in claims.items():
+        which = "claim" if len(names) == 1 else "claims"
+        lines.append(f"The {which} {', '.join(names)} {what}.")
+    return lines
+
+
+def doubtful_data(request: Request) -> list[str]:
+    """What is to be told of users' data if trials are missing, and of prompts of their held-out captions, or of the
+    world's benchmarks, that do not fit what the models of these trials read."""
+    missing = [trial.evaluation for trial in request.trials if not request.ledger.has_scores(trial.fingerprint)]
+    few_in_world = max(request.scale.evaluate.shots) <= SHOTS_OF_WORLD or request.scale.hardware
+    if not missing or (request.data.kind == "world" and few_in_world):
+        return []
+    from mm1_lab.data.shards import Shards
+    from mm1_lab.evaluate.fitting import long_prompts
+
+    data = request.open_data()
+    told = []
+    if isinstance(data, Shards):
+        told = [f"{request.data_path}: {line}" for line in data.doubts()]
+        sizes = {name: len(one.train) for name, one in data.conversations.items()}
+        told += epochs_note(_epochs(request, sizes))
+        plain = [one.name for one in request.scale.benchmarks if one.prompt is None and one.metric != "cider"]
+        if plain and any(evaluation.model.tuned for evaluation in missing):
+            form = "with `Question: … Short answer:`; with `prompt: chat` as in their conversations"
+            told.append(f"{request.data_path}: tuned models are asked {', '.join(plain)} {form}")
+    return [*told, *long_prompts(missing, request.scale.evaluate, data)]
+
+
+def _epochs(request: Request, sizes: Mapping[str, int]) -> dict[str, str]:
+    """The `epochs_text` of each arm to be tuned, given the sizes of the instruction sets."""
+    found = {}
+    for trial in request.trials:
+        stage = trial.evaluation.model
+        if isinstance(stage, SftStage) and stage.training.steps:
+            asked = stage.training.steps * stage.training.batch_size
+            found[trial.arm] = epochs_text({name: asked * part / sizes[name] for name, part in stage.shares.items()})
+    return found
+
+
+def _means_cider(request: Request, shots: int | None) -> bool:
+    """Whether the mean over benchmarks with images, at so many shots or all, is of CIDEr and other metrics."""
+    usual = request.scale.evaluate.shots
+    metrics = set()
+    for one in request.scale.benchmarks:
+        if one.images_digest and (shots is None or shots in (one.shots or usual)):
+            metrics.add(one.metric)
+    if request.data_path and {"captions", "synthetic"} & set(request.data.held_out):
+        metrics.add("cider")
+    return "cider" in metrics and len(metrics) > 1
