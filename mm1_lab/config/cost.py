@@ -92,7 +92,8 @@ def passes_of(frozen: Collection[str], adapted: Collection[str] = ()) -> dict[st
     passes = {}
     before = 1
     for part in ("encoder", "connector", "decoder"):
-        passes[part] = before if part in frozen else 2 if part in adapted else 3
+        own = 2 if part in adapted else 3
+        passes[part] = before if part in frozen else own
         before = min(2, passes[part])
     return passes
 

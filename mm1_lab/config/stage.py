@@ -443,7 +443,7 @@ class WholeModelStage(Stage):
         activations = length * of_positions + patches * of_patches
         if passes["connector"] > 1:
             activations += most_images * network.connector_activations
-        # what adapters save, a rank beside each layer's width, is left out
+        # what adapters save is left out: it is less than what norms save only to be trained themselves
         trained = copied = sum(adapters.values())
         for name, count in network.counts.items():
             part = "decoder" if name == "embedding" else name

@@ -44,8 +44,8 @@ def add_adapters(model: nn.Module, stage: ModelStage) -> dict[str, int]:
     """Fixes the parts in the stage's `lora`, and puts adapters beside all linear layers inside their transformer
     layers: not the embeddings, the head, experts or routers. Returns the adapters' parameters by part.
 
-    Their numbers depend on the stage's seed alone, not on torch's generator, which a team leaves in another state."""
-    numbers = torch.Generator().manual_seed(stage.seed)
+    Their numbers depend on torch's seed alone, not on how many it has drawn, which are fewer in a team."""
+    numbers = torch.Generator().manual_seed(torch.initial_seed() + 1)
     counts = {}
     for name, lora in stage.lora.items():
         assert lora.alpha is not None
