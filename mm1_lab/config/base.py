@@ -364,7 +364,7 @@ def put(values: dict[str, Any], path: str, value: Any, where: str) -> None:
     """Sets what a dotted path leads to. Raises RequestError, which begins with `where`."""
     table, key = open_table(values, path, where)
     word = key.partition(".")[0]
-    may_be_new = word == key or isinstance(value, dict)
+    may_be_new = word == key or isinstance(value, dict) or any(str(own).startswith(f"{word}.") for own in table)
     if key not in table and not may_be_new and closest(word, map(str, table)) is not None:
         before = path.removesuffix(key)
         raise RequestError(f"{where}: there is no {before + word!r}{nearest(word, table, before)}")
@@ -372,8 +372,9 @@ def put(values: dict[str, Any], path: str, value: Any, where: str) -> None:
 
 
 def open_table(values: dict[str, Any], path: str, where: str) -> tuple[dict[str, Any], str]:
-    """The innermost table that a dotted path leads to, and its key in there. A part on the way that is None becomes an
-    empty table. Raises RequestError, which begins with `where`, for a path into a value that is no table."""
+    """The innermost table that a dotted path leads to, and its key in there. A part on the way that is None becomes a
+    table, in which keys have no dots. Raises RequestError, which begins with `where`, for a path into a value that is
+    no table."""
     left = path
     while left not in values:
         keys = [key for key in values if left.startswith(f"{key}.")]
@@ -382,7 +383,11 @@ def open_table(values: dict[str, Any], path: str, where: str) -> tuple[dict[str,
         key = max(keys, key=len)  # of `1` and `1.2B` in `1.2B.layers`, the second
         left = left.removeprefix(f"{key}.")
         if values[key] is None:  # a part that is left out by default
-            values[key] = {}
+            *way, left = left.split(".")
+            for part in (key, *way):
+                values[part] = {}
+                values = values[part]
+            return values, left
         inner = values[key]
         if not isinstance(inner, dict):
             whole = path.removesuffix(f".{left}")

@@ -5,7 +5,7 @@ A recipe contains no widths, pixels or rows; the scale translates it into those.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from mm1_lab.config.base import IS_NUMBER, Config, Count, Rate, Ratio, Steps, Weight, Whole
 
@@ -47,7 +47,21 @@ class Lora(Config):
         return value if isinstance(value, dict | Lora) else {"rank": value}
 
 
-Adapted = dict[Literal["encoder", "decoder"], Lora]
+def _by_part(lora: Any) -> Any:
+    """`{decoder: {rank: 4}}` for `{decoder.rank: 4}`, as a path into a part that is not there is written."""
+    if not isinstance(lora, dict):
+        return lora
+    nested: dict[Any, Any] = {}
+    for key, value in lora.items():
+        part, dot, field = str(key).partition(".")
+        if dot:
+            nested.setdefault(part, {})[field] = value
+        else:
+            nested[key] = value
+    return nested
+
+
+Adapted = Annotated[dict[Literal["encoder", "decoder"], Lora], BeforeValidator(_by_part)]
 """Parts whose own weights are fixed while adapters beside the linear layers of their transformer layers are trained."""
 
 

@@ -27,7 +27,8 @@ BEFORE_LETTERS = re.compile(
 AFTER_LETTERS = re.compile(r"\s(is (the )?(correct|right|best)|because|since)\b.*", re.I | re.DOTALL)
 """… and after it; left out where prompts show letters."""
 OR = re.compile(r"\bor\b", re.I)
-LETTER = re.compile(r"\b[A-Z]\b|(?<=\()[a-z](?=\))")
+LETTER = re.compile(r"\b[B-Z]\b|\bA\b(?! [a-z]{3})|(?<=\()[a-z](?=\))")
+"""A choice's letter amid words, but not the article of `A cat or dog is shown: B`."""
 PHRASES = 8
 """Maximum number of such phrases that are left out, one after another; a model that repeats itself says more."""
 MARKUP = re.compile(r"\*|__|[`$]|\\boxed")

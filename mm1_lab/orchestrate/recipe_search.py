@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mm1_lab.config import Contrast, Range, Recipe, RequestError, Search, spelt
 from mm1_lab.config.base import open_table
-from mm1_lab.config.resolve import scale_of
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.lr_search import RateGrids, Rounds, run_rounds, run_search
@@ -159,7 +158,7 @@ class RecipeSearch(Rounds):
         inner = space.low + (space.high - space.low) / math.pi
         is_whole = False
         try:
-            scale_of(sweep.changed({field: inner}, field), self.request.scale)
+            self._check(field, inner)
         except RequestError:
             is_whole = True
             inner = round(inner)

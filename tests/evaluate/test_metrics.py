@@ -153,6 +153,7 @@ ALTERNATIVES = (
         *[(said, ("cat", "dog"), None) for said in ALTERNATIVES],
         ("A. Not B", ("cat", "dog"), "cat"),
         ("Either A.", ("cat", "dog"), "cat"),
+        ("A cat or dog is shown. The answer is B.", ("cat", "dog"), "dog"),
         ("A. cat or dog", ("cat or dog", "dog"), "cat or dog"),
         ("A. vitamin A or B", ("vitamin A or B", "dog"), "vitamin A or B"),
         ("B, or in other words, a dog", ("cat", "dog"), "dog"),

@@ -289,6 +289,14 @@ def test_a_field_of_whole_numbers_is_searched_in_whole_numbers(field: str, tmp_p
     assert recipe_search.RecipeSearch(request).spaces == {field: whole}
 
 
+def test_parts_that_make_a_model_only_together_are_searched_in_their_own_kinds_of_numbers(tmp_path: Path) -> None:
+    alpha = {"low": 1.5, "high": 30, "log": True}
+    write(tmp_path, over={"lora.decoder.alpha": alpha, "lora.decoder.rank": {"low": 1, "high": 16}})
+    arms = rounds_of(ask(tmp_path, tmp_path), to_the_end=True)[0].sweep.arms
+    found = [recipe.lora["decoder"] for name, recipe in arms.items() if name != "base"]
+    assert len({lora.rank for lora in found}) > 2 and any(lora.alpha % 1 for lora in found if lora.alpha)
+
+
 @pytest.mark.usefixtures("unrendered")
 def test_two_spellings_of_an_arm_are_one(laboratory: Laboratory, tmp_path: Path) -> None:
     """At smoke, so many steps are three."""

@@ -56,5 +56,8 @@ def test_the_frozen_parts_of_both_stages_are_named() -> None:
     assert frozen_parts(config) == {"frozen": "nothing", "frozen before tuning": "decoder, encoder"}
     config["model"]["lora"] = {"decoder": {"rank": 8, "alpha": 16.0}}
     assert frozen_parts(config)["trained by LoRA"] == "decoder (rank 8, alpha 16)"
+    config["model"]["model"]["lora"] = {"encoder": {"rank": 2, "alpha": 1.5}}
+    assert frozen_parts(config)["trained by LoRA before tuning"] == "encoder (rank 2, alpha 1.5)"
+    config["model"]["model"]["lora"] = {}
     config["model"]["training"]["steps"] = 0
     assert frozen_parts(config) == {"frozen before tuning": "decoder, encoder"}

@@ -20,6 +20,7 @@ from mm1_lab.config import (
     Resources,
     Size,
 )
+from mm1_lab.config.size import PairSize, TowerSize
 from mm1_lab.data.types import Data
 from mm1_lab.model import MM1, add_adapters, build_mm1, merge_adapters
 from mm1_lab.train.optimiser import build_optimiser
@@ -134,9 +135,12 @@ def test_a_trained_part_differs_by_its_rank_and_in_nothing_else(
 
 
 def test_experts_and_what_chooses_them_stay(
-    lora_stage: MultimodalStage, experts_stage: DecoderStage, finished: Finished
+    lora_stage: MultimodalStage, experts_stage: DecoderStage, finished: Finished, squares: Data
 ) -> None:
     stage = lora_stage.model_copy(update={"decoder": experts_stage})
+    model = build_mm1(stage, squares.tokenizer)
+    attention = [one for name, one in model.decoder.named_parameters() if ".self_attn." in name and one.ndim == 2]
+    assert add_adapters(model, stage)["decoder"] == 2 * sum(sum(one.shape) for one in attention)
     trained, before = weights_of(finished(stage)), weights_of(finished(experts_stage))
     changed = {name for name, value in before.items() if not torch.equal(value, trained[f"decoder.{name}"])}
     assert changed == {f"model.layers.0.{matrix}.weight" for matrix in MATRICES[:4]}
@@ -150,6 +154,14 @@ def test_an_alignment_has_none_and_rank_0_is_none() -> None:
     assert both.lora == {"decoder": Lora(rank=4, alpha=8), "encoder": Lora(rank=2, alpha=6)} and not both.start.lora
     plain, none, short = (stage(lora=lora).fingerprint for lora in ({}, {"decoder": 0}, {"decoder": 4}))
     assert plain == none != short == stage(lora={"decoder": {"rank": 4, "alpha": 8}}).fingerprint
+    assert stage(lora={"decoder": 0}, frozen=["decoder"]).frozen == ("decoder",)
+    assert stage(lora={"decoder": 24, "encoder": 16}).lora.keys() == {"decoder", "encoder"}, "as large as can be"
+
+
+def test_the_narrowest_matrix_may_be_that_of_shared_keys_or_of_the_second_tower() -> None:
+    assert Size(layers=1, width=16, heads=4, kv_heads=1).narrowest == 4
+    first, second = (TowerSize(layers=1, width=width, heads=1, feed_forward=64) for width in (16, 12))
+    assert PairSize(layers=1, width=28, heads=1, feed_forward=64, towers=(first, second)).narrowest == 12
 
 
 @pytest.mark.parametrize(
@@ -160,6 +172,7 @@ def test_an_alignment_has_none_and_rank_0_is_none() -> None:
         ({"lora": {"decoder": {"rank": 4, "alpha": 0}}}, r"lora\.decoder\.alpha: .*greater than 0"),
         ({"lora": {"decoder": {"alpha": 4}}}, r"the key '.*lora\.decoder\.rank' is missing"),
         ({"lora": {"decoder": 4}, "frozen": ["decoder"]}, r"lora\.decoder: `frozen` names the decoder, too; leave it"),
+        ({"lora": {"encoder": 17}}, r"lora\.encoder: its layers have matrices with 16 rows .*no larger \(it is 17\)"),
         ({"lora": {"decoder": 25}}, r"lora\.decoder: its layers have matrices with 24 rows .*no larger \(it is 25\)"),
     ],
 )
