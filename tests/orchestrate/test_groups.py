@@ -175,10 +175,11 @@ def test_groups_of_two_score_as_one_process_does(place: Any, finished: Any) -> N
 
 
 @pytest.fixture
-def own_ray() -> Iterator[None]:
+def own_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Beside those of other tests."""
     import ray
 
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # otherwise Ray sets it to `token`, also for the next test
     ray.init("local", num_cpus=2, include_dashboard=False)
     yield
     ray.shutdown()
