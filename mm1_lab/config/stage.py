@@ -443,7 +443,8 @@ class WholeModelStage(Stage):
         activations = length * of_positions + patches * of_patches
         if passes["connector"] > 1:
             activations += most_images * network.connector_activations
-        # what adapters save is left out: it is less than what norms save only to be trained themselves
+        # activations that adapters save are not counted: they are fewer than those of norms, which are counted although
+        # fixed norms save none
         trained = copied = sum(adapters.values())
         for name, count in network.counts.items():
             part = "decoder" if name == "embedding" else name

@@ -50,7 +50,7 @@ def _chosen(said: str, choices: Sequence[str], lettered: bool) -> str | None:
 
     `lettered`: the prompt shows letters, so that a letter, alone or before words, is the choice's letter, even if
     another choice consists of that letter; words that name another letter (`B, C`) mean none, and nor do two letters
-    as alternatives (`B, or it is C`), of which VLMEvalKit takes neither.
+    as alternatives (`B, or it is C`).
     """
     rest = said
     for _ in range(PHRASES):
