@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mm1_lab.config import ModelStage
+from mm1_lab.config import ModelStage, RequestError
 from mm1_lab.data.types import Answer, Data, Document, Limits, Picture, Tokenizer, Tokens, Unlearnt
 
 UNDONE, LOOKAHEAD = 2, 12
@@ -24,7 +24,7 @@ SLACK = 50
 
 
 ROWS_TRIED = 4
-"""Rows of a source whose candidates are measured to tell how many are left out."""
+"""Rows of a source that are looked at before a run, to tell what does not fit or is left out."""
 
 
 class Encoded(NamedTuple):
@@ -159,7 +159,7 @@ class Packer:
     def pack(self, documents: Iterable[Document]) -> Row:
         """Packs one row from the candidates that `fill_row` chooses.
 
-        Raises ValueError for a document that does not fit an empty row, unless `drop_overlong` is set.
+        Raises RequestError for a document that does not fit an empty row, unless `drop_overlong` is set.
         """
         sequence = self.limits.sequence
         full = sequence if self.is_planned else sequence - sequence // SLACK
@@ -185,9 +185,11 @@ class Packer:
             if self.limits.hold(*encoded.size):
                 yield encoded
             elif not self.drop_overlong:
-                raise ValueError(
-                    f"document {document.key!r} of {encoded.size[0]} tokens and {encoded.size[1]} images does not fit "
-                    f"an empty row of {self.limits.sequence} tokens and {self.limits.max_images} images"
+                raise RequestError(
+                    f"document {document.key!r} takes {encoded.size[0]} of a row's {self.limits.sequence} positions "
+                    f"and {encoded.size[1]} of its {self.limits.max_images} images, by the tokenizer that all arms "
+                    "share; --set longer rows (sequence_length; for a decoder's own pre-training decoder.phases), or "
+                    "give arms with a pre-trained decoder a sweep of their own"
                 )
 
     def size(self, document: Document) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mm1_lab.config import SOURCES
+from mm1_lab.config import SOURCES, RequestError
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Encoded, Packer, fill_row
 from mm1_lab.data.types import Answer, Document, Limits, Picture
@@ -96,7 +96,7 @@ def test_rows_of_the_world_are_full_of_documents_as_long_as_others() -> None:
 
 @pytest.mark.parametrize("document", [text(41, "too long"), Document("too long", (Flat(),) * 3)])
 def test_a_document_that_no_row_can_hold_is_named(document: Document) -> None:
-    with pytest.raises(ValueError, match="'too long'"):
+    with pytest.raises(RequestError, match="'too long'"):
         packer(40, max_images=2).pack([text(4), document])
 
 

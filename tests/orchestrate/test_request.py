@@ -19,10 +19,10 @@ from mm1_lab.orchestrate.planning.doubts import doubtful_data, doubts
 from mm1_lab.orchestrate.planning.finding import find_sweep
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results.manifest import read_manifest
-from tests.conftest import REPOSITORY, Told, make_place
+from tests.conftest import REPOSITORY, Refused, Told, make_place
 from tests.data.conftest import Files
 from tests.orchestrate.conftest import Ask, mark_done
-from tests.pretrained import save_encoder
+from tests.pretrained import save_decoder, save_encoder
 
 
 def data_file(folder: Path, first: int, **more: object) -> Path:
@@ -222,6 +222,20 @@ def test_rows_too_short_for_the_world_are_refused_and_serve_for_other_data(ask: 
     own = data_file(tmp_path / "own", 0, pictures="pad")
     request = ask("captions+text", settings=short, data=own)
     assert request.image_decoder().shape == "pad", "chat reads pictures in the same way"
+
+
+def test_documents_of_the_world_that_no_row_holds_by_a_decoder_s_tokenizer_are_refused(
+    here: Path, told: Told, refused: Refused
+) -> None:
+    shutil.copytree(REPOSITORY / "sweeps" / "recipes", here / "recipes")
+    decoder = save_decoder("llama", here / "llama")
+    arms = f"{{base: {{}}, llama: {{decoder: {decoder}}}}}"
+    (here / "mixed.yaml").write_text(f"title: t\nrecipe: base\narms: {arms}\n", encoding="utf-8")
+    plan = ("plan", "mixed.yaml", "--scale", "smoke")
+    assert "'pretraining-text/0' takes 87 of a row's 64 positions" in refused(*plan)
+    assert "'interleaved/0' takes 529 of a row's 256 positions" in refused(*plan, "--only", "llama")
+    phases = "decoder.phases=[{share: 1, sequence_length: 2048, batch_size: 2}]"
+    assert "2 trials" in told(*plan, "--set", "sequence_length=2048", "--set", phases)
 
 
 def test_data_without_anything_to_evaluate_on_are_refused(ask: Ask, tmp_path: Path) -> None:

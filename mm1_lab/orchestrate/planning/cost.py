@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, cast, get_args
 from mm1_lab.config import (
     SECTIONS,
     Cost,
+    DecoderStage,
     EvaluationStage,
     Hardware,
     ModelStage,
@@ -40,7 +42,7 @@ from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger
 
 if TYPE_CHECKING:
-    from mm1_lab.data.types import Tokenizer
+    from mm1_lab.data.types import Data, Tokenizer
 
 GPUS_OF_A_NODE = 8
 USABLE = 0.9
@@ -400,7 +402,7 @@ def _date(path: Path) -> float:
 
 def check_feasible(plan: Plan, request: Request) -> None:
     """Raises RequestError for a missing stage whose connector cannot be built, naming the trial; for one with too few
-    rows for its `workers`; for a source of which no document fits; for pre-trained weights that do not fit their
+    rows for its `workers`; for documents that do not fit its rows; for pre-trained weights that do not fit their
     configuration; and for a prompt of a named benchmark that is longer than its model reads. Whole networks are built
     by `estimate_stages` alone."""
     evaluations = [stage for _, stage in plan.missing if isinstance(stage, EvaluationStage)]
@@ -435,6 +437,24 @@ def _check_documents(stage: Stage, request: Request) -> None:
                     f"no {name} document fits {stage.sequence_length} positions with {stage.picture_tokens} per "
                     f"picture; raise {'sft.' if stage.tuned else ''}sequence_length, or take fewer image tokens"
                 )
+    if stage.data.kind == "world" and stage.data.tokenizer != "world":
+        _pack_some_rows(stage, request.open_data())
+
+
+def _pack_some_rows(stage: Stage, data: "Data") -> None:
+    """Raises RequestError if documents of the world, which is made for its own tokenizer, do not fit a row."""
+    from mm1_lab.data.packing import ROWS_TRIED, Packer
+    from mm1_lab.train.decoder_stage import TextBatches
+
+    if isinstance(stage, DecoderStage):
+        batches = TextBatches(stage.training, data, stage.seed)
+        for first_step in accumulate([0, *stage.training.phase_steps()[:-1]]):
+            batches(first_step)
+    elif isinstance(stage, ModelStage):
+        packer = Packer.of(stage, data.tokenizer)
+        for name in stage.row_sources:
+            for row in range(ROWS_TRIED):
+                packer.pack(data.source(name, stage.seed).documents(row))
 
 
 FITTING: set[tuple[str, str, int]] = set()

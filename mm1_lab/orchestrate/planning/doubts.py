@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from mm1_lab.orchestrate.planning.request import Request
 
 SHOTS_OF_WORLD = 8
-"""The world's benchmarks are made so that as many demonstrations fit its rows, which `check-scale` measures; longer
-prompts are measured before a run, unless a scale with GPUs in the world is only planned."""
+"""The world's benchmarks are made so that as many demonstrations fit its rows by its own tokenizer, which `check-scale`
+measures; longer prompts are measured before a run, unless a scale with GPUs in the world is only planned."""
 
 
 def doubts(request: Request) -> list[str]:
@@ -191,8 +191,8 @@ def doubtful_data(request: Request) -> list[str]:
     """What is to be told of users' data if trials are missing, and of prompts of their held-out captions, or of the
     world's benchmarks, that do not fit what the models of these trials read."""
     missing = [trial.evaluation for trial in request.trials if not request.ledger.has_scores(trial.fingerprint)]
-    few_in_world = max(request.scale.evaluate.shots) <= SHOTS_OF_WORLD or request.scale.hardware
-    if not missing or (request.data.kind == "world" and few_in_world):
+    few_in_world = request.data.tokenizer == "world" and max(request.scale.evaluate.shots) <= SHOTS_OF_WORLD
+    if not missing or (request.data.kind == "world" and (few_in_world or request.scale.hardware)):
         return []
     from mm1_lab.data.shards import Shards
     from mm1_lab.evaluate.fitting import long_prompts
