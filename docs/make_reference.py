@@ -18,6 +18,7 @@ from pydantic_core import PydanticUndefined
 from mm1_lab.cli import WRONG, command_parsers, make_parser
 from mm1_lab.commands.common import DONE, FAILED
 from mm1_lab.config import (
+    Adapters,
     AlignRecipe,
     BenchmarkConfig,
     BenchmarkFiles,
@@ -59,7 +60,7 @@ PATH = Path(__file__).with_name("reference.md")
 GROUPS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
     "Recipes": (
         "`sweeps/recipes/*.yaml`, and the arms of a sweep, in the paper's units.",
-        (Recipe, EncoderRecipe, DataMix, AlignRecipe, SftRecipe, Lora),
+        (Recipe, EncoderRecipe, DataMix, AlignRecipe, SftRecipe, Adapters, Lora),
     ),
     "Sweeps": ("`sweeps/*.yaml`: one question each.", (SweepFile, Panel, Contrast, Search, Range, RateSearch)),
     "Scales": (

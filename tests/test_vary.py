@@ -9,7 +9,7 @@ import pytest
 from analysis.effects import levels_of
 from mm1_lab.cli import main
 from mm1_lab.commands.running import varied_sweep
-from mm1_lab.config import Lora, Recipe, SftRecipe, load_sweep
+from mm1_lab.config import Adapters, Lora, Recipe, SftRecipe, load_sweep
 from mm1_lab.files import write_text
 from tests.conftest import REPOSITORY, Refused, Told
 
@@ -179,19 +179,24 @@ def test_a_lora_is_a_field_like_others(told: Told) -> None:
 @pytest.mark.usefixtures("here")
 def test_parts_of_what_the_base_leaves_out(told: Told, refused: Refused) -> None:
     arms = arms_of(written("base", "lora.decoder.rank=2,8", "lora.decoder.alpha=3", grid=True))
-    assert [recipe.lora.get("decoder") for recipe in arms.values()] == [
+    assert [recipe.lora.decoder for recipe in arms.values()] == [
         None,
         Lora(rank=2, alpha=3),
         Lora(rank=8, alpha=3),
     ]
     tuned = arms_of(written("base", "sft.lora.decoder.rank=4", "sft.mixture.charts=1"))
     assert [recipe.sft for recipe in tuned.values()] == [
-        None, SftRecipe(lora={"decoder": Lora(rank=4)}), SftRecipe(mixture={"charts": 1})
+        None, SftRecipe(lora=Adapters(decoder=Lora(rank=4))), SftRecipe(mixture={"charts": 1})
     ]  # fmt: skip
     settings = [part for field in ("rank=4", "alpha=3") for part in ("--set", f"lora.decoder.{field}")]
     assert "rank: 4\n      alpha: 3.0" in told("show", "data_mix", "captions", *settings, *SMOKE)
-    for wrong, said in (("decoder.rnak=4", "did you mean 'lora.decoder.rank'"), ("connector.rank=4", "'encoder' or")):
+    for wrong, said in (
+        ("decoder.rnak=4", "did you mean 'lora.decoder.rank'"),
+        ("connector=4", "known: encoder, decoder"),
+    ):
         assert said in refused("plan", "base", "--vary", f"lora.{wrong}", *SMOKE)
+    both = ("--vary", "lora.decoder.alpha=3", "--vary", "lora.decoder=2,8")  # which would have lost alpha
+    assert "which is 2; set its parts: lora.decoder.rank" in refused("plan", "base", *both, "--grid", *SMOKE)
 
 
 @pytest.mark.parametrize("varied", WRONG)

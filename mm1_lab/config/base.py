@@ -364,7 +364,7 @@ def put(values: dict[str, Any], path: str, value: Any, where: str) -> None:
     """Sets what a dotted path leads to. Raises RequestError, which begins with `where`."""
     table, key = open_table(values, path, where)
     word = key.partition(".")[0]
-    may_be_new = word == key or isinstance(value, dict) or any(str(own).startswith(f"{word}.") for own in table)
+    may_be_new = word == key or isinstance(value, dict)
     if key not in table and not may_be_new and closest(word, map(str, table)) is not None:
         before = path.removesuffix(key)
         raise RequestError(f"{where}: there is no {before + word!r}{nearest(word, table, before)}")

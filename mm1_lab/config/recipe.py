@@ -5,7 +5,7 @@ A recipe contains no widths, pixels or rows; the scale translates it into those.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from mm1_lab.config.base import IS_NUMBER, Config, Count, Rate, Ratio, Steps, Weight, Whole
 
@@ -47,27 +47,25 @@ class Lora(Config):
         return value if isinstance(value, dict | Lora) else {"rank": value}
 
 
-def _by_part(lora: Any) -> Any:
-    """`{decoder: {rank: 4}}` for `{decoder.rank: 4}`, as a path into a part that is not there is written."""
-    if not isinstance(lora, dict):
-        return lora
-    nested: dict[Any, Any] = {}
-    for key, value in lora.items():
-        part, dot, field = str(key).partition(".")
-        if dot:
-            nested.setdefault(part, {})[field] = value
-        else:
-            nested[key] = value
-    return nested
+class Adapters(Config):
+    """Parts whose own weights are fixed while adapters beside the linear layers of their transformer layers are
+    trained."""
 
+    encoder: Lora | None = None
+    """The image encoder's."""
+    decoder: Lora | None = None
+    """The decoder's."""
 
-Adapted = Annotated[dict[Literal["encoder", "decoder"], Lora], BeforeValidator(_by_part)]
-"""Parts whose own weights are fixed while adapters beside the linear layers of their transformer layers are trained."""
+    @property
+    def by_part(self) -> dict[str, Lora]:
+        """Those that have a rank, by the name of the part."""
+        parts = {"decoder": self.decoder, "encoder": self.encoder}
+        return {part: lora for part, lora in parts.items() if lora and lora.rank}
 
 
 def _check_lora(recipe: "Recipe | SftRecipe") -> None:
-    for part, lora in recipe.lora.items():
-        if lora.rank and part in recipe.frozen:
+    for part in recipe.lora.by_part:
+        if part in recipe.frozen:
             raise ValueError(f"lora.{part}: `frozen` names the {part}, too; leave it out of one of them")
 
 
@@ -192,7 +190,7 @@ class SftRecipe(Config):
     """As for pre-training, in place of the scale's `sft.lr_multipliers`."""
     frozen: Frozen = ()
     """Parts that are not trained; the paper freezes none."""
-    lora: Adapted = Field(default_factory=dict)
+    lora: Adapters = Adapters()
     """As for pre-training."""
     after_steps: Count | None = None
     """Pre-training step (in the paper's count) whose weights are fine-tuned, before the schedule ends (Fig. 6c)."""
@@ -264,7 +262,7 @@ class Recipe(Config):
     scale's (`train.lr_multipliers`), or 1."""
     frozen: Frozen = ()
     """Parts that multimodal pre-training does not train; the paper freezes none (section 4)."""
-    lora: Adapted = Field(default_factory=dict)
+    lora: Adapters = Adapters()
     """Encoder or decoder to be trained by adapters alone: `{decoder: {rank: 64, alpha: 128}}`. They stand beside the
     linear layers of attention and feed-forward (not of experts, which stay as they are), begin without effect, and are
     merged into the weights at the end."""

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from mm1_lab.config.base import Config, RequestError, nearest, put
 from mm1_lab.config.law import PAPER_LAW
-from mm1_lab.config.recipe import SOURCES, AlignRecipe, EncoderRecipe, Lora, Part, Recipe, SftRecipe
+from mm1_lab.config.recipe import SOURCES, Adapters, AlignRecipe, EncoderRecipe, Lora, Part, Recipe, SftRecipe
 from mm1_lab.config.scale import MultimodalTraining, Optimiser, Scale
 from mm1_lab.config.size import (
     ConnectorConfig,
@@ -160,7 +160,7 @@ class _Resolver:
         if not align.steps:
             return None
         fields = {name: getattr(align, name) for name in AlignRecipe.model_fields}
-        recipe = self.recipe.model_copy(update={**fields, "align": AlignRecipe(), "data_order": 0, "lora": {}})
+        recipe = self.recipe.model_copy(update={**fields, "align": AlignRecipe(), "data_order": 0, "lora": Adapters()})
         stage = replace(self, recipe=recipe, section="align.").multimodal()
         return stage.model_copy(update={"aligns": True})
 
@@ -451,14 +451,13 @@ def _adapters(
     """The recipe's `lora` by part, with numbers in place of defaults. Raises RequestError for too large a rank."""
     narrowest = {"encoder": encoder.features.narrowest, "decoder": decoder.shape.narrowest}
     adapters: dict[str, Lora] = {}
-    for part, lora in sorted(recipe.lora.items()):
+    for part, lora in recipe.lora.by_part.items():
         if lora.rank > narrowest[part]:
             raise RequestError(
                 f"{section}lora.{part}: its layers have matrices with {narrowest[part]} rows or columns; the rank can "
                 f"be no larger (it is {lora.rank})"
             )
-        if lora.rank:
-            adapters[part] = Lora(rank=lora.rank, alpha=lora.alpha or 2.0 * lora.rank)
+        adapters[part] = Lora(rank=lora.rank, alpha=lora.alpha or 2.0 * lora.rank)
     return adapters
 
 

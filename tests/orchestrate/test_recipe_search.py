@@ -293,7 +293,7 @@ def test_parts_that_make_a_model_only_together_are_searched_in_their_own_kinds_o
     alpha = {"low": 1.5, "high": 30, "log": True}
     write(tmp_path, over={"lora.decoder.alpha": alpha, "lora.decoder.rank": {"low": 1, "high": 16}})
     arms = rounds_of(ask(tmp_path, tmp_path), to_the_end=True)[0].sweep.arms
-    found = [recipe.lora["decoder"] for name, recipe in arms.items() if name != "base"]
+    found = [recipe.lora.by_part["decoder"] for name, recipe in arms.items() if name != "base"]
     assert len({lora.rank for lora in found}) > 2 and any(lora.alpha % 1 for lora in found if lora.alpha)
 
 

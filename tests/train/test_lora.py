@@ -167,7 +167,7 @@ def test_the_narrowest_matrix_may_be_that_of_shared_keys_or_of_the_second_tower(
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"lora": {"connector": 4}}, r"lora\.connector: Input should be 'encoder' or 'decoder'"),
+        ({"lora": {"connector": 4}}, r"unknown key 'lora\.connector'; known: encoder, decoder"),
         ({"lora": {"decoder": -1}}, r"lora\.decoder\.rank: Input should be greater than or equal to 0 \(it is -1\)"),
         ({"lora": {"decoder": {"rank": 4, "alpha": 0}}}, r"lora\.decoder\.alpha: .*greater than 0"),
         ({"lora": {"decoder": {"alpha": 4}}}, r"the key '.*lora\.decoder\.rank' is missing"),
