@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.effects import UNSET, levels_of, varying
+from analysis.effects import UNSET, groups, levels_of, varying
 from analysis.judging.claims import Levels, differences_of
 from analysis.judging.difference import Difference
 from analysis.pages.cells import estimate
@@ -34,8 +34,9 @@ NOTHING_MATTERED = (
 
 
 def level_rows(study: Study) -> pd.DataFrame:
-    """How each level of an axis differs from the base's level: the mean over pairs of arms that differ in it alone, of
-    conversations if all models are tuned, otherwise of the average."""
+    """How each level of an axis differs from the base's level, or of a grid beside which the base stands, from its
+    first one: the mean over pairs of arms that differ in it alone, of conversations if all models are tuned, otherwise
+    of the average."""
     measure = CHAT if study.are_tuned else AVERAGE
     known = study.all_values(measure).loc[study.distinct].dropna(how="all")
     levels = varying(study.sweep, known.index)
@@ -43,6 +44,10 @@ def level_rows(study: Study) -> pd.DataFrame:
     rows = []
     for axis in map(str, levels):
         base = base_levels.get(axis, UNSET)
+        compared = [group for group in groups(levels, axis) if len(group) > 1]
+        is_beside_grid = base in set(levels[axis]) and not any(base in group for group in compared)
+        if compared and is_beside_grid:
+            base = next(iter(compared[0]))
         for level in levels[axis].unique():
             if level == base:
                 continue

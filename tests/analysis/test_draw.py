@@ -5,7 +5,7 @@ import re
 import shutil
 import weakref
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -668,6 +668,18 @@ def test_long_names_leave_room_for_what_is_drawn_at_twelve_numbers_of_shots(data
     marks = [handle for handle in figure.legends[0].legend_handles if isinstance(handle, Line2D)]
     looks = [(mark.get_color(), mark.get_marker()) for mark in marks]
     assert len(looks) == 12 == len(set(looks)) and len({colour for colour, _ in looks[:8]}) == 8
+
+
+def test_levels_of_a_grid_beside_the_base_are_compared_with_its_first(data_mix: Sweep) -> None:
+    arms = {"base": data_mix.base}
+    for resolution, images in product((224, 378), ("shown", "shuffled")):
+        changed = {"resolution": resolution, "image_tokens": 64, "images": images}
+        arms[f"{resolution} {images}"] = data_mix.base.model_copy(update=changed)
+    levels = level_rows(study_of(of_arms(data_mix, arms), (0, 1), questions=8))
+    assert levels[["axis", "base", "level", "pairs"]].to_numpy().tolist() == [
+        ["resolution", "224", "378", 2],
+        ["images", "shown", "shuffled", 2],
+    ]
 
 
 def test_a_long_path_in_the_figure_of_axes_is_its_end(data_mix: Sweep) -> None:
