@@ -13,6 +13,7 @@ from mm1_lab.config import (
     DataIdentity,
     DataMix,
     EvaluationStage,
+    NotHere,
     Recipe,
     RequestError,
     Scale,
@@ -83,7 +84,12 @@ def _open_and_tell(options: argparse.Namespace) -> Shards:
     data = Shards(options.data, ledger.data_cache, scale, tokenizer)
     for line in data.summary():
         print(line)
-    asked = _evaluation(recipe, scale, data.identity)
+    asked = None
+    try:
+        asked = _evaluation(recipe, scale, data.identity) if data.identity.sources else None
+    except RequestError as error:  # of `run` to tell, but for what is named here
+        if of_recipe and not isinstance(error, NotHere):
+            print(f"--set {', '.join(of_recipe)}: no model can be trained so: {error}", file=sys.stderr)
     for config in scale.benchmarks:
         benchmark = build_benchmark(config, scale.evaluate, data.tokenizer, ledger.data_cache)
         check_answers(benchmark, data.tokenizer)
@@ -97,18 +103,15 @@ def _open_and_tell(options: argparse.Namespace) -> Shards:
     return data
 
 
-def _evaluation(recipe: Recipe, scale: Scale, data: DataIdentity) -> EvaluationStage | None:
-    """The evaluation of a model of the recipe, trained on whatever the data have; None if it cannot be trained so, or
-    if a pre-trained part of it is not on this machine."""
+def _evaluation(recipe: Recipe, scale: Scale, data: DataIdentity) -> EvaluationStage:
+    """The evaluation of a model of the recipe, trained on whatever the data have. Raises RequestError if it cannot be
+    trained so, NotHere if a pre-trained part of it is not on this machine."""
     from mm1_lab.weights.pretrained import HuggingFace
 
     models = HuggingFace()
     models.fetches = False
-    try:
-        mix = DataMix.model_validate(dict.fromkeys(data.sources, 1.0))
-        return resolve("base", recipe.model_copy(update={"data_mix": mix}), scale, 0, data, models).evaluation
-    except (RequestError, ValueError):  # of `run` to tell
-        return None
+    mix = DataMix.model_validate(dict.fromkeys(data.sources, 1.0))
+    return resolve("base", recipe.model_copy(update={"data_mix": mix}), scale, 0, data, models).evaluation
 
 
 @command("--results results/local", opt.IN_RESULTS, opt.STORE)

@@ -50,7 +50,8 @@ def test_show_data_tells_and_draws(everything: Callable[..., Shards], files: Any
     count = len(shorter.rows("text", shorter.limits))
     assert count > len(usual.rows("text", usual.limits))
     said = told(*COMMAND, "--set", "sequence_length=128", "--set", "image_tokens=64")  # of the scale, the recipe
-    assert f" tokens of text, {count} rows to train on\n" in said
+    assert f" tokens of text, {count} rows to train on\n" in said and "--set" not in said
+    assert "--set decoder=nope: no model can be trained so: arm 'base': " in told(*COMMAND, "--set", "decoder=nope")
     assert "captions: 60 documents in 2 files, 8 held out, 60 pictures" in said
     assert "text: 30 documents" in said
     sheet = Image.open(Path("sheet.png")).convert("RGB").reduce(4)
