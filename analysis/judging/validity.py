@@ -21,7 +21,7 @@ from analysis.statistics import Interval, one_sample, over_blocks
 from analysis.study import CIDER, Study, read_study
 from mm1_lab.config import Check, CheckVerdict, Recipe, read_checks
 from mm1_lab.formatting import counted
-from mm1_lab.results import variant_name
+from mm1_lab.results.manifest import gates_file
 from mm1_lab.results.summary import PLAIN
 
 CEILING = 95.0
@@ -112,8 +112,7 @@ def failed_gates(study: Study, checks: Sequence[Check]) -> tuple[str, ...]:
     manifest = study.manifest
     gates = []
     if not earlier_world(manifest):
-        name = variant_name("check_scale", manifest.overrides, manifest.data_name)
-        gates = read_checks(study.folder.with_name(name) / "gates.csv")
+        gates = read_checks(gates_file(study.folder, manifest.overrides, manifest.data_name))
     for gate in gates:
         if gate.verdict == "fail" and gate.seed in (None, *study.seeds):
             seed = "" if gate.seed is None else f", seed {gate.seed}"

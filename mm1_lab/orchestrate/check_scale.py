@@ -13,7 +13,7 @@ from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.planning.plan import Plan, make_tasks
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import check_runnable, work_through
-from mm1_lab.results import variant_name
+from mm1_lab.results.manifest import gates_file
 
 OTHERS = "the gates need parts trained from scratch, but this scale's base has pre-trained weights: check smoke or mini"
 Part = TypeVar("Part", bound=Stage)
@@ -38,7 +38,7 @@ def measure_gates(
         raise RequestError(OTHERS)
     base, scale = request.resolve("base", request.sweep.base, 0), scale_of(request.sweep.base, request.scale)
     setup = f"{base.fingerprint}-{digest([scale.resolutions, scale.image_tokens], 6)}"
-    table = request.folder.with_name(variant_name("check_scale", request.overrides, request.data_name)) / "gates.csv"
+    table = gates_file(request.folder, request.overrides, request.data_name)
     read_checks(table, setup)  # a damaged file is reported before anything is measured
     encoders = [_from_scratch(trial.model.architecture.encoder) for trial in trials if "probe" in gates]
     decoders = [(trial, _from_scratch(trial.model.architecture.decoder)) for trial in trials if "words" in gates]

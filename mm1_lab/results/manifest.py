@@ -172,6 +172,11 @@ def read_manifest(folder: Path) -> Manifest:
         raise RequestError(f"{error}; {rules}: use that one, or run the sweep in another folder") from None
 
 
+def gates_file(folder: Path, overrides: Iterable[str], data_name: str) -> Path:
+    """What `check-scale` found, with these overrides and data, at the scale of a sweep's folder."""
+    return folder.with_name(variant_name("check_scale", overrides, data_name)) / "gates.csv"
+
+
 def drawn_contents(folder: Path) -> dict[str, Any]:
     """The contents that a sweep's files were drawn from: the package's `version`, as another may count otherwise,
     digests of `files`, and the ledger's marks of `trials` by fingerprint; empty if that is not known, or one of the
@@ -190,8 +195,7 @@ def contents_now(folder: Path, overrides: Sequence[str], data_name: str, marks: 
     """What a sweep is drawn from now, as in `drawn_contents`, given the marks of its trials; empty without scores."""
     if not any(marks.values()):
         return {}
-    gates = folder.with_name(variant_name("check_scale", overrides, data_name)) / "gates.csv"
-    paths = (folder / "sweep.json", folder / "trials.csv", gates)
+    paths = (folder / "sweep.json", folder / "trials.csv", gates_file(folder, overrides, data_name))
     digests = {path.name: file_digest(path) for path in paths if path.exists()}
     return {"version": package_version(), "files": digests, "trials": dict(marks)}
 

@@ -801,6 +801,9 @@ def test_rows_are_left_out_by_the_first_word_of_their_status_and_others_are_told
     assert found == pytest.approx({"wide": -0.041, "deep": -0.051, "last": -0.021}), "a quote swallows no rows"
     assert judgement.notes[0].startswith("Left out 5 of 11 rows by their status (")
     assert judgement.notes[1] == "Rows that count have the status discard, keep."
+    (tmp_path / "open.tsv").write_text("\n".join([*lines, 'far\t0.9\tkeep\t"so']), encoding="utf-8")
+    opened = judge(tmp_path / "open.tsv", columns={"arm": "commit", "score": "val_bpb"}, lower_is_better=True)
+    assert len(opened.claims) == 4, "nor one that is never closed"
     quoted = ""
     for arm, score in (("a", 1), ("b", 3)):
         quoted += "".join(f'"{arm}"\t"{seed}"\t{score + seed}\t"a\ttab"\n' for seed in (0, 1))
