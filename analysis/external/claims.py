@@ -35,6 +35,17 @@ class OutsideClaim(Contrast):
         """Of each arm in the difference; an arm that stands on both sides alike is in none."""
         return {arm: weight for (arm, _), weight in claim_of(self).weights.items() if weight}
 
+    @property
+    def question(self) -> str:
+        """The same text for the claim the other way round, `less` of the opposite difference."""
+        weights, expect = sorted(self.weights.items()), self.expect
+        turned = [(arm, -weight) for arm, weight in weights]
+        if expect == "less":
+            weights, expect = turned, "greater"
+        elif expect == "equivalent":
+            weights = max(weights, turned)
+        return repr((weights, self.measure, expect, self.margin))
+
 
 def read_claims(claims: Path | str | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[OutsideClaim]:
     """Claims in a YAML file, or what one holds. Raises RequestError."""

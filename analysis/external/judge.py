@@ -78,11 +78,10 @@ def judge(
     asked = _asked_claims(table.arms, claims, lower_is_better)
     by_measure = _by_measure(table, asked)
     evidence, left_out = _evidence(table, asked, by_measure, looks)
+    judged = list(zip(asked, evidence, strict=True))
     # a claim that cannot be judged yet counts as others do
-    tested = holm({str(place): one.p or {"supported": 1.0} for place, one in enumerate(evidence)})
-    rows = []
-    for place, (claim, one) in enumerate(zip(asked, evidence, strict=True)):
-        rows.append(_row(claim, one, tested[str(place)], by_measure[claim.measure], looks))
+    tested = holm({claim.question: one.p or {"supported": 1.0} for claim, one in judged})
+    rows = [_row(claim, one, tested[claim.question], by_measure[claim.measure], looks) for claim, one in judged]
     notes = [*table.notes]
     if any(claim.measure == AVERAGE for claim in asked):
         notes += _unlike_sizes(by_measure[AVERAGE])

@@ -741,6 +741,17 @@ def test_wrong_looks_of_a_call(looks: Any) -> None:
 ONE = "contrasts: [{first: a, second: b}]"
 
 
+def test_a_claim_and_the_same_the_other_way_round_are_tested_once() -> None:
+    scores = table({"base": [50, 52, 51, 53], "wide": [55, 58, 54, 59], "deep": [51, 51, 52, 54]})
+    same = {"first": "deep", "second": "base", "expect": "equivalent", "margin": 3}
+    claims = [{"first": "wide", "second": "base"}, same]
+    turned = [{"first": "base", "second": "wide", "expect": "less"}, same | {"first": "base", "second": "deep"}]
+    once = [claim["p"] for claim in judge(scores, claims).claims]
+    assert [claim["p"] for claim in judge(scores, [*claims, *turned]).claims] == pytest.approx(2 * once)
+    other = {"first": "base", "second": "wide"}
+    assert judge(scores, [*claims, other]).claims[0]["p"] == pytest.approx(1.5 * once[0]), "another claim"
+
+
 @pytest.mark.parametrize(
     ("claims", "words", "told"),
     [
