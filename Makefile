@@ -48,7 +48,8 @@ install: .venv/.stamp
 .venv/.stamp: $(NEWER)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
 	@echo 'Installing into .venv, once: this takes minutes.'
-	@$(PYTHON) -m venv $(if $(GIVEN),--clear) .venv
+	@$(PYTHON) -m venv $(if $(GIVEN),--clear) .venv || \
+		{ echo 'make: delete .venv, perhaps a link to nothing, and repeat this' >&2; exit 1; }
 	@echo '1 of 2: torch, Ray, MLflow and what they need: 2.3 GB with the CPU build of torch, 5.9 GB with that for CUDA …'
 	@.venv/bin/python -m pip install --quiet --no-compile --requirement requirements.lock
 	@.venv/bin/python -m compileall -qq -j 0 -x '/tests/|/transformers/models/' .venv/lib || true

@@ -131,6 +131,9 @@ def test_a_link_to_another_worktrees_environment_is_left_as_it_is(tmp_path: Path
     assert "Installing" in dry_run(), "a checkout of its own, whose environment is on another disk"
     (second / ".git").write_text("gitdir: elsewhere\n")
     assert "Installing" not in dry_run() and "ruff check" in dry_run()
+    shutil.rmtree(tmp_path / "first")
+    ran = subprocess.run(["make", "check"], cwd=second, capture_output=True, text=True)
+    assert ran.returncode and "delete .venv, perhaps a link to nothing" in ran.stderr
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/study.md"])
