@@ -166,13 +166,12 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
                 output.tables("contrasts", claims_table)
                 if is_drawn(claims, study.manifest.scale):
                     output.figure("contrasts", draw_claims(claims, head(study), study.caution))
-            # the sweep may have had a blind control, or claims
-            output.remove("measures", "validity", "contrasts")
             write_published(study, output)
             if ranked := search_table(study.sweep, folder):
                 tables["The search"] = [ranked]
             output.figure("figure", draw_scores(study))
             tables["All scores"] = _write_scores(study, output)
+    output.remove(*DRAWN)  # the sweep may have had a blind control, claims, or tuned arms
     return Drawn(
         folder=target,
         manifest=study.manifest,
