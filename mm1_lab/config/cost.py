@@ -5,7 +5,7 @@ recomputed activations are not counted again. Each kind of stage combines these 
 GPU then holds is in mm1_lab/orchestrate/planning/cost.py.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from mm1_lab.config.size import Size, TowerSize
@@ -166,12 +166,6 @@ def gathered_bytes(size: Size, itemsize: int, trained: bool = True) -> float:
 def state_bytes(parameters: float, trained: float, per_trained: float) -> float:
     """Bytes of `parameters` of which some are trained, at `per_trained` bytes each (`Optimiser.bytes_per_trained`)."""
     return per_trained * trained + 4.0 * (parameters - trained)
-
-
-def expert_dimension(shape: Sequence[int], shards: int) -> int:
-    """The dimension by which experts of this shape (experts, rows, columns) are sharded: the first that `shards`
-    divide. FSDP2 would fill up the experts to a multiple of `shards`, and divides the other dimensions only evenly."""
-    return next((dimension for dimension, length in enumerate(shape) if length % shards == 0), 0)
 
 
 def shard_group(gpus: int, per_node: int, state: float, memory: float) -> int:
