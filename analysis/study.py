@@ -469,12 +469,14 @@ def _of_benchmarks(asked: pd.DataFrame) -> list[Measure]:
     return [Measure(name, int(shots)) for name, shots in rows.itertuples(index=False)]
 
 
-def read_study(folder: Path | str) -> Study:
-    """Reads a sweep's folder. Raises RequestError if it has no results, or results of another schema."""
+def read_study(folder: Path | str, seeds: Sequence[int] | None = None) -> Study:
+    """Reads a sweep's folder; its trials at `seeds` alone, if given. Raises RequestError if it has no results, or
+    results of another schema."""
     variant = read_variant(folder)
-    return Study(
+    study = Study(
         **vars(variant),
         scores=read_short_scores(variant),
         held_out=read_held_out(variant),
         records=read_records(variant),
     )
+    return study if seeds is None else study.at_seeds(seeds)

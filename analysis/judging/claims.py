@@ -150,6 +150,11 @@ def known_lessons(results: Path) -> tuple[Lesson, ...]:
     return lessons
 
 
+def lessons_for(folder: Path) -> tuple[Lesson, ...]:
+    """`known_lessons` of the results that hold a sweep's folder."""
+    return known_lessons(folder.absolute().parents[1])
+
+
 def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Collection[str]) -> list[Claim]:
     """The claims of a part of a lesson; empty if the sweep has no such arms with scores."""
     if part.contrast:

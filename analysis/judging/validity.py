@@ -98,9 +98,7 @@ def order_checks(study: Study) -> list[Check]:
 
 def read_judged(folder: Path | str, seeds: Sequence[int] | None = None) -> tuple[Study, list[Check]]:
     """Reads a sweep's results (at `seeds` alone, if given) with their `failed_gates`, and the checks of its base."""
-    study = read_study(folder)
-    if seeds is not None:
-        study = study.at_seeds(seeds)
+    study = read_study(folder, seeds)
     checks = [*validity_checks(study), *order_checks(study)]
     return replace(study, failed_gates=failed_gates(study, checks)), checks
 
