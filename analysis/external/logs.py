@@ -31,7 +31,7 @@ ROUNDED = 6e-5
 
 
 MOST_CIDER = 10.0
-"""Of five references that are all said; larger ones are in percent already."""
+"""The CIDEr of a caption that equals all of its references; larger values are in percent already."""
 Metric = tuple[str, str]
 """Its name, and the filter of answers that it counts."""
 

@@ -247,8 +247,9 @@ def study_not_judged(study: Study) -> str:
 
 
 def unsolved(study: Study, weights: Weights) -> str:
-    """Why a claim about worked solutions is floor: the first of its arms that does not beat the majority answer without
-    any, so that there is nothing for demonstrations to raise or lower. Empty if all do, or at a single seed."""
+    """Why a claim about worked solutions cannot be judged: the first of its arms that, without any solution, does not
+    beat the majority answer (a floor effect: there is nothing for demonstrations to raise or lower). Empty if all arms
+    beat it, or at a single seed."""
     majority = study.majority(SOLUTIONS)
     for arm, measure in weights:
         is_about = any(part.of == SOLUTIONS.of for part in measure.parts)

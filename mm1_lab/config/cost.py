@@ -112,8 +112,9 @@ def vocabulary_flops(positions: float, width: int, vocabulary: int, passes: int)
 
 
 def _with_checkpointing(size: Size, layer: float, checkpointing: bool) -> tuple[float, float]:
-    """What all layers keep, each `layer` or with checkpointing its input; and what then lives while one is computed
-    again: all of it, and half as much of gradients, as counted with the layers of a ViT."""
+    """Bytes per position that all layers keep, each of which keeps `layer` or, with checkpointing, its input alone; and
+    the bytes that exist while one layer is computed again: all of its activations, and half as much of gradients, as
+    counted with the layers of a ViT."""
     return (4.0 * size.layers * size.width, 1.5 * layer) if checkpointing else (size.layers * layer, 0.0)
 
 
@@ -146,7 +147,7 @@ def logit_bytes(vocabulary: int, itemsize: int) -> float:
 
 
 def active_parameters(total: int, size: Size) -> int:
-    """Those of `total` parameters that a token uses, of a network whose decoder has this size."""
+    """How many of a network's `total` parameters a token uses; `size` is the decoder's."""
     return total - size.parameters().total + size.parameters().active
 
 

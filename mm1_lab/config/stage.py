@@ -286,7 +286,7 @@ class DecoderStage(Stage):
         return sum(positions for positions, _ in self._positions_of_phases())
 
     def _positions_of_phases(self) -> list[tuple[int, int]]:
-        """Of each phase all positions, and those of a row."""
+        """For each phase: all of its positions, and those of a row."""
         steps = zip(self.training.phase_steps(), self.training.phases, strict=True)
         return [(count * phase.batch_size * phase.sequence_length, phase.sequence_length) for count, phase in steps]
 

@@ -231,7 +231,7 @@ class Ledger:
         return hashlib.sha256(done + str(sizes).encode()).hexdigest()[:16]
 
     def _sizes(self, fingerprint: str, *names: str) -> list[int]:
-        """In bytes, of files of a trial; 0 for one that is missing."""
+        """The sizes in bytes of these files of a trial; 0 for one that is missing."""
         sizes = []
         for name in names:
             try:

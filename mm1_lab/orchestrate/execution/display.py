@@ -39,7 +39,8 @@ class Display(Observer):
         self.worked: dict[str, float] = {}
         """Those of them that correspond to what has been done."""
         self.resumed: dict[str, float | None] = {}
-        """Those that were done before, of tasks that resume, and of the first task by `begun`; None until known."""
+        """Those that were done before `begun`, and so tell nothing of the speed: by tasks that resume, and by the first
+        task. None until known."""
 
     def started(self, task: Task) -> None:
         self.since[task.key] = self.told[task.key] = self.clock()

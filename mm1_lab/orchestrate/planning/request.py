@@ -113,7 +113,8 @@ class Request:
         return command_line(*words, settings=self.overrides, data=self.data_path, **folders)
 
     def _options(self, arm: str, *seeds: int) -> tuple[str, ...]:
-        """Those of `run` for an arm at these seeds; of a search, which makes its arms and its confirmation, its own."""
+        """The options of `run` for an arm at these seeds; for a search, which makes its arms and its confirmation, the
+        search's own."""
         if self.sweep.search:
             return at_seeds(seeds_of_search(self.folder, self.manifest))
         return trials_of(arm, *seeds)
@@ -182,7 +183,7 @@ class Request:
 
     @property
     def recipes(self) -> dict[str, Recipe]:
-        """Of the arms that are asked for."""
+        """The recipes of the arms that are asked for."""
         return {trial.arm: trial.recipe for trial in self.trials}
 
     def of_sweep(self, sweep: Sweep, seeds: Iterable[int]) -> Request:
