@@ -107,7 +107,7 @@ class Collection:
         return pictures
 
     def picture_files(self, samples: Numbers) -> Iterator[str]:
-        """The absolute paths of these samples' pictures, of those that are files of their own."""
+        """The absolute paths of those of the samples' pictures that are files of their own."""
         chosen = np.zeros(len(self), bool)
         chosen[samples] = True
         start = 0
@@ -138,8 +138,8 @@ class Collection:
         return found
 
     def _named_pictures(self) -> Iterator[tuple[int, str, int | None]]:
-        """Of each picture in a file of its own or in a tar its sample, its path or key, and of those in a tar its size.
-        A `Path` for each would take most of the time."""
+        """For each picture that is a file of its own or lies in a tar: its sample, its path (in a tar, its key), and in
+        a tar its size. Paths are texts, as a `Path` for each would take most of the time."""
         for shard, first in zip(self.shards, self._starts.tolist(), strict=False):
             start = first
             for batch in shard.samples.select(["place", "images"]).to_batches():

@@ -74,7 +74,8 @@ class Rows:
             yield pa.RecordBatch.from_pydict({"entries": packed}, schema=SCHEMA)
 
     def _packed_chunks(self, sample: int) -> list[Chunk]:
-        """The chunks for which rows have room: of a captioned picture that of its longest caption."""
+        """The chunks with which rows are packed; of a captioned picture the one with its longest caption, so that each
+        of them fits."""
         if self._collection.reader != "pairs":
             return list(cut(self._ids_of(sample), self._limits))
         captions = self._captions(sample)
