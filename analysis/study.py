@@ -223,7 +223,7 @@ class Study(Variant):
 
     @cached_property
     def cider_measures(self) -> list[Measure]:
-        """Of captions in the miniature world, which are scored by content, their CIDEr; empty on other data."""
+        """The CIDEr of captions in the miniature world, which are scored by content; empty on other data."""
         return _of_benchmarks(self.asked[self.asked["benchmark"].str.endswith(CIDER)])
 
     @property
@@ -257,7 +257,7 @@ class Study(Variant):
 
     @cached_property
     def seen_before_claims(self) -> dict[str, tuple[int, ...]]:
-        """Of each contrast, the seeds at which its arms had scores before it was claimed."""
+        """For each contrast, the seeds at which its arms had scores before it was claimed."""
         return {claim: self.manifest.claims.get(key, ()) for claim, key in claim_keys(self.sweep).items()}
 
     @cached_property

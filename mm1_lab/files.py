@@ -45,7 +45,7 @@ NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a disk, or of a user's part of it, that is full."""
 LEASES: WeakSet[SoftFileLease] = WeakSet()
-"""Those that this process has made, held or not."""
+"""The leases that this process has made, held or not."""
 TEMPORARY: set[Path] = set()
 """Folders that this process has made for as long as it lives."""
 UNNAMED_SECONDS = 5.0

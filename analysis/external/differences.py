@@ -43,9 +43,9 @@ class OutsideEvidence:
     own_degrees: int = 0
     """Degrees of freedom that the claim's arms themselves bring."""
     p: P = field(default_factory=dict)
-    """By statement, over the looks; empty if nothing can be judged."""
+    """The p of each statement, over the looks; empty if nothing can be judged."""
     now: P = field(default_factory=dict)
-    """By statement, at the last finished look alone."""
+    """The p of each statement, at the last finished look alone."""
     look: int = 0
     """Seeds of the last finished look; 0 without looks."""
     reason: str = ""

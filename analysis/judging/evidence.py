@@ -48,7 +48,7 @@ class Evidence:
     seeds: Sequence[int] = ()
     in_world: bool = True
     p: P = field(default_factory=dict)
-    """By statement; of a growing study over its looks. Empty if there is a `reason`."""
+    """The p of each statement; of a growing study over its looks. Empty if there is a `reason`."""
     p_of_look: P = field(default_factory=dict)
     """In a growing study, at the present look alone."""
     reason: str = ""
@@ -68,7 +68,7 @@ class Evidence:
         return self.p_of("contradicted") < self.p_of("supported")
 
     def row(self) -> dict[str, Any]:
-        """Its columns, of which `lessons.csv` and `contrasts.csv` have some."""
+        """The columns of `lesson_parts.csv`, of which `lessons.csv` and `contrasts.csv` have some."""
         row = {
             "lesson": self.question,
             "part": self.part,

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mm1_lab.orchestrate.planning.request import Request
 
 Asked = dict[tuple[str, str], tuple["Benchmark", int, "Question"]]
-"""By the names of a benchmark and a question: the benchmark, the question's block, the question."""
+"""For the names of a benchmark and a question: the benchmark, the question's block, the question."""
 FULL = 100
 """Points of a right answer by all metrics but CIDEr, whose captions may have more."""
 WIDEST = 100
@@ -180,7 +180,7 @@ def _rows(scores: pd.DataFrame, options: argparse.Namespace, request: Request) -
 
 
 def _score_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """By benchmark and kind: the number of questions, the mean score at each number of shots, percent unparsed."""
+    """For each benchmark and kind: the number of questions, the mean score by number of shots, percent unparsed."""
     import pandas as pd
 
     by = ["benchmark", "kind"]

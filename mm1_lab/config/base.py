@@ -83,7 +83,7 @@ Share = Annotated[float, IS_NUMBER, Field(gt=0, le=1)]
 Ratio = Annotated[float, IS_NUMBER, Field(ge=0, le=1)]
 Weight = Annotated[float, IS_NUMBER, Field(ge=0)]
 LINES = "\n\r\t\x85\u2028\u2029"
-"""Those of BREAKS that a title may have."""
+"""The characters of BREAKS that a title may have."""
 
 
 def _shown(text: str) -> str:

@@ -72,7 +72,7 @@ def own_names(in_world: bool) -> list[str]:
 
 
 def names_of_tuned() -> list[str]:
-    """Those of the world's benchmarks that only tuned models are asked."""
+    """The names of the world's benchmarks that only tuned models are asked."""
     return _names(chat_benchmarks(FEW))
 
 

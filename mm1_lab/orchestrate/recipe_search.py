@@ -134,10 +134,10 @@ class RecipeSearch(Rounds):
         self.recipes = {"base": request.sweep.base}
         """The arms asked for so far: of the same trials the first."""
         self.names = {self._key(request.sweep.base): "base"}
-        """Their names by fingerprint."""
+        """The names of these arms by fingerprint."""
         self.study = self._create_study()
         self.asked: list[OptunaTrial] = []
-        """Those that the study is not told of yet."""
+        """The proposals whose scores the study has not been told yet."""
         self.left = self.settings.trials
         """How many are not asked for yet."""
         self.known: list[float] = []

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mm1_lab.results.leases import Claim, Claims
 
 CHECKPOINTS = ("last.ckpt", "last.ckpt.before")
-"""Those of mm1_lab/train/checkpoints.py, without importing torch."""
+"""The names of checkpoints in mm1_lab/train/checkpoints.py, which imports torch."""
 ABSENT = (FileNotFoundError, NotADirectoryError)
 """Errors by which a file is not there; others, as of a network disk, are raised."""
 

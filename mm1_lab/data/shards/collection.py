@@ -121,8 +121,8 @@ class Collection:
                 start += len(images)
 
     def trained_on(self, files: Iterable[Path]) -> set[Path]:
-        """Those of these image files that are pictures of training samples, too: by name and size, also in a tar. Of
-        pictures inside tables nothing is known, as these have no names."""
+        """The image files among these that are pictures of training samples, too: by name and size, also in a tar.
+        Pictures inside tables are not compared, as they have no names."""
         known = defaultdict[str, list[Path]](list)
         for path in files:
             known[path.stem].append(path)

@@ -170,7 +170,7 @@ class ShardSource(Shuffled):
         self._rows = rows
 
     def documents(self, row: int, progress: float = 0.0) -> Iterator[Document]:
-        """Those of a row; as pre-training text they are the same at any `progress`."""
+        """The documents of a row; as pre-training text they are the same at any `progress`."""
         epoch, number = self.find(row)
         return self._rows.documents(number, epoch)
 

@@ -37,10 +37,10 @@ class Display(Observer):
         self.costs = {key: sum(map(work_list.seconds, task.stages)) for key, task in work_list.tasks.items()}
         """Expected seconds of each task."""
         self.worked: dict[str, float] = {}
-        """Those of them that correspond to what has been done."""
+        """The part of these seconds whose work has been done."""
         self.resumed: dict[str, float | None] = {}
-        """Those that were done before `begun`, and so tell nothing of the speed: by tasks that resume, and by the first
-        task. None until known."""
+        """For tasks that resume, and for the first task: the part that was done before `begun`, and so tells nothing of
+        the speed. None until known."""
 
     def started(self, task: Task) -> None:
         self.since[task.key] = self.told[task.key] = self.clock()

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 
 MOST_TRIALS = 200_000
-"""Of a command: far more would take minutes and gigabytes merely to be planned."""
+"""Trials that a command takes: far more would take minutes and gigabytes merely to be planned."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Request:
     names_store: bool = True
     """Whether the store was named: the usual one is another in each working directory."""
     refused: str = ""
-    """Of a search: how many of its proposals cannot be run, and why."""
+    """How many proposals of a search cannot be run, and why."""
 
     def __repr__(self) -> str:
         arms, seeds = counted(len({trial.arm for trial in self.trials}), "arm"), ", ".join(map(str, self.seeds))
