@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,6 +159,8 @@ def _rows(scores: pd.DataFrame, options: argparse.Namespace, request: Request) -
                 raise RequestError("--measure unparsed %: is in the table of every measure; name another one")
             if measure.minus:
                 raise RequestError(f"--measure {measure}: no answer is of a difference; name one of the two measures")
+            if measure.about == "loss":
+                raise RequestError(f"--measure {measure}: no answer is of a loss; name a measure of answers")
         except ValueError:  # a name alone: at all numbers of shots
             measure = Measure(options.measure)
         rows = scores.loc[rows_of(scores, measure).index]
@@ -165,7 +168,8 @@ def _rows(scores: pd.DataFrame, options: argparse.Namespace, request: Request) -
         if measure.about == "kind":
             known = scores["kind"].unique().tolist()
         if rows.empty:
-            hint = f"; there are {', '.join(f'{count}-shot' for count in scores['shots'].unique())}"
+            counts = rows_of(scores, replace(measure, shots=None))["shots"].unique()
+            hint = f"; there are {', '.join(f'{count}-shot' for count in counts)}" if len(counts) else ""
             if measure.of and measure.of not in known:
                 hint = nearest(measure.of, dict.fromkeys(known))
                 if measure.of in {one.name for one in request.scale.benchmarks}:
