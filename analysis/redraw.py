@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.judging.claims import known_lessons
+from analysis.judging.claims import lessons_for
 from analysis.judging.difference import SAME_TRIALS
 from analysis.judging.evidence import of_lessons
 from analysis.judging.looks import reached_text
@@ -124,7 +124,7 @@ def sweep_in_short(folder: Path) -> str:
         return to_plain(ranked).rstrip()
     study, _ = read_judged(folder)
     tables = [scores.short_table(study)]
-    claims = judge_contrasts(study, of_lessons(study, known_lessons(folder.absolute().parents[1])))
+    claims = judge_contrasts(study, of_lessons(study, lessons_for(folder)))
     known = claims[claims["estimate"].notna() | (claims["reason"] == SAME_TRIALS)]
     if len(known):
         notes = []
@@ -138,7 +138,7 @@ def sweep_in_short(folder: Path) -> str:
 def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
     """Draws the sweep in `folder` into `target`."""
     study, rules = read_judged(folder)
-    lessons = known_lessons(folder.absolute().parents[1])
+    lessons = lessons_for(folder)
     output = Output(target, latex=latex)
     tables = {}
     claims_table = None
@@ -166,13 +166,12 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
                 output.tables("contrasts", claims_table)
                 if is_drawn(claims, study.manifest.scale):
                     output.figure("contrasts", draw_claims(claims, head(study), study.caution))
-            # the sweep may have had a blind control, or claims
-            output.remove("measures", "validity", "contrasts")
             write_published(study, output)
             if ranked := search_table(study.sweep, folder):
                 tables["The search"] = [ranked]
             output.figure("figure", draw_scores(study))
             tables["All scores"] = _write_scores(study, output)
+    output.remove(*DRAWN)  # the sweep may have had a blind control, claims, or tuned arms
     return Drawn(
         folder=target,
         manifest=study.manifest,

@@ -25,8 +25,8 @@ MOST_SEEDS = 1000
 
 
 def seed_columns(seeds: Sequence[int], in_world: bool, seen: int = 0) -> dict[str, object]:
-    """Their number, which, and of which kind; nothing was tuned on seeds of a user's own data, so these are of none.
-    `seen`: how many had scores before the claim that is judged was written."""
+    """The columns on seeds: how many, which, and of which kind. Seeds of a user's own data have no kind, as nothing was
+    tuned on them. `seen`: how many had scores before the claim was written."""
     kinds = set()
     for seed in seeds if in_world else ():
         kind = "confirmatory" if seed >= CONFIRMATORY else "other"
@@ -86,9 +86,10 @@ def _variances(degrees: int) -> Floats:
 
 
 def _power(shift: float, degrees: int, level: float, prior: float, unlike: float) -> float:
-    """The power of a one-sided test at `level` for a true difference of `shift` standard errors: the mean over what the
-    variance may turn out to be, which has so many `degrees` of freedom. The largest `unlike` of them stand alone, the
-    others are moderated towards the pool's (see `analysis/statistics.py`), which is taken for the true one."""
+    """The power of a one-sided test at `level` for a true difference of `shift` standard errors: the mean over the
+    values that a variance with so many `degrees` of freedom may take. The largest of them, a share `unlike`, stand
+    alone; the others are moderated towards the pool's variance (see `analysis/statistics.py`), which is taken for the
+    true one."""
     variance = _variances(degrees)
     total = prior + degrees
     bounds = np.sqrt((prior + degrees * variance) / total) * stdtrit(total, 1 - level)
@@ -109,10 +110,10 @@ def seeds_needed(
 ) -> float:
     """Seeds that decide a claim with 80 % power if the true difference is the estimate; infinite beyond MOST_SEEDS.
 
-    `error` is the standard deviation of a single seed's difference; `prior` is the degrees of freedom from the pool,
-    without which a share `unlike` of claims keeps its own variance, to which a seed adds a degree of freedom, or if it
-    is that of independent runs one for each arm (`variances`); the level is that of Holm's first step over `family`
-    claims. An estimate exactly on the margin can never be decided.
+    `error` is the standard deviation of the difference at a single seed, and `prior` the degrees of freedom that the
+    pool lends; a share `unlike` of claims keeps its own variance, without the pool. Each seed adds as many degrees of
+    freedom as there are `variances`: one, or with independent runs one for each arm. The level is that of Holm's first
+    step over `family` claims. An estimate exactly on the margin can never be decided.
     """
     level = LEVEL / family
     if expect == "less":

@@ -223,7 +223,7 @@ class Study(Variant):
 
     @cached_property
     def cider_measures(self) -> list[Measure]:
-        """Of captions in the miniature world, which are scored by content, their CIDEr; empty on other data."""
+        """The CIDEr of captions in the miniature world, which are scored by content; empty on other data."""
         return _of_benchmarks(self.asked[self.asked["benchmark"].str.endswith(CIDER)])
 
     @property
@@ -257,7 +257,7 @@ class Study(Variant):
 
     @cached_property
     def seen_before_claims(self) -> dict[str, tuple[int, ...]]:
-        """Of each contrast, the seeds at which its arms had scores before it was claimed."""
+        """For each contrast, the seeds at which its arms had scores before it was claimed."""
         return {claim: self.manifest.claims.get(key, ()) for claim, key in claim_keys(self.sweep).items()}
 
     @cached_property
@@ -469,12 +469,14 @@ def _of_benchmarks(asked: pd.DataFrame) -> list[Measure]:
     return [Measure(name, int(shots)) for name, shots in rows.itertuples(index=False)]
 
 
-def read_study(folder: Path | str) -> Study:
-    """Reads a sweep's folder. Raises RequestError if it has no results, or results of another schema."""
+def read_study(folder: Path | str, seeds: Sequence[int] | None = None) -> Study:
+    """Reads a sweep's folder; its trials at `seeds` alone, if given. Raises RequestError if it has no results, or
+    results of another schema."""
     variant = read_variant(folder)
-    return Study(
+    study = Study(
         **vars(variant),
         scores=read_short_scores(variant),
         held_out=read_held_out(variant),
         records=read_records(variant),
     )
+    return study if seeds is None else study.at_seeds(seeds)

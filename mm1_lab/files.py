@@ -45,11 +45,12 @@ NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a disk, or of a user's part of it, that is full."""
 LEASES: WeakSet[SoftFileLease] = WeakSet()
-"""Those that this process has made, held or not."""
+"""The leases that this process has made, held or not."""
 TEMPORARY: set[Path] = set()
 """Folders that this process has made for as long as it lives."""
 UNNAMED_SECONDS = 5.0
-"""How old a lease without its holder's name is removed: one that was killed between making the file and writing it."""
+"""Age at which a lease without its holder's name is removed: the holder was killed between making the file and writing
+its name."""
 
 PACKAGE = Path(__file__).resolve().parent
 SHIPPED = PACKAGE / "shipped" if (PACKAGE / "shipped").is_dir() else PACKAGE.parent

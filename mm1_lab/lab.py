@@ -124,10 +124,10 @@ def contrasts(folder: Path | str) -> pd.DataFrame:
     Of a claim that is part of a lesson, `of_lesson`, the verdict that counts is `lesson_verdict`, which
     `mm1-lab figures` finds.
     """
-    from analysis.judging.claims import known_lessons
+    from analysis.judging.claims import lessons_for
     from analysis.judging.evidence import of_lessons
     from analysis.judging.validity import read_judged
     from analysis.judging.verdicts import judge_contrasts
 
     study, _ = read_judged(folder)
-    return judge_contrasts(study, of_lessons(study, known_lessons(study.folder.absolute().parents[1])))
+    return judge_contrasts(study, of_lessons(study, lessons_for(study.folder)))

@@ -8,9 +8,9 @@ Family = Literal["captioning", "vqa", "novel", "text", "chat", "solutions", "fur
 miniature's models do not produce (results/LOG.md); a fine-tuned model's answers in conversations, and its worked
 solutions; and further metrics of the same answers."""
 OF_OWN_DATA = ("captioning", "vqa", "text")
-"""Those that users' benchmarks may be of."""
+"""The families that users' benchmarks may be of."""
 OF_TUNED = ("chat", "solutions")
-"""Those that only fine-tuned models are asked."""
+"""The families that only fine-tuned models are asked."""
 OTHERWISE = "-otherwise"
 """Ends the key of a question whose answer is expected in second words, which only demonstrations can show."""
 

@@ -118,7 +118,7 @@ def _gloo_group(world: distributed.ProcessGroup, purpose: str) -> distributed.Pr
 
 
 def _processors() -> distributed.ProcessGroup | None:
-    """The group in which processes tell each other what no GPU need be waited for."""
+    """The group for exchanges that need not wait for a GPU."""
     return _gloo_group(distributed.group.WORLD, "processors") if device().type == "cuda" else None
 
 

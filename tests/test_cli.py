@@ -16,6 +16,7 @@ from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import read_trials
+from mm1_lab.results.score_file import read_score_table
 from mm1_lab.train import recorder
 from mm1_lab.train.progress import Progress
 from tests.conftest import Refused, Told, run_python
@@ -138,6 +139,7 @@ def test_answers_are_shown_with_what_was_asked(
     for words, said in {
         ("--measure", "vqaa"): "base has no such answers; did you mean 'vqa'?",
         ("--measure", "vqa 5-shot"): "there are 0-shot, 4-shot, 8-shot",
+        ("--measure", "loss captions"): "no answer is of a loss; name a measure of answers",
         ("--measure", "kind color 4-shot"): "did you mean 'colour'?",
         ("--measure", "unparsed %"): "is in the table of every measure",
         ("--kind", "color"): "did you mean 'colour'?",
@@ -148,6 +150,11 @@ def test_answers_are_shown_with_what_was_asked(
         ("--limit", "-1"): "--limit -1: give how many questions",
     }.items():
         assert said in refused(*command, *words)
+    table = read_score_table(finished.results / "trials" / row.fingerprint)
+    fewer = table[(table["benchmark"] != "captions") | (table["shots"] == 0)]
+    with monkeypatch.context() as patch:  # as the conversations of a tuned model
+        patch.setattr("mm1_lab.commands.answers.read_score_table", lambda folder: fewer)
+        assert "base has no such answers; there are 0-shot\n" in refused(*command, "--measure", "captions 4-shot")
     assert "has no arm 'bse'; did you mean 'base'?" in refused("answers", "data_mix", "bse", "--scale", "smoke")
     error = refused("answers", "data_mix", "blind", "--scale", "smoke")
     assert "blind is not finished; run it first: mm1-lab run data_mix --scale smoke --only blind\n" in error

@@ -32,7 +32,7 @@ class OutsideClaim(Contrast):
 
     @property
     def weights(self) -> dict[str, float]:
-        """Of each arm in the difference; an arm that stands on both sides alike is in none."""
+        """The weight of each arm in the difference; an arm that stands on both sides alike has none."""
         return {arm: weight for (arm, _), weight in claim_of(self).weights.items() if weight}
 
     @property

@@ -39,13 +39,13 @@ class OutsideEvidence:
     count: int = 0
     """Seeds that all of its arms have, or runs of the one that has fewest."""
     error_of_one: float = math.nan
-    """The error of a single seed's difference, or of that of single runs."""
+    """The standard deviation of the difference at a single seed, or between single runs."""
     own_degrees: int = 0
     """Degrees of freedom that the claim's arms themselves bring."""
     p: P = field(default_factory=dict)
-    """By statement, over the looks; empty if nothing can be judged."""
+    """The p of each statement, over the looks; empty if nothing can be judged."""
     now: P = field(default_factory=dict)
-    """By statement, at the last finished look alone."""
+    """The p of each statement, at the last finished look alone."""
     look: int = 0
     """Seeds of the last finished look; 0 without looks."""
     reason: str = ""
@@ -101,7 +101,7 @@ class _Test(NamedTuple):
 
     interval: Interval
     error_of_one: float
-    """The error of a single seed's difference, or of that of single runs."""
+    """The standard deviation of the difference at a single seed, or between single runs."""
 
 
 def _widest(tests: Sequence[_Test]) -> _Test:
@@ -124,9 +124,9 @@ def _between_questions(each: pd.Series[float]) -> Interval:
 
 
 def _within_seeds(weights: Mapping[str, float], means: pd.DataFrame, look: int | None) -> list[_Test]:
-    """Of the difference over the seeds that its arms have, at a `look` over the first so many of them.
+    """The test over the seeds that all arms of the claim have; at a `look`, over the first so many.
 
-    Only that of a pair is moderated: other arms alone do not tell how far means over groups of arms vary together.
+    Only a pair's variance is moderated: other arms alone do not tell how far means over groups of arms vary together.
     """
     arms = list(weights)
     differences = means.loc[arms].T.dot(pd.Series(weights)).dropna()[:look]
@@ -141,8 +141,8 @@ def _within_seeds(weights: Mapping[str, float], means: pd.DataFrame, look: int |
 
 
 def _between_runs(weights: Mapping[str, float], means: pd.DataFrame, look: int | None) -> list[_Test]:
-    """Of the difference of independent runs, at a `look` of the first so many of each arm: with one variance for all of
-    its arms, and with each arm's own (Welch).
+    """The tests over independent runs, at a `look` over the first so many of each arm: with one variance for all arms
+    of the claim (Student), and with each arm's own (Welch).
 
     One variance promises too much if the wildest arm was run least, and an arm's own if its few runs happen to lie
     close together, and few runs do not tell which. Both are moderated towards the variance within the other arms.

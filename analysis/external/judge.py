@@ -39,8 +39,9 @@ class Judgement:
     claims: list[dict[str, Any]]
     """A mapping per claim, with the keys that docs/judge.md lists; None where there is no value."""
     spread: dict[str, Any] | None
-    """How far repeats of an arm lie apart: `deviation` of one run, `degrees_of_freedom`, and `smallest_gain` of one run
-    over another that is told from luck at 5 %, and whether of `same_seed` alone. None if no arm was repeated."""
+    """How far repeats of an arm lie apart: the standard `deviation` of a run, its `degrees_of_freedom`, the
+    `smallest_gain` of one run over another that differs from luck at 5 %, and whether only runs of the `same_seed` are
+    compared. None if no arm was repeated."""
     notes: list[str]
 
     @property

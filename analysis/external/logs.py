@@ -31,9 +31,9 @@ ROUNDED = 6e-5
 
 
 MOST_CIDER = 10.0
-"""Of five references that are all said; larger ones are in percent already."""
+"""The CIDEr of a caption that equals all of its references; larger values are in percent already."""
 Metric = tuple[str, str]
-"""Its name, and the filter of answers that it counts."""
+"""The name of a metric, and the filter of answers that it counts."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def _metrics(told: Mapping[str, Any], name: str, values: Mapping[str, Any]) -> d
 
 
 def _groups(told: Mapping[str, Any]) -> dict[str, str]:
-    """By task, the outermost group that a mean is reported of; others are mere lists of benchmarks."""
+    """For each task, the outermost group with a reported mean; other groups are mere lists of benchmarks."""
     members = told.get("group_subtasks") or {}
     group_of = {}
 

@@ -65,7 +65,7 @@ class Asked:
     """As `by_question` makes them."""
     paired: bool
     sides: Sequence[Collection[tuple[str, str]]] = ()
-    """Of a difference of two measures the benchmarks and shots of each."""
+    """If the measure is a difference of two: the benchmarks and shots of each."""
 
     @cached_property
     def _cells(self) -> pd.Index[Any]:

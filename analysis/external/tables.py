@@ -211,7 +211,7 @@ def make_scores(
     is_ours = set(table) >= OURS and set(table["family"].map(str)) <= set(get_args(Family))
     frame["family"] = table["family"] if is_ours else ""
     paired = "seed" in table
-    frame["repeat"] = 0 if paired else frame.groupby(["arm", "benchmark", "shots", "question"]).cumcount()
+    frame["repeat"] = 0 if paired else frame.groupby(["arm", *CELL]).cumcount()
     if by_benchmark:  # after the runs were numbered, as an empty cell is a run that lacks the benchmark
         is_scored = ~table["score"].map(_is_blank)
         table, frame = table[is_scored], frame[is_scored]
@@ -258,7 +258,7 @@ def _finished(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 def _check_independent(table: pd.DataFrame, frame: pd.DataFrame, where: str) -> list[str]:
     """Notes on columns that tell an arm's repeats apart, in every arm by the same values, as seeds, questions or
     checkpoints do, whose scores are no independent runs. Raises RequestError for one that is called like these."""
-    is_repeat = frame.duplicated([*KEY[:2], *KEY[3:]], keep=False)
+    is_repeat = frame.duplicated(["arm", *CELL], keep=False)
     table, repeats = table[is_repeat], frame[is_repeat]
     if repeats["arm"].nunique() < 2:
         return []
@@ -311,7 +311,7 @@ def _tell_apart(repeats: pd.DataFrame, columns: pd.DataFrame) -> bool:
     be the same by chance."""
     rows = columns.itertuples(index=False)
     values = repeats.assign(value=[repr(tuple(map(str, row))) for row in rows])
-    if values.duplicated(["arm", "benchmark", "shots", "question", "value"]).any():
+    if values.duplicated(["arm", *CELL, "value"]).any():
         return False
     first, *others = (set(own) for _, own in values.groupby("arm")["value"])
     return all(

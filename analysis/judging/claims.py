@@ -20,7 +20,7 @@ from mm1_lab.formatting import flat
 PATH = Path(__file__).parents[1] / "lessons.yaml"
 LAW = "lr_law"
 SLOPE = Measure("slope")
-"""That of the learning-rate law."""
+"""The slope of the learning-rate law."""
 
 
 @dataclass(frozen=True)
@@ -31,29 +31,29 @@ class Claim:
     detail: str = field(compare=False)
     """The sum in words: `captions − interleaved, 0-shot`."""
     weights: Weights
+    """Empty for SLOPE."""
     measure: Measure
-    """SLOPE has no weights."""
     expect: Expectation
     margin: float = 0.0
 
 
 def claim_of(contrast: Contrast) -> Claim:
     """The claim of a contrast; without `second` in the form of a lesson about an arm by two measures."""
-    if not contrast.second:
-        (arms, _), (more, less) = contrast.sides, contrast.measure.parts
-        signs = {more: 1.0, less: -1.0}
-        terms = {(arm, measure): sign / len(arms) for arm in arms for measure, sign in signs.items()}
-        detail = f"{'mean of ' if len(arms) > 1 else ''}{', '.join(arms)}: {more} − {less}"
-        return Claim(contrast.claim, detail, terms, more, contrast.expect, contrast.margin)
+    first, second = contrast.sides
+    words, *others = (("mean of " if len(side) > 1 else "") + ", ".join(side) for side in (first, second) if side)
+    measure = contrast.measure
+    if second:
+        detail = f"{words} − {others[0]}, {measure}"
+        terms = [(first, measure, 1.0), (second, measure, -1.0)]
+    else:
+        measure, less = measure.parts
+        detail = f"{words}: {measure} − {less}"
+        terms = [(first, measure, 1.0), (first, less, -1.0)]
     weights = defaultdict[tuple[str, Measure], float](float)
-    words = []
-    for side, sign in zip(contrast.sides, (1.0, -1.0), strict=True):
+    for side, one, sign in terms:
         for arm in side:  # an arm may stand on both sides
-            weights[arm, contrast.measure] += sign / len(side)
-        mean = "mean of " if len(side) > 1 else ""
-        words.append(mean + ", ".join(side))
-    detail = f"{' − '.join(words)}, {contrast.measure}"
-    return Claim(contrast.claim, detail, weights, contrast.measure, contrast.expect, contrast.margin)
+            weights[arm, one] += sign / len(side)
+    return Claim(contrast.claim, detail, weights, measure, contrast.expect, contrast.margin)
 
 
 def is_interaction(contrast: Contrast, sweep: Sweep) -> bool:
@@ -148,6 +148,11 @@ def known_lessons(results: Path) -> tuple[Lesson, ...]:
     if count > 1:
         raise RequestError(f"{own}: {count} lessons are named {name!r}; give each a name of its own")
     return lessons
+
+
+def lessons_for(folder: Path) -> tuple[Lesson, ...]:
+    """`known_lessons` of the results that hold a sweep's folder."""
+    return known_lessons(folder.absolute().parents[1])
 
 
 def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Collection[str]) -> list[Claim]:

@@ -1,6 +1,6 @@
-"""Checks of what demonstrations tell a base and bring it, in the miniature world.
+"""Checks whether the base of a sweep uses its demonstrations, in the miniature world.
 
-Half of its questions expect words that only demonstrations show (mm1_lab/evaluate/world.py).
+Half of the world's questions expect words that only demonstrations show (mm1_lab/evaluate/world.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from mm1_lab.rows import OTHERWISE
 FOLLOWED = " followed"
 """Ends the name of the benchmark for how far captions follow the convention shown."""
 TOLD = 85.0
-"""Least percentage, of what the known words reach, that second words reach after four demonstrations."""
+"""Least score of questions that expect second words, after four demonstrations, in percent of the same questions'
+score in first words."""
 GAIN, LOSS = 5.0, 3.0
 """Points that the mean must gain by most demonstrations, and that a family of benchmarks may lose."""
 ABOVE_BLIND, ABOVE_MAJORITY = 20.0, 10.0
@@ -28,9 +29,8 @@ FEW = 4
 
 
 def demonstration_checks(scores: pd.DataFrame) -> Iterator[Check]:
-    """What demonstrations tell the base and bring it, by its scores of questions, beside which the columns `blind` and
-    `majority` have those of the blind control and of the best constant answer; none where no question expects second
-    words."""
+    """The checks, from the base's scores by question. The columns `blind` and `majority` hold the scores of the blind
+    control and of the best constant answer. No checks if no question expects second words."""
     visual = scores[scores["family"] == "vqa"]
     is_second = visual["question"].astype(str).str.endswith(OTHERWISE)
     at_few = visual["shots"] == FEW

@@ -48,7 +48,7 @@ class Evidence:
     seeds: Sequence[int] = ()
     in_world: bool = True
     p: P = field(default_factory=dict)
-    """By statement; of a growing study over its looks. Empty if there is a `reason`."""
+    """The p of each statement; of a growing study over its looks. Empty if there is a `reason`."""
     p_of_look: P = field(default_factory=dict)
     """In a growing study, at the present look alone."""
     reason: str = ""
@@ -68,7 +68,7 @@ class Evidence:
         return self.p_of("contradicted") < self.p_of("supported")
 
     def row(self) -> dict[str, Any]:
-        """Its columns, of which `lessons.csv` and `contrasts.csv` have some."""
+        """The columns of `lesson_parts.csv`, of which `lessons.csv` and `contrasts.csv` have some."""
         row = {
             "lesson": self.question,
             "part": self.part,
@@ -247,8 +247,9 @@ def study_not_judged(study: Study) -> str:
 
 
 def unsolved(study: Study, weights: Weights) -> str:
-    """Why a claim about worked solutions is floor: the first of its arms that does not beat the majority answer without
-    any, so that there is nothing for demonstrations to raise or lower. Empty if all do, or at a single seed."""
+    """Why a claim about worked solutions cannot be judged: the first of its arms that, without any solution, does not
+    beat the majority answer (a floor effect: there is nothing for demonstrations to raise or lower). Empty if all arms
+    beat it, or at a single seed."""
     majority = study.majority(SOLUTIONS)
     for arm, measure in weights:
         is_about = any(part.of == SOLUTIONS.of for part in measure.parts)

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.judging.claims import Claim, Lesson, claim_of, claims_of, known_lessons
+from analysis.judging.claims import Claim, Lesson, claim_of, claims_of, lessons_for
 from analysis.judging.difference import SAME_TRIALS
 from analysis.judging.evidence import CHANGED, ONE_SEED, Evidence, of_contrasts, of_lessons, study_not_judged
 from analysis.judging.p_values import DECIDED, sides, verdict_from_p
@@ -36,7 +36,7 @@ def open_arms(folder: Path, seeds: Sequence[int]) -> tuple[list[str], list[str]]
     """A line per lesson about a sweep (or per claim of its file if there is no lesson), and the arms, in the sweep's
     order, of those that more seeds can decide; judged on `seeds` alone."""
     study, _ = read_judged(folder, seeds)
-    return question_status(study, known_lessons(folder.absolute().parents[1]))
+    return question_status(study, lessons_for(folder))
 
 
 def question_status(study: Study, lessons: Sequence[Lesson]) -> tuple[list[str], list[str]]:
@@ -71,7 +71,8 @@ def question_status(study: Study, lessons: Sequence[Lesson]) -> tuple[list[str],
 
 
 def _status(study: Study, evidence: Sequence[Evidence], tests: int, undecided: str) -> tuple[str, bool]:
-    """What is said of a question, by the evidence that decides it at LEVEL / `tests`, and whether more seeds could."""
+    """The status of a question, by the evidence that decides it at LEVEL / `tests`; and whether more seeds could decide
+    it."""
     claims = []
     for one in evidence:
         if not one.claim or one.reason in NEVER:

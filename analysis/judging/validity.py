@@ -98,9 +98,7 @@ def order_checks(study: Study) -> list[Check]:
 
 def read_judged(folder: Path | str, seeds: Sequence[int] | None = None) -> tuple[Study, list[Check]]:
     """Reads a sweep's results (at `seeds` alone, if given) with their `failed_gates`, and the checks of its base."""
-    study = read_study(folder)
-    if seeds is not None:
-        study = study.at_seeds(seeds)
+    study = read_study(folder, seeds)
     checks = [*validity_checks(study), *order_checks(study)]
     return replace(study, failed_gates=failed_gates(study, checks)), checks
 
@@ -121,8 +119,8 @@ def failed_gates(study: Study, checks: Sequence[Check]) -> tuple[str, ...]:
 
 
 def unseen_conversations(study: Study, checks: Sequence[Check]) -> list[str]:
-    """Those in which a tuned base is less than `ABOVE` points above its blind control. They fail no gate, although by
-    the words of the protocol (docs/study.md) they rule out verdicts after tuning."""
+    """The conversations in which a tuned base is less than `ABOVE` points above its blind control. They fail no
+    gate, although by the words of the protocol (docs/study.md) they rule out verdicts after tuning."""
     chats = study.scores["benchmark"][study.scores["family"] == "chat"].unique()
     too_low = [one.what.split(", ")[0] for one in checks if one.check == "above blind" and one.value < ABOVE]
     return [name for name in chats if name in too_low]
@@ -152,7 +150,7 @@ def _seeing(scores: pd.DataFrame) -> Iterator[Check]:
 
 
 def _seen_by_rule(what: str, asked: pd.DataFrame, otherwise: CheckVerdict) -> Iterator[Check]:
-    """That the interval's lower end is far enough above; if only its upper end is, it takes more seeds to tell."""
+    """Checks that the interval's lower end is far enough above; if only its upper end is, more seeds are to tell."""
     above_blind = asked.assign(score=asked["score"] - asked["blind"]).dropna(subset="score")
     majority = float(asked["majority"].mean())
     rules = [

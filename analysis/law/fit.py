@@ -69,7 +69,7 @@ class Fit:
     why: str
     """Why there is no law."""
     without: dict[float, Law]
-    """By parameters: the law through the other sizes."""
+    """For each size, by its parameters: the law through the other sizes."""
     seeds: int
     """The smallest number of seeds of a cell; 1 if seeds are not given."""
 

@@ -70,8 +70,9 @@ def find_optimum(cell: Cell) -> Optimum:
     is_failed = at_rates.count() * 2 <= at_rates.size()
     failed = is_failed.index[is_failed].to_numpy()
     means = at_rates.mean()[~is_failed]
+    unknown = (np.nan, np.nan, np.nan, np.nan)
     if means.empty:
-        return Optimum(cell, np.nan, np.nan, np.nan, np.nan, f"rates below {np.exp(failed[0]):.3g}: every run failed")
+        return Optimum(cell, *unknown, f"rates below {np.exp(failed[0]):.3g}: every run failed")
     rates = means.index.to_numpy()
     drops = np.asarray(means.max() - means, np.float64)
     tied = rates[drops == 0]
@@ -85,7 +86,7 @@ def find_optimum(cell: Cell) -> Optimum:
     if cliff == np.inf and not (worse > peak).any():
         needs.append(f"rates above {np.exp(rates[-1]):.3g}")
     if len(rates) > 1 and not drops.any():  # none of them is better than another
-        return Optimum(cell, np.nan, np.nan, np.nan, np.nan, " and ".join(needs))
+        return Optimum(cell, *unknown, " and ".join(needs))
 
     usable = rates[rates < cliff]
     left, right = usable[usable < peak], usable[usable > peak]

@@ -36,7 +36,7 @@ class Objective:
     column: str
     lower_is_better: bool
     unit: str = ""
-    """For the figure; empty if unknown."""
+    """Shown in the figure; empty if unknown."""
 
 
 @dataclass(frozen=True)

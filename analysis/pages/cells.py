@@ -64,11 +64,6 @@ def paper_cell(row: Row, sources: Sequence[str]) -> str:
     return published_cell(number, sources).replace("*", "").replace("-", "−")
 
 
-def cited_in(frame: pd.DataFrame) -> list[str]:
-    """The sources of the paper's numbers in a frame of claims or lessons."""
-    return [source for source in frame["paper_source"].dropna().unique() if source]
-
-
 def in_short(reason: str) -> str:
     """What stands before the first comma or colon of a reason, for a figure or a count: `not testable` for
     `not testable in this world: …`."""

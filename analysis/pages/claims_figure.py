@@ -33,7 +33,7 @@ def is_drawn(claims: pd.DataFrame, scale: str) -> bool:
 
 
 def _shown(claims: pd.DataFrame) -> pd.DataFrame:
-    """Those with an estimate in points, so none about losses and the learning-rate law's slope."""
+    """The claims with an estimate in points, so none about losses and the learning-rate law's slope."""
     return claims[claims["estimate"].notna() & (claims["sweep"] != LAW) & ~are_losses(claims)]
 
 

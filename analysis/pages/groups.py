@@ -45,12 +45,12 @@ class Drawn:
     runs: pd.DataFrame
     """The finished trials: arm, seed, fingerprint."""
     search_seeds: Sequence[int]
-    """Those of the search whose winner it confirms; empty for other sweeps."""
+    """The seeds of the search whose winner it confirms; empty for other sweeps."""
     paired: Paired
     claims: Table | None
     """The claims of its file with their verdicts."""
     contrasts: pd.DataFrame
-    """The same as data."""
+    """The same claims as data."""
     tables: Mapping[str, Sequence[Table]]
     """Tables by their heading in the report."""
     looks: str
@@ -76,7 +76,7 @@ class Drawn:
 
     @property
     def links(self) -> list[str]:
-        """Those of its files that the summary links to."""
+        """The files of the sweep that the summary links to."""
         there = {path.name for path in self.files}
         if "The search" in self.tables and (self.folder / "search.md").exists():
             there.add("search.md")  # by `run`
@@ -147,7 +147,7 @@ class Group:
 
     @property
     def tables(self) -> dict[str, Table]:
-        """Those about all of its sweeps that have rows, by the names of their files."""
+        """The tables about all of its sweeps, without empty ones, by the names of their files."""
         tables = {}
         if len(self.levels):
             tables["axes"] = axes_table(self.levels, f"What moves the scores at {self.name}", self.caution)
@@ -208,8 +208,8 @@ def _joined(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _unseen(members: Sequence[Drawn]) -> dict[str, str]:
-    """By sweep, the conversations in which its base does not see, as a sweep with the same base and a blind control
-    tells."""
+    """For each sweep, the conversations in which its base does not see, as a sweep with the same base and a blind
+    control tells."""
     unseen = {}
     for one in members:
         for other in members:

@@ -49,7 +49,8 @@ def few_seeds_note(study: Study) -> str:
 
 
 def _fewest_seeds(study: Study) -> int:
-    """Of all arms but controls, which keep the means of their seeds, and arms that were asked other benchmarks."""
+    """The fewest seeds of an arm, without controls, which keep the means of their seeds, and arms that were asked other
+    benchmarks."""
     counts = [study.seed_count(arm) for arm in study.scored if arm not in study.controls]
     return min(filter(None, counts), default=len(study.seeds))
 

@@ -74,7 +74,7 @@ def shown_measures(study: Study) -> list[Measure]:
 
 
 def short_measures(study: Study) -> list[Measure]:
-    """Those of the table at the end of a run: chat, the means by shots, that of text, and own benchmarks."""
+    """The measures of the table at the end of a run: chat, the means by shots, that of text, and own benchmarks."""
     chosen = [measure for measure in study.measures if measure in (CHAT, TEXT_CORE) or not measure.of]
     chosen.sort(key=lambda measure: (measure == TEXT_CORE, measure != CHAT))
     return chosen + [measure for measure in shown_measures(study) if measure not in study.measures]

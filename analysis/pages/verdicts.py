@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.judging.claims import LAW, is_interaction
 from analysis.judging.looks import reached_text
 from analysis.judging.p_values import Verdict
-from analysis.pages.cells import are_losses, cited_in, estimate, paper_cell, references, seeds_cell
+from analysis.pages.cells import are_losses, estimate, paper_cell, references, seeds_cell
 from analysis.pages.notes import MIXED, remarks
 from analysis.seeds import SEEN
 from analysis.study import Study
@@ -30,7 +30,7 @@ NEEDED_NOTE = "*Seeds needed*: how many decide a claim with 80 % power if the tr
 def verdicts_table(frame: pd.DataFrame, title: str = "", notes: Sequence[str] = ()) -> Table:
     """A row per claim of a frame of `analysis.judging`: claims, lessons, or their parts. Columns that say nothing in
     any row are left out."""
-    sources = cited_in(frame)
+    sources = [source for source in frame["paper_source"].dropna().unique() if source]
     rows = []
     for row, is_loss in zip(frame.to_dict("records"), are_losses(frame), strict=True):
         digits, unit = (3, " nats") if is_loss and row["estimate"] == row["estimate"] else (1, "")

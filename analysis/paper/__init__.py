@@ -76,8 +76,6 @@ def combine_numbers(terms: Sequence[tuple[float, PaperNumber]]) -> PaperNumber:
         sources[number.source.removeprefix(DERIVED)] = None
         if number.bound == "above":
             bound = "above"
-    if not sources:
-        return UNPUBLISHED
     return PaperNumber(round(total, 6), bound, f"{DERIVED}{'; '.join(sources)}")
 
 

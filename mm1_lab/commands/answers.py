@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from mm1_lab.orchestrate.planning.request import Request
 
 Asked = dict[tuple[str, str], tuple["Benchmark", int, "Question"]]
-"""By the names of a benchmark and a question: the benchmark, the question's block, the question."""
+"""For the names of a benchmark and a question: the benchmark, the question's block, the question."""
 FULL = 100
 """Points of a right answer by all metrics but CIDEr, whose captions may have more."""
 WIDEST = 100
@@ -158,6 +159,8 @@ def _rows(scores: pd.DataFrame, options: argparse.Namespace, request: Request) -
                 raise RequestError("--measure unparsed %: is in the table of every measure; name another one")
             if measure.minus:
                 raise RequestError(f"--measure {measure}: no answer is of a difference; name one of the two measures")
+            if measure.about == "loss":
+                raise RequestError(f"--measure {measure}: no answer is of a loss; name a measure of answers")
         except ValueError:  # a name alone: at all numbers of shots
             measure = Measure(options.measure)
         rows = scores.loc[rows_of(scores, measure).index]
@@ -165,7 +168,8 @@ def _rows(scores: pd.DataFrame, options: argparse.Namespace, request: Request) -
         if measure.about == "kind":
             known = scores["kind"].unique().tolist()
         if rows.empty:
-            hint = f"; there are {', '.join(f'{count}-shot' for count in scores['shots'].unique())}"
+            counts = rows_of(scores, replace(measure, shots=None))["shots"].unique()
+            hint = f"; there are {', '.join(f'{count}-shot' for count in counts)}" if len(counts) else ""
             if measure.of and measure.of not in known:
                 hint = nearest(measure.of, dict.fromkeys(known))
                 if measure.of in {one.name for one in request.scale.benchmarks}:
@@ -180,7 +184,7 @@ def _rows(scores: pd.DataFrame, options: argparse.Namespace, request: Request) -
 
 
 def _score_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """By benchmark and kind: the number of questions, the mean score at each number of shots, percent unparsed."""
+    """For each benchmark and kind: the number of questions, the mean score by number of shots, percent unparsed."""
     import pandas as pd
 
     by = ["benchmark", "kind"]

@@ -92,9 +92,7 @@ def _judge(
             folder = parent / variant_name(sweep, request.overrides, request.data_name)
             if not (folder / "sweep.json").exists():
                 continue
-            study = read_study(folder)
-            if seeds is not None:
-                study = study.at_seeds(seeds)
+            study = read_study(folder, seeds)
             if checks := checks_of(study):
                 if parent != own:
                     print(f"{own}: has nothing to judge; judging {folder} instead", file=sys.stderr)

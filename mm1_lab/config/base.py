@@ -72,7 +72,7 @@ def _number(value: Any) -> Any:
 
 IS_NUMBER = BeforeValidator(_number)
 Count = Annotated[int, IS_NUMBER, Field(gt=0, le=10**8)]
-"""Of anything; no real training has more of it."""
+"""A positive whole number; no real training needs a larger one."""
 Steps = Annotated[int, IS_NUMBER, Field(ge=0, le=10**8)]
 Whole = Annotated[int, IS_NUMBER, Field(ge=0)]
 LEAST_RATE, MOST_RATE = 1e-9, 1e6
@@ -83,7 +83,7 @@ Share = Annotated[float, IS_NUMBER, Field(gt=0, le=1)]
 Ratio = Annotated[float, IS_NUMBER, Field(ge=0, le=1)]
 Weight = Annotated[float, IS_NUMBER, Field(ge=0)]
 LINES = "\n\r\t\x85\u2028\u2029"
-"""Those of BREAKS that a title may have."""
+"""The characters of BREAKS that a title may have."""
 
 
 def _shown(text: str) -> str:

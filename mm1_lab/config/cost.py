@@ -5,7 +5,7 @@ recomputed activations are not counted again. Each kind of stage combines these 
 GPU then holds is in mm1_lab/orchestrate/planning/cost.py.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from mm1_lab.config.size import Size, TowerSize
@@ -112,8 +112,9 @@ def vocabulary_flops(positions: float, width: int, vocabulary: int, passes: int)
 
 
 def _with_checkpointing(size: Size, layer: float, checkpointing: bool) -> tuple[float, float]:
-    """What all layers keep, each `layer` or with checkpointing its input; and what then lives while one is computed
-    again: all of it, and half as much of gradients, as counted with the layers of a ViT."""
+    """Bytes per position that all layers keep, each of which keeps `layer` or, with checkpointing, its input alone; and
+    the bytes that exist while one layer is computed again: all of its activations, and half as much of gradients, as
+    counted with the layers of a ViT."""
     return (4.0 * size.layers * size.width, 1.5 * layer) if checkpointing else (size.layers * layer, 0.0)
 
 
@@ -146,7 +147,7 @@ def logit_bytes(vocabulary: int, itemsize: int) -> float:
 
 
 def active_parameters(total: int, size: Size) -> int:
-    """Those of `total` parameters that a token uses, of a network whose decoder has this size."""
+    """How many of a network's `total` parameters a token uses; `size` is the decoder's."""
     return total - size.parameters().total + size.parameters().active
 
 
@@ -166,12 +167,6 @@ def gathered_bytes(size: Size, itemsize: int, trained: bool = True) -> float:
 def state_bytes(parameters: float, trained: float, per_trained: float) -> float:
     """Bytes of `parameters` of which some are trained, at `per_trained` bytes each (`Optimiser.bytes_per_trained`)."""
     return per_trained * trained + 4.0 * (parameters - trained)
-
-
-def expert_dimension(shape: Sequence[int], shards: int) -> int:
-    """The dimension by which experts of this shape (experts, rows, columns) are sharded: the first that `shards`
-    divide. FSDP2 would fill up the experts to a multiple of `shards`, and divides the other dimensions only evenly."""
-    return next((dimension for dimension, length in enumerate(shape) if length % shards == 0), 0)
 
 
 def shard_group(gpus: int, per_node: int, state: float, memory: float) -> int:

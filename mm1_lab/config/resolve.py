@@ -522,7 +522,8 @@ def look_up(what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:
 
 
 def steps_here(recipe: Recipe, scale: Scale) -> dict[tuple[str, int], tuple[float, int]]:
-    """By a field of steps and its number, in the paper's count: how many of the scale's these are, and are made."""
+    """For each field of steps and its number, in the paper's count: how many of the scale's steps correspond to it,
+    exactly and rounded."""
     scale = scale_of(recipe, scale)
     asked = [("align.steps", scale.train, recipe.align.steps, PAPER_STEPS)]
     asked.append(("steps", scale.train, recipe.steps, PAPER_STEPS))

@@ -80,7 +80,7 @@ class Size(Config):
 
     @property
     def inner_width(self) -> int:
-        """Of a decoder's feed-forward or expert; `feed_forward`'s default is rounded to 8 from width 256 on."""
+        """Width of a decoder's feed-forward or expert; `feed_forward`'s default is rounded to 8 from width 256 on."""
         multiple = 8 if self.width >= 256 else 1
         return self.feed_forward or round(8 * self.width / 3 / multiple) * multiple
 

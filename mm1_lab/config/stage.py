@@ -286,7 +286,7 @@ class DecoderStage(Stage):
         return sum(positions for positions, _ in self._positions_of_phases())
 
     def _positions_of_phases(self) -> list[tuple[int, int]]:
-        """Of each phase all positions, and those of a row."""
+        """For each phase: all of its positions, and those of a row."""
         steps = zip(self.training.phase_steps(), self.training.phases, strict=True)
         return [(count * phase.batch_size * phase.sequence_length, phase.sequence_length) for count, phase in steps]
 
@@ -406,7 +406,7 @@ class WholeModelStage(Stage):
         return self.training.batch_size
 
     def size_names(self, scale: Scale) -> list[str]:
-        """Those of the decoder; of a pre-trained one, also its folder or hub name."""
+        """The names of the decoder's size; of a pre-trained one, also its folder or hub name."""
         decoder = self.architecture.decoder
         if isinstance(decoder, PretrainedDecoder):
             named = [name for name, model in scale.pretrained_decoders.items() if model.weights == decoder.name]
@@ -721,7 +721,7 @@ class EvaluationStage(Stage):
         )
 
     def workers(self, scale: Scale) -> int:
-        """Those of the model, but at most one per block of questions. Raises RequestError if `evaluation_shards` does
+        """The model's workers, but at most one per block of questions. Raises RequestError if `evaluation_shards` does
         not divide several."""
         workers = min(self.model.workers(scale), self.settings.blocks)
         shards = scale.resources.evaluation_shards

@@ -287,10 +287,10 @@ def micro_batches(batch: TensorBatch, most: int) -> Sequence[TensorBatch]:
         return [batch]
     largest_share = max(len(batch.tokens), math.ceil(batch.step_rows / team.size()))
     parts = batch.split(math.ceil(largest_share / most)) if most else [batch]
-    return _with_the_team_s_counts(parts)
+    return _with_team_counts(parts)
 
 
-def _with_the_team_s_counts(parts: Sequence[Batch]) -> list[Batch]:
+def _with_team_counts(parts: Sequence[Batch]) -> list[Batch]:
     """The parts of a step with what must be known of the other processes, which is exchanged here, once a step."""
     counts = [float(part.weights[:, 1:].sum()) for part in parts]
     counts += [len(part.real) for part in parts]

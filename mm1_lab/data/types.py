@@ -88,7 +88,7 @@ class Limits(NamedTuple):
 
     @classmethod
     def of(cls, stage: ModelStage) -> "Limits":
-        """Those of the stage's model. Each view of a picture counts as an image."""
+        """The limits of the stage's model. Each view of a picture counts as an image."""
         return cls(stage.sequence_length, stage.picture_tokens, stage.max_images // stage.views)
 
     def hold(self, positions: int, images: int) -> bool:

@@ -72,7 +72,7 @@ def own_names(in_world: bool) -> list[str]:
 
 
 def names_of_tuned() -> list[str]:
-    """Those of the world's benchmarks that only tuned models are asked."""
+    """The names of the world's benchmarks that only tuned models are asked."""
     return _names(chat_benchmarks(FEW))
 
 
@@ -81,8 +81,8 @@ def _names(benchmarks: Iterable[Benchmark]) -> list[str]:
 
 
 def kinds_in_world() -> dict[str, str]:
-    """All kinds of questions of the world's benchmarks, and of one that the measure `kind` leaves out, as it is not of
-    images or only tuned models are asked, the benchmark that asks it; otherwise an empty name."""
+    """All kinds of questions of the world's benchmarks. Of a kind that the measure `kind` leaves out, because it is not
+    about images or only tuned models are asked it, the name of the benchmark that asks it; of others an empty name."""
     kinds: dict[str, str] = {}
     for benchmark in world_benchmarks(FEW) + chat_benchmarks(FEW):
         name = "" if benchmark.family in ("captioning", "vqa") else benchmark.name

@@ -32,7 +32,7 @@ LETTER = re.compile(r"\b[B-Z]\b|\bA\b(?! [a-z]{3})|(?<=\()[a-z](?=\))")
 PHRASES = 8
 """Maximum number of such phrases that are left out, one after another; a model that repeats itself says more."""
 MARKUP = re.compile(r"\*|__|[`$]|\\boxed")
-"""Of bold text, code and formulas."""
+"""The marks of bold text, code and formulas."""
 YES_OR_NO = re.compile(r"\b(yes|no|not)\b", re.IGNORECASE)
 CONSTANT_ANSWERS = 20
 """Number of most common answers of a kind tried as the best constant answer; of descriptions all are."""

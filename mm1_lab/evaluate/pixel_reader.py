@@ -32,7 +32,7 @@ def names_read(side: int) -> tuple[int, int]:
 
 
 def print_read(side: int) -> tuple[int, int]:
-    """The same for the letters of posters, the small print of instruction tuning; each has three on average."""
+    """As `names_read`, for the letters of posters, the small print of instruction tuning; each has three on average."""
     return _read(_print("train", TRAINING_PICTURES // 2, side), _print("test", TEST_PICTURES // 2, side))
 
 

@@ -83,7 +83,7 @@ class PromptWriter:
         return self.question(question, sharp) + Segment((*answer, *ending))
 
     def _separator(self, separator: str) -> list[int]:
-        """Its ids, without the space that SentencePiece tokenizers (Llama 2's) put before every text."""
+        """The ids of a separator, without the space that SentencePiece tokenizers (Llama 2's) put before every text."""
         ids = self.tokenizer.encode(separator if separator.isspace() else self.between + separator)
         rest = ids[1:]
         if rest and self.tokenizer.decode(rest) == self.tokenizer.decode(ids):

@@ -69,7 +69,7 @@ class Benchmark:
     """Remarks that tables must show with the score: split, number of questions, prompt, stop rule."""
 
     def shots_at(self, settings: EvaluationSettings) -> tuple[int, ...]:
-        """Its own numbers of shots, or else those of the settings."""
+        """The benchmark's own numbers of shots, or else those of the settings."""
         return settings.shots if self.shots is None else self.shots
 
     @property

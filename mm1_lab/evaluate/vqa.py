@@ -34,7 +34,7 @@ _SHORTENED = """
 _DECIMAL_COMMA = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
 _MINUS = re.compile(r"(?<!\w)[-−](?=[$.]?\d)")
-"""Of a negative number, not between two numbers or words."""
+"""The minus of a negative number, not one between two numbers or words."""
 
 
 CONTRACTIONS = {}

@@ -86,7 +86,7 @@ def make_decoder(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def empty_decoder(config: PreTrainedConfig) -> PreTrainedModel:
-    """As `make_decoder`, with memory whose values are to be read or drawn; until then it is not touched."""
+    """Like `make_decoder`, but the values of its memory are still to be read or drawn; until then it is not touched."""
     with no_init_weights():
         decoder = make_decoder(config)
     for part in decoder.modules():

@@ -15,7 +15,8 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.tensor import DTensor, Shard
 
 BLOCK = 2**20
-"""Numbers that are drawn with one generator, or those of a row if it has more: a process draws few that are not its."""
+"""How many numbers one generator draws (if a row has more, a row's), so that a process draws few of other processes'
+numbers."""
 
 
 class Filling(Protocol):

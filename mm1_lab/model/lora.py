@@ -66,7 +66,7 @@ def merge_adapters(model: nn.Module) -> None:
 
 
 def _linear_layers(part: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
-    """Those inside transformer layers, with the module that holds each and its name there."""
+    """The linear layers inside transformer layers, with the module that holds each and its name there."""
     for layer in part.modules():
         if not isinstance(layer, GradientCheckpointingLayer):
             continue

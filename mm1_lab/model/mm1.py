@@ -199,8 +199,8 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
 
 def connector_activations(model: nn.Module, precision: str) -> float:
     """Bytes per image that the connector saves for the backward pass; 0 for a model without images. Counted on tensors
-    that have shapes only, of one image and of two: what two save once are weights. Of one that looks at numbers, what
-    goes into its weights and out of them at every patch."""
+    without values, with one image and with two: the difference leaves out the weights, which are saved once. For a
+    connector whose code looks at values: the inputs and outputs of all its weights at every patch."""
     if not isinstance(model, MM1):
         return 0.0
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -225,8 +225,8 @@ def connector_activations(model: nn.Module, precision: str) -> float:
 
 
 def connector_flops(model: nn.Module) -> float:
-    """FLOPs of the connector's forward pass per image, for a model on the meta device; 0 for a model without images. Of
-    a connector that looks at numbers, with all weights at every patch."""
+    """FLOPs of the connector's forward pass per image, for a model on the meta device; 0 for a model without images.
+    For a connector whose code looks at values: as if all weights were used at every patch."""
     if not isinstance(model, MM1):
         return 0.0
     from torch.utils.flop_counter import FlopCounterMode

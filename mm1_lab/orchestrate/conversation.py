@@ -32,8 +32,8 @@ def open_image(path: Path, decoder: ImageDecoder) -> Picture:
 
 
 class Chat:
-    """The turns so far as model input, in the format of the data that the model was tuned on; of a model that was not,
-    as they are."""
+    """The turns so far as model input, in the format of the data that the model was tuned on; a model that was not
+    tuned reads them as they are."""
 
     def __init__(self, stage: ModelStage, model: MM1, data: Data) -> None:
         self.stage = stage

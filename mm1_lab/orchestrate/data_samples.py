@@ -42,8 +42,8 @@ class DataSample(NamedTuple):
 
 
 def world_samples() -> Iterator[DataSample]:
-    """Of the miniature world: the first documents of each source and the first questions of each benchmark, with all
-    accepted answers, of captions with two of their references."""
+    """Samples of the miniature world: the first documents of each source and the first questions of each benchmark,
+    with all accepted answers, of captions with two of their references."""
     for name in SOURCES:
         source = World().source(name, seed=0)
         first = 0

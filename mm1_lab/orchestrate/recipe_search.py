@@ -97,10 +97,11 @@ def rounds_of(request: Request, to_the_end: bool = False) -> list[Request]:
     search.advance(to_the_end)
     rounds = [replace(request.with_arms(search.recipes), refused=search.refused())]
     winner = search.winner()
-    if to_the_end and not search.is_finished and (winner is None or not search.is_ahead(winner)):
-        winner = list(search.recipes)[-1]
-        rounds.append(search.confirmation(winner))
-    elif winner and search.is_ahead(winner):
+    if winner and not search.is_ahead(winner):
+        winner = None
+    if to_the_end and not search.is_finished:
+        winner = winner or [*search.recipes][-1]
+    if winner:
         rounds.append(search.confirmation(winner))
     return rounds
 
@@ -133,10 +134,10 @@ class RecipeSearch(Rounds):
         self.recipes = {"base": request.sweep.base}
         """The arms asked for so far: of the same trials the first."""
         self.names = {self._key(request.sweep.base): "base"}
-        """Their names by fingerprint."""
+        """The names of these arms by fingerprint."""
         self.study = self._create_study()
         self.asked: list[OptunaTrial] = []
-        """Those that the study is not told of yet."""
+        """The proposals whose scores the study has not been told yet."""
         self.left = self.settings.trials
         """How many are not asked for yet."""
         self.known: list[float] = []

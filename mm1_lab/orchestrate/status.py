@@ -25,11 +25,12 @@ Told = tuple[Manifest, Sequence[TrialRow]]
 def status_values(
     sweeps: Iterable[Told], ledger: Ledger, chains: Mapping[str, Sequence[Stage]] | None
 ) -> dict[str, Any]:
-    """For each of `sweeps` its trials, which are done, running, missing, or failed and why, and how many more its arms
-    have at these seeds, which were not asked for; then failures of other stages.
+    """For each of `sweeps`: its trials, each done, running, missing, or failed and why; and how many more trials its
+    arms have at these seeds, which were not asked for. Then failures of other stages.
 
-    `chains`: the stages of each trial, by its fingerprint, of which alone failures are told; without, only trials of
-    which the evaluation is claimed, as it is with the training before it if no other trial needs that, are running.
+    `chains` are the stages of each trial, by its fingerprint; then only failures of these stages are told. Without
+    chains a trial counts as running only if its evaluation is claimed, and not while a stage trains that other trials
+    need, too.
     """
     failures = ledger.failures()
     stages = {stage.fingerprint for chain in (chains or {}).values() for stage in chain}
@@ -115,8 +116,8 @@ def unused_trials(sweeps: Iterable[Told], results: Path) -> int:
 def failed_before(
     failures: Mapping[str, Mapping[str, Any]], chains: Mapping[str, Sequence[Stage]], ledger: Ledger
 ) -> dict[str, dict[str, Any]]:
-    """Of trials that wait for a stage that failed, its failure, by the trials' fingerprints: of those in `chains`, and
-    of those that the command in which it failed was to run."""
+    """For each trial that waits for a stage that failed, the stage's failure, by the trial's fingerprint: of the trials
+    in `chains`, and of those that the command was to run in which the stage failed."""
     waiting = [(key, failure) for failure in failures.values() for key in failure.get("blocks", ())]
     for key, chain in chains.items():
         for stage in chain:

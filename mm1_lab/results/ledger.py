@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mm1_lab.results.leases import Claim, Claims
 
 CHECKPOINTS = ("last.ckpt", "last.ckpt.before")
-"""Those of mm1_lab/train/checkpoints.py, without importing torch."""
+"""The names of checkpoints in mm1_lab/train/checkpoints.py, which imports torch."""
 ABSENT = (FileNotFoundError, NotADirectoryError)
 """Errors by which a file is not there; others, as of a network disk, are raised."""
 
@@ -231,7 +231,7 @@ class Ledger:
         return hashlib.sha256(done + str(sizes).encode()).hexdigest()[:16]
 
     def _sizes(self, fingerprint: str, *names: str) -> list[int]:
-        """In bytes, of files of a trial; 0 for one that is missing."""
+        """The sizes in bytes of these files of a trial; 0 for one that is missing."""
         sizes = []
         for name in names:
             try:

@@ -94,7 +94,7 @@ class Manifest(Config):
 
 
 def deciding(overrides: Iterable[str]) -> tuple[str, ...]:
-    """Those overrides that decide which trials there are, not on what they are computed."""
+    """The overrides that decide which trials there are, without those that decide on what they are computed."""
     kept = []
     for override in overrides:
         name = override.partition("=")[0].strip()
@@ -123,8 +123,8 @@ def variant_name(sweep: str, overrides: Iterable[str], data_name: str) -> str:
 
 
 def _spelt(value: str) -> str:
-    """The same spelling for all values that YAML reads as equal, and for equal numbers: 1000, 1000.0 and `1e3`, which
-    YAML takes for a text."""
+    """A spelling that all values share that YAML reads as equal, and equal numbers: 1000, 1000.0 and `1e3`, which YAML
+    takes for a text."""
     read = yaml.safe_load(value)
     if isinstance(read, float | str):
         with suppress(ValueError):

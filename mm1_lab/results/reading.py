@@ -122,7 +122,7 @@ def read_scores(variant: Variant) -> pd.DataFrame:
 
 
 def read_short_scores(variant: Variant) -> pd.DataFrame:
-    """As `read_scores`, but without fingerprints and the answers themselves, and with texts as categories: several
+    """Like `read_scores`, but without fingerprints and the answers themselves, and with texts as categories: several
     times as fast to read, filter and group; before pandas 3 a group without `observed=True` has all of them."""
     done = _finished(variant)
     ledger = variant.ledger

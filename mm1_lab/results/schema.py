@@ -30,7 +30,7 @@ from mm1_lab.files import DONE, UNREADABLE
 AGAIN = "delete it and run the sweep again"
 """What to do about a file that cannot be read."""
 FOLDER_AGAIN = "delete its folder and run the sweep again"
-"""What to do about one of a trial's."""
+"""What to do about a trial's file that cannot be read."""
 SCHEMA = 3
 """Increased whenever the columns or the meaning of a file change."""
 

@@ -118,9 +118,8 @@ def value_of(folder: Path, measure: Measure) -> float:
 
 
 def _value(scores: pd.DataFrame, measure: Measure) -> float:
-    """That of the one trial whose scores these are."""
-    values = over_benchmarks(scores.assign(trial=""), measure, ["trial"])
-    return float(values.mean())
+    """The measure's value for a single trial, whose scores these are."""
+    return float(over_benchmarks(scores.assign(trial=""), measure, ["trial"]).mean())
 
 
 def headline(folder: Path) -> str:
@@ -150,8 +149,8 @@ class SearchScores(NamedTuple):
 
 
 def search_scores(trials: Mapping[Path, Mapping[str, float]]) -> dict[Path, SearchScores]:
-    """Reads them of trials' folders, by each its sources' shares. Raises RequestError if a trial has no benchmark with
-    images, or none of its sources has held-out documents."""
+    """The scores of trials, given the folder of each with its sources' shares. Raises RequestError if a trial has no
+    benchmark with images, or none of its sources has held-out documents."""
     if not trials:  # all may have diverged
         return {}
     scores = read_short_tables([*trials], ["benchmark", "family", "shots", "score"])

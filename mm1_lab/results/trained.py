@@ -125,7 +125,7 @@ def own_rows_note(tokens: Mapping[str, int], known: Mapping[int, int] | None = N
 
 
 def epochs_text(epochs: Mapping[str, float], left_out: int = 0) -> str:
-    """Of a tuning, by set: `llava 1.2, charts 0.35; 12 conversations did not fit`."""
+    """The epochs of a tuning, by set: `llava 1.2, charts 0.35; 12 conversations did not fit`."""
     text = ", ".join(f"{name} {number:.2g}" for name, number in epochs.items())
     return f"{text}; {counted(left_out, 'conversation')} did not fit" if left_out else text
 

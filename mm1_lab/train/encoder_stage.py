@@ -134,7 +134,7 @@ class PairBatch(TensorBatch):
     groups: Tensor
     """int64 (pairs,): equal for identical captions."""
     lengths: tuple[int, ...]
-    """Of the longest caption of each of LENGTHS groups of captions, sorted by length."""
+    """The length of the longest caption in each of LENGTHS groups of captions, sorted by length."""
 
 
 def pair_batch(

@@ -48,10 +48,10 @@ class Training(pl.LightningModule):
     """Minimises `objective` over the parameters of `network`, which are sharded in a team; `whole` gathers them."""
 
     section = ""
-    """Of the recipe, where its learning rate is."""
+    """The section of the recipe that has its learning rate."""
     _losses: Losses
     tally: Tally
-    """Of this process's share of the most recent step."""
+    """The tally of this process's share of the most recent step."""
     routing: Tensor | None
     """As in `States`."""
 
@@ -68,7 +68,7 @@ class Training(pl.LightningModule):
         self._unread: list[Tensor] = []
         """Losses of the last steps, on the device, of which nobody knows yet whether they are finite."""
         self._norms: list[Tensor] = []
-        """As `_unread`, of the gradients before clipping."""
+        """Norms of the gradients before clipping, unread like `_unread`."""
         self._shards = None
         if team.size() > 1:
             self._shards = ShardedNetwork(self, network, precision, optimiser.bytes_per_trained)

@@ -24,8 +24,8 @@ REPORT_SECONDS = 0.35
 STEPS_BETWEEN_READS = {"cpu": 1, "cuda": 20}
 """Steps between readings of what stands on the device, at most: each waits for a GPU, and for the other processes."""
 READ_SECONDS = 5.0
-"""It is read about so often however few steps that are: reports, checkpoints and the end of a process's time wait for
-it."""
+"""Seconds between readings, about, however few steps that are: reports, checkpoints and the end of a process's time
+wait for a reading."""
 CHECKPOINT_SECONDS = 60.0
 WRITING_SECONDS = 3.0
 """If writing a checkpoint takes k times as long (a billion parameters are 12 GB), checkpoints are k times as far apart:

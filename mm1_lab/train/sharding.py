@@ -24,7 +24,7 @@ from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qw
 
 from mm1_lab import team
 from mm1_lab.config import DecoderStage, ModelStage, Resources
-from mm1_lab.config.cost import expert_dimension, keeps_whole_gradients, shard_group, state_bytes
+from mm1_lab.config.cost import keeps_whole_gradients, shard_group, state_bytes
 from mm1_lab.model import MM1, Encoder, read_by_document
 from mm1_lab.model.filling import Stored, fill
 
@@ -172,7 +172,10 @@ def _shard(module: nn.Module, network: nn.Module, precision: str, ignored: set[n
         half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
 
     def place(experts: nn.Parameter) -> Shard:
-        return Shard(expert_dimension(experts.shape, mesh.shape[-1]))
+        """By the first dimension of (experts, rows, columns) that the processes divide evenly. FSDP2 would fill up the
+        experts to a multiple of their number, and divides the other dimensions only evenly."""
+        lengths = enumerate(experts.shape)
+        return Shard(next((dimension for dimension, length in lengths if length % mesh.shape[-1] == 0), 0))
 
     for part in network.modules():
         if isinstance(part, Qwen2MoeExperts):

@@ -107,7 +107,7 @@ class Collection:
         return pictures
 
     def picture_files(self, samples: Numbers) -> Iterator[str]:
-        """The absolute paths of these samples' pictures, of those that are files of their own."""
+        """The absolute paths of those of the samples' pictures that are files of their own."""
         chosen = np.zeros(len(self), bool)
         chosen[samples] = True
         start = 0
@@ -121,8 +121,8 @@ class Collection:
                 start += len(images)
 
     def trained_on(self, files: Iterable[Path]) -> set[Path]:
-        """Those of these image files that are pictures of training samples, too: by name and size, also in a tar. Of
-        pictures inside tables nothing is known, as these have no names."""
+        """The image files among these that are pictures of training samples, too: by name and size, also in a tar.
+        Pictures inside tables are not compared, as they have no names."""
         known = defaultdict[str, list[Path]](list)
         for path in files:
             known[path.stem].append(path)
@@ -138,8 +138,8 @@ class Collection:
         return found
 
     def _named_pictures(self) -> Iterator[tuple[int, str, int | None]]:
-        """Of each picture in a file of its own or in a tar its sample, its path or key, and of those in a tar its size.
-        A `Path` for each would take most of the time."""
+        """For each picture that is a file of its own or lies in a tar: its sample, its path (in a tar, its key), and in
+        a tar its size. Paths are texts, as a `Path` for each would take most of the time."""
         for shard, first in zip(self.shards, self._starts.tolist(), strict=False):
             start = first
             for batch in shard.samples.select(["place", "images"]).to_batches():

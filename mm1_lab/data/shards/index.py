@@ -45,7 +45,7 @@ SCHEMA = pa.schema(
     }
 )
 """`split` is a hash of the key; `texts` is null where an image belongs; `images` lists these in order; `answers` holds
-the indices of answers, of unlearnt ones minus 1 and that."""
+the indices of answers, for an unlearnt answer at index i the number −1 − i."""
 
 
 class Shard(NamedTuple):

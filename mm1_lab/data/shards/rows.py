@@ -74,7 +74,8 @@ class Rows:
             yield pa.RecordBatch.from_pydict({"entries": packed}, schema=SCHEMA)
 
     def _packed_chunks(self, sample: int) -> list[Chunk]:
-        """The chunks for which rows have room: of a captioned picture that of its longest caption."""
+        """The chunks with which rows are packed; of a captioned picture the one with its longest caption, so that each
+        of them fits."""
         if self._collection.reader != "pairs":
             return list(cut(self._ids_of(sample), self._limits))
         captions = self._captions(sample)
@@ -169,7 +170,7 @@ class ShardSource(Shuffled):
         self._rows = rows
 
     def documents(self, row: int, progress: float = 0.0) -> Iterator[Document]:
-        """Those of a row; as pre-training text they are the same at any `progress`."""
+        """The documents of a row; as pre-training text they are the same at any `progress`."""
         epoch, number = self.find(row)
         return self._rows.documents(number, epoch)
 

@@ -174,8 +174,9 @@ class Shards:
         return [*lines, *self._held_out_and_trained_on()]
 
     def _held_out_and_trained_on(self) -> list[str]:
-        """What is to be told of captioned pictures, files of their own, held out and trained on, too: their keys are
-        paths as they are written, and those of conversations hold texts, too."""
+        """A note on captioned pictures, in files of their own, that are held out of one source and trained on in
+        another. Their keys do not prevent it: a picture's is its path as it is written, and a conversation's holds
+        texts, too."""
         held = {name: set(one.picture_files(one.held_out)) for name, one in self.everything.items()}
         held = {name: files for name, files in held.items() if files and self.everything[name].reader == "pairs"}
         all_held = set().union(*held.values())

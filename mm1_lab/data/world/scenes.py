@@ -18,7 +18,7 @@ Split = Literal["train", "test"]
 LETTERED = 0.35
 """Probability that a picture shows a letter; in a trial with more of them every score fell, as scenes lose shapes."""
 _LETTERED_PAIRS = 0.8
-"""The same for the encoder's pairs, so that it meets each letter often enough to tell it (results/LOG.md)."""
+"""The same for the encoder's pairs, so that training meets each letter often enough to tell it (results/LOG.md)."""
 _TEST_SHARE = 8
 """One in this many scene contents belongs to the test split."""
 _COLOURS = tuple(COLOURS)

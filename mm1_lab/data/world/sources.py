@@ -14,7 +14,8 @@ from mm1_lab.data.world.words import PLACES
 ROW = 64
 """Document numbers reserved per row; no row holds as many documents."""
 _STREAMS = ("captions", "synthetic", "interleaved", "text", "pretraining-text", "pairs")
-"""Their number is part of a sample's seed: one more changes all seeds but 0, and needs a new version of the world."""
+"""Their number is part of a sample's seed: one more stream changes all samples of seeds but 0, and needs a new version
+of the world."""
 _MISMATCHED = 0.08
 """Share of alt-texts that describe another picture: some, because web captions do; chosen, not measured."""
 _ALIKE = 8

@@ -326,7 +326,7 @@ class Fact(NamedTuple):
     prompt: str
     request: str
     answer: str
-    """That of the prompt and of the request."""
+    """The answer to the prompt and to the request."""
 
 
 def draw_fact(random: Random) -> Fact:

@@ -37,9 +37,10 @@ class Display(Observer):
         self.costs = {key: sum(map(work_list.seconds, task.stages)) for key, task in work_list.tasks.items()}
         """Expected seconds of each task."""
         self.worked: dict[str, float] = {}
-        """Those of them that correspond to what has been done."""
+        """The part of these seconds whose work has been done."""
         self.resumed: dict[str, float | None] = {}
-        """Those that were done before, of tasks that resume, and of the first task by `begun`; None until known."""
+        """For tasks that resume, and for the first task: the part that was done before `begun`, and so tells nothing of
+        the speed. None until known."""
 
     def started(self, task: Task) -> None:
         self.since[task.key] = self.told[task.key] = self.clock()

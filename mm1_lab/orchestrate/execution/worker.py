@@ -243,7 +243,7 @@ def _timing(stage: Stage, started: float) -> dict[str, float]:
 
 
 def library_versions() -> dict[str, str]:
-    """Of the libraries that scores depend on."""
+    """The versions of the libraries that scores depend on."""
     return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "lightning", "numpy")}
 
 

@@ -36,8 +36,8 @@ class DiskFull(OSError):
 
 
 def of_full_disk(text: str, place: str = "", raised: str = "") -> str:
-    """The line of an error's text that tells of a full disk or quota, with its place, which may be another by the
-    traceback of what was `raised`; empty if none does."""
+    """The line of an error's text that says that a disk or a quota is full, with its `place`; empty if no line does. By
+    the traceback of what was `raised` it may be shared memory that is full."""
     causes = [os.strerror(number) for number in FULL]
     line = next((line.strip() for line in text.splitlines() if any(cause in line for cause in causes)), "")
     if line and ("shared memory" in line or "multiprocessing/synchronize.py" in raised):

@@ -25,9 +25,9 @@ measures; longer prompts are measured before a run, unless a scale with GPUs in 
 
 def doubts(request: Request) -> list[str]:
     """All that is to be told before a run, which does not keep it from running."""
-    arms = (*same_trials(request), *rounded_steps(request), *unlike_rows(request), *unlike_before(request))
-    arms = (*arms, *partial_mixtures(request), *unlike_start(request))
-    return [*replaced(request), *arms, *doubtful_claims(request), *doubtful_data(request)]
+    of_arms = (same_trials, rounded_steps, unlike_rows, unlike_before, partial_mixtures, unlike_start)
+    each = (replaced, *of_arms, doubtful_claims, doubtful_data)
+    return [line for doubt in each for line in doubt(request)]
 
 
 def ignored(request: Request) -> list[str]:

@@ -113,9 +113,14 @@ def _stage(planned: PlannedStage, estimate: Estimate | None) -> dict[str, Any]:
     }
     if share is None:
         return values | {"seconds": estimate.seconds}
-    values |= {"gpus": share.gpus, "rows": share.rows, "bytes_per_gpu": share.held, "recomputes": share.recomputes}
-    values["shards"] = share.shards
-    return values | {"gpu_hours": share.gpus * estimate.seconds / 3600}
+    return values | {
+        "gpus": share.gpus,
+        "rows": share.rows,
+        "bytes_per_gpu": share.held,
+        "recomputes": share.recomputes,
+        "shards": share.shards,
+        "gpu_hours": share.gpus * estimate.seconds / 3600,
+    }
 
 
 def _notes(requests: Sequence[Request], plan: Plan, estimates: Mapping[str, Estimate]) -> Iterator[str]:

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 
 MOST_TRIALS = 200_000
-"""Of a command: far more would take minutes and gigabytes merely to be planned."""
+"""Trials that a command takes: far more would take minutes and gigabytes merely to be planned."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Request:
     names_store: bool = True
     """Whether the store was named: the usual one is another in each working directory."""
     refused: str = ""
-    """Of a search: how many of its proposals cannot be run, and why."""
+    """How many proposals of a search cannot be run, and why."""
 
     def __repr__(self) -> str:
         arms, seeds = counted(len({trial.arm for trial in self.trials}), "arm"), ", ".join(map(str, self.seeds))
@@ -113,7 +113,8 @@ class Request:
         return command_line(*words, settings=self.overrides, data=self.data_path, **folders)
 
     def _options(self, arm: str, *seeds: int) -> tuple[str, ...]:
-        """Those of `run` for an arm at these seeds; of a search, which makes its arms and its confirmation, its own."""
+        """The options of `run` for an arm at these seeds; for a search, which makes its arms and its confirmation, the
+        search's own."""
         if self.sweep.search:
             return at_seeds(seeds_of_search(self.folder, self.manifest))
         return trials_of(arm, *seeds)
@@ -182,7 +183,7 @@ class Request:
 
     @property
     def recipes(self) -> dict[str, Recipe]:
-        """Of the arms that are asked for."""
+        """The recipes of the arms that are asked for."""
         return {trial.arm: trial.recipe for trial in self.trials}
 
     def of_sweep(self, sweep: Sweep, seeds: Iterable[int]) -> Request:

@@ -175,7 +175,7 @@ class MlflowLogger(TrialLogger):
             self.news = True
 
     def failed_trials(self) -> dict[str, tuple[contents.Names, dict[str, Any]]]:
-        """By fingerprint of the trials that failed, or that wait for a stage that did: arms and seeds, the failure."""
+        """Arms and seeds, and the failure, of each trial that failed or waits for a stage that did; by fingerprint."""
         failures = self.ledger.failures()
         failures = failed_before(failures, {}, self.ledger) | failures
         waiting = self.trials(finished=False) if failures else {}
@@ -291,7 +291,7 @@ class MlflowLogger(TrialLogger):
 
 
 def _of_user(tags: dict[str, str]) -> dict[str, str]:
-    """Those tags of a run that are not ours or MLflow's, and its description if a user has written another."""
+    """The tags of a run that are neither ours nor MLflow's, and its description if a user has written another."""
     own = {name: value for name, value in tags.items() if not name.startswith(("mm1.", "mlflow."))}
     note = tags.get(NOTE, FINISHED_NOTE)
     return own if note.startswith(OUR_NOTES) else own | {NOTE: note}
