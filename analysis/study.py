@@ -317,12 +317,12 @@ class Study(Variant):
 
     @cached_property
     def own_rows(self) -> dict[str, int]:
-        """The image tokens of each arm that reads rows of its own, else 0; of arms with records."""
-        done = self.done
+        """The `own_rows` of each arm that was pre-trained."""
         found = {}
-        for arm, name in zip(done["arm"], done["fingerprint"], strict=True):
-            if arm not in found and name in self.records:  # alike at every seed
-                found[arm] = own_rows(self.records[name].get("config", {}))
+        for arm, name in zip(self.done["arm"], self.done["fingerprint"], strict=True):
+            tokens = own_rows(self.records.get(name, {}).get("config", {}))  # alike at every seed
+            if tokens is not None:
+                found[arm] = tokens
         return found
 
     @cached_property

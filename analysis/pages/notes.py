@@ -72,7 +72,7 @@ def unlike_notes(study: Study, arms: Collection[str], measures: Sequence[Measure
         notes.append(OTHER_PROMPTS.format(arms=", ".join(tuned)))
     if mixes_machines(study, arms):
         notes.append(MIXED)
-    notes += own_rows_note({arm: study.own_rows.get(arm, 0) for arm in arms})
+    notes += own_rows_note({arm: study.own_rows[arm] for arm in arms if arm in study.own_rows})
     notes += epochs_note({arm: study.epochs[arm] for arm in arms if arm in study.epochs})
     return [*notes, *_means_with_cider(study), *unparsed_notes(study, arms)]
 

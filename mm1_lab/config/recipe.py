@@ -115,7 +115,8 @@ class DataMix(Config):
 
 
 class EncoderRecipe(Config):
-    """Pre-training of the image encoder (Table 1). In YAML `[A, B]` stands for two pre-trained ones, side by side."""
+    """Pre-training of the image encoder (Table 1). In YAML its size may stand alone; `[A, B]` are two pre-trained ones,
+    side by side."""
 
     size: str = "ViT-L"
     """A name from the scale's tables, or a Hugging Face folder or hub name, which accepts no other fields here."""
@@ -135,6 +136,8 @@ class EncoderRecipe(Config):
     @model_validator(mode="before")
     @classmethod
     def _pair(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"size": value}
         if not isinstance(value, list):
             return value
         if len(value) != 2:

@@ -341,7 +341,9 @@ def _changed(base: Recipe, change: dict[str, Any], where: str, own: OwnConnector
         for field in [f"{path}.{key}" for key in value] if isinstance(value, dict) and value else [path]:
             if _is_only_of_scale(field):
                 raise RequestError(f"{where}: recipes have no {field!r}{hint_of_field(field)}")
-        if path == "align" and isinstance(value, dict):  # its mix, too, is updated; that of `sft` is replaced
+        if path == "encoder" and isinstance(value, str):  # alone, and pre-trained as the base's
+            changes[path] = {"size": value, "beside": None}
+        elif path == "align" and isinstance(value, dict):  # its mix, too, is updated; that of `sft` is replaced
             changes |= {f"align.{field}": part for field, part in value.items()}
         else:
             changes[path] = value
