@@ -60,7 +60,8 @@ def unlike_notes(study: Study, arms: Collection[str], measures: Sequence[Measure
     notes = []
     unlike = [str(measure) for measure in measures or study.measures if study.asked_unlike(frozenset(arms), measure)]
     if unlike:
-        notes.append(f"Not comparable, as arms have different benchmarks in the mean: {', '.join(unlike)}.")
+        what = "held-out documents" if measures and measures[0].about == "loss" else "benchmarks"
+        notes.append(f"Not comparable, as arms have different {what} in the mean: {', '.join(unlike)}.")
     plain = study.asked[study.asked["family"].isin(PLAIN)]
     shots = plain.groupby("benchmark", observed=True, sort=False)["shots"].nunique()
     fewer = shots.index[shots < plain["shots"].nunique()]

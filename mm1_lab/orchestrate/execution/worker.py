@@ -213,6 +213,7 @@ class Worker:
             "summaries": summaries,
             "majority": evaluation.majority,
             "majority_by_kind": evaluation.majority_by_kind,
+            "held_out_left_out": evaluation.left_out,
             **({"benchmarks": evaluation.notes} if evaluation.notes else {}),
             "environment": environment(self.scale, self.commit),
             "timings": timings,
