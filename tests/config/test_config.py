@@ -198,7 +198,6 @@ def claims(*rest: str) -> str:
         ('arms: {a: {}}\npanels: {x: {title: "\\ud800", arms: {a: a}}}\n', "is no plain YAML ('utf-8' codec can't"),
         ("arms: {a: {frozen: [encoder], lr_multipliers: {encoder: 2}}}\n", "lr_multipliers.encoder is 2, but encoder"),
         ("arms: {a: {sft: {frozen: [decoder], lr_multipliers: {decoder: 0}}}}\n", "sft: lr_multipliers.decoder is 0"),
-        ("arms: {a: {pictures: crop}}\n", "arm 'a': `pictures` is set in the data file; write one file for each value"),
         (
             "arms: {a: {scale: {evaluate.shots: [0]}}}\n",
             "arm 'a': scale: 'evaluate' is the same for all arms (--set)",

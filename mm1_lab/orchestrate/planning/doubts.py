@@ -148,11 +148,12 @@ def unlike_before(request: Request) -> list[str]:
     lines = []
     for trial in request.trials:
         stage = trial.evaluation.model
-        model, now = stage.architecture, request.data_file.pictures
+        model, now = stage.architecture, stage.data.shape
         if isinstance(model, PretrainedMM1):
             if model.pictures not in (None, now):
                 before = f"was trained with `pictures: {model.pictures}`"
-                lines.append(f"{model.name} {before}, and the data file has `{now}`")
+                which = f"the arm {trial.arm!r}" if stage.data.pictures else "the data file"
+                lines.append(f"{model.name} {before}, and {which} has `{now}`")
         elif isinstance(model.decoder, PretrainedDecoder):
             name = model.decoder.name
             if named and ends(model.decoder.folder) != ends(str(named)):
