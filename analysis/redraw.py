@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.judging.claims import lessons_for
-from analysis.judging.difference import SAME_TRIALS
+from analysis.judging.difference import SAME_TRIALS, UNLIKE
 from analysis.judging.evidence import of_lessons
 from analysis.judging.looks import reached_text
 from analysis.judging.validity import read_judged, unseen_conversations
@@ -125,7 +125,7 @@ def sweep_in_short(folder: Path) -> str:
     study, _ = read_judged(folder)
     tables = [scores.short_table(study)]
     claims = judge_contrasts(study, of_lessons(study, lessons_for(folder)))
-    known = claims[claims["estimate"].notna() | (claims["reason"] == SAME_TRIALS)]
+    known = claims[claims["estimate"].notna() | claims["reason"].str.startswith((SAME_TRIALS, UNLIKE))]
     if len(known):
         notes = []
         if (known["of_lesson"] != "").any():

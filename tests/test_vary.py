@@ -130,7 +130,7 @@ WRONG = {
     "scale.train.weight_decai=0,1": "unknown key 'train.weight_decai'; did you mean 'train.weight_decay'?",
     "evaluate.blocks=8,16": "no 'evaluate.blocks'; it is a setting of the scale: run the sweep once for each",
     "train.lr_multipliers.encoder=1,2": "which is the scale's, but 'lr_multipliers.encoder', in the paper's units",
-    "pictures=crop,pad": "recipes have no 'pictures': `pictures` is set in the data file; write one file for each",
+    "pictures=crop,pad": "pictures: those of the miniature world are square; give data of your own (--data)",
     "image_tokens": "give FIELD=VALUE,VALUE, such as image_tokens=64,144",
     "image_tokens=65": "known: 64, 144",
     "image_tokens.a=3": "image_tokens",

@@ -14,6 +14,8 @@ from mm1_lab.config import Measure
 
 SAME_TRIALS = "the same trials"
 """Why arms have no difference, whatever the scale and the seeds."""
+UNLIKE = "different "
+"""Begins why arms that have scores have no difference."""
 Weights = Mapping[tuple[str, Measure], float]
 """A weighted sum of scores, by (arm, measure)."""
 
@@ -41,7 +43,8 @@ class Difference:
         for measure in {measure for _, measure in self.terms}:
             arms = frozenset(arm for arm, other in self.terms if other == measure)
             if self.study.asked_unlike(arms, measure):
-                return f"different benchmarks in the arms' means of {measure}"
+                what = "held-out documents" if measure.about == "loss" else "benchmarks"
+                return f"{UNLIKE}{what} in the arms' means of {measure}"
         missing = np.isnan(self._scores)
         if missing.all(axis=1).any():
             return "no scores"

@@ -61,7 +61,8 @@ def unlike_notes(study: Study, arms: Collection[str], measures: Sequence[Measure
     notes = []
     unlike = [str(measure) for measure in measures or study.measures if study.asked_unlike(frozenset(arms), measure)]
     if unlike:
-        notes.append(f"Not comparable, as arms have different benchmarks in the mean: {', '.join(unlike)}.")
+        what = "held-out documents" if measures and measures[0].about == "loss" else "benchmarks"
+        notes.append(f"Not comparable, as arms have different {what} in the mean: {', '.join(unlike)}.")
     plain = study.asked[study.asked["family"].isin(PLAIN)]
     shots = plain.groupby("benchmark", observed=True, sort=False)["shots"].nunique()
     fewer = shots.index[shots < plain["shots"].nunique()]
@@ -73,7 +74,7 @@ def unlike_notes(study: Study, arms: Collection[str], measures: Sequence[Measure
         notes.append(OTHER_PROMPTS.format(arms=", ".join(tuned)))
     if mixes_machines(study, arms):
         notes.append(MIXED)
-    notes += own_rows_note({arm: study.own_rows.get(arm, 0) for arm in arms})
+    notes += own_rows_note({arm: study.own_rows[arm] for arm in arms if arm in study.own_rows})
     notes += epochs_note({arm: study.epochs[arm] for arm in arms if arm in study.epochs})
     return [*notes, *_means_with_cider(study), *unparsed_notes(study, arms)]
 

@@ -24,7 +24,7 @@ ENCODER_NOTE = (
     "tower to retrieve with."
 )
 OTHER_DOCUMENTS = (
-    "With five views per picture, fewer of the held-out documents fit a row: these arms' losses are those of other, "
+    "With {cause} per picture, fewer of the held-out documents fit a row: these arms' losses are those of other, "
     "shorter documents and not comparable with the others."
 )
 
@@ -167,7 +167,8 @@ def lacking_seeds(study: Study, arm: str) -> str:
 def losses_table(study: Study) -> Table:
     """Held-out losses with a row per arm and a column per source: means over seeds ± half their 95 % interval."""
     frame = pd.DataFrame({"arm": [f"{arm}{lacking_seeds(study, arm)}" for arm in study.scored]})
-    for source in study.held_out["source"].unique():
+    sources = study.held_out["source"].unique()
+    for source in sources:
         cells = []
         for arm in study.scored:
             values = study.seed_values(arm, Measure(source, about="loss"))
@@ -177,8 +178,10 @@ def losses_table(study: Study) -> Table:
     several = ", ± half the 95 % interval over seeds" if len(study.seeds) > 2 else ""
     recipes = [study.sweep.arms[arm] for arm in study.scored]
     views = {recipe.sft.views if recipe.sft else 1 for recipe in recipes}
-    other = OTHER_DOCUMENTS if len(views) > 1 else ""
-    return Table(f"Held-out loss, nats per text token{several}", frame, [other])
+    notes = []
+    if any(study.asked_unlike(frozenset(study.scored), Measure(name, about="loss")) for name in sources):
+        notes.append(OTHER_DOCUMENTS.format(cause="five views" if len(views) > 1 else "more tokens"))
+    return Table(f"Held-out loss, nats per text token{several}", frame, notes)
 
 
 def encoders_table(study: Study) -> Table:

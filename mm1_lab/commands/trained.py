@@ -51,12 +51,13 @@ def export(options: argparse.Namespace) -> int:
 def chat(options: argparse.Namespace) -> int:
     """Chat with a trained arm."""
     request, trial = _trained(options)
+    from mm1_lab.data.pixels import ImageDecoder
     from mm1_lab.evaluate.run import load_to_answer
     from mm1_lab.orchestrate.conversation import Chat, open_image
 
-    decoder = request.image_decoder()
-    waiting = [open_image(path, decoder) for path in options.image]
     stage = trial.evaluation.model
+    decoder = ImageDecoder(stage.data.shape)
+    waiting = [open_image(path, decoder) for path in options.image]
     data = request.open_data()
     talk = Chat(stage, load_to_answer(stage, request.weights_of(trial), data), data)
     if not stage.tuned:

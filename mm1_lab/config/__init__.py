@@ -14,7 +14,7 @@ from mm1_lab.config.base import (
     override,
     read_yaml,
 )
-from mm1_lab.config.benchmark import BenchmarkConfig, BenchmarkFiles
+from mm1_lab.config.benchmark import BenchmarkConfig, BenchmarkFiles, Shape
 from mm1_lab.config.check import GATES, Check, CheckVerdict, read_checks
 from mm1_lab.config.cost import Cost, Network
 from mm1_lab.config.law import FEWEST_SIZES, PAPER_LAW, parse_count

@@ -17,6 +17,9 @@ from pydantic import AfterValidator, Field
 
 from mm1_lab.config.base import Config, Count, Whole
 
+Shape = Literal["squeeze", "crop", "pad"]
+"""How an image is made square: `crop` keeps its centre, `pad` adds borders of grey (128), whatever the encoder."""
+
 
 def _different(shots: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(shots)) < len(shots):
@@ -57,7 +60,7 @@ class BenchmarkConfig(BenchmarkFiles):
     """`vqa`, `textvqa`, `exact`, `choice`, `circular` (correct under every rotation of the choices), `yes-no`, `cider`,
     `answer` (what follows `the answer is` in a worked solution), `anls` (DocVQA) or `relaxed` (ChartQA). Default: the
     format's metric."""
-    pictures: Literal["squeeze", "crop", "pad"] = "squeeze"
+    pictures: Shape = "squeeze"
     """How images are made square. Default: as for the images of the data file."""
     prompt: str | None = None
     """Template that contains `{question}`, or `chat`: that of conversations in instruction sets. Default: the format's

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from mm1_lab.config.base import IS_NUMBER, Config, Count, Rate, Ratio, Steps, Weight, Whole
+from mm1_lab.config.benchmark import Shape
 
 SOURCES = ("captions", "synthetic", "interleaved", "text")
 """Sources of the miniature world: alt-text captions, dense synthetic captions (VeCap), interleaved documents, text.
@@ -25,9 +26,6 @@ def _not_all(frozen: tuple[str, ...]) -> tuple[str, ...]:
     return frozen
 
 
-PICTURES_ARE_OF_DATA = (
-    "`pictures` is set in the data file; write one file for each value, and run the sweep with each (--data)"
-)
 Part = Literal["encoder", "connector", "decoder"]
 Frozen = Annotated[tuple[Part, ...], AfterValidator(_not_all)]
 """Parts that are not trained."""
@@ -113,7 +111,8 @@ class DataMix(Config):
 
 
 class EncoderRecipe(Config):
-    """Pre-training of the image encoder (Table 1). In YAML `[A, B]` stands for two pre-trained ones, side by side."""
+    """Pre-training of the image encoder (Table 1). In YAML its size may stand alone; `[A, B]` are two pre-trained ones,
+    side by side."""
 
     size: str = "ViT-L"
     """A name from the scale's tables, or a Hugging Face folder or hub name, which accepts no other fields here."""
@@ -133,6 +132,8 @@ class EncoderRecipe(Config):
     @model_validator(mode="before")
     @classmethod
     def _pair(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"size": value}
         if not isinstance(value, list):
             return value
         if len(value) != 2:
@@ -240,8 +241,9 @@ class Recipe(Config):
     resolution: Annotated[int, IS_NUMBER] | Literal["native"] = 336
     """Side of the square images in the paper's pixels: 224, 336 or 378. `native`: the side of a pre-trained encoder."""
     connector: str = "c-abstractor"
-    """`average-pooling`, `attention-pooling` or `c-abstractor` as in the paper, any other of
-    mm1_lab/model/connectors.py, or one of the file that the sweep names under `connectors`."""
+    """`average-pooling` (with `image_tokens: patches` LLaVA's linear projection), `attention-pooling` or `c-abstractor`
+    as in the paper, `mlp` (LLaVA 1.5), `pixel-shuffle` (Idefics 3), `resampler` (Flamingo's perceiver, as in Idefics
+    2), or one of the file that the sweep names under `connectors`."""
     image_tokens: Annotated[int, IS_NUMBER] | Literal["patches"] = 144
     """Tokens per image that the decoder receives: 64 or 144 in the paper. `patches`: one per patch."""
     decoder: str = "base"
@@ -278,20 +280,16 @@ class Recipe(Config):
     """Settings of the scale that differ for this recipe, by their paths, as `--set` has them for all recipes:
     `{train.weight_decay: 0.01}`, `{decoders.302M-MoE.experts: 8}`. They may be of `connector_width`, `decoder`,
     `decoders`, `encoder`, `encoders`, `sft`, `train` and `upcycled`."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_data(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "pictures" in values:
-            raise ValueError(PICTURES_ARE_OF_DATA)
-        return values
+    pictures: Shape | None = None
+    """How images of your own data are made square, in training and evaluation, those of benchmarks included. Default:
+    as the data file says."""
 
     @model_validator(mode="after")
     def _trainable(self) -> "Recipe":
         _check_multipliers(self)
         _check_lora(self)
         if self.sft and self.sft.start:
-            unset = {"sft"} if self.align.steps else {"sft", "align"}  # an arm cannot remove its base's fields
+            unset = {"sft", "pictures"} | ({"align"} if not self.align.steps else set())  # an arm cannot remove fields
             if all(path.startswith("sft.") for path in self.scale):
                 unset.add("scale")
             own = [name for name in self.identity if name not in unset]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from mm1_lab.config.base import Config, RequestError, nearest, put
+from mm1_lab.config.benchmark import BenchmarkConfig
 from mm1_lab.config.law import PAPER_LAW
 from mm1_lab.config.recipe import SOURCES, Adapters, AlignRecipe, EncoderRecipe, Lora, Part, Recipe, SftRecipe
 from mm1_lab.config.scale import MultimodalTraining, Optimiser, Scale
@@ -94,6 +95,7 @@ def resolve(
     """The trial of `recipe` at `scale`. Raises RequestError for a combination that cannot be built. `models` is
     required if the recipe or the scale names pre-trained ones."""
     try:
+        data = data.shaped(recipe.pictures)
         evaluation = _Resolver(recipe, scale_of(recipe, scale), seed, data, models).evaluation()
     except RequestError as error:
         raise type(error)(f"arm {arm!r}: {error}") from None
@@ -150,9 +152,20 @@ class _Resolver:
             **self.shared,
             model=self.tuned(sft) if sft else self.multimodal(),
             settings=self.scale.evaluate,
-            benchmarks=self.scale.benchmarks,
+            benchmarks=self.benchmarks(),
             sharp_demonstrations=sft.sharp_demonstrations if sft else None,
         )
+
+    def benchmarks(self) -> tuple[BenchmarkConfig, ...]:
+        """The scale's, with pictures made square as the data's, unless they are in a way of their own."""
+        data = self.data
+        if not data.pictures:
+            return self.scale.benchmarks
+        shaped = []
+        for one in self.scale.benchmarks:
+            is_usual = one.pictures == data.file_pictures
+            shaped.append(one.model_copy(update={"pictures": data.shape}) if is_usual else one)
+        return tuple(shaped)
 
     def alignment(self) -> MultimodalStage | None:
         """What `multimodal` makes of a recipe with the fields of `align` in place of its own; None without steps."""
@@ -357,7 +370,8 @@ class _Resolver:
                 "pre-trained one"
             )
         size = scale.decoders[name]
-        stage = DecoderStage(**self.shared, size=size, training=scale.decoder, attention=scale.packed_attention)
+        shared = self.shared | {"data": self.data.shaped(None)}  # it reads text alone
+        stage = DecoderStage(**shared, size=size, training=scale.decoder, attention=scale.packed_attention)
         if name not in scale.upcycled:
             return stage
         dense = look_up("decoder", scale.upcycled[name], scale.decoders)

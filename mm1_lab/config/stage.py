@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, SerializeAsAny
 
 from mm1_lab.config.base import Config, RequestError, digest
-from mm1_lab.config.benchmark import BenchmarkConfig
+from mm1_lab.config.benchmark import BenchmarkConfig, Shape
 from mm1_lab.config.cost import (
     Cost,
     Network,
@@ -57,7 +57,7 @@ drawing, words, captions), which are all that an encoder reads; the second one w
 class DataIdentity(Config):
     """Identifies the data by content."""
 
-    NOT_IN_IDENTITY = frozenset({"instructions", "instructions_digest"})
+    NOT_IN_IDENTITY = frozenset({"instructions", "instructions_digest", "file_pictures"})
 
     kind: Literal["world", "shards"] = "world"
     digest: str
@@ -70,6 +70,21 @@ class DataIdentity(Config):
     """Instruction sets and their weights when the recipe gives none; of identities, they are in that of `sft` alone."""
     instructions_digest: str = ""
     """Hash of the files of the user's instruction sets."""
+    file_pictures: Shape = "squeeze"
+    """How the data file has images made square, which is in its digest."""
+    pictures: Shape | None = None
+    """The same for one recipe, if it is another."""
+
+    @property
+    def shape(self) -> Shape:
+        """How images are made square."""
+        return self.pictures or self.file_pictures
+
+    def shaped(self, pictures: Shape | None) -> "DataIdentity":
+        """The data with images made square as a recipe says. Raises RequestError for the miniature world."""
+        if pictures and self.kind == "world":
+            raise RequestError("pictures: those of the miniature world are square; give data of your own (--data)")
+        return self.model_copy(update={"pictures": None if pictures == self.file_pictures else pictures})
 
     @property
     def held_out(self) -> tuple[str, ...]:

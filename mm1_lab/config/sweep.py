@@ -30,7 +30,7 @@ from mm1_lab.config.base import (
 )
 from mm1_lab.config.measure import MeasureField
 from mm1_lab.config.own_connectors import OwnConnectors, read_connectors
-from mm1_lab.config.recipe import OF_SCALE, PICTURES_ARE_OF_DATA, Recipe
+from mm1_lab.config.recipe import OF_SCALE, Recipe
 from mm1_lab.config.scale import Scale
 
 Expectation = Literal["greater", "less", "equivalent", "keeps"]
@@ -159,8 +159,8 @@ class Contrast(Config):
     expect: Expectation
     """What the difference is expected to be; `margin` says how far."""
     margin: Number = Field(0.0, ge=0)
-    """In points. `greater`, `less`: by more than this; `equivalent`: within it; `keeps`: not worse by more than it, so
-    not above by more where less is better."""
+    """In points, of a loss in nats. `greater`, `less`: by more than this; `equivalent`: within it; `keeps`: not worse
+    by more than it, so not above by more where less is better."""
 
     @property
     def sides(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -314,8 +314,6 @@ def spelt(value: Any) -> str:
 def hint_of_field(field: str) -> str:
     """What to do instead of varying a field that recipes do not have."""
     first, _, rest = field.partition(".")
-    if first == "pictures":
-        return f": {PICTURES_ARE_OF_DATA}"
     if first == "train" and rest.split(".")[0] in Recipe.model_fields:
         return f", which is the scale's, but {rest!r}, in the paper's units"
     if first in OF_SCALE:
@@ -341,7 +339,9 @@ def _changed(base: Recipe, change: dict[str, Any], where: str, own: OwnConnector
         for field in [f"{path}.{key}" for key in value] if isinstance(value, dict) and value else [path]:
             if _is_only_of_scale(field):
                 raise RequestError(f"{where}: recipes have no {field!r}{hint_of_field(field)}")
-        if path == "align" and isinstance(value, dict):  # its mix, too, is updated; that of `sft` is replaced
+        if path == "encoder" and isinstance(value, str):  # alone, and pre-trained as the base's
+            changes[path] = {"size": value, "beside": None}
+        elif path == "align" and isinstance(value, dict):  # its mix, too, is updated; that of `sft` is replaced
             changes |= {f"align.{field}": part for field, part in value.items()}
         else:
             changes[path] = value

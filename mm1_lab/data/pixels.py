@@ -11,20 +11,18 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mm1_lab.config import RequestError
+from mm1_lab.config import RequestError, Shape
 from mm1_lab.data.preprocessing import PICTURE_FORMATS, as_shown, quarters, square
 from mm1_lab.data.types import BrokenPicture, Picture, Pixels
 
 if TYPE_CHECKING:
     import torch
 
-Shape = Literal["squeeze", "crop", "pad"]
-"""How an image is made square: `crop` keeps its centre, `pad` adds borders of grey (128), whatever the encoder."""
 ROOM = 256 << 20
 """Bytes of decoded pixels that a process caches."""
 CACHED_SIDE = 128

@@ -18,8 +18,8 @@ from typing import TypeVar, get_args
 
 from pydantic import TypeAdapter
 
-from mm1_lab.config import BenchmarkConfig, BenchmarkFiles, EvaluationSettings, RequestError, digest, nearest
-from mm1_lab.data.pixels import ImageDecoder, Shape, StoredPicture, files_apart, read_file
+from mm1_lab.config import BenchmarkConfig, BenchmarkFiles, EvaluationSettings, RequestError, Shape, digest, nearest
+from mm1_lab.data.pixels import ImageDecoder, StoredPicture, files_apart, read_file
 from mm1_lab.data.preprocessing import IMAGE
 from mm1_lab.data.shards.readers import chat_prompt
 from mm1_lab.data.types import BrokenPicture, Tokenizer

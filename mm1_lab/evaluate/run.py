@@ -36,6 +36,8 @@ class Evaluation:
     """Benchmark → kind → score of the best constant answer for this kind."""
     held_out_loss: dict[str, float] = field(default_factory=dict)
     """Source → loss in nats per text token."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Source → how many of its held-out documents do not fit a row, if any; the loss is that of the others."""
     notes: dict[str, str] = field(default_factory=dict)
     """Benchmark of published or users' data → its split, number of questions, prompt and stop rule."""
 
@@ -71,7 +73,9 @@ def evaluate(
                     result.scores.extend(_rows(one, shots, answers))
                 done += 1
                 report(Progress(step=done, steps=steps))
-        result.held_out_loss.update(held_out_losses(model, stage.model, data))
+        losses, left_out = held_out_losses(model, stage.model, data)
+        result.held_out_loss.update(losses)
+        result.left_out.update(left_out)
     report(Progress(step=steps, steps=steps))
     return result
 
@@ -156,18 +160,20 @@ def _rows(benchmark: Benchmark, shots: int, answers: list[str]) -> Iterator[Scor
 
 
 @torch.no_grad()
-def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> dict[str, float]:
+def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> tuple[dict[str, float], dict[str, int]]:
     """Mean loss, in nats per text token, on the held-out documents of each source of the data; of a tuned model also on
-    the answers of users' held-out conversations.
+    the answers of users' held-out conversations. And how many documents of a source are left out, if any.
 
     Documents that do not fit a row are left out if training leaves them out (`drop_overlong`), so that models with more
     tokens per picture read fewer. A source without any other document is missing.
     """
     packer = replace(Packer.of(stage, data.tokenizer), is_planned=True)  # groups are made to fit
-    losses = {}
+    losses, left_out = {}, {}
     for name in data.identity.held_out if stage.tuned else data.identity.sources:
         documents = data.held_out(name, DOCUMENTS)
         sizes = [packer.size(document) for document in documents]
+        if overlong := sum(not packer.limits.hold(*size) for size in sizes):
+            left_out[name] = overlong
         # filled one after another, so that each document is read, however long its images are
         groups = first_fit(range(len(documents)), sizes, packer.limits, most_open=1)
         total = count = 0.0
@@ -182,4 +188,4 @@ def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> dict[str, floa
             count += float(weights.sum())
         if count:
             losses[name] = total / count
-    return losses
+    return losses, left_out

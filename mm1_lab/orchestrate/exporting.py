@@ -88,7 +88,7 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
         side=stage.image_size,
         views=stage.views,
         image_tokens=stage.architecture.connector.image_tokens,
-        shape=request.image_decoder().shape,
+        shape=stage.data.shape,
         blind=stage.architecture.blind,
         tuned=stage.tuned,
         chat_template=chat,

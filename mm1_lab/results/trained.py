@@ -102,12 +102,14 @@ def in_the_papers_words(recipe: Stored, config: Stored) -> dict[str, Any]:
     return {**recipe, "encoder": {key: encoder[key] for key in ("size", "beside") if encoder.get(key)}}
 
 
-def own_rows(config: Stored) -> int:
-    """The image tokens of a model that reads rows of its own, as they are more than its scale's largest number; else 0.
-    `config` as for `what_ran`."""
+def own_rows(config: Stored) -> int | None:
+    """The image tokens of a model that was pre-trained on rows of its own, as they are more than its scale's largest
+    number; 0 if it was on the scale's rows, None if on none. `config` as for `what_ran`."""
     model = config.get("model", {})
     read = model.get("model", model)
-    return read["connector"]["image_tokens"] if read.get("drop_overlong") and _steps(read) else 0
+    if "training" not in read or not _steps(read):
+        return None
+    return read["connector"]["image_tokens"] if read.get("drop_overlong") else 0
 
 
 def own_rows_note(tokens: Mapping[str, int], known: Mapping[int, int] | None = None) -> list[str]:

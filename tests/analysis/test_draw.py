@@ -214,6 +214,14 @@ def test_two_seeds_give_arms_no_interval_and_differences_one(data_mix: Sweep) ->
         assert ("±" in losses.title) != said
 
 
+def test_a_run_ends_also_with_a_claim_about_losses_on_other_documents(tmp_path: Path, small_mix: Sweep) -> None:
+    views = {"one": Recipe(sft=SftRecipe()), "five": Recipe(sft=SftRecipe(resolution=1344, views=5))}
+    claim = Contrast(claim="views help", first="five", second="one", measure="loss text", expect="less")
+    sweep = of_arms(small_mix, views).model_copy(update={"contrasts": (claim,)})
+    told = sweep_in_short(write_results(tmp_path, sweep, views, (0, 1), questions=16))
+    assert re.search("^views help +not judged: different held-out documents in the arms' means of loss", told, re.M)
+
+
 def test_losses_on_other_documents_are_those_of_arms_with_scores(small_mix: Sweep) -> None:
     views = {"one": Recipe(sft=SftRecipe()), "five": Recipe(sft=SftRecipe(resolution=1344, views=5))}
     sweep = small_mix.model_copy(update={"arms": views, "panels": {}})
@@ -221,7 +229,7 @@ def test_losses_on_other_documents_are_those_of_arms_with_scores(small_mix: Swee
         study = study_of(sweep, [0], missing=missing)
         held_out = study.trials[["arm", "seed", "fingerprint"]].assign(source="text", loss=1.0)
         losses = losses_table(replace(study, held_out=held_out))
-        assert losses.notes == ([] if missing else [OTHER_DOCUMENTS])
+        assert losses.notes == ([] if missing else [OTHER_DOCUMENTS.format(cause="five views")])
 
 
 def test_arms_that_are_the_same_trials_share_their_seeds(small_mix: Sweep) -> None:
@@ -348,7 +356,9 @@ def test_notes_tell_of_means_with_cider_and_of_rows_of_an_arm_s_own(own_data: St
     own = study_of(own_data.sweep, (0, 1)).scores
     read = {"connector": {"image_tokens": 36}, "drop_overlong": True, "training": {"steps": 9}}
     record = {"config": {"model": {"model": read}}}  # of a tuned model
-    study = replace(own_data, scores=own[own["benchmark"].isin(["captions", "vqa"])], records={"captions/0": record})
+    usual = {"config": {"model": {"model": {**read, "drop_overlong": False}}}}
+    records = {"captions/0": record, "base/0": usual}
+    study = replace(own_data, scores=own[own["benchmark"].isin(["captions", "vqa"])], records=records)
     for notes in (short_table(study).notes, compare_arms(study, "captions", "base", ()).notes):
         told = "\n".join(notes)
         assert "epochs in as many steps: captions (36 image tokens), more than the scale's largest." in told

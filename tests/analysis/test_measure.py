@@ -12,7 +12,7 @@ from analysis.judging.claims import Claim, claim_of
 from analysis.judging.verdicts import judge_contrasts
 from analysis.pages.claims_figure import draw_claims
 from analysis.pages.compare import compare_table
-from analysis.pages.scores import means_table
+from analysis.pages.scores import OTHER_DOCUMENTS, losses_table, means_table
 from analysis.paper import DERIVED
 from analysis.study import Study
 from mm1_lab.config import AVERAGE, CHAT, TEXT_CORE, UNPARSED, Contrast, Measure, Sweep
@@ -95,6 +95,27 @@ def test_arms_with_different_benchmarks_in_a_mean_are_not_compared(data_mix: Swe
     for notes in (compared.notes, means_table(study).notes):
         (note,) = [note for note in notes if "Not comparable" in note]
         assert note.endswith(f"in the mean: {CHAT}.")
+
+
+def test_losses_on_other_held_out_documents_are_not_compared(data_mix: Sweep) -> None:
+    """An arm with more tokens per picture was judged by the loss on the documents that still fit its rows."""
+    arms, sources = ("base", "captions", "interleaved"), ("text", "captions")
+    study = study_of(data_mix, range(3), arms=arms)
+    rows = [(arm, seed, "", name, 2.0 + 0.1 * seed * len(arm)) for arm in arms for seed in range(3) for name in sources]
+    records = {name: {"held_out_left_out": {"text": 5} if "base" in name else {}} for name in study.done["fingerprint"]}
+    study = replace(study, held_out=pd.DataFrame(rows, columns=study.held_out.columns), records=records)
+
+    def reason(first: str, second: str, measure: str) -> str:
+        loss = Measure.parse(measure)
+        return str(claim_row(study, Claim("", "", {(first, loss): 1.0, (second, loss): -1.0}, loss, "less"))["reason"])
+
+    unlike = "different held-out documents in the arms' means of loss text"
+    assert reason("captions", "base", "loss text") == unlike
+    assert reason("captions", "base", "loss captions - loss text") == unlike.replace("text", "captions - loss text")
+    assert not reason("captions", "base", "loss captions") and not reason("captions", "interleaved", "loss text")
+    notes = compare_table(study, "base", "captions", measure=Measure("text", about="loss")).notes
+    assert "Not comparable, as arms have different held-out documents in the mean: loss text." in notes
+    assert losses_table(study).notes == [OTHER_DOCUMENTS.format(cause="more tokens")]
 
 
 def test_a_difference_of_measures_is_compared_within_seeds_as_any_measure(data_mix: Sweep) -> None:

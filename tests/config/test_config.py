@@ -13,6 +13,7 @@ from mm1_lab.config import (
     WORLD_DATA,
     ConnectorConfig,
     DataMix,
+    EncoderRecipe,
     MultimodalStage,
     Pretrained,
     PretrainedDecoder,
@@ -197,7 +198,6 @@ def claims(*rest: str) -> str:
         ('arms: {a: {}}\npanels: {x: {title: "\\ud800", arms: {a: a}}}\n', "is no plain YAML ('utf-8' codec can't"),
         ("arms: {a: {frozen: [encoder], lr_multipliers: {encoder: 2}}}\n", "lr_multipliers.encoder is 2, but encoder"),
         ("arms: {a: {sft: {frozen: [decoder], lr_multipliers: {decoder: 0}}}}\n", "sft: lr_multipliers.decoder is 0"),
-        ("arms: {a: {pictures: crop}}\n", "arm 'a': `pictures` is set in the data file; write one file for each value"),
         (
             "arms: {a: {scale: {evaluate.shots: [0]}}}\n",
             "arm 'a': scale: 'evaluate' is the same for all arms (--set)",
@@ -253,6 +253,15 @@ def test_an_arm_s_dotted_field_does_not_change_another_arm_s_table(tmp_path: Pat
     path = write_sweep(tmp_path, "arms:\n  a: {sft: &tuned {steps: 1000}, sft.views: 5}\n  b: {sft: *tuned}\n")
     tuned = [recipe.sft for recipe in load_sweep(path).arms.values()]
     assert [(sft.steps, sft.views) for sft in tuned if sft] == [(1000, 5), (1000, 1)]
+
+
+def test_an_encoder_s_name_stands_for_it_alone_pre_trained_as_the_base_s(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, "arms: {a: {encoder: ViT-H}, two: {encoder: [A, B]}, b: {encoder.size: ViT-H}}\n")
+    arms = load_sweep(path, settings=["encoder={schedule: short, beside: B}"]).arms
+    assert arms["a"].encoder == EncoderRecipe(size="ViT-H", schedule="short")
+    assert arms["two"].encoder == EncoderRecipe(size="A", beside="B")
+    assert arms["b"].encoder == EncoderRecipe(size="ViT-H", schedule="short", beside="B")
+    assert Recipe.parse({"encoder": "ViT-H"}, "x").encoder == EncoderRecipe(size="ViT-H")
 
 
 def test_a_recipe_is_found_one_folder_up_from_inside_the_sweep_s(

@@ -88,27 +88,40 @@ OTHER = {
     "images": "blind",
     "data_order": 1,
     "scale": {"train.weight_decay": 0.5},
+    "pictures": "pad",
 }
 """A value other than the default of every field of a recipe."""
+
+
+def on_own_data(**fields: Any) -> EvaluationStage:
+    """Of a recipe with these fields: in the world, `pictures` is refused."""
+    data = WORLD_DATA.model_copy(update={"kind": "shards"})
+    return resolve("arm", Recipe.model_validate(fields), load_scale("mini", SCALES), 0, data).evaluation
 
 
 def test_every_field_of_a_recipe_makes_another_arm() -> None:
     """One that `resolve` forgets would compare the base with itself."""
     assert OTHER.keys() == Recipe.model_fields.keys()
-    recipes = {name: Recipe.model_validate({name: value}) for name, value in OTHER.items()}
-    found = {name: evaluation_of(scale="mini", recipe=recipe).fingerprint for name, recipe in recipes.items()}
-    assert len({MINI.fingerprint, *found.values()}) == len(found) + 1, found
+    found = {name: on_own_data(**{name: value}).fingerprint for name, value in OTHER.items()}
+    assert len({on_own_data().fingerprint, *found.values()}) == len(found) + 1, found
+
+
+def test_a_decoder_is_the_same_however_images_are_made_square() -> None:
+    """It reads text alone; an arm with the data file's own way is that without one."""
+    usual, padded = on_own_data(), on_own_data(pictures="pad")
+    assert padded.model.decoder == usual.model.decoder and padded.model.encoder != usual.model.encoder
+    assert on_own_data(pictures="squeeze") == usual
 
 
 def test_stages_before_pre_training_and_without_steps_ignore_what_they_do_not_read() -> None:
     """An alignment has fields of its own for how it trains, and a model of 0 steps depends on none of these."""
-    parts = {"encoder", "resolution", "connector", "image_tokens", "decoder", "images"}
+    parts = {"encoder", "resolution", "connector", "image_tokens", "decoder", "images", "pictures"}
 
     def changed_by(recipe: dict[str, Any], stage_of: Callable[[Any], Stage]) -> set[str]:
         """The fields of OTHER that change the fingerprint of a stage of the recipe's trial."""
 
         def fingerprint(values: dict[str, Any]) -> str:
-            return stage_of(evaluation_of(scale="mini", recipe=Recipe.model_validate(recipe | values))).fingerprint
+            return stage_of(on_own_data(**(recipe | values))).fingerprint
 
         return {field for field, value in OTHER.items() if fingerprint({field: value}) != fingerprint({})}
 

@@ -13,10 +13,12 @@ import pyarrow as pa
 import pytest
 from PIL import Image as Pillow
 
+from mm1_lab.cli import main
 from mm1_lab.data.pixels import ImageDecoder, StoredPicture
 from mm1_lab.data.shards import Shards
 from mm1_lab.data.shards.readers import READERS, Reader, Sample, stored_image
 from mm1_lab.data.types import BrokenPicture
+from mm1_lab.results import held_out
 
 COUNT = 12
 
@@ -291,3 +293,30 @@ def test_a_photograph_is_upright_whatever_way_the_camera_was_held() -> None:
         found = seen(Pillow.fromarray(np.ascontiguousarray(pixels)), "JPEG", exif=told, quality=100)
         assert (abs(found.astype(int) - [[255, 0], [0, 0]]) < 9).all(), orientation
     assert seen(Pillow.new("L", (80, 80), 200), "JPEG", exif=b"Exif\0\0damaged").min() > 190
+
+
+def test_an_arm_makes_images_square_as_a_data_file_that_says_so(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training, in its benchmarks and in what is exported of it."""
+    monkeypatch.chdir(files.folder)
+    files.captions("captions.tar", range(40))
+    files.jsonl("text.jsonl", [files.prose(30, number) for number in range(40)])
+    files.pictures(9)
+    files.rows("asked.jsonl", [{"image": f"{n}.png", "question": "which?", "answers": [f"{n}"]} for n in range(9)])
+    asked = {"questions": "asked.jsonl", "metric": "exact", "shots": [0]}
+    mix = "data_mix: {interleaved: 0}"
+    found = {}
+    for name, shape, arm in (("one", "squeeze", "pictures: pad"), ("other", "pad", "data_order: 0")):
+        arms = f"{{base: {{{mix}}}, padded: {{{mix}, {arm}}}}}"
+        Path(f"{name}.yaml").write_text(f"title: T\nrecipe: base\narms: {arms}\n", encoding="utf-8")
+        data = files.yaml(captions="captions.tar", text="text.jsonl", pictures=shape, benchmarks={"asked": asked})
+        given = (f"{name}.yaml", "--scale", "smoke", "--data", data.rename(f"{name}-data.yaml").name)
+        assert main(["run", *given, "--inline"]) == 0
+        assert main(["export", *given, "--only", "padded", f"model-{name}"]) == 0
+        (folder,) = Path("results/local/smoke").glob(f"{name},*")
+        found[name] = held_out(folder).set_index(["arm", "source"])["loss"]
+        assert json.loads(Path(f"model-{name}/processor_config.json").read_text())["shape"] == "pad"
+    one, other = found["one"], found["other"]
+    assert one["padded"].equals(other["padded"]) and not one["base"].equals(one["padded"])
+    records = [json.loads(path.read_text()) for path in Path().glob("results/local/trials/*/record.json")]
+    shapes = [(one["config"]["data"]["pictures"], one["config"]["benchmarks"][0]["pictures"]) for one in records]
+    assert sorted(shapes, key=str) == [("pad", "pad"), (None, "pad"), (None, "squeeze")]

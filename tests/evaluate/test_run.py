@@ -121,8 +121,9 @@ def test_a_source_whose_documents_all_exceed_a_row_has_no_loss(tokenizer) -> Non
             return [Document("0", ("circle " * 999,))] if name == "text" else super().held_out(name, count)
 
     stage = make_stage(recipe=Recipe(sft=SftRecipe())).model
-    losses = held_out_losses(build_mm1(stage, tokenizer), stage, Long(tokenizer))  # type: ignore[arg-type]
+    losses, left_out = held_out_losses(build_mm1(stage, tokenizer), stage, Long(tokenizer))  # type: ignore[arg-type]
     assert list(losses) == ["captions"] and math.isfinite(losses["captions"])
+    assert left_out == {"text": 1}
 
 
 def test_a_team_answers_block_by_block_what_one_process_does(

@@ -182,12 +182,14 @@ def test_sweeps_that_reckon_with_different_gpus_are_planned_one_at_a_time(here: 
 
 
 def test_arms_that_read_rows_of_their_own_are_named_where_others_do_not(here: Path, told: Told) -> None:
-    write_text(here / "fine.yaml", "title: T\nrecipe: base\narms: {base: {}, fine: {image_tokens: patches}}\n")
+    """An arm of no steps reads no rows, as LLaVA's sweep of one stage against two has it."""
+    arms = "{base: {}, fine: {image_tokens: patches}, joined: {steps: 0}}"
+    write_text(here / "fine.yaml", f"title: T\nrecipe: base\narms: {arms}\n")
     asked = ("plan", "fine.yaml", "--scale", "smoke", "--set", "sequence_length=512")
     assert "fine (36 image tokens), more than the scale's largest.\n" in told(*asked)
     (note,) = own_rows_note({"base": 0, "fine": 36}, {144: 9, 576: 16})  # of the user's data
     assert note.endswith("largest, 16; with --set image_tokens.577=36 all arms read the same rows.")
-    for same in (("--set", "image_tokens.576=36"), ("--only", "fine")):
+    for same in (("--set", "image_tokens.576=36"), ("--only", "fine"), ("--only", "fine,joined")):
         assert "Rows of their own" not in told(*asked, *same)
 
 

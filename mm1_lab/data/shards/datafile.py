@@ -6,8 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mm1_lab.config import BenchmarkConfig, Config, RequestError, nearest
-from mm1_lab.data.pixels import Shape
+from mm1_lab.config import BenchmarkConfig, Config, RequestError, Shape, nearest
 from mm1_lab.data.shards.finding import A_FOLDER_NEEDS, HUB, File, find
 from mm1_lab.data.shards.readers import READERS
 from mm1_lab.data.shards.tables import COLUMNAR, ENDINGS
@@ -83,7 +82,8 @@ class OwnSource(Config):
     """A source under a name of the user's choice."""
 
     reader: str
-    """`pairs`, `pages` or `text`, or a reader of one's own in mm1_lab/data/shards/readers.py."""
+    """`pairs`, `pages`, `text`, `conversations` (in pre-training all their text has a loss), or a reader of one's own
+    in mm1_lab/data/shards/readers.py."""
     files: Files = Field(min_length=1)
     """Files, globs, ranges (`{00000..00123}.tar`), URLs, or entries."""
 

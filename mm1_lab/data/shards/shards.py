@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale, nearest
+from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale, Shape, nearest
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.pixels import (
     BROKEN_LEAST,
@@ -48,11 +48,13 @@ TRIED = 256
 class Shards:
     """Users' data. Slow steps (training a tokenizer, tokenising, packing) run when first needed and are cached."""
 
-    def __init__(self, path: Path, cache: Path, scale: Scale, tokenizer: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, cache: Path, scale: Scale, tokenizer: Path | None = None, pictures: Shape | None = None
+    ) -> None:
         """Reads the `data.yaml` at `path` and indexes its files into `cache`.
 
         Rows are packed for the scale's largest number of image tokens, so that every arm sees the same rows.
-        `tokenizer` is the folder of a pre-trained decoder, which takes the place of the data file's.
+        `tokenizer` is the folder of a pre-trained decoder, which takes the place of the data file's, as do `pictures`.
         """
         content, files = read_data_file(path)
         self.path = path
@@ -67,13 +69,13 @@ class Shards:
         """All sources, keyed as in `DataFile.all_named`."""
         for name, own in files.items():
             shards = [index_file(file, cache) for file in own]
-            self.everything[name] = Collection(name, shards, cache, ImageDecoder(content.pictures))
+            self.everything[name] = Collection(name, shards, cache, ImageDecoder(pictures or content.pictures))
             named = [file.image for file in own if file.image]
             if named and not len(pc.list_flatten(self.everything[name].table["images"])):  # texts need not mark places
                 raise RequestError(f"{path}: {name}: no row has a picture in a column {named[0]!r}; which one has?")
         self.collections = {name: self.everything[name] for name in content.named()}
         self.conversations = {name: self.everything[set_key(name)] for name in content.instructions}
-        self.identity = self._identify(content)
+        self.identity = self._identify(content).shaped(pictures)
 
     def _identify(self, content: DataFile) -> DataIdentity:
         contents = sorted((name, [one.reader, *one.digests]) for name, one in self.collections.items())
@@ -87,6 +89,7 @@ class Shards:
             sources=tuple(sorted(self.collections, key=[*SOURCES, *self.collections].index)),
             instructions=content.weights({name: len(one.train) for name, one in self.conversations.items()}),
             instructions_digest=short_hash(CONVERSATIONS_VERSION, decoding, tuned) if tuned else "",
+            file_pictures=content.pictures,
         )
 
     @cached_property

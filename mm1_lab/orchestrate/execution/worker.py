@@ -22,7 +22,7 @@ from operator import call
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mm1_lab.config import ALLOWED, SECTIONS, OwnConnectors, RequestError, Resources, Scale, Stage, Trial
+from mm1_lab.config import ALLOWED, SECTIONS, OwnConnectors, RequestError, Resources, Scale, Shape, Stage, Trial
 from mm1_lab.files import PACKAGE, load_json, package_version, write_json, write_text
 from mm1_lab.orchestrate.execution.groups import Lost, in_group
 from mm1_lab.orchestrate.execution.worklist import Outcome, of_full_disk
@@ -168,7 +168,7 @@ class Worker:
 
     def _data(self, stage: Stage) -> Data:
         scale, identity = self.scale.model_dump_json(), stage.data.model_dump_json()
-        return _open_data(self.data_path, self.ledger.data_cache, scale, self.tokenizer, identity)
+        return _open_data(self.data_path, self.ledger.data_cache, scale, self.tokenizer, stage.data.pictures, identity)
 
     def _score(self, trials: Sequence[Trial], report: Report) -> None:
         """Evaluates what all these trials share, as they have one recipe and seed; in a team the first process
@@ -213,6 +213,7 @@ class Worker:
             "summaries": summaries,
             "majority": evaluation.majority,
             "majority_by_kind": evaluation.majority_by_kind,
+            "held_out_left_out": evaluation.left_out,
             **({"benchmarks": evaluation.notes} if evaluation.notes else {}),
             "environment": environment(self.scale, self.commit),
             "timings": timings,
@@ -227,11 +228,13 @@ class Worker:
 
 
 @lru_cache(maxsize=1)
-def _open_data(path: Path | None, cache: Path, scale: str, tokenizer: Path | None, identity: str) -> Data:
+def _open_data(
+    path: Path | None, cache: Path, scale: str, tokenizer: Path | None, pictures: Shape | None, identity: str
+) -> Data:
     """The data, opened once per process; `scale` and `identity` are JSON so that they can be cache keys."""
     from mm1_lab.data import open_data
 
-    data = open_data(path, cache, Scale.model_validate_json(scale), tokenizer)
+    data = open_data(path, cache, Scale.model_validate_json(scale), tokenizer, pictures)
     if data.identity.model_dump_json() != identity:
         raise RequestError(f"{path}: the data changed while the sweep was running; run it again")
     return data

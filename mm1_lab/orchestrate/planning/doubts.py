@@ -101,12 +101,10 @@ def rounded_steps(request: Request) -> list[str]:
 def unlike_rows(request: Request) -> list[str]:
     """What is to be told of arms with more image tokens than the scale's largest number."""
     tokens: dict[str, int] = {}
-    for trial in request.trials:
-        if trial.arm not in tokens:  # alike at every seed
-            read = trial.evaluation.model.architecture
-            tokens[trial.arm] = 0
-            if not isinstance(read, PretrainedMM1) and read.drop_overlong and read.steps():
-                tokens[trial.arm] = read.picture_tokens
+    for trial in request.trials:  # alike at every seed
+        read = trial.evaluation.model.architecture
+        if not isinstance(read, PretrainedMM1) and read.steps():
+            tokens[trial.arm] = read.picture_tokens if read.drop_overlong else 0
     in_world = request.data.kind == "world"  # whose documents would need longer rows, too
     return own_rows_note(tokens, None if in_world else request.scale.image_tokens)
 
@@ -150,11 +148,12 @@ def unlike_before(request: Request) -> list[str]:
     lines = []
     for trial in request.trials:
         stage = trial.evaluation.model
-        model, now = stage.architecture, request.data_file.pictures
+        model, now = stage.architecture, stage.data.shape
         if isinstance(model, PretrainedMM1):
             if model.pictures not in (None, now):
                 before = f"was trained with `pictures: {model.pictures}`"
-                lines.append(f"{model.name} {before}, and the data file has `{now}`")
+                which = f"the arm {trial.arm!r}" if stage.data.pictures else "the data file"
+                lines.append(f"{model.name} {before}, and {which} has `{now}`")
         elif isinstance(model.decoder, PretrainedDecoder):
             name = model.decoder.name
             if named and ends(model.decoder.folder) != ends(str(named)):

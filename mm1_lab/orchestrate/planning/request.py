@@ -49,7 +49,6 @@ from mm1_lab.rows import OF_OWN_DATA, OF_TUNED, Family
 from mm1_lab.weights.pretrained import HuggingFace
 
 if TYPE_CHECKING:
-    from mm1_lab.data.pixels import ImageDecoder
     from mm1_lab.data.shards.datafile import DataFile
     from mm1_lab.data.types import Data
 
@@ -166,12 +165,6 @@ class Request:
         from mm1_lab.data import open_data
 
         return open_data(self.data_path, self.ledger.data_cache, self.scale, self.tokenizer)
-
-    def image_decoder(self) -> ImageDecoder:
-        """Decodes images as the data do."""
-        from mm1_lab.data.pixels import ImageDecoder
-
-        return ImageDecoder(self.data_file.pictures) if self.data_file else ImageDecoder()
 
     def resolve(self, arm: str, recipe: Recipe, seed: int) -> Trial:
         """Resolves a recipe with this request's scale, data and pre-trained models. Raises RequestError."""
@@ -430,7 +423,8 @@ def _identity_without_index(content: DataFile | None) -> DataIdentity:
         return WORLD_DATA
     sources = tuple(content.named())
     weights = content.weights(dict.fromkeys(content.instructions, 1))  # sizes are not known yet
-    return WORLD_DATA.model_copy(update={"kind": "shards", "sources": sources, "instructions": weights})
+    own = {"sources": sources, "instructions": weights, "file_pictures": content.pictures}
+    return WORLD_DATA.model_copy(update={"kind": "shards", **own})
 
 
 def _with_data(
