@@ -22,7 +22,7 @@ from mm1_lab.cli import main
 from mm1_lab.config import ALLOWED, WORLD_DATA, DataIdentity, EvaluationStage, Recipe, load_scale, resolve
 from mm1_lab.data.types import Answer, BrokenPicture, Document, Picture, Pixels
 from mm1_lab.orchestrate.tracking.mlflow_logger import DATABASE, connect
-from tests.warm import STARTER, Command, one_pixel
+from tests.warm import STARTER, Command, without_ink
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background: commands would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -272,8 +272,8 @@ def few_documents(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are written as a pixel, and all of them by this process."""
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", one_pixel)
+    """Figures are written without ink, and all of them by this process."""
+    monkeypatch.setattr("matplotlib.figure.Figure.draw", without_ink)
     monkeypatch.setattr("analysis.redraw.machine_cpus", lambda: 1)
 
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 from tests.conftest import Place, Told, ask_without_demonstrations, change
 
@@ -23,6 +24,8 @@ def test_from_nothing_to_a_figure_and_again(place: Place, told: Told, monkeypatc
     folder = place.results / "smoke" / "lr_law"
     names = {"points.csv", "optima.csv", "law.json", "figure.png", "table.md", "sweep.json", "trials.csv"}
     assert {path.name for path in folder.glob("[!.]*")} == names
+    with Image.open(folder / "figure.png") as figure:
+        assert len(figure.getcolors() or ()) == 1, "drawn, though `unrendered`"
     assert "# Learning-rate law: scale smoke" in output
     values = json.loads((folder / "law.json").read_text(encoding="utf-8"))
     assert {fit["objective"] for fit in values["fits"]} == {"0-shot average", "held-out loss"}

@@ -1,7 +1,7 @@
 """Commands in processes of their own that begin at once: forked from one that has imported other people's libraries.
 
 Importing torch, Lightning and MLflow takes as long as a small sweep. The package itself is imported by each command
-anew, from the folder that it is given; its figures are written as a pixel. For Linux: elsewhere such libraries do
+anew, from the folder that it is given; its figures are written without ink. For Linux: elsewhere such libraries do
 not stand a fork.
 """
 
@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 LIBRARIES = (
     "torch", "lightning.pytorch", "transformers", "transformers.models.llama.modeling_llama", "mlflow",
@@ -28,11 +27,8 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-def one_pixel(figure: object, file: Any, **_: object) -> None:
-    """Stands for `Figure.savefig`: rendering takes most of the time of drawing, and other tests look at pictures."""
-    from PIL import Image
-
-    Image.new("RGB", (1, 1)).save(file, "png")
+def without_ink(*_: object, **__: object) -> None:
+    """Stands for `Figure.draw`: layout and ink take most of the time of drawing, and other tests look at pictures."""
 
 
 class Command:
@@ -127,7 +123,7 @@ def serve(listening: socket.socket, ends: int) -> None:
         channel, _ = listening.accept()
         for library in LIBRARIES:  # at first
             __import__(library)
-        sys.modules["matplotlib.figure"].Figure.savefig = one_pixel
+        sys.modules["matplotlib.figure"].Figure.draw = without_ink
         gc.freeze()  # or the children's collections would copy the pages of all of it
         message, descriptors, _, _ = socket.recv_fds(channel, 1 << 20, 2)
         channel.close()
