@@ -45,6 +45,7 @@ def level_rows(study: Study) -> pd.DataFrame:
     for axis in map(str, levels):
         base = base_levels.get(axis, UNSET)
         compared = [group for group in groups(levels, axis) if len(group) > 1]
+        # where no arm has the base's level, as among a law's rates, none stands in for it
         is_beside_grid = base in set(levels[axis]) and not any(base in group for group in compared)
         if compared and is_beside_grid:
             base = next(iter(compared[0]))

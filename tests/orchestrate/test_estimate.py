@@ -17,10 +17,10 @@ from transformers import PreTrainedModel
 
 from mm1_lab.config import (
     WORLD_DATA,
+    Adapters,
     Cost,
     DecoderStage,
     Hardware,
-    Lora,
     MultimodalStage,
     Network,
     Recipe,
@@ -120,7 +120,7 @@ def test_flops_of_a_model_are_those_that_torch_counts(frozen: tuple[str, ...], a
     """One row of captions, forward and backward, part by part; the vocabulary by the positions that count."""
     scale, data = load_scale("mini", SCALES), World()
     # not the C-Abstractor: torch counts the gradients of its grouped convolutions as if they were dense
-    lora = dict.fromkeys(adapted, Lora(rank=16))
+    lora = Adapters.model_validate(dict.fromkeys(adapted, 16))
     stage = base(scale, frozen=frozen, lora=lora, connector="average-pooling")
     model = build_mm1(stage, data.tokenizer)
     counts = count_parameters(model)
