@@ -345,6 +345,7 @@ def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
         ({}, ("image_tokens.144=15",), "15 image tokens are not a square number"),
         ({"decoder": "larger"}, ("larger_decoder=''",), "no decoder 'larger'; known: 9M, "),
         ({"sft": {"resolution": 336, "views": 5}}, (), "sft.views: 5 needs an sft.resolution of 448, 672, 756"),
+        ({"sft": {"resolution": 672, "views": 10}}, ("resolutions={336: 36}",), "10 needs an sft.resolution of 1008 ("),
         ({"sft": {"resolution": 1344}}, (), "1344 is of five views: add sft.views: 5, or take 224, 336, 378"),
         ({"sft": {}}, ("sft=null",), "the scale has no `sft` section; see the one in sweeps/scales/mini.yaml"),
         ({"sft": {}}, ("sft.sequence_length=10",), "takes 9 positions; increase sft.sequence_length (10) or sft.max_"),
