@@ -35,8 +35,8 @@ NOTHING_MATTERED = (
 
 def level_rows(study: Study) -> pd.DataFrame:
     """How each level of an axis differs from the base's level: the mean over pairs of arms that differ in it alone, of
-    conversations if all models are tuned, otherwise of the average."""
-    measure = CHAT if study.are_tuned else AVERAGE
+    the world's conversations if all models are tuned, otherwise of the average."""
+    measure = CHAT if "chat" in study.families and study.are_tuned else AVERAGE
     known = study.all_values(measure).loc[study.distinct].dropna(how="all")
     levels = varying(study.sweep, known.index)
     base_levels = levels_of(study.sweep.base)
