@@ -50,7 +50,7 @@ class Lora(Config):
 def _by_part(lora: Any) -> Any:
     """`{decoder: {rank: 4}}` for `{decoder.rank: 4}`, as a path into a part that is not there is written."""
     if not isinstance(lora, dict):
-        return lora
+        raise ValueError("write ranks by part, such as {decoder: 64}")
     nested: dict[Any, Any] = {}
     for key, value in lora.items():
         part, dot, field = str(key).partition(".")
@@ -299,5 +299,6 @@ class Recipe(Config):
                 unset.add("scale")
             own = [name for name in self.identity if name not in unset]
             if own:
-                raise ValueError(f"sft.start: {self.sft.start} is already pre-trained; remove {', '.join(own)}")
+                fields = f"remove {', '.join(own)}, or if the base has them, move them into its other arms"
+                raise ValueError(f"sft.start: {self.sft.start} is already pre-trained; {fields}")
         return self
