@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.judging.claims import Claim, Lesson, claim_of, claims_of, lessons_for
-from analysis.judging.difference import SAME_TRIALS
+from analysis.judging.difference import SAME_TRIALS, UNLIKE
 from analysis.judging.evidence import CHANGED, ONE_SEED, Evidence, of_contrasts, of_lessons, study_not_judged
 from analysis.judging.p_values import DECIDED, sides, verdict_from_p
 from analysis.judging.sequential import FUTILE, chance_yet, levels_of_looks
@@ -15,9 +15,9 @@ from analysis.runs import finished_looks
 from analysis.statistics import LEVEL
 from analysis.study import Study
 
-NEVER = ("no scores", SAME_TRIALS, CHANGED)
-"""Reasons that further seeds do not change: an arm was left out or fails, the measure has no values, arms are
-equal, the claim came after the scores."""
+NEVER = ("no scores", SAME_TRIALS, CHANGED, f"{UNLIKE}held-out documents")
+"""How reasons begin that further seeds do not change: an arm was left out or fails, the measure has no values, arms are
+equal, the claim came after the scores, arms read other documents."""
 
 
 def reached_text(study: Study) -> str:
@@ -75,7 +75,7 @@ def _status(study: Study, evidence: Sequence[Evidence], tests: int, undecided: s
     it."""
     claims = []
     for one in evidence:
-        if not one.claim or one.reason in NEVER:
+        if not one.claim or one.reason.startswith(NEVER):
             return f"not judged: {one.reason}", False
         claims.append(one.claim)
     seeds, looks = len(study.seeds), study.manifest.looks

@@ -35,9 +35,9 @@ NOTHING_MATTERED = (
 
 def level_rows(study: Study) -> pd.DataFrame:
     """How each level of an axis differs from the base's level, or of a grid beside which the base stands, from its
-    first one: the mean over pairs of arms that differ in it alone, of conversations if all models are tuned, otherwise
-    of the average."""
-    measure = CHAT if study.are_tuned else AVERAGE
+    first one: the mean over pairs of arms that differ in it alone, of the world's conversations if all models are
+    tuned, otherwise of the average."""
+    measure = CHAT if "chat" in study.families and study.are_tuned else AVERAGE
     known = study.all_values(measure).loc[study.distinct].dropna(how="all")
     levels = varying(study.sweep, known.index)
     base_levels = levels_of(study.sweep.base)

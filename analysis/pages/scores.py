@@ -180,7 +180,7 @@ def losses_table(study: Study) -> Table:
     views = {recipe.sft.views if recipe.sft else 1 for recipe in recipes}
     notes = []
     if any(study.asked_unlike(frozenset(study.scored), Measure(name, about="loss")) for name in sources):
-        notes.append(OTHER_DOCUMENTS.format(cause="five views" if len(views) > 1 else "more tokens"))
+        notes.append(OTHER_DOCUMENTS.format(cause="five views" if views == {1, 5} else "more tokens"))
     return Table(f"Held-out loss, nats per text token{several}", frame, notes)
 
 

@@ -26,6 +26,8 @@ def _not_all(frozen: tuple[str, ...]) -> tuple[str, ...]:
     return frozen
 
 
+Views = Annotated[Literal[1, 5, 10, 17], IS_NUMBER]
+"""Images that a picture is turned into: itself, and then its 2 × 2, 3 × 3 or 4 × 4 tiles."""
 Part = Literal["encoder", "connector", "decoder"]
 Frozen = Annotated[tuple[Part, ...], AfterValidator(_not_all)]
 """Parts that are not trained."""
@@ -177,10 +179,11 @@ class SftRecipe(Config):
     `{captions: 0.05, interleaved: 0.05, text: 0.03}` are 8 for 64. Against forgetting what pre-training taught. All
     their text counts in the loss, a mean over tokens: at `mini` these 8 have 71 % of it, as answers are short."""
     resolution: Annotated[int, IS_NUMBER] | Literal["native"] = 336
-    """Side of the whole picture in the paper's pixels. With five views each view has half of it (1344 = 672 · 2).
-    `native`: each view has the side of the images of pre-training."""
-    views: Annotated[Literal[1, 5], IS_NUMBER] = 1
-    """5: an overview and four quarters, each at the encoder's resolution and with its own image tokens."""
+    """Side of the whole picture in the paper's pixels. With five views each view has half of it (1344 = 672 · 2), with
+    10 a third, with 17 a quarter. `native`: each view has the side of the images of pre-training."""
+    views: Views = 1
+    """5: an overview and four quarters, each at the encoder's resolution and with its own image tokens. 10 and 17: an
+    overview and 3 × 3 or 4 × 4 tiles, of every picture, whatever its aspect ratio."""
     steps: Steps = 10_000
     """Optimiser steps, in the paper's count; notes on it report 10,000. 0: the model of `start` is evaluated as it was
     exported, and as a tuned model only if it is one. The defaults of `resolution` and `views` then mean its own, and
@@ -197,7 +200,7 @@ class SftRecipe(Config):
     """Pre-training step (in the paper's count) whose weights are fine-tuned, before the schedule ends (Fig. 6c)."""
 
     sharp_demonstrations: Whole | None = None
-    """Few-shot prompts with five views (mixed resolution): this many demonstrations, the last ones, and the question
+    """Few-shot prompts with several views (mixed resolution): this many demonstrations, the last ones, and the question
     are shown in all views, earlier demonstrations as overviews only. It affects the evaluation, not the model."""
 
     @model_validator(mode="after")
@@ -209,7 +212,7 @@ class SftRecipe(Config):
         if self.start and self.after_steps:
             raise ValueError("after_steps refers to pre-training, which start replaces; remove one of them")
         if self.sharp_demonstrations is not None and self.views == 1:
-            raise ValueError("sharp_demonstrations requires five views; set views: 5")
+            raise ValueError("sharp_demonstrations requires several views; set views: 5")
         return self
 
 
@@ -294,5 +297,6 @@ class Recipe(Config):
                 unset.add("scale")
             own = [name for name in self.identity if name not in unset]
             if own:
-                raise ValueError(f"sft.start: {self.sft.start} is already pre-trained; remove {', '.join(own)}")
+                fields = f"remove {', '.join(own)}, or if the base has them, move them into its other arms"
+                raise ValueError(f"sft.start: {self.sft.start} is already pre-trained; {fields}")
         return self

@@ -295,16 +295,17 @@ class _Resolver:
         return model.model_copy(update={"stop_after": stop}) if stop < last else model
 
     def side_of_view(self, resolution: int, views: int) -> int:
-        """Pixels of a side of each view; a picture of five views has twice as many."""
+        """Pixels of a side of each view; a picture of several has as many for each of its tiles along a side."""
         whole = self.scale.resolutions
-        doubled = {2 * one: pixels for one, pixels in whole.items()}
-        if views == 5 and resolution not in doubled:
-            known = ", ".join(map(str, doubled))
-            raise RequestError(f"sft.views: 5 needs an sft.resolution of {known} (it is {resolution})")
+        tiled = {math.isqrt(views - 1) * one: pixels for one, pixels in whole.items()}
+        if views > 1 and resolution not in tiled:
+            known = ", ".join(map(str, tiled))
+            raise RequestError(f"sft.views: {views} needs an sft.resolution of {known} (it is {resolution}) or native")
+        doubled = {2 * one for one in whole}
         if views == 1 and resolution in doubled and resolution not in whole:
             known = ", ".join(map(str, whole))
             raise RequestError(f"sft.resolution: {resolution} is of five views: add sft.views: 5, or take {known}")
-        return look_up("resolution", resolution, doubled if views == 5 else whole)
+        return look_up("resolution", resolution, tiled if views > 1 else whole)
 
     def conversations(self, sft: SftRecipe) -> dict[str, float]:
         """Rounded shares of conversations per instruction set."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Protocol, Self
 from pydantic import Field, model_validator
 
 from mm1_lab.config.base import IS_NUMBER, Config, Count, Whole
+from mm1_lab.config.recipe import Views
 
 Attention = Literal["masked", "varlen"]
 """How a decoder keeps the documents of a packed row apart; see `Scale.attention`."""
@@ -238,7 +239,7 @@ class PretrainedMM1(PretrainedModel):
     """How images were made square in its training. Not part of the identity, which has what the data do now."""
     tuned: bool = False
     """Whether it was tuned on instructions before."""
-    views: Literal[1, 5] = 1
+    views: Views = 1
     """Images that each picture was turned into."""
     attention: Attention = "masked"
     """As in MultimodalStage, from the scale."""

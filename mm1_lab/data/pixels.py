@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import warnings
 from collections import Counter
@@ -17,7 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mm1_lab.config import RequestError, Shape
-from mm1_lab.data.preprocessing import PICTURE_FORMATS, as_shown, quarters, square
+from mm1_lab.data.preprocessing import PICTURE_FORMATS, as_shown, square, tiles
 from mm1_lab.data.types import BrokenPicture, Picture, Pixels
 
 if TYPE_CHECKING:
@@ -155,14 +156,15 @@ NONE_ASKED = Decoded()
 
 
 def views(picture: Picture, side: int, count: int) -> list[Pixels]:
-    """The views of a picture: the whole at `side` pixels and, if `count` is 5, its four quarters at `side` pixels each.
+    """The views of a picture: the whole at `side` pixels and, if `count` is 5, 10 or 17, its 4, 9 or 16 tiles likewise.
 
     Raises BrokenPicture.
     """
     overview = picture.pixels(side)
     if count == 1:
         return [overview]
-    return [overview, *quarters(picture.pixels(2 * side))]
+    along = math.isqrt(count - 1)
+    return [overview, *tiles(picture.pixels(along * side), along)]
 
 
 def decode(pictures: Sequence[Picture], side: int) -> tuple[dict[int, Pixels], Decoded]:

@@ -47,7 +47,7 @@ def square(image: Image.Image, side: int, shape: str) -> Image.Image:
     return image.resize(size, bicubic)
 
 
-def quarters(whole: np.ndarray) -> list[np.ndarray]:
-    """The quarters of a square image (2 · side, 2 · side, 3), in row-major order, as in SPHINX (section 5)."""
-    top, bottom = np.split(whole, 2)
-    return np.split(top, 2, axis=1) + np.split(bottom, 2, axis=1)
+def tiles(whole: np.ndarray, along: int) -> list[np.ndarray]:
+    """The tiles of a square image (along · side, along · side, 3), in row-major order; its quarters as in SPHINX
+    (section 5)."""
+    return [tile for row in np.split(whole, along) for tile in np.split(row, along, axis=1)]

@@ -1,9 +1,10 @@
 """The processor of an MM1: prepares text and pictures as in training. An exported model's folder holds a copy.
 
-In a text `<image>` marks the position of a picture. Each picture becomes one or five square views of uint8 pixels, as
+In a text `<image>` marks the position of a picture. Each picture becomes one or more square views of uint8 pixels, as
 in training; the model normalises them. A picture is a file, or a PIL or numpy image.
 """
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature, ProcessorMixin
 
-from mm1_lab.data.preprocessing import IMAGE, MEAN_COLOUR, PICTURE_FORMATS, as_shown, quarters, square
+from mm1_lab.data.preprocessing import IMAGE, MEAN_COLOUR, PICTURE_FORMATS, as_shown, square, tiles
 
 ASKED = "\nAssistant:"
 """The end of a user's turn in conversations; training tokenises answers by themselves."""
@@ -112,7 +113,7 @@ class MM1Processor(ProcessorMixin):
         return ids
 
     def _see(self, image: Any) -> list[np.ndarray]:
-        """The whole at `side` pixels and, of five views, its quarters at `side` pixels each."""
+        """The whole at `side` pixels and, of several views, its tiles at `side` pixels each."""
         side = self.side
         if self.blind:
             return [np.full((side, side, 3), MEAN_COLOUR, np.uint8)] * self.views
@@ -123,8 +124,9 @@ class MM1Processor(ProcessorMixin):
         else:
             shown = as_shown(image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image)))
         seen = [np.asarray(square(shown, side, self.shape))]
-        if self.views == 5:
-            seen += quarters(np.asarray(square(shown, 2 * side, self.shape)))
+        if self.views > 1:
+            along = math.isqrt(self.views - 1)
+            seen += tiles(np.asarray(square(shown, along * side, self.shape)), along)
         return seen
 
 

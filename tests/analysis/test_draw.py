@@ -710,6 +710,14 @@ def test_a_long_path_in_the_figure_of_axes_is_its_end(data_mix: Sweep) -> None:
     assert label.get_text().endswith("/SmolLM2-360M-Instruct") and len(label.get_text()) <= 40
 
 
+def test_axes_of_models_tuned_on_own_data_are_by_the_average(data_mix: Sweep) -> None:
+    """The world alone asks conversations, by which there were no axes."""
+    arms = {name: Recipe(connector=name, sft=SftRecipe()) for name in ("c-abstractor", "mlp")}
+    study = study_of(of_arms(data_mix, arms, base=arms["c-abstractor"]), (0, 1), questions=8)
+    (row,) = level_rows(of_own_data(study)).to_dict("records")
+    assert (row["axis"], row["level"], row["measure"]) == ("connector", "mlp", "average")
+
+
 def test_the_report_tells_of_a_base_what_is_not_as_usual(data_mix: Sweep) -> None:
     base = Recipe.model_validate({"frozen": ["encoder"], "sft": {"views": 5}})
     told = _question(data_mix.model_copy(update={"base": base}))

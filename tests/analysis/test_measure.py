@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from analysis.judging.claims import Claim, claim_of
+from analysis.judging.looks import question_status
 from analysis.judging.verdicts import judge_contrasts
 from analysis.pages.claims_figure import draw_claims
 from analysis.pages.compare import compare_table
@@ -17,7 +18,7 @@ from analysis.paper import DERIVED
 from analysis.study import Study
 from mm1_lab.config import AVERAGE, CHAT, TEXT_CORE, UNPARSED, Contrast, Measure, Sweep
 from mm1_lab.results.summary import rows_of
-from tests.analysis.results_folder import claim_row, of_own_data, study_of
+from tests.analysis.results_folder import claim_row, of_own_data, study_of, with_manifest
 
 WORDS = {
     "average": AVERAGE,
@@ -116,6 +117,9 @@ def test_losses_on_other_held_out_documents_are_not_compared(data_mix: Sweep) ->
     notes = compare_table(study, "base", "captions", measure=Measure("text", about="loss")).notes
     assert "Not comparable, as arms have different held-out documents in the mean: loss text." in notes
     assert losses_table(study).notes == [OTHER_DOCUMENTS.format(cause="more tokens")]
+    claim = Contrast(claim="c", first="captions", second="base", measure="loss text", expect="less")
+    asked = with_manifest(study, sweep=study.sweep.model_copy(update={"contrasts": (claim,)}))
+    assert question_status(asked, ()) == ([f"c: not judged: {unlike}"], []), "no seed helps"
 
 
 def test_a_difference_of_measures_is_compared_within_seeds_as_any_measure(data_mix: Sweep) -> None:

@@ -14,10 +14,11 @@ import pytest
 from PIL import Image as Pillow
 
 from mm1_lab.cli import main
-from mm1_lab.data.pixels import ImageDecoder, StoredPicture
+from mm1_lab.data.pixels import ImageDecoder, StoredPicture, views
 from mm1_lab.data.shards import Shards
 from mm1_lab.data.shards.readers import READERS, Reader, Sample, stored_image
 from mm1_lab.data.types import BrokenPicture
+from mm1_lab.model import MM1Processor
 from mm1_lab.results import held_out
 
 COUNT = 12
@@ -264,6 +265,23 @@ def seen(image: Pillow.Image, ending: str, **options: Any) -> np.ndarray:
     image.save(stream, ending, **options)
     content = stream.getvalue()
     return StoredPicture("a picture", lambda: content, ImageDecoder(), key=content).pixels(40)[10::20, 10::20, 0]
+
+
+@pytest.mark.parametrize(("count", "along"), [(1, 0), (5, 2), (10, 3), (17, 4)])
+def test_views_are_the_whole_and_its_tiles_also_in_an_exported_model(count: int, along: int, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (50, 90, 3), np.uint8)
+    path = tmp_path / "a.png"
+    Pillow.fromarray(noise).save(path)
+    drawn = Pillow.fromarray(noise)
+    expected = [np.asarray(drawn.resize((7, 7), Pillow.Resampling.BICUBIC))]
+    whole = drawn.resize((7 * along or 7,) * 2, Pillow.Resampling.BICUBIC)
+    for top in range(0, 7 * along, 7):
+        for left in range(0, 7 * along, 7):
+            expected.append(np.asarray(whole.crop((left, top, left + 7, top + 7))))
+    picture = StoredPicture("a picture", path.read_bytes, ImageDecoder(), key=0)
+    processor: Any = SimpleNamespace(side=7, views=count, shape="squeeze", blind=False)
+    for seen in (views(picture, 7, count), MM1Processor._see(processor, path)):
+        assert len(seen) == count and np.array_equal(seen, expected)
 
 
 @pytest.mark.parametrize("ending", ["PNG", "TIFF"])
