@@ -36,13 +36,17 @@ from analysis.table import Table, to_plain
 from mm1_lab.config import RateSearch
 from mm1_lab.files import machine_cpus
 from mm1_lab.formatting import counted
-from mm1_lab.processes import allow_interrupts, interrupts_blocked
+from mm1_lab.processes import begin_helper, interrupts_blocked
 from mm1_lab.results.ledger import Ledger
 from mm1_lab.results.manifest import contents_now, note_drawing, read_manifest, read_trials, seeds_of_search
 from mm1_lab.results.reading import DRAWN, list_variants, read_variant
 from mm1_lab.results.schema import DRAWING
 
+# arms and seeds are few: Arrow's strings, which pandas takes by default, cost more than what is done with them
+few_strings = pd.option_context("mode.string_storage", "python")
 
+
+@few_strings
 def draw(results: Path, out: Path | None = None, latex: bool = False, report: bool = False) -> list[Path]:
     """Draws everything in a results folder into it, or into `out`; returns the files written.
 
@@ -88,7 +92,7 @@ def _draw_all(finished: Sequence[Path], targets: Sequence[Path], latex: bool) ->
     context.set_forkserver_preload([__name__])
     with interrupts_blocked():
         forkserver.ensure_running()
-    with ProcessPoolExecutor(workers, context, allow_interrupts) as pool:
+    with ProcessPoolExecutor(workers, context, begin_helper) as pool:
         return list(pool.map(draw_one, finished, targets))
 
 
@@ -135,6 +139,7 @@ def sweep_in_short(folder: Path) -> str:
     return "\n\n".join(to_plain(table).rstrip() for table in tables)
 
 
+@few_strings
 def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
     """Draws the sweep in `folder` into `target`."""
     study, rules = read_judged(folder)

@@ -380,6 +380,7 @@ class Study(Variant):
             found[arm].add(frozenset(own))
         return found
 
+    @kept
     def majority(self, measure: Measure) -> float:
         """The score of the best constant answer per kind of question: the mean over seeds, between which questions
         differ, however many arms have which. NaN for a measure with captions."""

@@ -3,7 +3,6 @@
 import argparse
 import atexit
 import codecs
-import gc
 import io
 import os
 import signal
@@ -12,6 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
+
+from mm1_lab.processes import collect_rarely
 
 PLAIN = str.maketrans(
     {
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="mm1-lab")  # where the locale lacks `…` or `−`
-    gc.set_threshold(100_000, 20, 100)  # ten thousand trials are a million long-lived objects: scan rarely
+    collect_rarely()
     given = list(sys.argv[1:] if arguments is None else arguments)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number, handler in before.items():

@@ -1,5 +1,6 @@
 """What a newcomer types: no command, a misspelt one, `show`, `compare`, `init`."""
 
+import gc
 import json
 import os
 import re
@@ -381,11 +382,17 @@ def test_how_the_package_ends_as_a_command_whose_output_nobody_can_have() -> Non
 def test_a_helper_that_a_ctrl_c_reaches_while_it_imports_ends_afterwards_without_a_traceback() -> None:
     """A Ctrl-C reaches every process of a terminal."""
     importing = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('still imports', flush=True)"
-    ready = "from mm1_lab.processes import allow_interrupts; allow_interrupts(); print('works', flush=True)"
+    ready = "from mm1_lab.processes import begin_helper; begin_helper(); print('works', flush=True)"
     with interrupts_blocked():
         helper = run_python(f"{importing}; {ready}")
     assert (helper.stdout, helper.stderr, helper.returncode) == ("still imports\n", "", -signal.SIGINT)
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, []), "the command itself hears it"
+
+
+def test_a_helper_collects_as_rarely_as_the_command() -> None:
+    main([])
+    helper = run_python("import gc, mm1_lab.processes as own; own.begin_helper(); print(gc.get_threshold())")
+    assert helper.stdout == f"{gc.get_threshold()}\n"
 
 
 def test_an_interrupt_that_is_debugged_has_its_exit_code() -> None:

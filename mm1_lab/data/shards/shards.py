@@ -33,7 +33,7 @@ from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_toke
 from mm1_lab.data.types import Document, Limits, Picture
 from mm1_lab.files import machine_cpus
 from mm1_lab.formatting import counted, short
-from mm1_lab.processes import allow_interrupts, interrupts_blocked
+from mm1_lab.processes import begin_helper, interrupts_blocked
 
 MUCH = 1e9
 """Bytes of files that are not indexed yet above which a line says so, and several processes index them."""
@@ -255,7 +255,7 @@ def _index_much(files: Iterable[list[File]], cache: Path) -> None:
     size = sum(file.size for file in new)
     if size > MUCH:
         print(f"reading {counted(len(new), 'file')} of {short(size, 'B')} (once)", file=sys.stderr, flush=True)
-        with ProcessPoolExecutor(machine_cpus(), get_context("spawn"), allow_interrupts) as pool:
+        with ProcessPoolExecutor(machine_cpus(), get_context("spawn"), begin_helper) as pool:
             with interrupts_blocked():  # the pool starts its processes when it gets work
                 made = pool.map(_index_apart, new, repeat(cache))
             list(made)
