@@ -56,6 +56,13 @@ class Adapters(Config):
     decoder: Lora | None = None
     """The decoder's."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_by_part(cls, value: Any) -> Any:
+        if not isinstance(value, dict | Adapters):
+            raise ValueError("write ranks by part, such as {decoder: 64}")
+        return value
+
     @property
     def by_part(self) -> dict[str, Lora]:
         """Those that have a rank, by the name of the part."""
