@@ -603,6 +603,15 @@ class SftStage(WholeModelStage):
     def rows_per_step(self) -> int:
         return self.rows_of_conversations + self.replayed_rows
 
+    def flops(self) -> float:
+        """With the encoder's by patches, of which large pictures and five views have several times as many as there are
+        positions; rows of pre-training have about as many."""
+        encoder, decoder = self.architecture.encoder, self.architecture.decoder.shape
+        patches = self.views * self.training.batch_size * (self.image_size // encoder.patch) ** 2
+        patches = self.steps() * (patches + self.replayed_rows * self.sequence_length)
+        of_encoder = encoder.features.parameters().active * patches
+        return 6.0 * (of_encoder + decoder.parameters().active * self.positions())
+
     def images_per_row(self, scale: Scale) -> tuple[float, float]:
         images = float(self.views * self.training.batch_size)
         most = images / self.rows_of_conversations

@@ -397,6 +397,20 @@ def test_small_decoders_are_not_estimated_by_flops_alone() -> None:
         assert measured / 1.5 < usual_seconds("decoder", 1.382e7, flops) < 1.5 * measured
 
 
+MIX = {"replay": {"captions": 0.05, "interleaved": 0.05, "text": 0.03}}
+
+
+@pytest.mark.parametrize(
+    ("sft", "steps", "measured"),
+    [({}, 300, 139), ({"resolution": 672}, 300, 226), ({"resolution": 1344, "views": 5}, 300, 818), (MIX, 2400, 2225)],
+)
+def test_tuning_is_estimated_as_it_was_measured(sft: dict[str, Any], steps: int, measured: int) -> None:
+    """Seconds, at `mini` on a core with little beside it."""
+    scale = load_scale("mini", SCALES, settings=(f"sft.steps={steps}",))
+    stage = resolve("a", Recipe(sft=SftRecipe.model_validate(sft)), scale, 0, WORLD_DATA).evaluation.model
+    assert measured / 1.5 < stage_seconds(stage, {}) < 1.5 * measured
+
+
 def test_stages_that_take_a_gpu_share_this_machine_s(monkeypatch: pytest.MonkeyPatch) -> None:
     scale = load_scale("smoke", SCALES, settings=("resources.cpus=2", "resources.gpus=1"))
     monkeypatch.setattr("mm1_lab.orchestrate.planning.cost.machine_cpus", lambda: 64)

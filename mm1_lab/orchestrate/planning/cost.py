@@ -54,12 +54,12 @@ SPEEDS = {
     "decoder": (4e-5, 4e10),
     "multimodal": (8e-5, 4e10),
     "alignment": (7e-5, 4.7e10),
-    "sft": (1.2e-4, 2.5e10),
+    "sft": (8e-5, 4e10),
     "evaluation": (1e-5, 2e11),
 }
 """Seconds per position (data, embeddings, logits) and FLOPs per second at `mini` on one core of a server, fitted to
-trials and decoders from 9M to 2.9B and to one encoder, for tuning an estimate; FLOPs alone are ten times wrong for the
-smallest decoders."""
+trials and decoders from 9M to 2.9B and to one encoder, for tuning those of pre-training; FLOPs alone are ten times
+wrong for the smallest decoders."""
 NEWEST = 30
 """Measurements read per folder: enough for a median, and quick to read."""
 SHORTEST = 10.0
