@@ -111,9 +111,8 @@ def text_table(heading: Sequence[str], rows: Iterable[Sequence[object]], right: 
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
     for row in cells:
-        padded = []
-        for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            padded.append(cell.rjust(width) if place in right else cell.ljust(width))
+        placed = enumerate(zip(row, widths, strict=True))
+        padded = [cell.rjust(width) if place in right else cell.ljust(width) for place, (cell, width) in placed]
         lines.append("  ".join(padded).rstrip())
     return lines
 

@@ -121,6 +121,14 @@ def test_a_claim_that_was_changed_after_its_scores_is_marked(again: Place, told:
     told("run", "copy.yaml", *run[2:], "2")
     for folder in (page.parent, page.parents[1] / "copy"):
         assert "2 seen before the claim |" in (folder / page.name).read_text()
+    (again.folder / "later.yaml").write_text(path.read_text())
+    damaged = again.results / "trials" / "0" / "record.json"
+    damaged.parent.mkdir()
+    damaged.write_text("{}")
+    told("run", "later.yaml", *run[2:], "1", "--only", "base")
+    told("run", "later.yaml", *run[2:], "2")
+    later = (page.parents[1] / "later" / page.name).read_text()
+    assert "2 seen before the claim |" in later, "also at seeds and of arms that the first run did not ask for"
 
 
 def write(path: Path, sweep: dict[str, object]) -> None:

@@ -22,10 +22,8 @@ def judgement_text(judgement: Judgement) -> str:
     frame["expected"] = [expectation(claim["expect"], claim["margin"]) for claim in claims]
     frame["95 %"] = [interval(claim, ".4g") for claim in claims]
     columns = ["claim", "measure", "expected", "difference", "95 %", "seeds", "p", "verdict", "seeds needed"]
-    notes = []
-    for reason, count in Counter(claim["reason"] for claim in claims).items():
-        if reason:
-            notes.append(f"Not judged ({count} of {len(claims)}): {reason}.")
+    reasons = Counter(claim["reason"] for claim in claims)
+    notes = [f"Not judged ({count} of {len(claims)}): {reason}." for reason, count in reasons.items() if reason]
     if any(claim["interval_over"] == "questions" for claim in claims):
         notes.append("Intervals of one seed or run are over questions: they are about these models alone.")
     spread = judgement.spread

@@ -89,10 +89,8 @@ def over_looks(p: Sequence[float], looks: Sequence[int]) -> float:
     if len(looks) == 1:
         return p[0]
     overall, nominal = _table(tuple(looks))
-    found = []
-    for one, of_look in zip(p, nominal.T, strict=False):  # later looks have no p yet
-        found.append(np.interp(np.log(max(one, LEAST_P)), of_look, overall))
-    return float(np.exp(min(found)))
+    known = zip(p, nominal.T, strict=False)  # later looks have no p yet
+    return float(np.exp(min(np.interp(np.log(max(one, LEAST_P)), of_look, overall) for one, of_look in known)))
 
 
 def p_over_looks(tests: Sequence[P], looks: Sequence[int]) -> P:

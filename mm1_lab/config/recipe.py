@@ -112,11 +112,8 @@ class DataMix(Config):
             captions = weights.get("captions", 0.0)
             weights["captions"] = captions * (1 - self.synthetic_share)
             weights["synthetic"] = captions * self.synthetic_share
-        shares = {}
-        for name in (*SOURCES, *sorted(weights)):
-            if weights.get(name, 0.0) > 0:
-                shares[name] = weights[name] / total
-        return shares
+        names = (*SOURCES, *sorted(weights))
+        return {name: weights[name] / total for name in names if weights.get(name, 0.0) > 0}
 
 
 class EncoderRecipe(Config):

@@ -42,10 +42,7 @@ class TensorBatch:
         return self._with(Tensor.share_memory_)
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> Self:
-        changed: dict[str, Any] = {}
-        for name, one in vars(self).items():
-            if isinstance(one, Tensor):
-                changed[name] = change(one)
+        changed: dict[str, Any] = {name: change(one) for name, one in vars(self).items() if isinstance(one, Tensor)}
         return replace(self, **changed)
 
 

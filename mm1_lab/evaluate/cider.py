@@ -33,10 +33,8 @@ def cider(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> li
         questions.update({ngram for text in texts for ngram in _ngrams(text)})
 
     def vector(text: list[str]) -> Vector:
-        weights = {}
-        for ngram, count in _ngrams(text).items():
-            weights[ngram] = count * math.log(len(references) / max(1, questions[ngram]))
-        return weights
+        counts = _ngrams(text).items()
+        return {ngram: count * math.log(len(references) / max(1, questions[ngram])) for ngram, count in counts}
 
     scores = []
     for prediction, texts in zip(predictions, words, strict=True):

@@ -73,10 +73,8 @@ def read_nocaps(files: BenchmarkFiles) -> Iterator[Item]:
 
 def read_textcaps(files: BenchmarkFiles) -> Iterator[Item]:
     """`TextCaps_0.1_*.json`: {data: [{image_id, reference_strs}]}; one entry per image or, in training, per caption."""
-    captions = {}
-    for row in _load(files.annotations)["data"]:
-        # all captions of the image, duplicates included; the test split has none
-        captions[str(row["image_id"])] = row.get("reference_strs") or []
+    # each row has all captions of its image, duplicates included; the test split has none
+    captions = {str(row["image_id"]): row.get("reference_strs") or [] for row in _load(files.annotations)["data"]}
     for key, of_image in captions.items():
         yield _captioned(key, f"{key}.jpg", of_image)
 

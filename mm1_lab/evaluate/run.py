@@ -64,7 +64,11 @@ def evaluate(
     # in inference mode FSDP2 gathers only what is divided by its first dimension, as some experts are not
     with casting(stage.model), torch.inference_mode(shards == 1):
         for benchmark in benchmarks:
-            _describe(result, benchmark)
+            if benchmark.note:
+                result.notes[benchmark.name] = benchmark.note
+            if by_kind := majority_by_kind(benchmark):
+                result.majority[benchmark.name] = majority_score(benchmark, by_kind)
+                result.majority_by_kind[benchmark.name] = by_kind
             # of its own for each benchmark, so that pictures are kept for its next number of shots and no longer
             answering = Answering(stage, model, data, shards)
             for shots in benchmark.shots_at(settings):
@@ -112,11 +116,9 @@ class Answering:
         groups = []
         sharers = team.size() // self.shards
         for block in range(team.rank() // self.shards, len(benchmark.blocks), sharers):
-            prompts = []
-            for question in benchmark.blocks[block]:
-                for order in (question, *question.rotated):
-                    prompts.append(self.writer.question(order))
-            groups.append(PromptGroup(self.writer.prefix(benchmark, block, shots), tuple(prompts)))
+            orders = [order for question in benchmark.blocks[block] for order in (question, *question.rotated)]
+            prompts = tuple(map(self.writer.question, orders))
+            groups.append(PromptGroup(self.writer.prefix(benchmark, block, shots), prompts))
         tokenizer = self.writer.tokenizer
         written = generate(self.embedder, groups, tokenizer, benchmark.stop, benchmark.new_tokens)
         by_sharer = team.collect(written)[:: self.shards]
@@ -124,20 +126,9 @@ class Answering:
         for block, questions in enumerate(benchmark.blocks):
             of_block = iter(by_sharer[block % sharers][block // sharers])
             for question in questions:
-                lines = []
-                for ids in islice(of_block, 1 + len(question.rotated)):
-                    lines.append(cut_answer(tokenizer.decode(ids), benchmark.stop))
-                answers.append("\n".join(lines))
+                texts = map(tokenizer.decode, islice(of_block, 1 + len(question.rotated)))
+                answers.append("\n".join(cut_answer(text, benchmark.stop) for text in texts))
         return answers
-
-
-def _describe(result: Evaluation, benchmark: Benchmark) -> None:
-    if benchmark.note:
-        result.notes[benchmark.name] = benchmark.note
-    by_kind = majority_by_kind(benchmark)
-    if by_kind:
-        result.majority[benchmark.name] = majority_score(benchmark, by_kind)
-        result.majority_by_kind[benchmark.name] = by_kind
 
 
 def _rows(benchmark: Benchmark, shots: int, answers: list[str]) -> Iterator[ScoreRow]:

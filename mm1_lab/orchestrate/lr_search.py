@@ -131,9 +131,7 @@ def with_sizes(request: Request, sizes: Iterable[str]) -> Request:
     """The request with one arm per size: the sweep's own, or else the base at the paper's rate."""
     base = request.sweep.base
     own = {recipe.decoder: recipe for recipe in request.sweep.arms.values()}
-    arms = {}
-    for size in sizes:
-        arms[size] = own.get(size, base.model_copy(update={"decoder": size, "learning_rate": "paper"}))
+    arms = {size: own.get(size, base.model_copy(update={"decoder": size, "learning_rate": "paper"})) for size in sizes}
     return request.with_arms(arms)
 
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,6 +178,14 @@ class Ledger:
 
     def trial_folder(self, fingerprint: str) -> Path:
         return self.trials / fingerprint
+
+    def seeds(self) -> set[int]:
+        """The seeds at which any trial has scores."""
+        found = set()
+        for path in self.trials.glob("*/record.json"):
+            with suppress(RequestError, LookupError, TypeError, ValueError):  # damaged: told where scores are read
+                found.add(int(self.record(path.parent.name)["config"]["seed"]))
+        return found
 
     def has_scores(self, fingerprint: str) -> bool:
         """Raises NotReadable."""

@@ -3,9 +3,11 @@
 import csv
 import math
 import re
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -239,9 +241,11 @@ def merge_manifest(
     trials: Iterable[TrialRow],
     current: Callable[[TrialRow], bool],
     has_scores: Callable[[str], bool],
+    others: Iterable[TrialRow] = (),
 ) -> list[TrialRow]:
     """Writes the manifest and its trials; keeps trials of earlier runs that `current` confirms as part of the sweep,
-    also of an arm that has another name now. `has_scores` says it of a trial's fingerprint.
+    also of an arm that has another name now. `has_scores` says it of a trial's fingerprint. `others` have scores, too,
+    which may have been seen before a claim; they are looked for only if a claim is new.
 
     Returns all trials, ordered by seed and then by the sweep's arms. Raises RequestError for other looks at a growing
     study, and for further seeds of it without looks.
@@ -273,10 +277,11 @@ def merge_manifest(
                 "results stay"
             )
         merged = sorted(rows.values(), key=lambda row: (row.seed, order[row.arm]))
-        scored = [row for row in merged if has_scores(row.fingerprint)]
-        claims, late = _claims(before, manifest.sweep, scored)
+        scored = (row for row in merged if has_scores(row.fingerprint))
+        claims, seen = _claims(before, manifest.sweep, chain(scored, others))
         manifest = manifest.model_copy(update={"claims": claims})
-        if late:
+        shown = {row.seed for row in merged}
+        if late := [repr(claim) for claim, seeds in seen.items() if shown & seeds]:
             print(f"{folder}: claimed after scores were there, as tables say from now on: {', '.join(late)}")
         values = manifest.model_dump(mode="json")
         write_json(folder / "sweep.json", values | {"digest": digest(values)})
@@ -319,23 +324,21 @@ def _names_now(before: Sweep, after: Sweep) -> dict[str, str]:
 
 def _claims(
     before: Manifest | None, sweep: Sweep, scored: Iterable[TrialRow]
-) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """`Manifest.claims`, where these trials have scores, by whatever run; and its claims that come late."""
+) -> tuple[dict[str, tuple[int, ...]], dict[str, set[int]]]:
+    """`Manifest.claims`, where these trials have scores, by whatever run; and of the sweep's new claims, by name, the
+    seeds at which they come late."""
     keys = claim_keys(sweep)
     claims = dict.fromkeys(claim_keys(before.sweep).values(), ()) | before.claims if before else {}
+    new = [one for one in sweep.contrasts if keys.get(one.claim) not in (None, *claims)]
     recipes = _recipes(sweep)
-    seeds: dict[str, set[int]] = {}
-    for row in scored:
-        seeds.setdefault(recipes[row.arm], set()).add(row.seed)
-    late = []
-    for contrast in sweep.contrasts:
-        key = keys.get(contrast.claim)
-        if key and key not in claims:
-            known = [seeds.get(recipes[arm], set()) for side in contrast.sides for arm in side]
-            claims[key] = tuple(sorted(set.intersection(*known)))
-            if claims[key]:
-                late.append(repr(contrast.claim))
-    return claims, late
+    seeds = defaultdict[str, set[int]](set)
+    for row in scored if new else ():
+        seeds[recipes[row.arm]].add(row.seed)
+    seen = {}
+    for contrast in new:
+        seen[contrast.claim] = set.intersection(*(seeds[recipes[arm]] for side in contrast.sides for arm in side))
+        claims[keys[contrast.claim]] = tuple(sorted(seen[contrast.claim]))
+    return claims, seen
 
 
 def claim_keys(sweep: Sweep) -> dict[str, str]:

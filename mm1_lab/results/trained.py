@@ -71,11 +71,8 @@ def learning_rates(stage: Stored) -> str:
         return "none"
     training = stage["training"]
     text = f"{training['learning_rate']:g}"
-    others = []
-    for part, rate in training.get("lr_multipliers", {}).items():
-        if rate != 1 and part not in stage.get("frozen", ()):
-            others.append(f"{part} × {rate:g}")
-    if others:
+    rates, frozen = training.get("lr_multipliers", {}), stage.get("frozen", ())
+    if others := [f"{part} × {rate:g}" for part, rate in rates.items() if rate != 1 and part not in frozen]:
         text += f" ({', '.join(others)})"
     return f"{text}, Adafactor" if training.get("optimiser") == "adafactor" else text
 

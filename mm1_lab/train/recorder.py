@@ -124,12 +124,9 @@ class Recorder(pl.Callback):
     def _write_point(self, step: int) -> None:
         sums = {"loss": self._since_point.sum(dim=0)}
         if len(self.names) > 1:
-            for name, row in zip(self.names, self._since_point, strict=True):
-                sums[f"loss/{name}"] = row
-        values = {}
-        for name, row in sums.items():
-            if row[WEIGHT] > 0:  # some may have had no text
-                values[name] = (row[LOSS] / row[WEIGHT]).item()
+            sums |= {f"loss/{name}": row for name, row in zip(self.names, self._since_point, strict=True)}
+        # some may have had no text
+        values = {name: (row[LOSS] / row[WEIGHT]).item() for name, row in sums.items() if row[WEIGHT] > 0}
         if self._norms:
             values["gradient_norm"] = fmean(self._norms)
             self._norms = []

@@ -63,10 +63,8 @@ class Rows:
         draw = np.random.default_rng(0)
         train = self._collection.train
         for start in range(0, len(train), BLOCK):
-            entries: list[tuple[int, ...]] = []
-            for sample in train[start : start + BLOCK].tolist():
-                for chunk in self._packed_chunks(sample):
-                    entries.append((sample, *chunk))
+            samples = train[start : start + BLOCK].tolist()
+            entries = [(sample, *chunk) for sample in samples for chunk in self._packed_chunks(sample)]
             order = draw.permutation(len(entries)).tolist()
             numbers = np.array(entries, np.int64).reshape(-1, 5)
             rows = first_fit(order, numbers[:, 3:].tolist(), self._limits, OPEN_ROWS)

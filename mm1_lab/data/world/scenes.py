@@ -113,10 +113,9 @@ def renamed(random: Random, scene: Scene) -> Scene:
     """A training scene with the colours and places of `scene`, but newly drawn names and sizes."""
     while True:
         names = _names(random, SHAPES, len(scene.things), _LETTERED_PAIRS)
-        things = []
-        for thing, name in zip(scene.things, names, strict=True):
-            things.append(thing._replace(name=name, size=random.choice(SIZES)))
-        other = Scene(tuple(things), look=random.getrandbits(30))
+        named = zip(scene.things, names, strict=True)
+        things = tuple(thing._replace(name=name, size=random.choice(SIZES)) for thing, name in named)
+        other = Scene(things, look=random.getrandbits(30))
         if other.split == "train" and not other.is_novel:
             return other
 

@@ -32,9 +32,8 @@ def doubts(request: Request) -> list[str]:
 
 def ignored(request: Request) -> list[str]:
     """What of the request, or of what it would use, has no effect."""
-    told = []
-    for folder, reason in request.ledger.damaged_parts().items():
-        told.append(f"{folder}: this shipped part is not used ({reason}); restore or delete it")
+    damaged = request.ledger.damaged_parts().items()
+    told = [f"{part}: this shipped part is not used ({reason}); restore or delete it" for part, reason in damaged]
     of_recipe, of_scale = split_settings(request.overrides)
     recipes = [*request.sweep.arms.values()] or [request.sweep.base]
     has_scale_s_rate = any(recipe.learning_rate == "scale" or recipe.align.steps for recipe in recipes)
@@ -223,10 +222,8 @@ def _epochs(request: Request, sizes: Mapping[str, int]) -> dict[str, str]:
 def _means_cider(request: Request, shots: int | None) -> bool:
     """Whether the mean over benchmarks with images, at so many shots or all, is of CIDEr and other metrics."""
     usual = request.scale.evaluate.shots
-    metrics = set()
-    for one in request.scale.benchmarks:
-        if one.images_digest and (shots is None or shots in (one.shots or usual)):
-            metrics.add(one.metric)
+    asked = [one for one in request.scale.benchmarks if shots is None or shots in (one.shots or usual)]
+    metrics = {one.metric for one in asked if one.images_digest}
     if request.data_path and {"captions", "synthetic"} & set(request.data.held_out):
         metrics.add("cider")
     return "cider" in metrics and len(metrics) > 1

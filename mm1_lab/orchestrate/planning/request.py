@@ -4,7 +4,7 @@ before anything runs."""
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from glob import escape
@@ -274,7 +274,19 @@ class Request:
 
     def write_manifest(self) -> list[TrialRow]:
         """Adds the trials to the sweep's manifest; returns all of its trials, including those of earlier runs."""
-        return merge_manifest(self.folder, self.manifest, self.rows, self._is_current, self.ledger.has_scores)
+        return merge_manifest(
+            self.folder, self.manifest, self.rows, self._is_current, self.ledger.has_scores, self._with_scores()
+        )
+
+    def _with_scores(self) -> Iterator[TrialRow]:
+        """The trials of all of the sweep's arms, asked for or not and at any seed, that have scores."""
+        for seed in self.ledger.seeds():
+            for arm, recipe in self.sweep.arms.items():
+                # not of an arm that the data do not allow or whose model is not here, or scores that may not be read
+                with suppress(RequestError):
+                    row = TrialRow(arm, seed, self.resolve(arm, recipe, seed).fingerprint)
+                    if self.ledger.has_scores(row.fingerprint):
+                        yield row
 
     def _is_found_by_name(self) -> bool:
         try:

@@ -63,15 +63,12 @@ def metrics(ledger: Ledger, fingerprint: str, record: Mapping[str, Any]) -> list
     folder = ledger.trial_folder(fingerprint)
     table = read_score_table(folder)
     table["trial"] = ""
-    found: dict[str, Any] = {}
-    for row in benchmark_scores(table, ["trial"]).itertuples():
-        found[f"{row.benchmark}/{row.shots}-shot"] = row.score
+    scores = benchmark_scores(table, ["trial"]).itertuples()
+    found: dict[str, Any] = {f"{row.benchmark}/{row.shots}-shot": row.score for row in scores}
     for row in measures(table, ["trial"]).itertuples():
         found[str(row.measure)] = row.value
-    for source, loss in held_out_losses(folder).items():
-        found[f"held-out/{source}"] = loss
-    retrieval = record["summaries"].get("encoder", {}).get("retrieval")
-    if retrieval:
+    found |= {f"held-out/{source}": loss for source, loss in held_out_losses(folder).items()}
+    if retrieval := record["summaries"].get("encoder", {}).get("retrieval"):
         found["encoder/retrieval"] = retrieval["image_to_text"]
     summaries = {"train": summary_of_model(record), "align": record["summaries"].get("alignment", {})}
     if summaries["train"] == summaries["align"]:  # nothing followed the alignment
