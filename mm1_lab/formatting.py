@@ -118,9 +118,11 @@ def text_table(heading: Sequence[str], rows: Iterable[Sequence[object]], right: 
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings with dotted paths as keys."""
+    """Nested mappings, also in lists, with dotted paths as keys."""
     found: dict[str, Any] = {}
     for name, value in values.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            value = dict(enumerate(value))
         if isinstance(value, dict):
             found |= flat(value, f"{prefix}{name}.")
         else:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from analysis.effects import levels_of
+from analysis.pages.scores import OTHER_DOCUMENTS
 from mm1_lab.cli import main
 from mm1_lab.commands.running import varied_sweep
 from mm1_lab.config import Adapters, Lora, Recipe, SftRecipe, load_sweep
@@ -79,6 +80,18 @@ def test_run_writes_the_sweep_before_anything_is_trained(
     assert lines[1:5] == ["#   --vary steps=1e5", "#   --vary steps=3e5", *(f"#   --set {one}" for one in settings)]
     said = f"run again by its name with --set '{settings[0]}' --set {settings[1]}\n"
     assert said in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("here")
+def test_a_run_of_ten_views_tells_which_held_out_documents_its_losses_lack() -> None:
+    """Of pages with several pictures some do not fit its rows, so that these losses are no other arm's."""
+    assert main(["run", "sft", "--vary", "sft.views=10", "--set", "sft.resolution=native", *SMOKE, "--inline"]) == 0
+    records = [json.loads(path.read_text()) for path in Path("results/local/trials").glob("*/record.json")]
+    left_out = {one["config"]["model"]["views"]: one["held_out_left_out"] for one in records}
+    assert left_out[10].pop("interleaved") > 0 and left_out[10].get("text") == left_out[1].get("text")
+    assert "interleaved" not in left_out[1]
+    (table,) = Path("results/local/smoke").glob("sft_by_sft.views_10,*/table.md")
+    assert OTHER_DOCUMENTS.format(cause="more tokens") in table.read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("here")

@@ -313,7 +313,9 @@ def test_a_photograph_is_upright_whatever_way_the_camera_was_held() -> None:
     assert seen(Pillow.new("L", (80, 80), 200), "JPEG", exif=b"Exif\0\0damaged").min() > 190
 
 
-def test_an_arm_makes_images_square_as_a_data_file_that_says_so(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_arm_makes_images_square_as_a_data_file_that_says_so(
+    files: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """In training, in its benchmarks and in what is exported of it."""
     monkeypatch.chdir(files.folder)
     files.captions("captions.tar", range(40))
@@ -333,6 +335,9 @@ def test_an_arm_makes_images_square_as_a_data_file_that_says_so(files: Any, monk
         (folder,) = Path("results/local/smoke").glob(f"{name},*")
         found[name] = held_out(folder).set_index(["arm", "source"])["loss"]
         assert json.loads(Path(f"model-{name}/processor_config.json").read_text())["shape"] == "pad"
+    assert main(["show", "one.yaml", "padded", "base", "--scale", "smoke", "--data", "one-data.yaml"]) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["resolved.benchmarks.0.pictures", "pad", "squeeze"] in shown
     one, other = found["one"], found["other"]
     assert one["padded"].equals(other["padded"]) and not one["base"].equals(one["padded"])
     records = [json.loads(path.read_text()) for path in Path().glob("results/local/trials/*/record.json")]
