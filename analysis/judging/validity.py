@@ -188,7 +188,7 @@ def _steadiness(scores: pd.DataFrame) -> Iterator[Check]:
         yield found if len(averages) > 1 else replace(found, verdict="needs more seeds")
     for shots, asked in images[images["family"] == "vqa"].groupby("shots"):
         share = 100 * (~asked["parsed"]).mean()
-        what = f"VQA answers of the base, {shots} shots, percent"
+        what = f"unparsed VQA answers of the base, {shots} shots, percent"
         yield Check.within("answers parsed", what, share, most=MOST_UNPARSED)
 
 
