@@ -1,10 +1,12 @@
 """Stages from their first step to their files: what they write, how they resume, how they fail."""
 
 import errno
+import gc
 import json
 import math
 import os
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
@@ -19,11 +21,14 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from mm1_lab import team
-from mm1_lab.config import DecoderStage, MultimodalStage, RequestError, Resources, Stage
+from mm1_lab.config import DecoderStage, MultimodalStage, RequestError, Resources, Stage, load_scale
 from mm1_lab.data.batches import Batch, MixtureBatches
+from mm1_lab.orchestrate.execution.worker import Worker
+from mm1_lab.results import Ledger
 from mm1_lab.train import checkpoints, recorder, sharding
 from mm1_lab.train.module import Training
 from mm1_lab.train.progress import Diverged, Progress
+from tests.conftest import SCALES
 from tests.train.conftest import (
     Finished,
     Killed,
@@ -148,6 +153,28 @@ def test_the_curve_has_the_gradient_s_norm_before_clipping(
     found = {step: value for step, name, value in points(folder) if name == "gradient_norm"}
     means = {step: fmean(norms[step - 2 : step]) for step in range(2, 21, 2)}
     assert min(norms) > 0.01 and found == pytest.approx(means, rel=1e-5)
+
+
+def test_on_a_gpu_nothing_of_a_stage_is_left_when_the_next_begins(
+    decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights, gradients and moments would lie beside the model that is evaluated."""
+    weights = []
+
+    def begin(module: Training) -> None:
+        weights.extend(map(weakref.ref, module.parameters()))
+
+    for name in ("allow_gpu", "check_gpu"):
+        monkeypatch.setattr(team, name, lambda *_: None)
+    monkeypatch.setattr(Training, "on_fit_start", begin, raising=False)
+    scale = load_scale("smoke", SCALES).model_copy(update={"resources": Resources(gpus=1)})
+    gc.disable()  # which would come sooner or later by itself
+    try:
+        train(decoder_stage, tmp_path / "stage", finished)
+        Worker(Ledger(tmp_path / "results", tmp_path / "store"), None, scale)._reset_process(0)
+        assert {one() is None for one in weights} == {True}
+    finally:
+        gc.enable()
 
 
 def test_mixed_precision_trains_alike(multimodal_stage: MultimodalStage, finished: Finished) -> None:

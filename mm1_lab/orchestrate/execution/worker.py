@@ -6,6 +6,7 @@ Processes are reused if stages are short, so all global state that a stage may h
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.metadata
 import math
 import os
@@ -152,6 +153,8 @@ class Worker:
 
         from mm1_lab import team
 
+        if self.scale.resources.gpus:  # Lightning's objects, which refer to each other, hold an earlier stage's moments
+            gc.collect()
         team.allow_gpu(self.scale.resources.gpus > 0)
         team.check_gpu()
         random.seed(seed)
