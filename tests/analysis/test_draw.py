@@ -229,7 +229,7 @@ def test_losses_on_other_documents_are_those_of_arms_with_scores(small_mix: Swee
         study = study_of(sweep, [0], missing=missing)
         held_out = study.trials[["arm", "seed", "fingerprint"]].assign(source="text", loss=1.0)
         losses = losses_table(replace(study, held_out=held_out))
-        assert losses.notes == ([] if missing else [OTHER_DOCUMENTS.format(cause="five views")])
+        assert losses.notes == ([] if missing else [OTHER_DOCUMENTS.format(cause="five views per picture")])
 
 
 def test_arms_that_are_the_same_trials_share_their_seeds(small_mix: Sweep) -> None:
