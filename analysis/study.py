@@ -362,13 +362,14 @@ class Study(Variant):
     @kept
     def _left_out(self, source: str) -> dict[str, tuple[int | None, bool]]:
         """For each arm, how many held-out documents of a source do not fit a row of its models, None if its record is
-        an earlier one, which does not tell; and whether they may be more than elsewhere, by its tokens per picture."""
+        an earlier one, which does not tell; and whether its pictures, which `text` has none of, make them more."""
         found: dict[str, tuple[int | None, bool]] = {}
         for arm, name in zip(self.done["arm"], self.done["fingerprint"], strict=True):  # alike at every seed
             told = self.records.get(name, {}).get("held_out_left_out")
             count = None if told is None else told.get(source, 0)
             sft = self.sweep.arms[arm].sft
-            found[arm] = count, bool(sft and sft.views > 1) or bool(count and self.own_rows.get(arm))
+            has_more_tokens = (sft and sft.views > 1) or (count and self.own_rows.get(arm))
+            found[arm] = count, bool(has_more_tokens) and source != "text"
         return found
 
     @kept
