@@ -349,7 +349,9 @@ class Study(Variant):
         for part in measure.parts:
             if part.about == "loss":
                 left_out = self._left_out(part.of)
-                if len({left_out[arm] for arm in arms if arm in left_out}) > 1:
+                known = [left_out[arm] for arm in arms if arm in left_out]
+                are_told = all(count is not None for count, _ in known)
+                if len({count if are_told else may_be_more for count, may_be_more in known}) > 1:
                     return True
                 continue
             asked = self._asked_by_arm(part)
@@ -358,14 +360,16 @@ class Study(Variant):
         return False
 
     @kept
-    def _left_out(self, source: str) -> dict[str, int]:
-        """By arm, how many held-out documents of a source do not fit a row of its models. Earlier records do not tell:
-        -1 for several views of a picture, with which some may not."""
-        found = {}
+    def _left_out(self, source: str) -> dict[str, tuple[int | None, bool]]:
+        """For each arm, how many held-out documents of a source do not fit a row of its models, None if its record is
+        an earlier one, which does not tell; and whether its pictures, which `text` has none of, make them more."""
+        found: dict[str, tuple[int | None, bool]] = {}
         for arm, name in zip(self.done["arm"], self.done["fingerprint"], strict=True):  # alike at every seed
+            told = self.records.get(name, {}).get("held_out_left_out")
+            count = None if told is None else told.get(source, 0)
             sft = self.sweep.arms[arm].sft
-            unknown = {source: -1} if sft and sft.views > 1 else {}
-            found[arm] = self.records.get(name, {}).get("held_out_left_out", unknown).get(source, 0)
+            has_more_tokens = (sft and sft.views > 1) or (count and self.own_rows.get(arm))
+            found[arm] = count, bool(has_more_tokens) and source != "text"
         return found
 
     @kept

@@ -17,8 +17,8 @@ from mm1_lab.rows import OTHERWISE
 FOLLOWED = " followed"
 """Ends the name of the benchmark for how far captions follow the convention shown."""
 TOLD = 85.0
-"""Least score of questions that expect second words, after four demonstrations, in percent of the same questions'
-score in first words."""
+"""Least score of questions that expect second words, after four demonstrations, in percent of the score of the same
+kinds of questions that expect first words."""
 GAIN, LOSS = 5.0, 3.0
 """Points that the mean must gain by most demonstrations, and that a family of benchmarks may lose."""
 ABOVE_BLIND, ABOVE_MAJORITY = 20.0, 10.0

@@ -24,7 +24,7 @@ ENCODER_NOTE = (
     "tower to retrieve with."
 )
 OTHER_DOCUMENTS = (
-    "With {cause} per picture, fewer of the held-out documents fit a row: these arms' losses are those of other, "
+    "With {cause}, fewer of the held-out documents fit a row: these arms' losses are those of other, "
     "shorter documents and not comparable with the others."
 )
 
@@ -180,7 +180,7 @@ def losses_table(study: Study) -> Table:
     views = {recipe.sft.views if recipe.sft else 1 for recipe in recipes}
     notes = []
     if any(study.asked_unlike(frozenset(study.scored), Measure(name, about="loss")) for name in sources):
-        notes.append(OTHER_DOCUMENTS.format(cause="five views" if views == {1, 5} else "more tokens"))
+        notes.append(OTHER_DOCUMENTS.format(cause="five views per picture" if views == {1, 5} else "more tokens"))
     return Table(f"Held-out loss, nats per text token{several}", frame, notes)
 
 

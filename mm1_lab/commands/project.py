@@ -81,7 +81,7 @@ def _open_and_tell(options: argparse.Namespace) -> Shards:
     if content.tokenizer == "bpe":  # then that of the recipe's decoder, by default the scale's base, if pre-trained
         tokenizer = decoders_tokenizer({"base": recipe}, scale, HuggingFace())
     scale = with_benchmarks(scale, options.data, content, tokenizer, ledger.data_cache)
-    data = Shards(options.data, ledger.data_cache, scale, tokenizer)
+    data = Shards(options.data, ledger.data_cache, scale, tokenizer, recipe.pictures)
     for line in data.summary():
         print(line)
     asked = None

@@ -347,9 +347,10 @@ def _changed(base: Recipe, change: dict[str, Any], where: str, own: OwnConnector
             changes[path] = value
     for path, value in changes.items():
         inside = next((other for other in changes if other.startswith(f"{path}.")), "")
-        if inside and value is not None and not isinstance(value, dict):  # otherwise their order would decide
-            parts = ", ".join(f"{path}.{key}" for key in keys_at(Recipe, path.split(".")))
-            raise RequestError(f"{where}: {inside} is inside {path}, which is {value!r}; set its parts: {parts}")
+        parts = keys_at(Recipe, path.split(".")) if inside else []
+        if parts and value is not None and not isinstance(value, dict):  # otherwise their order would decide
+            named = ", ".join(f"{path}.{key}" for key in parts)
+            raise RequestError(f"{where}: {inside} is inside {path}, which is {value!r}; set its parts: {named}")
         table, key = open_table(values, path, where)
         if isinstance(table.get(key), dict) and isinstance(value, dict):
             value = table[key] | value

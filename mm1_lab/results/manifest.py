@@ -54,6 +54,7 @@ FIRST_FIELDS = {
     "AlignRecipe": "steps learning_rate lr_multipliers frozen data_mix",
     "SftRecipe": "start mixture resolution views steps learning_rate lr_multipliers frozen after_steps "
     "sharp_demonstrations",
+    "Lora": "rank alpha",
 }
 """Fields that the text of a recipe (`_recipes`) has at their defaults, too, as it had at first. Never add one: it would
 rename all claims."""

@@ -216,7 +216,7 @@ def test_two_seeds_give_arms_no_interval_and_differences_one(data_mix: Sweep) ->
 
 def test_a_run_ends_also_with_a_claim_about_losses_on_other_documents(tmp_path: Path, small_mix: Sweep) -> None:
     views = {"one": Recipe(sft=SftRecipe()), "five": Recipe(sft=SftRecipe(resolution=1344, views=5))}
-    claim = Contrast(claim="views help", first="five", second="one", measure="loss text", expect="less")
+    claim = Contrast(claim="views help", first="five", second="one", measure="loss captions", expect="less")
     sweep = of_arms(small_mix, views).model_copy(update={"contrasts": (claim,)})
     told = sweep_in_short(write_results(tmp_path, sweep, views, (0, 1), questions=16))
     assert re.search("^views help +not judged: different held-out documents in the arms' means of loss", told, re.M)
@@ -227,9 +227,10 @@ def test_losses_on_other_documents_are_those_of_arms_with_scores(small_mix: Swee
     sweep = small_mix.model_copy(update={"arms": views, "panels": {}})
     for missing in ((), ("five/0",)):
         study = study_of(sweep, [0], missing=missing)
-        held_out = study.trials[["arm", "seed", "fingerprint"]].assign(source="text", loss=1.0)
+        held_out = study.trials[["arm", "seed", "fingerprint"]].assign(source="captions", loss=1.0)
         losses = losses_table(replace(study, held_out=held_out))
-        assert losses.notes == ([] if missing else [OTHER_DOCUMENTS.format(cause="five views")])
+        assert not losses_table(replace(study, held_out=held_out.assign(source="text"))).notes, "has no pictures"
+        assert losses.notes == ([] if missing else [OTHER_DOCUMENTS.format(cause="five views per picture")])
 
 
 def test_arms_that_are_the_same_trials_share_their_seeds(small_mix: Sweep) -> None:

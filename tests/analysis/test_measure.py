@@ -120,6 +120,8 @@ def test_losses_on_other_held_out_documents_are_not_compared(data_mix: Sweep) ->
     claim = Contrast(claim="c", first="captions", second="base", measure="loss text", expect="less")
     asked = with_manifest(study, sweep=study.sweep.model_copy(update={"contrasts": (claim,)}))
     assert question_status(asked, ()) == ([f"c: not judged: {unlike}"], []), "no seed helps"
+    study = replace(study, records={name: one for name, one in records.items() if "captions" not in name})
+    assert not reason("captions", "base", "loss text"), "an earlier record does not tell of arms that are alike"
 
 
 def test_a_difference_of_measures_is_compared_within_seeds_as_any_measure(data_mix: Sweep) -> None:

@@ -151,6 +151,7 @@ def test_a_new_field_of_a_recipe_renames_no_claim() -> None:
     sweep = load_sweep(REPOSITORY / "sweeps" / "sft_frozen.yaml")
     assert sorted(claim_keys(sweep).values()) == FIRST_KEYS, RENAMES
     more = [Recipe.model_validate(values) for values in ({}, {"align": {"steps": 2000}}, {"lora": {"decoder": 8}})]
+    assert keys_of(sweep, more[-1]) == ["0f4491662529a2d6", FIRST_KEYS[1]], RENAMES
     for recipe in (sweep.arms["frozen 336"], *more):
         usual = keys_of(sweep, recipe)
         for path in configurations(recipe):

@@ -58,6 +58,9 @@ def test_show_data_tells_and_draws(everything: Callable[..., Shards], files: Any
     colours = {colour for _, colour in sheet.getcolors(1 << 20)}  # type: ignore[union-attr]
     shown = [files.colour(number) in colours for number in range(60)]
     assert sum(shown) >= 12, "pictures of captions, of dense captions and of pages"
+    squeezed = Path("sheet.png").read_bytes()
+    told(*COMMAND, "--set", "pictures=pad")
+    assert Path("sheet.png").read_bytes() != squeezed, "as models of the recipe see them"
 
 
 @pytest.mark.usefixtures("here", "unrendered")
