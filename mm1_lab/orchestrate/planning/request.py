@@ -479,12 +479,13 @@ def with_benchmarks(
     from mm1_lab.evaluate.benchmarks import own_names
     from mm1_lab.evaluate.named import check_benchmarks, open_benchmark
 
-    opened = [open_benchmark(config, Path(), f"benchmark {config.name!r}") for config in scale.benchmarks]
+    shape = content.pictures if content else "squeeze"
+    opened = [open_benchmark(config, Path(), f"benchmark {config.name!r}", shape) for config in scale.benchmarks]
     if data and content:
         for name, config in content.benchmarks.items():
             named = config.model_copy(update={"name": name})
             where = f"{data}: benchmarks.{name}"
-            opened.append(open_benchmark(named, data.parent, where, content.pictures))
+            opened.append(open_benchmark(named, data.parent, where, shape))
     if opened and not (data or tokenizer):
         raise RequestError("benchmarks need --data or a pre-trained decoder; the world has a vocabulary of its own")
     checked = check_benchmarks(opened, scale.evaluate, cache, own_names(in_world=not data))
