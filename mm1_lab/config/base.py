@@ -49,7 +49,8 @@ def nearest(word: str, valid: Iterable[str], before: str = "") -> str:
     close = closest(word, valid)
     if close is not None:
         return f"; did you mean {before + close!r}?"
-    return f"; known: {', '.join(valid)}" if valid else ""
+    listed = (repr(name) if "," in name else name for name in valid)
+    return f"; known: {', '.join(listed)}" if valid else ""
 
 
 def closest(word: str, valid: Iterable[str]) -> str | None:
