@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.study import read_study
 from analysis.table import Table
 from mm1_lab.config import Search, Sweep
 
@@ -30,6 +31,11 @@ def search_table(sweep: Sweep, folder: Path) -> Table | None:
     ).dropna(axis="columns", how="all")
     digits = ".4f" if is_loss else ".2f"
     unit = "In nats" if is_loss else "In points"
-    note = f"{unit}. The best score is partly luck: what counts is the winner's confirmation, a sweep of its own."
+    notes = [f"{unit}. The best score is partly luck: what counts is the winner's confirmation, a sweep of its own."]
+    if (arms["status"] == "scored").any():
+        study = read_study(folder)
+        if study.asked_unlike(frozenset(study.scored), measure):
+            what = "held-out documents" if is_loss else "benchmarks"
+            notes.append(f"The order tells nothing, as arms have different {what} in the mean: search by other scores.")
     formats = {"rank": ".0f", str(measure): digits, "sd over seeds": digits}
-    return Table(f"The search: its best of {len(arms)} arms", frame, [note], formats=formats)
+    return Table(f"The search: its best of {len(arms)} arms", frame, notes, formats=formats)
