@@ -438,7 +438,7 @@ def test_an_order_of_losses_on_different_documents_is_said_to_tell_nothing(
         request = ask(tmp_path / str(longest), tmp_path)
         run_recipe_search(request, Inline(), lambda folder: [], sweep_in_short)
         page = (request.folder / "search.md").read_text(encoding="utf-8")
-        assert ("The order tells nothing, as arms have different held-out documents" in page) == told
+        assert ("The order tells nothing, as the arms' losses are of different held-out documents" in page) == told
 
 
 def test_from_twenty_trials_on_it_is_told_which_fields_matter(
