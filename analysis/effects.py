@@ -12,9 +12,15 @@ UNSET = "unset"
 
 
 def levels_of(recipe: Recipe) -> dict[str, str]:
-    """Every axis of a recipe with its level as the recipe names it; the mix of sources is one axis."""
+    """Every axis of a recipe with its level as the recipe names it; the mix of sources is one axis, and so are two
+    encoders side by side."""
     levels: dict[str, str] = {}
-    for name, value in recipe.model_dump(mode="json").items():
+    values = recipe.model_dump(mode="json")
+    if beside := values["encoder"].pop("beside"):
+        values["encoder"]["size"] += f" + {beside}"
+    if recipe.sft and not recipe.sft.mixture:
+        values["sft"]["mixture"] = None
+    for name, value in values.items():
         axis = name.replace("_", " ")
         if name == "data_mix":
             levels |= _of_mix("", recipe.data_mix)

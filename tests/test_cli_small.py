@@ -204,6 +204,7 @@ def test_arms_are_named_together_or_one_by_one_and_may_have_commas(capsys: Outpu
 
     assert planned("data_mix", "captions, base,") == planned("data_mix", "captions", "base") == ["base", "captions"]
     assert planned("moe", "dense, equal active parameters") == ["dense, equal active parameters"]
+    assert "known: dense, experts, 'dense, equal active parameters', " in refused("plan", "moe", "--only", "x", *SMOKE)
     assert "has no arm ','" in refused("plan", "data_mix", "--only", ",", *SMOKE)
     error = refused("plan", "data_mix", "--only", "base,captoins", *SMOKE)
     assert "has no arm 'captoins'; did you mean 'captions'?" in error

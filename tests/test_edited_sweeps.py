@@ -76,6 +76,7 @@ def test_arms_that_do_not_differ_at_the_scale_are_named(again: Place, told: Told
     output = told("run", "q.yaml", "--scale", "smoke", "--only", "base,few", "--inline")
     first, last = "base = few are the same trials\n", "base = few are the same trials.\n"
     assert output.startswith(first) and last in output.split("Drawing")[1]
+    assert last in (again.results / "smoke" / "q" / "table.md").read_text()
     assert re.search(r"\nfewer tokens are better +not judged: the same trials", output)
 
 

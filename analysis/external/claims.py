@@ -32,8 +32,8 @@ class OutsideClaim(Contrast):
 
     @property
     def weights(self) -> dict[str, float]:
-        """The weight of each arm in the difference; an arm that stands on both sides alike has none."""
-        return {arm: weight for (arm, _), weight in claim_of(self).weights.items() if weight}
+        """The weight of each arm in the difference."""
+        return {arm: weight for (arm, _), weight in claim_of(self).weights.items()}
 
     @property
     def question(self) -> str:

@@ -51,9 +51,10 @@ def claim_of(contrast: Contrast) -> Claim:
         terms = [(first, measure, 1.0), (first, less, -1.0)]
     weights = defaultdict[tuple[str, Measure], float](float)
     for side, one, sign in terms:
-        for arm in side:  # an arm may stand on both sides
+        for arm in side:
             weights[arm, one] += sign / len(side)
-    return Claim(contrast.claim, detail, weights, measure, contrast.expect, contrast.margin)
+    left = {term: weight for term, weight in weights.items() if weight}  # an arm may stand on both sides
+    return Claim(contrast.claim, detail, left, measure, contrast.expect, contrast.margin)
 
 
 def is_interaction(contrast: Contrast, sweep: Sweep) -> bool:

@@ -16,6 +16,8 @@ SAME_TRIALS = "the same trials"
 """Why arms have no difference, whatever the scale and the seeds."""
 UNLIKE = "different "
 """Begins why arms that have scores have no difference."""
+LEAST_WEIGHT = 1e-9
+"""What is below it is the rounding of a sum of weights."""
 Weights = Mapping[tuple[str, Measure], float]
 """A weighted sum of scores, by (arm, measure)."""
 
@@ -29,16 +31,16 @@ class Difference:
 
     @cached_property
     def terms(self) -> Weights:
-        """The weights, added up over arms that are the same trials."""
+        """The weights, added up over arms that are the same trials; without scores that cancel out."""
         terms = defaultdict[tuple[str, Measure], float](float)
         for (arm, measure), weight in self.weights.items():
             terms[self.study.representative(arm), measure] += weight
-        return terms
+        return {term: weight for term, weight in terms.items() if abs(weight) > LEAST_WEIGHT}
 
     @cached_property
     def lacking(self) -> str:
         """Why it cannot be formed; empty if it can."""
-        if not any(self.terms.values()):
+        if not self.terms:
             return SAME_TRIALS
         for measure in {measure for _, measure in self.terms}:
             arms = frozenset(arm for arm, other in self.terms if other == measure)
@@ -84,10 +86,11 @@ class Difference:
         each = study.trial_values(*measures)
         scores = each.to_numpy()[:, seeds]
         pool = ~np.isnan(scores).any(axis=1) & ~each.index.isin(study.controls)
-        is_pair = sorted(self.weights.values()) == [-1.0, 1.0]
-        if is_pair:
+        factors = np.array(list(self.terms.values()))
+        is_pair = len(factors) == 2 and abs(factors.sum()) < LEAST_WEIGHT
+        if is_pair and all(self.weights.values()):  # otherwise what two axes change, of which only two arms are left
             pool &= ~each.index.isin(list(of_arms))
-            return moderated(values, other_arms(scores[pool]))
+            return moderated(values, other_arms(scores[pool]), float(factors @ factors))
         arms = each.index[pool]
         if not set(of_arms) <= set(arms):
             return one_sample(values)  # a control's variance is not that of the others
@@ -109,7 +112,7 @@ class Difference:
         """With one seed."""
         if self.over_seeds or not self.seeds:
             return UNKNOWN
-        return self.study.over_questions(self.weights, self.seeds)
+        return self.study.over_questions(self.terms, self.seeds)
 
     @property
     def unit(self) -> str:

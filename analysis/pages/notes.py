@@ -39,7 +39,12 @@ def notes_of(study: Study) -> list[str]:
     notes = [f"Points; {intervals}." if study.shows_intervals else f"Points. {TOO_FEW}."]
     if study.uncertainty == "seeds" and _fewest_seeds(study) < len(study.seeds):
         notes.append(ADJUSTED)
-    return [*notes, few_seeds_note(study), *unlike_notes(study, study.scored), *remarks(study)]
+    notes += [few_seeds_note(study), *unlike_notes(study, study.scored), *remarks(study)]
+    for arm in study.distinct:
+        alike = [other for other in study.scored if study.representative(other) == arm]
+        if len(alike) > 1:
+            notes.append(f"{' = '.join(alike)} are the same trials.")
+    return notes
 
 
 def few_seeds_note(study: Study) -> str:

@@ -135,12 +135,7 @@ def arms_table(study: Study, measures: Sequence[Measure], heading: str, notes: S
 
 def short_table(study: Study) -> Table:
     """The table at the end of a run."""
-    notes = notes_of(study)
-    for arm in study.distinct:
-        alike = [other for other in study.scored if study.representative(other) == arm]
-        if len(alike) > 1:
-            notes.append(f"{' = '.join(alike)} are the same trials.")
-    return arms_table(study, short_measures(study), title(study), notes)
+    return arms_table(study, short_measures(study), title(study), notes_of(study))
 
 
 def cider_table(study: Study) -> Table:

@@ -1,13 +1,19 @@
 """The best arms of a search over recipes, as `run` ranked them: for its page, the summary and the report."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 
+from analysis.study import read_study
 from analysis.table import Table
-from mm1_lab.config import Search, Sweep
+from mm1_lab.config import RequestError, Search, Sweep
 
 SHOWN = 10
+OTHER_DOCUMENTS = (
+    "The order tells nothing, as the arms' losses are of different held-out documents: search by scores, or leave out "
+    "what changes the tokens per picture."
+)
 
 
 def search_table(sweep: Sweep, folder: Path) -> Table | None:
@@ -30,6 +36,11 @@ def search_table(sweep: Sweep, folder: Path) -> Table | None:
     ).dropna(axis="columns", how="all")
     digits = ".4f" if is_loss else ".2f"
     unit = "In nats" if is_loss else "In points"
-    note = f"{unit}. The best score is partly luck: what counts is the winner's confirmation, a sweep of its own."
+    notes = [f"{unit}. The best score is partly luck: what counts is the winner's confirmation, a sweep of its own."]
+    if is_loss and (arms["status"] == "scored").any():
+        with suppress(RequestError):  # none of these is in `trials.csv` yet
+            study = read_study(folder)
+            if study.asked_unlike(frozenset(study.scored), measure):
+                notes.append(OTHER_DOCUMENTS)
     formats = {"rank": ".0f", str(measure): digits, "sd over seeds": digits}
-    return Table(f"The search: its best of {len(arms)} arms", frame, [note], formats=formats)
+    return Table(f"The search: its best of {len(arms)} arms", frame, notes, formats=formats)

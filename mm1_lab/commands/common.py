@@ -165,8 +165,9 @@ def executor_of(options: argparse.Namespace, started: float, rounds: bool) -> Ex
     return make_executor(options.inline, options.address, options.share, options.minutes, rounds, started, options.set)
 
 
-def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | None = None) -> Request:
-    """The request that the options describe. `only` names the arms for a command without an `--only` option."""
+def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | None = None, text: str = "") -> Request:
+    """The request that the options describe. `only` names the arms for a command without an `--only` option; `text` is
+    that of the sweep's file, if it is not written yet."""
     from mm1_lab.orchestrate.planning.doubts import ignored
     from mm1_lab.orchestrate.planning.request import load_request
 
@@ -181,6 +182,7 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
         data=given.get("data"),
         results=options.results,
         store=options.store,
+        text=text,
     )
     if only is None and given.get("only") and isinstance(request.sweep.search, Search):
         raise only_of_search(request.asked)

@@ -7,7 +7,7 @@ import re
 import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -170,37 +170,24 @@ def _tell_of_lab_above() -> None:
 
 @contextmanager
 def _asked(options: argparse.Namespace, name: str, keep: bool) -> Iterator[Request]:
-    """Yields the request for a sweep, which `--vary` writes; its file stays if it is to `keep` and the block does not
-    refuse it."""
+    """Yields the request for a sweep, which `--vary` makes; its file is written after the block if it is to `keep`."""
     if not options.vary:
         if options.grid:
             raise RequestError("--grid needs --vary")
         yield request_of(options, name)
         return
     path, text = varied_sweep(name, options.vary, options.grid, options.set)
-    has_folder = path.parent.exists()
     is_new = not path.exists()
-    if is_new:
-        write_text(path, text)
-    stays = False
-    try:
-        request = request_of(options, str(path))
-        lost = [arm for arm in parse_yaml(text, str(path)).get("arms", {}) if arm not in request.sweep.arms]
-        if lost:
-            raise RequestError(
-                f"{path}: has no arm {lost[0]!r}, so the file, or {name}, was changed since it was written; "
-                "run it by its name, or delete it"
-            )
-        yield request
-        stays = keep
-    finally:
-        if is_new and not stays:
-            path.unlink(missing_ok=True)
-            if not has_folder:
-                with suppress(OSError):  # another command has put a file there
-                    path.parent.rmdir()
+    request = request_of(options, str(path), text=text if is_new else "")
+    lost = [arm for arm in parse_yaml(text, str(path)).get("arms", {}) if arm not in request.sweep.arms]
+    if lost:
+        raise RequestError(
+            f"{path}: has no arm {lost[0]!r}, so the file, or {name}, was changed since it was written; "
+            "run it by its name, or delete it"
+        )
+    yield request
     if keep:
-        if not path.exists():  # another process, which was refused, has removed it
+        if is_new:
             write_text(path, text)
         settings = "".join(f" --set {quote(setting)}" for setting in options.set)
         print(f"{path}: this sweep, to keep, to change and to run again by its name{settings and f' with{settings}'}")

@@ -49,7 +49,8 @@ def nearest(word: str, valid: Iterable[str], before: str = "") -> str:
     close = closest(word, valid)
     if close is not None:
         return f"; did you mean {before + close!r}?"
-    return f"; known: {', '.join(valid)}" if valid else ""
+    listed = (repr(name) if "," in name else name for name in valid)
+    return f"; known: {', '.join(listed)}" if valid else ""
 
 
 def closest(word: str, valid: Iterable[str]) -> str | None:
@@ -356,7 +357,12 @@ def override(model: Known, settings: Iterable[str]) -> Known:
         path, equals, text = setting.partition("=")
         if not equals or not path.strip():
             raise RequestError(f"{where}: write PATH=VALUE, for example train.steps=200")
-        put(values, path.strip(), parse_yaml(text, where), where)
+        value = parse_yaml(text, where)
+        try:
+            put(values, path.strip(), value, where)
+        except RequestError:  # perhaps a path into what was set in its short form: `lora.decoder=8`
+            values = type(model).parse(values, "--set").model_dump(mode="json")
+            put(values, path.strip(), value, where)
     return type(model).parse(values, "--set")
 
 

@@ -11,9 +11,9 @@
 Paths are relative to the file that contains them.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
 from mm1_lab.config.base import Config, Count, Whole
 
@@ -76,3 +76,11 @@ class BenchmarkConfig(BenchmarkFiles):
     images_digest: str = ""
     """Hash of the names and sizes of the images that are shown, and if they are few, or many are of one size, of the
     content of some."""
+
+    @model_serializer(mode="wrap")
+    def _without_open_default(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `pictures` where they are not given, as a scale is written and read again by `--set`."""
+        values: dict[str, Any] = plain(self)
+        if "pictures" not in self.model_fields_set:
+            values.pop("pictures", None)
+        return values

@@ -225,10 +225,11 @@ class SweepFile(_Question):
     its values."""
 
 
-def load_sweep(path: Path, *further: Path, settings: Iterable[str] = ()) -> Sweep:
+def load_sweep(path: Path, *further: Path, settings: Iterable[str] = (), text: str = "") -> Sweep:
     """Reads a sweep. Its recipe is `recipes/NAME.yaml` next to it, in the parent folder, or in one of the `further`
-    folders; `settings` (`--set`) change the recipe before the arms do. Raises RequestError."""
-    file = SweepFile.read(path)
+    folders; `settings` (`--set`) change the recipe before the arms do; `text` is that of a file that is not written
+    yet. Raises RequestError."""
+    file = SweepFile.parse(parse_yaml(text, str(path)), str(path)) if text else SweepFile.read(path)
     changes = _changes(file, path)
     folders = [folder / "recipes" for folder in (*path.absolute().parents[:2], *further)]
     recipe_file = find_yaml(f"{path}: there is no recipe", file.recipe, folders)

@@ -47,7 +47,7 @@ NUMBERED = re.compile(r"<image \d+>")
 """A picture's place in a text of MMMU's."""
 
 
-def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Shape = "squeeze") -> BenchmarkConfig:
+def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Shape) -> BenchmarkConfig:
     """Completes a configuration: absolute paths, format, metric and a digest of its files.
 
     `shape` is how the data file has images made square. Raises RequestError for what is missing or unknown.

@@ -711,6 +711,18 @@ def test_a_long_path_in_the_figure_of_axes_is_its_end(data_mix: Sweep) -> None:
     assert label.get_text().endswith("/SmolLM2-360M-Instruct") and len(label.get_text()) <= 40
 
 
+def test_two_encoders_side_by_side_are_a_level_and_an_empty_mixture_is_unset(data_mix: Sweep) -> None:
+    names = {"one": "siglip", "other": "dino", "both": ["dino", "siglip"]}
+    arms = {arm: Recipe.model_validate({"encoder": encoder, "sft": {}}) for arm, encoder in names.items()}
+    arms["mixed"] = Recipe.model_validate({"encoder": "siglip", "sft": {"mixture": {"charts": 2}}})
+    levels = level_rows(of_own_data(study_of(of_arms(data_mix, arms, base=arms["one"]), (0, 1), questions=8)))
+    assert levels[["axis", "base", "level", "pairs"]].to_numpy().tolist() == [
+        ["encoder size", "siglip", "dino", 1],
+        ["encoder size", "siglip", "dino + siglip", 1],
+        ["sft mixture", "unset", "charts 2.0", 1],
+    ]
+
+
 def test_axes_of_models_tuned_on_own_data_are_by_the_average(data_mix: Sweep) -> None:
     """The world alone asks conversations, by which there were no axes."""
     arms = {name: Recipe(connector=name, sft=SftRecipe()) for name in ("c-abstractor", "mlp")}

@@ -25,7 +25,7 @@ from analysis.statistics import Interval
 from analysis.study import Study
 from mm1_lab.config import AVERAGE, Contrast, Measure, Recipe, RequestError, Sweep, load_sweep
 from mm1_lab.results.manifest import claim_keys
-from tests.analysis.results_folder import LIFT, ROOT, Lifts, claim_row, of_own_data, study_of, with_manifest
+from tests.analysis.results_folder import LIFT, ROOT, Lifts, claim_row, of_arms, of_own_data, study_of, with_manifest
 
 LESSONS = load_lessons()
 TYPES = ("average-pooling", "attention-pooling", "c-abstractor")
@@ -99,14 +99,26 @@ def test_a_world_that_is_otherwise_contradicts_it() -> None:
     assert abs(found["connector type"]["estimate"]) > 7
 
 
-def test_an_arm_on_both_sides_of_a_contrast_cancels_out(mix_study: Study) -> None:
-    def difference(first: str | tuple[str, ...], second: str | tuple[str, ...]) -> dict[str, Any]:
-        contrast = Contrast(claim="more", first=first, second=second, measure=AVERAGE, expect="greater")
-        return claim_row(mix_study, claim_of(contrast))
+def test_an_arm_on_both_sides_of_a_contrast_cancels_out_and_the_same_trials_count_once(data_mix: Sweep) -> None:
+    """Scores that have no weight need not be there, and what is left of two arms is judged as these two."""
+    arms = {name: data_mix.arms[name] for name in ("base", "captions", "interleaved", "captions-50", "no-vecap")}
+    arms["copy"] = arms["captions"]
+    missing = {"base/1", *(f"copy/{seed}" for seed in range(4))}
+    study = study_of(of_arms(data_mix, arms), range(4), missing=missing)
 
-    shared = difference(("captions", "base"), ("interleaved", "base"))
-    assert shared["estimate"] == pytest.approx(difference("captions", "interleaved")["estimate"] / 2)
-    assert difference("base", "base")["reason"] == "the same trials"
+    def difference(first: str | tuple[str, ...], second: str | tuple[str, ...], seeds: Any = range(4)) -> Any:
+        contrast = Contrast(claim="more", first=first, second=second, measure=AVERAGE, expect="greater")
+        row = claim_row(study.at_seeds(seeds), claim_of(contrast))
+        return [row[name] for name in ("estimate", "error", "df", "seeds")]
+
+    for seeds in (range(4), [1]):
+        plain = difference("captions", "interleaved", seeds)
+        halved = pytest.approx([plain[0] / 2, plain[1] / 2, *plain[2:]])
+        assert difference(("captions", "base"), ("interleaved", "base"), seeds) == halved
+        assert difference(("captions", "base"), ("base", "interleaved"), seeds) == halved
+        assert difference(("captions", "copy"), "interleaved", seeds) == pytest.approx(plain)
+    both = Contrast(claim="more", first="captions", second="copy", measure=AVERAGE, expect="greater")
+    assert claim_row(study, claim_of(both))["reason"] == "the same trials"
 
 
 def test_worked_solutions_are_floor_for_arms_that_solve_nothing_without_them() -> None:

@@ -34,6 +34,7 @@ from mm1_lab.config import (
     resolve,
     steps_here,
 )
+from mm1_lab.config.base import override
 from mm1_lab.formatting import short_count
 from mm1_lab.orchestrate.planning.doubts import unlike_start
 from mm1_lab.orchestrate.planning.request import load_request
@@ -318,6 +319,14 @@ def test_a_bad_setting_is_refused(setting: str, message: str) -> None:
     with pytest.raises(RequestError) as error:
         mini_with("workers={1.2B: 2}", setting)
     assert message in str(error.value)
+
+
+def test_a_setting_may_go_on_from_a_short_form() -> None:
+    """`decoder: 8` is the rank alone, and `--set` is applied one by one."""
+    changed = override(Recipe(), ("lora.decoder=8", "lora.decoder.alpha=3", "encoder=ViT-H", "encoder.loss=none"))
+    assert changed == Recipe.model_validate(
+        {"lora": {"decoder": {"rank": 8, "alpha": 3}}, "encoder": {"size": "ViT-H", "loss": "none"}}
+    )
 
 
 def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:

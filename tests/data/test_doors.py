@@ -20,6 +20,7 @@ from mm1_lab.data.shards.readers import READERS, Reader, Sample, stored_image
 from mm1_lab.data.types import BrokenPicture
 from mm1_lab.model import MM1Processor
 from mm1_lab.results import held_out
+from tests.conftest import SCALES
 
 COUNT = 12
 
@@ -343,3 +344,27 @@ def test_an_arm_makes_images_square_as_a_data_file_that_says_so(
     records = [json.loads(path.read_text()) for path in Path().glob("results/local/trials/*/record.json")]
     shapes = [(one["config"]["data"]["pictures"], one["config"]["benchmarks"][0]["pictures"]) for one in records]
     assert sorted(shapes, key=str) == [("pad", "pad"), (None, "pad"), (None, "squeeze")]
+
+
+def test_a_benchmark_of_a_scale_is_made_square_as_the_data_or_the_arm_say(
+    files: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A scale is written and read again by every `--set`, which must not fix what it leaves open."""
+    monkeypatch.chdir(files.folder)
+    files.captions("captions.tar", range(40))
+    files.jsonl("text.jsonl", [files.prose(30, number) for number in range(40)])
+    files.pictures(9)
+    files.rows("asked.jsonl", [{"image": f"{n}.png", "question": "which?", "answers": [f"{n}"]} for n in range(9)])
+    asked = "questions: asked.jsonl, metric: exact, shots: [0]"
+    benchmarks = f"benchmarks: [{{name: open, {asked}}}, {{name: fixed, {asked}, pictures: squeeze}}]\n"
+    Path("scales").mkdir()
+    smoke = (SCALES / "smoke.yaml").read_text(encoding="utf-8")
+    Path("scales/mine.yaml").write_text(smoke + benchmarks, encoding="utf-8")
+    mix = "data_mix: {interleaved: 0}"
+    arms = f"{{base: {{{mix}}}, padded: {{{mix}, pictures: pad}}}}"
+    Path("one.yaml").write_text(f"title: T\nrecipe: base\narms: {arms}\n", encoding="utf-8")
+    data = files.yaml(captions="captions.tar", text="text.jsonl", pictures="crop").name
+    assert main(["show", "one.yaml", "padded", "base", "--scale", "mine", "--data", data, "--set", "retries=0"]) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["resolved.benchmarks.0.pictures", "pad", "crop"] in shown
+    assert not any("resolved.benchmarks.1.pictures" in line for line in shown)

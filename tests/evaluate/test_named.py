@@ -36,7 +36,7 @@ ZERO = SETTINGS.model_copy(update={"shots": (0,)})
 
 
 def opened(folder: Path, name: str, values: dict[str, Any]) -> BenchmarkConfig:
-    return open_benchmark(configuration(name, values), folder, "data.yaml")
+    return open_benchmark(configuration(name, values), folder, "data.yaml", "squeeze")
 
 
 def built(config: BenchmarkConfig, settings: EvaluationSettings = SETTINGS, cache: Path | None = None) -> Benchmark:

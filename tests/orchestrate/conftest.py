@@ -61,7 +61,14 @@ class Laboratory:
         request.ledger.record_failure(trial.fingerprint, trial.name, 1, "diverged", "the loss is nan")
 
     def write(
-        self, request: Request, trial: Trial, score: float, losses: dict[str, float], shots: Any, family: Any = "vqa"
+        self,
+        request: Request,
+        trial: Trial,
+        score: float,
+        losses: dict[str, float],
+        shots: Any,
+        family: Any = "vqa",
+        **more: Any,
     ) -> None:
         """Eight questions at each number of shots have this score on average."""
         scores = []
@@ -70,5 +77,5 @@ class Laboratory:
             asked = (shots[block // 8], block % 8, f"q{block % 8}", "colour")
             scores.append(ScoreRow("vqa", family, "vqa", *asked, points, "red", True))
         record = {"config": trial.evaluation.model_dump(mode="json"), "recipe": trial.recipe.model_dump(mode="json")}
-        record |= {"fingerprints": {"evaluation": trial.fingerprint}, "summaries": {}}
+        record |= {"fingerprints": {"evaluation": trial.fingerprint}, "summaries": {}} | more
         request.ledger.write_scores(trial.fingerprint, scores, losses, record, {})

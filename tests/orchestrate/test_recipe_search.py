@@ -13,6 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from analysis import sweep_in_short
 from mm1_lab.config import RequestError, Trial
 from mm1_lab.orchestrate import lr_search, recipe_search
 from mm1_lab.orchestrate.execution.executor import Inline
@@ -43,6 +44,7 @@ class Laboratory(conftest.Laboratory):
 
     left = math.inf
     limit = 3.5
+    longest = math.inf
     luck = 7
 
     def complete(self, *given: Any) -> Round:
@@ -59,7 +61,8 @@ class Laboratory(conftest.Laboratory):
             return
         luck = self.luck * math.sin(1000 * text) * (trial.arm != "base") - 2 if trial.seed == 0 else 0.0
         score = 60 - 20 * math.log(text / 2) ** 2 - (recipe.image_tokens == 64) - 2e5 / recipe.steps + luck
-        self.write(request, trial, score, {"text": 3 / text}, (4,))
+        left_out = {"text": 5} if text > self.longest else {}
+        self.write(request, trial, score, {"text": 3 / text}, (4,), held_out_left_out=left_out)
 
 
 @pytest.fixture
@@ -423,6 +426,19 @@ def test_a_loss_is_told_in_nats_with_more_digits_than_points(laboratory: Laborat
     page = (request.folder / "search.md").read_text(encoding="utf-8")
     assert "| loss text (nats) | found" in page and "| winner | 1.3636 | 1.3636 |" in page
     assert "One seed decides nothing: set `confirm` to 3" in page
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_an_order_of_losses_on_different_documents_is_said_to_tell_nothing(
+    laboratory: Laboratory, tmp_path: Path
+) -> None:
+    write(tmp_path, over={"data_mix.text": [1, 2.2]}, measure="loss text", confirm=2)
+    for longest, told in ((math.inf, False), (2, True)):
+        laboratory.longest = longest
+        request = ask(tmp_path / str(longest), tmp_path)
+        run_recipe_search(request, Inline(), lambda folder: [], sweep_in_short)
+        page = (request.folder / "search.md").read_text(encoding="utf-8")
+        assert ("The order tells nothing, as the arms' losses are of different held-out documents" in page) == told
 
 
 def test_from_twenty_trials_on_it_is_told_which_fields_matter(

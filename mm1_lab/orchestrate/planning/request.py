@@ -314,11 +314,13 @@ def load_request(
     data: str | Path | None = None,
     results: str | Path = RESULTS,
     store: str | Path = STORE,
+    text: str = "",
 ) -> Request:
     """Loads a sweep and resolves every trial. `sweep` is a YAML file or a name, as for `mm1-lab run`.
 
     `seeds`: a count, a list, or text as for `--seeds`; `only`: the arms to run; `settings`: `PATH=VALUE` as for
-    `--set`, or values by path. Raises RequestError for anything that cannot be done.
+    `--set`, or values by path; `text`: that of the file, if it is not written yet. Raises RequestError for anything
+    that cannot be done.
     """
     # What is asked
     only, settings = _texts("only", only), _settings(settings)
@@ -330,7 +332,7 @@ def load_request(
         raise RequestError(f"scale={scale!r}: give a name, such as 'smoke'")
     file = find_sweep(sweep, Path(results))
     of_recipe, of_scale = split_settings(settings)
-    loaded = load_sweep(file, *SWEEPS, settings=of_recipe)
+    loaded = load_sweep(file, *SWEEPS, settings=of_recipe, text=text)
     if loaded.connectors:
         ALLOWED[loaded.connectors.digest] = loaded.connectors
     only = _arms_named(only, loaded, file)
@@ -479,12 +481,13 @@ def with_benchmarks(
     from mm1_lab.evaluate.benchmarks import own_names
     from mm1_lab.evaluate.named import check_benchmarks, open_benchmark
 
-    opened = [open_benchmark(config, Path(), f"benchmark {config.name!r}") for config in scale.benchmarks]
+    shape = content.pictures if content else "squeeze"
+    opened = [open_benchmark(config, Path(), f"benchmark {config.name!r}", shape) for config in scale.benchmarks]
     if data and content:
         for name, config in content.benchmarks.items():
             named = config.model_copy(update={"name": name})
             where = f"{data}: benchmarks.{name}"
-            opened.append(open_benchmark(named, data.parent, where, content.pictures))
+            opened.append(open_benchmark(named, data.parent, where, shape))
     if opened and not (data or tokenizer):
         raise RequestError("benchmarks need --data or a pre-trained decoder; the world has a vocabulary of its own")
     checked = check_benchmarks(opened, scale.evaluate, cache, own_names(in_world=not data))
