@@ -131,10 +131,10 @@ def _within_seeds(weights: Mapping[str, float], means: pd.DataFrame, look: int |
     arms = list(weights)
     differences = means.loc[arms].T.dot(pd.Series(weights)).dropna()[:look]
     values = differences.to_numpy(np.float64)
-    is_pair = sorted(weights.values()) == [-1.0, 1.0]
-    if is_pair:
+    if len(arms) == 2:
         others = means.drop(index=arms)[differences.index].dropna()
-        found = moderated(values, other_arms(others.to_numpy(np.float64)), unlike=UNLIKE_IN_TABLES)
+        pool = other_arms(others.to_numpy(np.float64))
+        found = moderated(values, pool, sum(weight**2 for weight in weights.values()), UNLIKE_IN_TABLES)
     else:
         found = one_sample(values)
     return [_Test(found, found.error * math.sqrt(len(values)))]

@@ -45,6 +45,15 @@ def test_a_pair_of_arms_is_students_paired_test() -> None:
     assert claim["seeds"] == 4 and claim["interval_over"] == "seeds"
 
 
+def test_an_arm_on_both_sides_leaves_a_pair() -> None:
+    """Whose variance is moderated by the other arms', as if it were claimed alone."""
+    scores = 50 + np.random.default_rng(7).normal(size=(7, 4))
+    claims = [{"first": "a", "second": "c"}, {"first": ["a", "b"], "second": ["c", "b"]}]
+    alone, shared = judge(table(dict(zip("abcdefg", scores, strict=True))), claims).claims
+    assert shared["difference"] == pytest.approx(alone["difference"] / 2)
+    assert shared["p"] == pytest.approx(alone["p"]) and shared["seeds_needed"] == alone["seeds_needed"]
+
+
 @pytest.mark.parametrize(
     ("new", "one_variance"), [([47.0, 53.0, 51.5], False), ([51.5, 53.5, 52.2], False), ([51.4, 51.5], True)]
 )
