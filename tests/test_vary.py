@@ -44,6 +44,8 @@ def test_one_field_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{path}: `run` with these options writes this sweep" in planned
     arms = arms_of(path)
     assert list(arms) == ["base", "image_tokens 64", "data_mix.text 0.5", "data_mix.text 2"], "144 is the base's"
+    kept = written("sft", "encoder=ViT-L,ViT-H", "sft.lora={decoder: 8},{}")
+    assert list(arms_of(kept)) == ["sft", "encoder ViT-H", "sft.lora decoder 8"]
     mixes = {name: recipe.data_mix.model_dump() for name, recipe in arms.items()}
     assert mixes["data_mix.text 2"] == mixes["base"] | {"text": 2}
     content = path.read_text(encoding="utf-8")

@@ -264,7 +264,7 @@ def _arms(recipe: str, base: Recipe, values: Mapping[str, list[Any]], grid: bool
     others = {}
     for field, own in values.items():
         table, key = open_table(told, field, "--vary")
-        others[field] = [value for value in own if value != table.get(key)]
+        others[field] = [value for value in own if not _is_kept(table.get(key), value)]
     arms: dict[str, dict[str, Any]] = {recipe: {}}
     if grid:
         has_base = all(others[field] != values[field] for field in values)
@@ -272,6 +272,14 @@ def _arms(recipe: str, base: Recipe, values: Mapping[str, list[Any]], grid: bool
     for field, own in others.items():
         arms |= {f"{field} {spelt(value)}": {field: value} for value in own}
     return {"arms": arms}
+
+
+def _is_kept(own: Any, value: Any) -> bool:
+    """Whether an arm with this value has the base's `own`, of which it changes the keys that it names. An encoder's
+    size may stand alone."""
+    if isinstance(own, dict) and isinstance(value, str):
+        value = {"size": value, "beside": None}
+    return own | value == own if isinstance(own, dict) and isinstance(value, dict) else bool(own == value)
 
 
 def same_or_inside(field: str, other: str) -> bool:

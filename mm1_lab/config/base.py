@@ -374,6 +374,9 @@ def put(values: dict[str, Any], path: str, value: Any, where: str) -> None:
     if key not in table and not may_be_new and closest(word, map(str, table)) is not None:
         before = path.removesuffix(key)
         raise RequestError(f"{where}: there is no {before + word!r}{nearest(word, table, before)}")
+    own = table.get(key)
+    if isinstance(value, str) and isinstance(own, dict) and "beside" in own:  # an encoder's name alone, as in an arm
+        value = own | {"size": value, "beside": None}
     table[key] = value
 
 

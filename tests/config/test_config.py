@@ -264,6 +264,8 @@ def test_an_encoder_s_name_stands_for_it_alone_pre_trained_as_the_base_s(tmp_pat
     assert arms["a"].encoder == EncoderRecipe(size="ViT-H", schedule="short")
     assert arms["two"].encoder == EncoderRecipe(size="A", beside="B")
     assert arms["b"].encoder == EncoderRecipe(size="ViT-H", schedule="short", beside="B")
+    settings = ["encoder={schedule: short, beside: B}", "encoder=ViT-H"]
+    assert load_sweep(path, settings=settings).base.encoder == arms["a"].encoder, "as --set, too"
     assert Recipe.parse({"encoder": "ViT-H"}, "x").encoder == EncoderRecipe(size="ViT-H")
 
 
