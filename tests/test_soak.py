@@ -19,6 +19,7 @@ def test_every_sweep_runs_through_and_all_are_drawn_together(place: Any) -> None
         output = place.run("run", sweep, "--scale", "smoke", fresh=True)  # with its figures
         assert not re.search("^failed ", output, re.MULTILINE), output
         assert (place.results / "smoke" / sweep / "trials.csv").exists()
+    place.run("report", fresh=True)  # it adds the verdicts of lessons
     before, tables = place.done(), place.tables()
     for sweep in reversed(SWEEPS):
         place.run("run", sweep, "--scale", "smoke")  # nothing is done again
