@@ -88,7 +88,8 @@ class Difference:
         pool = ~np.isnan(scores).any(axis=1) & ~each.index.isin(study.controls)
         factors = np.array(list(self.terms.values()))
         is_pair = len(factors) == 2 and abs(factors.sum()) < LEAST_WEIGHT
-        if is_pair and all(self.weights.values()):  # otherwise what two axes change, of which only two arms are left
+        # weights of 0 are of a lesson that sets two axes against each other: it is judged by the variance of both
+        if is_pair and all(self.weights.values()):
             pool &= ~each.index.isin(list(of_arms))
             return moderated(values, other_arms(scores[pool]), float(factors @ factors))
         arms = each.index[pool]

@@ -314,15 +314,19 @@ def test_a_photograph_is_upright_whatever_way_the_camera_was_held() -> None:
     assert seen(Pillow.new("L", (80, 80), 200), "JPEG", exif=b"Exif\0\0damaged").min() > 190
 
 
+def captions_and_questions(files: Any) -> None:
+    files.captions("captions.tar", range(40))
+    files.jsonl("text.jsonl", [files.prose(30, number) for number in range(40)])
+    files.pictures(9)
+    files.rows("asked.jsonl", [{"image": f"{n}.png", "question": "which?", "answers": [f"{n}"]} for n in range(9)])
+
+
 def test_an_arm_makes_images_square_as_a_data_file_that_says_so(
     files: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In training, in its benchmarks and in what is exported of it."""
     monkeypatch.chdir(files.folder)
-    files.captions("captions.tar", range(40))
-    files.jsonl("text.jsonl", [files.prose(30, number) for number in range(40)])
-    files.pictures(9)
-    files.rows("asked.jsonl", [{"image": f"{n}.png", "question": "which?", "answers": [f"{n}"]} for n in range(9)])
+    captions_and_questions(files)
     asked = {"questions": "asked.jsonl", "metric": "exact", "shots": [0]}
     mix = "data_mix: {interleaved: 0}"
     found = {}
@@ -351,10 +355,7 @@ def test_a_benchmark_of_a_scale_is_made_square_as_the_data_or_the_arm_say(
 ) -> None:
     """A scale is written and read again by every `--set`, which must not fix what it leaves open."""
     monkeypatch.chdir(files.folder)
-    files.captions("captions.tar", range(40))
-    files.jsonl("text.jsonl", [files.prose(30, number) for number in range(40)])
-    files.pictures(9)
-    files.rows("asked.jsonl", [{"image": f"{n}.png", "question": "which?", "answers": [f"{n}"]} for n in range(9)])
+    captions_and_questions(files)
     asked = "questions: asked.jsonl, metric: exact, shots: [0]"
     benchmarks = f"benchmarks: [{{name: open, {asked}}}, {{name: fixed, {asked}, pictures: squeeze}}]\n"
     Path("scales").mkdir()
