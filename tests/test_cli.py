@@ -194,7 +194,7 @@ def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_a
         assert words == "MLflow is at" and address == f"http://127.0.0.1:{port}" and len(token) > 20
         assert process.stdout.readline().startswith("End it with Ctrl-C")
         assert process.stdout.readline().startswith("data_mix at smoke: nothing new for sqlite:///")
-        page = "#/experiments/1/runs?workflowType=machine_learning"
+        page = "#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=mm1-arms"
         assert process.stdout.readline() == f"Runs of data_mix: {opened}{page}\n"
         telemetry = f"{address}/ajax-api/3.0/mlflow/ui-telemetry"
         for wrong in (address, telemetry, f"{address}/?token={token[1:]}"):
@@ -209,6 +209,12 @@ def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_a
             browser.open(Request(address, headers={"Host": "other.example"}), timeout=30)
         with urlopen(Request(telemetry, headers={"Authorization": f"Bearer {token}"}), timeout=30) as answer:
             assert answer.status == 200, "as MLflow's client sends MLFLOW_TRACKING_TOKEN"
+        with browser.open(f"{address}/ajax-api/2.0/mlflow/experiments/get?experiment_id=1", timeout=30) as answer:
+            tags = {tag["key"]: tag["value"] for tag in json.load(answer)["experiment"]["tags"]}
+        view = json.loads(tags["mlflow.sharedViewState.mm1-arms"])
+        assert view["groupBy"]["groupByKeys"] == [{"mode": "param", "groupByData": "arm"}]
+        assert view["groupsExpanded"]["param.arm.base"] is False
+        assert {"metrics.`average`", "metrics.`8-shot`", "metrics.`text-core`"} <= {*view["selectedColumns"]}
     finally:
         os.killpg(process.pid, signal.SIGINT)
         output, _ = process.communicate()
