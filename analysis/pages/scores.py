@@ -175,7 +175,8 @@ def losses_table(study: Study) -> Table:
     views = {(sft.views, sft.tiling) for sft in (recipe.sft or SftRecipe() for recipe in recipes)}
     notes = []
     if any(study.asked_unlike(frozenset(study.scored), Measure(name, about="loss")) for name in sources):
-        notes.append(OTHER_DOCUMENTS.format(cause="five views per picture" if views == {(1, "square"), (5, "square")} else "more tokens"))
+        is_five = views == {(1, "square"), (5, "square")}
+        notes.append(OTHER_DOCUMENTS.format(cause="five views per picture" if is_five else "more tokens"))
     return Table(f"Held-out loss, nats per text token{several}", frame, notes)
 
 

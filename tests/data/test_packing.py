@@ -60,7 +60,9 @@ def test_answers_and_the_token_after_them_weigh_more_than_the_rest() -> None:
 
 def chosen(sizes: Iterable[tuple[int, int]], max_images: int = 9, full: int = 98) -> list[int]:
     """The numbers of the candidates, given by positions and images, that a row of 100 positions gets."""
-    candidates = (Encoded([n] * size, [1.0] * size, [(Flat(), WHOLE)] * images) for n, (size, images) in enumerate(sizes))
+    candidates = (
+        Encoded([n] * size, [1.0] * size, [(Flat(), WHOLE)] * images) for n, (size, images) in enumerate(sizes)
+    )
     return [document.tokens[0] for document in fill_row(candidates, Limits(100, 1, max_images), full)]
 
 
