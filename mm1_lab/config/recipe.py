@@ -195,8 +195,8 @@ class SftRecipe(Config):
     picture has all of them, whatever its aspect ratio."""
     steps: Steps = 10_000
     """Optimiser steps, in the paper's count; notes on it report 10,000. 0: the model of `start` is evaluated as it was
-    exported, and as a tuned model only if it is one. The defaults of `resolution`, `views` and `tiling` then mean its own, and
-    other values are refused."""
+    exported, and as a tuned model only if it is one. The defaults of `resolution`, `views` and `tiling` then mean its
+    own, and other values are refused."""
     learning_rate: Rate | Literal["scale"] = "scale"
     """Peak learning rate: a number, or the scale's own (`sft.learning_rate`)."""
     lr_multipliers: dict[Part, Weight] = Field(default_factory=dict)
