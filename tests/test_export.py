@@ -21,18 +21,21 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 from mm1_lab.cli import main
 from mm1_lab.config import ALLOWED, Pretrained, RequestError, Size, load_scale
 from mm1_lab.config.own_connectors import read_connectors
-from mm1_lab.data.batches import make_batch
+from mm1_lab.data.batches import ConversationBatches, make_batch
 from mm1_lab.data.packing import Packer
+from mm1_lab.data.pixels import ImageDecoder
 from mm1_lab.data.tokenizers import folder_tokenizer
 from mm1_lab.data.types import Answer, Limits
 from mm1_lab.data.world import World
 from mm1_lab.evaluate.benchmarks import benchmarks_for
+from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.generation import cut_answer
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import SHORTEST_LIMIT, Question
 from mm1_lab.model import MM1, MM1ForConditionalGeneration, MM1Processor, build_mm1, write_code
 from mm1_lab.model.decoder import load_decoder, make_decoder
 from mm1_lab.model.mm1 import load_mm1
+from mm1_lab.orchestrate.conversation import Chat, open_image
 from mm1_lab.orchestrate.exporting import export_trial
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
@@ -661,3 +664,87 @@ def test_the_whole_way_of_a_user(
     Path("sweeps/as_is.yaml").write_text(as_is, encoding="utf-8")
     asked = ["tuned" if word == "exported" else word for word in (*tuned[1:], *small)]
     assert main(["run", "sweeps/as_is.yaml", *asked, "--inline"]) == 0, "without training data"
+
+
+TILED = """
+title: Tiles by aspect ratio
+recipe: sft
+arms:
+  tiled: {encoder: {loss: none}, steps: 0, sft: {resolution: native, views: 5, tiling: ratio}}
+"""
+
+
+@pytest.mark.usefixtures("few_documents")
+def test_an_exported_model_tiles_pictures_by_their_shapes_as_training_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    """Wide, tall, small and turned ones of one's own: what is read and computed in tuning, benchmarks and chats."""
+    monkeypatch.chdir(make_place(tmp_path).folder)
+    files = Files(tmp_path)
+    sizes = [(120, 40), (50, 110), (20, 20), (100, 90), (40, 120)]
+    said = []
+    for number, size in enumerate(sizes):
+        noise = torch.randint(256, (*size[::-1], 3), generator=torch.Generator().manual_seed(number))
+        exif = Image.Exif()
+        exif[0x112] = 6 if number == 4 else 1
+        Image.fromarray(noise.byte().numpy()).save(f"{number}.jpg", exif=exif)
+        said.append({"id": f"{number}", "image": f"{number}.jpg", "question": "what is it?", "answers": [ANSWER]})
+    both = ["0.jpg", "2.jpg"]
+    turns = [{"from": "human", "value": "<image><image>alike?"}, {"from": "gpt", "value": "no"}]
+    files.rows("llava.jsonl", [{"image": both, "conversations": turns}] * 5)
+    files.rows("asked.jsonl", said)
+    files.rows("shown.jsonl", [one | {"question": "and this?"} for one in said[::-1]])
+    own = {"questions": "asked.jsonl", "metric": "exact", "demonstrations": {"questions": "shown.jsonl"}}
+    text = files.jsonl("text.jsonl", [files.prose(60, number) for number in range(9)]).name
+    files.yaml(text=text, instructions={"mine": {"files": "llava.jsonl"}}, benchmarks={"own": own | {"shots": [0, 4]}})
+    Path("sweeps/tiled.yaml").write_text(TILED, encoding="utf-8")
+    settings = ("sft.sequence_length=512", "evaluate.shots=[0,4]")
+    options = ("--scale", "smoke", "--data", "data.yaml", *(word for one in settings for word in ("--set", one)))
+    assert main(["run", "tiled", *options, "--inline"]) == 0
+    assert main(["export", "tiled", *options, "--only", "tiled", "tiled"]) == 0
+    assert "36 px, up to 5 views" in Path("tiled/README.md").read_text(encoding="utf-8")
+    model = AutoModelForImageTextToText.from_pretrained("./tiled").eval()
+    processor = AutoProcessor.from_pretrained("./tiled")
+    assert (processor.tiling, processor.views) == ("ratio", 5)
+
+    request = load_request("tiled", "smoke", data="data.yaml", settings=settings)
+    stage, data = request.trials[0].evaluation, request.open_data()
+    batches = ConversationBatches.of(
+        stage.model, {"mine": data.instructions("mine", 0, Limits.of(stage.model))}, data.tokenizer
+    )
+    batch = batches(0)
+    asked = [{"role": "user", "content": "<image><image>alike?"}, {"role": "assistant", "content": "no"}]
+    given = processor(images=both, text=processor.apply_chat_template(asked))
+    own_places = batch.documents[0] == 1
+    assert given["input_ids"][0].tolist() == batch.tokens[0, own_places].tolist()
+    assert len(given["pixel_values"]) == 4 + 1 and torch.equal(given["pixel_values"], batch.images[:5])
+    trained = as_trained(model)
+    with torch.inference_mode():
+        expected = model.decoder.lm_head(trained(batch).hidden[0, own_places])
+        assert torch.allclose(model(**given).logits[0], expected, atol=1e-4)
+
+    writer, embedder = PromptWriter.of(stage, data.tokenizer), PromptEmbedder(trained, False, 2)
+    (benchmark,) = benchmarks_for(data, stage.settings, named=stage.benchmarks)[-1:]
+    prompts = [writer.prefix(benchmark, 0, 4) + writer.question(one) for one in benchmark.blocks[0]]
+    with torch.inference_mode():
+        embedder.see([one for prompt in prompts for one in prompt.pictures])
+        for prompt in prompts:
+            given = processor(images=[picture.name for picture, _ in prompt.pictures], text=writer.text(prompt))
+            assert given["input_ids"][0].tolist() == list(prompt.tokens)
+            read = model.embed(given["input_ids"], given["pixel_values"])[0]
+            assert torch.allclose(embedder.embed(prompt), read, atol=1e-5)
+    chat = Chat(stage.model, trained, data)
+    chat.say("what is it?", [open_image(Path(f"{number}.jpg"), ImageDecoder()) for number in range(5)])
+    images = [f"{number}.jpg" for number in range(5)]
+    asked = [{"role": "user", "content": [{"type": "image"}] * 5 + [{"type": "text", "text": "what is it?"}]}]
+    given = processor(images=images, text=processor.apply_chat_template(asked))["input_ids"][0].tolist()
+    assert list(chat.so_far.tokens[: len(given)]) == given
+    assert given.count(data.tokenizer.image) == 9 * (4 + 3 + 1 + 5 + 4)
+
+    arms = TILED.split("  tiled: ")[0] + "  again: {sft: {start: ./tiled, steps: 0}}\n"
+    Path("sweeps/again.yaml").write_text(arms, encoding="utf-8")
+    assert main(["run", "again", *options, "--inline"]) == 0
+    trials = [load_request(name, "smoke", data="data.yaml", settings=settings).trials[0] for name in ("tiled", "again")]
+    scores = [pd.read_parquet(request.ledger.trial_folder(one.fingerprint) / "scores.parquet") for one in trials]
+    pd.testing.assert_frame_equal(*scores)
+    assert "set sft.views: 1, sft.tiling: square and" in refused("plan", "again", *options, "--set", "sft.views=10")

@@ -15,6 +15,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from mm1_lab.config import Recipe, SftRecipe
+from mm1_lab.data.preprocessing import GridRule
 from mm1_lab.data.world import World
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.prompts import PromptWriter, Segment
@@ -114,7 +115,7 @@ def test_answers_and_losses_are_the_evaluations(tmp_path: Path, adapter: type[An
     assert answers == Answering(stage, own, world).predict(choice, 0) and len(set(answers)) > 2
 
     embedder = PromptEmbedder(own, False, 4)
-    writer = PromptWriter(world.tokenizer, places, stage.model.views)
+    writer = PromptWriter(world.tokenizer, places, GridRule(stage.model.views))
     offered = [(number, one) for number, question in enumerate(questions) for one in question.choices]
     logs = []
     for number, one in offered:

@@ -22,7 +22,7 @@ def model_card(
     values: dict[str, Any] = {
         "name": name,
         "form": form,
-        "image_tokens": model.picture_tokens,
+        "image_tokens": f"up to {model.picture_tokens}" if model.tiling == "ratio" else model.picture_tokens,
         "in_world": model.data.kind == "world",
         "tuned": model.tuned,
         "scores": [],

@@ -12,7 +12,7 @@ from analysis.pages.notes import benchmark_notes, notes_of
 from analysis.statistics import Interval, one_sample
 from analysis.study import Study
 from analysis.table import MISSING, Table, as_text
-from mm1_lab.config import CHAT, TEXT_CORE, UNPARSED, Measure
+from mm1_lab.config import CHAT, TEXT_CORE, UNPARSED, Measure, SftRecipe
 from mm1_lab.formatting import short
 from mm1_lab.results.summary import rows_of
 from mm1_lab.results.trained import summary_of_model
@@ -172,10 +172,11 @@ def losses_table(study: Study) -> Table:
         frame[source] = cells
     several = ", ± half the 95 % interval over seeds" if len(study.seeds) > 2 else ""
     recipes = [study.sweep.arms[arm] for arm in study.scored]
-    views = {recipe.sft.views if recipe.sft else 1 for recipe in recipes}
+    views = {(sft.views, sft.tiling) for sft in (recipe.sft or SftRecipe() for recipe in recipes)}
     notes = []
     if any(study.asked_unlike(frozenset(study.scored), Measure(name, about="loss")) for name in sources):
-        notes.append(OTHER_DOCUMENTS.format(cause="five views per picture" if views == {1, 5} else "more tokens"))
+        is_five = views == {(1, "square"), (5, "square")}
+        notes.append(OTHER_DOCUMENTS.format(cause="five views per picture" if is_five else "more tokens"))
     return Table(f"Held-out loss, nats per text token{several}", frame, notes)
 
 

@@ -28,6 +28,7 @@ def _not_all(frozen: tuple[str, ...]) -> tuple[str, ...]:
 
 Views = Annotated[Literal[1, 5, 10, 17], IS_NUMBER]
 """Images that a picture is turned into: itself, and then its 2 × 2, 3 × 3 or 4 × 4 tiles."""
+Tiling = Literal["square", "ratio"]
 Part = Literal["encoder", "connector", "decoder"]
 Frozen = Annotated[tuple[Part, ...], AfterValidator(_not_all)]
 """Parts that are not trained."""
@@ -187,11 +188,15 @@ class SftRecipe(Config):
     10 a third, with 17 a quarter. `native`: each view has the side of the images of pre-training."""
     views: Views = 1
     """5: an overview and four quarters, each at the encoder's resolution and with its own image tokens. 10 and 17: an
-    overview and 3 × 3 or 4 × 4 tiles, of every picture, whatever its aspect ratio."""
+    overview and 3 × 3 or 4 × 4 tiles."""
+    tiling: Tiling = "square"
+    """`ratio`: `views` is the largest number of a picture's views, and rows and columns of its tiles are chosen by its
+    width and height, by the rule of InternVL 1.5; a small picture has few tiles, or the overview alone. `square`: every
+    picture has all of them, whatever its aspect ratio."""
     steps: Steps = 10_000
     """Optimiser steps, in the paper's count; notes on it report 10,000. 0: the model of `start` is evaluated as it was
-    exported, and as a tuned model only if it is one. The defaults of `resolution` and `views` then mean its own, and
-    other values are refused."""
+    exported, and as a tuned model only if it is one. The defaults of `resolution`, `views` and `tiling` then mean its
+    own, and other values are refused."""
     learning_rate: Rate | Literal["scale"] = "scale"
     """Peak learning rate: a number, or the scale's own (`sft.learning_rate`)."""
     lr_multipliers: dict[Part, Weight] = Field(default_factory=dict)
@@ -217,6 +222,8 @@ class SftRecipe(Config):
             raise ValueError("after_steps refers to pre-training, which start replaces; remove one of them")
         if self.sharp_demonstrations is not None and self.views == 1:
             raise ValueError("sharp_demonstrations requires several views; set views: 5")
+        if self.tiling == "ratio" and self.views == 1:
+            raise ValueError("tiling: ratio requires several views, the most that a picture has; set views: 5")
         return self
 
 

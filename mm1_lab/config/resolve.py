@@ -247,12 +247,13 @@ class _Resolver:
         training = _trained(scale.sft, sft, SFT_PAPER_STEPS, sft.learning_rate, scale.sft.lr_multipliers)
         steps = training.steps
         shares = self.conversations(sft) if steps else {}
-        resolution, views, rows_of = sft.resolution, sft.views, "sft."
+        resolution, views, tiling, rows_of = sft.resolution, sft.views, sft.tiling, "sft."
         as_exported = model if not steps and isinstance(model, PretrainedMM1) else None
         if as_exported:
             # a base's fields reach every arm, so whether a default was written cannot be known
             resolution = "native" if resolution == SftRecipe().resolution else resolution
             views = as_exported.views if views == SftRecipe().views else views
+            tiling = as_exported.tiling if tiling == SftRecipe().tiling else tiling
             if not as_exported.tuned:  # in the rows of pre-training
                 rows = {"sequence_length": scale.sequence_length, "max_images": scale.max_images}
                 training, rows_of = training.model_copy(update=rows), ""
@@ -260,11 +261,12 @@ class _Resolver:
         if sft.after_steps is not None and isinstance(model, MultimodalStage):
             model = self.stopped(model, sft.after_steps)
         image_size = model.image_size if resolution == "native" else self.side_of_view(resolution, views)
-        if as_exported and (views, image_size) != (as_exported.views, as_exported.image_size):
+        own = as_exported and (as_exported.views, as_exported.tiling, as_exported.image_size)
+        if as_exported and (views, tiling, image_size) != own:
             raise RequestError(
                 f"sft.steps is 0, so {as_exported.name} is evaluated as it was exported, with "
-                f"{counted(as_exported.views, 'view')} of {as_exported.image_size} px; set sft.views: 1 and "
-                "sft.resolution: native, which mean its own"
+                f"{counted(as_exported.views, 'view')} of {as_exported.image_size} px; set sft.views: 1, "
+                "sft.tiling: square and sft.resolution: native, which mean its own"
             )
         _check_patches(image_size, model.encoder, f"sft.resolution {resolution}")
         stage = SftStage(
@@ -274,6 +276,7 @@ class _Resolver:
             sets=self.data.instructions_digest if steps or model.tuned else "",
             image_size=image_size,
             views=views,
+            tiling=tiling,
             replay=self.replay(sft, training.batch_size) if steps else {},
             frozen=tuple(sorted(set(sft.frozen))),
             lora=_adapters(sft, model.encoder, model.decoder, "sft."),

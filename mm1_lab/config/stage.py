@@ -30,7 +30,7 @@ from mm1_lab.config.cost import (
     training_cost,
     vocabulary_flops,
 )
-from mm1_lab.config.recipe import INSTRUCTIONS, SOURCES, Lora
+from mm1_lab.config.recipe import INSTRUCTIONS, SOURCES, Lora, Tiling
 from mm1_lab.config.scale import (
     DecoderTraining,
     EncoderTraining,
@@ -385,7 +385,11 @@ class WholeModelStage(Stage):
 
         @property
         def views(self) -> int:
-            """Images that each picture is turned into."""
+            """Images that each picture is turned into, at most if `tiling` is `ratio`."""
+
+        @property
+        def tiling(self) -> Tiling:
+            """How their number is chosen."""
 
     @property
     def row_sources(self) -> dict[str, float]:
@@ -514,6 +518,7 @@ class MultimodalStage(WholeModelStage):
 
     views: ClassVar[int] = 1
     """Images that each picture is turned into."""
+    tiling: ClassVar[Tiling] = "square"
     tuned: ClassVar[bool] = False
     """Whether it learns conversations: only answers count in the loss, and it is asked the benchmarks for these."""
 
@@ -552,6 +557,7 @@ class SftStage(WholeModelStage):
     sets: str = ""
     """Hash of the files of the user's instruction sets; the world's own are covered by its version."""
     views: int
+    tiling: Tiling = "square"
     replay: dict[str, float] = Field(default_factory=dict)
     """Rows of each pre-training source that a step reads beside its conversations; their sum is a whole number."""
     training: SftTraining

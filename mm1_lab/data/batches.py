@@ -142,43 +142,44 @@ def make_batch(
     names: Sequence[str],
     side: int,
     blind: bool,
-    views: int = 1,
     by_document: bool = False,
     step_rows: int = 0,
 ) -> Batch:
-    """Collates `rows` into a batch with images of `side` pixels, `views` per picture; `names` are its `sources`.
+    """Collates `rows` into a batch with images of `side` pixels, the views of its pictures; `names` are its `sources`.
 
     If `blind`, all images are the mean colour and none is drawn or decoded. A picture that cannot be decoded becomes
     the mean colour too, its document is excluded from the loss, and `decoded` names it.
     """
     weights = np.stack([row.weights for row in rows])
-    counts = [len(row.pictures) for row in rows]
-    images = np.full((sum(counts), views, 3, side, side), MEAN_COLOUR, np.uint8)
+    counts = [sum(grid.views for _, grid in row.pictures) for row in rows]
+    images = np.full((sum(counts), 3, side, side), MEAN_COLOUR, np.uint8)
     decoded = NONE_ASKED
     if not blind:
         broken: list[str] = []
-        remaining = iter(images)
+        asked = start = 0
         for row, row_weights in zip(rows, weights, strict=True):
             # one picture at a time, so that its memory is used again
-            for picture, owner in zip(row.pictures, row.owners, strict=True):
-                image = next(remaining)
+            for (picture, grid), owner in zip(row.pictures, row.owners, strict=True):
+                own = images[start : start + grid.views]
+                asked += 1
+                start += grid.views
                 try:
-                    for view, pixels in zip(image, picture_views(picture, side, views), strict=True):
+                    for view, pixels in zip(own, picture_views(picture, side, grid), strict=True):
                         view[:] = pixels.transpose(2, 0, 1)
                 except BrokenPicture as error:
-                    image[:] = MEAN_COLOUR
+                    own[:] = MEAN_COLOUR
                     row_weights[row.documents == owner] = 0
                     broken.append(str(error))
-        decoded = Decoded(len(images), tuple(broken))
+        decoded = Decoded(asked, tuple(broken))
     columns: dict[str, Any] = {}
     for column in ("tokens", "documents", "positions"):
         columns[column] = torch.from_numpy(np.stack([getattr(row, column) for row in rows])).long()
     return Batch(
         **columns,
         weights=torch.from_numpy(weights),
-        images=torch.from_numpy(images).flatten(0, 1),
+        images=torch.from_numpy(images),
         sources=tuple(names),
-        image_counts=tuple(views * count for count in counts),
+        image_counts=tuple(counts),
         **find_places(torch.from_numpy(weights), columns["documents"]),
         decoded=decoded,
         by_document=by_document,
@@ -203,7 +204,6 @@ class StageBatches(Generic[Stream]):
     """Rows of a step, or conversations."""
     side: int
     blind: bool
-    views: int = 1
 
     @classmethod
     def of(cls, stage: ModelStage, sources: Mapping[str, Stream], tokenizer: Tokenizer) -> Self:
@@ -214,7 +214,6 @@ class StageBatches(Generic[Stream]):
             count=stage.training.batch_size,
             side=stage.image_size,
             blind=stage.architecture.blind,
-            views=stage.views,
         )
 
 
@@ -232,7 +231,7 @@ class MixtureBatches(StageBatches[Source]):
         """Returns the batch of `step`; in a worker group, only this worker's rows of it."""
         names = self.numbers(step)[team.own(self.count)]
         rows = [self.row(name, number) for name, number in names]
-        return make_batch(rows, [name for name, _ in names], self.side, self.blind, self.views, step_rows=self.count)
+        return make_batch(rows, [name for name, _ in names], self.side, self.blind, step_rows=self.count)
 
     def numbers(self, step: int) -> list[tuple[str, int]]:
         """The source of each of the step's rows, and the row's number within that source."""
@@ -271,7 +270,7 @@ class ConversationBatches(StageBatches[Conversations]):
                 row = rows[place]
                 names += [numbers[conversation][0] for conversation in places[place]]
             own_rows.append(row)
-        return make_batch(own_rows, names, self.side, self.blind, self.views, True, count)
+        return make_batch(own_rows, names, self.side, self.blind, True, count)
 
 
 def micro_batches(batch: TensorBatch, most: int) -> Sequence[TensorBatch]:

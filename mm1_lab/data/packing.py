@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mm1_lab.config import ModelStage, RequestError
-from mm1_lab.data.types import Answer, Data, Document, Limits, Picture, Tokenizer, Tokens, Unlearnt
+from mm1_lab.data.pixels import grid_of
+from mm1_lab.data.types import Answer, Data, Document, Limits, Seen, Tokenizer, Tokens, Unlearnt
 
 UNDONE, LOOKAHEAD = 2, 12
 """The end of a row is chosen among the last `UNDONE` documents placed, the first that does not fit, and the next
@@ -34,12 +35,12 @@ class Encoded(NamedTuple):
     """From `begin` to `end`."""
     weights: list[float]
     """Loss weight of each token."""
-    pictures: list[Picture]
+    pictures: list[Seen]
 
     @property
     def size(self) -> tuple[int, int]:
         """Positions and images."""
-        return len(self.tokens), len(self.pictures)
+        return len(self.tokens), sum(grid.views for _, grid in self.pictures)
 
 
 def fill_row(candidates: Iterator[Encoded], limits: Limits, full: int) -> list[Encoded]:
@@ -122,7 +123,7 @@ class Row(NamedTuple):
     """(sequence,): the document that each position belongs to, numbered from 1; 0 is padding."""
     positions: NDArray[np.int32]
     """(sequence,): restarts at 0 with each document."""
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Seen, ...]
     """In order of occurrence."""
     owners: tuple[int, ...]
     """The document number (as in `documents`) of each picture."""
@@ -203,7 +204,7 @@ class Packer:
             prompt_weight = 1.0
         tokens = [tokenizer.begin]
         weights = [0.0]
-        pictures = []
+        pictures: list[Seen] = []
         after_answer = has_ended = False
         between = ""
         for part in document.parts:
@@ -228,9 +229,11 @@ class Packer:
                     has_ended = True
                     between = ""
             else:
-                tokens += [tokenizer.image] * self.limits.image_tokens
-                weights += [0.0] * self.limits.image_tokens
-                pictures.append(part)
+                grid = grid_of(part, self.limits.rule)
+                positions = self.limits.image_tokens * grid.views
+                tokens += [tokenizer.image] * positions
+                weights += [0.0] * positions
+                pictures.append((part, grid))
                 after_answer = False
                 between = ""
         if not has_ended:
@@ -244,7 +247,7 @@ class Packer:
         weights = np.zeros(sequence, np.float32)
         numbers = np.zeros(sequence, np.int32)
         positions = np.zeros(sequence, np.int32)
-        pictures: list[Picture] = []
+        pictures: list[Seen] = []
         owners: list[int] = []
         start = 0
         for number, document in enumerate(documents, start=1):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import os
 import warnings
 from collections import Counter
@@ -12,13 +11,13 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mm1_lab.config import RequestError, Shape
-from mm1_lab.data.preprocessing import PICTURE_FORMATS, as_shown, square, tiles
+from mm1_lab.data.preprocessing import PICTURE_FORMATS, WHOLE, Grid, GridRule, as_shown, shown_size, square, tiles
 from mm1_lab.data.types import BrokenPicture, Picture, Pixels
 
 if TYPE_CHECKING:
@@ -39,6 +38,8 @@ BROKEN_LEAST = 10
 is tested after each batch: a minimum of 3 would stop every fifth stage on data of which only 0.5 % are broken."""
 LISTED = 10
 """Broken images that the error names."""
+
+Found = TypeVar("Found")
 
 TASTED = 16
 """At most so many image files of a folder are hashed."""
@@ -78,36 +79,35 @@ class ImageDecoder:
 
     shape: Shape = "squeeze"
     room: int = ROOM
-    kept: dict[tuple[Hashable, int], Pixels] = field(default_factory=dict, repr=False)
+    kept: dict[tuple[Hashable, int, Grid], Pixels] = field(default_factory=dict, repr=False)
 
-    def get(self, picture: StoredPicture, side: int) -> Pixels:
-        """Returns the image at `side` pixels.
+    def get(self, picture: StoredPicture, side: int, grid: Grid) -> Pixels:
+        """Returns the image as a grid of squares of `side` pixels.
 
         Raises BrokenPicture if its bytes cannot be read or decoded, RequestError if its remote file cannot be fetched.
         """
-        pixels = self.kept.get((picture.key, side))
+        pixels = self.kept.get((picture.key, side, grid))
         if pixels is None:
-            pixels = self._decode(picture, side)
-            if side <= CACHED_SIDE and self.room >= pixels.nbytes:
+            pixels = np.asarray(self.read(picture, lambda image: square(as_shown(image), side, self.shape, grid)))
+            pixels.flags.writeable = False
+            if side * max(grid) <= CACHED_SIDE and self.room >= pixels.nbytes:
                 self.room -= pixels.nbytes
-                self.kept[picture.key, side] = pixels
+                self.kept[picture.key, side, grid] = pixels
         return pixels
 
-    def _decode(self, picture: StoredPicture, side: int) -> Pixels:
+    def read(self, picture: StoredPicture, use: Callable[[Image.Image], Found]) -> Found:
+        """What `use` finds in the image, of which it decodes what it needs. Raises as `get`."""
         try:
             with Image.open(io.BytesIO(picture.read()), formats=PICTURE_FORMATS) as image:
                 if image.width * image.height > LARGEST_PICTURE:
                     raise ValueError(f"{image.width} × {image.height} pixels exceed the limit of {LARGEST_PICTURE}")
-                small = square(as_shown(image), side, self.shape)
+                return use(image)
         except RequestError:  # the connection failed, which says nothing about the image
             raise
         except UnidentifiedImageError:  # whose message holds an address instead of a name
             raise BrokenPicture(f"{picture.name} (is none of {', '.join(PICTURE_FORMATS)}; convert it)") from None
         except Exception as error:  # Pillow raises many kinds for damaged files
             raise BrokenPicture(f"{picture.name} ({str(error).strip() or type(error).__name__})") from error
-        pixels = np.asarray(small)
-        pixels.flags.writeable = False
-        return pixels
 
 
 def read_file(path: Path) -> bytes:
@@ -128,8 +128,12 @@ class StoredPicture:
     key: Hashable
     """Differs from those of the decoder's other images; names, which readers choose, may be equal."""
 
-    def pixels(self, side: int) -> Pixels:
-        return self.decoder.get(self, side)
+    def pixels(self, side: int, grid: Grid = WHOLE) -> Pixels:
+        return self.decoder.get(self, side, grid)
+
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, without decoding it. Raises as `pixels`."""
+        return self.decoder.read(self, shown_size)
 
 
 def image_tensor(images: Sequence[Pixels]) -> torch.Tensor:
@@ -155,16 +159,30 @@ class Decoded:
 NONE_ASKED = Decoded()
 
 
-def views(picture: Picture, side: int, count: int) -> list[Pixels]:
-    """The views of a picture: the whole at `side` pixels and, if `count` is 5, 10 or 17, its 4, 9 or 16 tiles likewise.
+def grid_of(picture: Picture, rule: GridRule) -> Grid:
+    """The grid in which a picture is seen. Broken ones are seen as a whole; what is drawn is square, of any size.
+
+    Raises RequestError if its remote file cannot be fetched.
+    """
+    if not rule.side or not isinstance(picture, StoredPicture):
+        return rule.grid()
+    try:
+        return rule.grid(picture.size())
+    except BrokenPicture:
+        return WHOLE
+
+
+def views(picture: Picture, side: int, grid: Grid) -> list[Pixels]:
+    """The views of a picture: the whole at `side` pixels and, if the grid has several, its tiles likewise.
 
     Raises BrokenPicture.
     """
     overview = picture.pixels(side)
-    if count == 1:
+    if grid == WHOLE:
         return [overview]
-    along = math.isqrt(count - 1)
-    return [overview, *tiles(picture.pixels(along * side), along)]
+    # of what is drawn all grids are square
+    whole = picture.pixels(side, grid) if isinstance(picture, StoredPicture) else picture.pixels(grid.rows * side)
+    return [overview, *tiles(whole, grid)]
 
 
 def decode(pictures: Sequence[Picture], side: int) -> tuple[dict[int, Pixels], Decoded]:

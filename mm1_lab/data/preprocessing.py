@@ -1,6 +1,8 @@
-"""From an image to a square of pixels. An exported model's folder holds a copy of this file."""
+"""From an image to squares of pixels. An exported model's folder holds a copy of this file."""
 
+import math
 from contextlib import suppress
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -12,6 +14,63 @@ MEAN_COLOUR = 128
 normalise it to 0; pre-trained ones have means of their own."""
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Formats that are decoded; for some others, Pillow would start external programs."""
+
+
+class Grid(NamedTuple):
+    """The tiles that are seen of a picture beside the whole; where there is but one, only the whole is seen."""
+
+    rows: int = 1
+    columns: int = 1
+
+    @property
+    def views(self) -> int:
+        """The whole and its tiles."""
+        return 1 if self == WHOLE else 1 + self.rows * self.columns
+
+
+WHOLE = Grid()
+
+
+class GridRule(NamedTuple):
+    """Which grid a picture gets."""
+
+    views: int = 1
+    """The most views of a picture."""
+    side: int = 0
+    """Pixels of a side of a view, where the grid depends on the picture; 0: all pictures get the largest square one."""
+
+    def grid(self, size: tuple[int, int] | None = None) -> Grid:
+        """The grid of a picture of this width and height in pixels; None: of a square that is drawn at any size.
+
+        As in InternVL 1.5 the one whose ratio of width to height is nearest to the picture's, and of several the one
+        with the most tiles, if the picture has over half of its pixels; here grids beyond that are never chosen, so
+        that small pictures get few tiles.
+        """
+        most = self.views - 1
+        if not self.side or size is None:
+            along = max(1, math.isqrt(most))
+            return Grid(along, along)
+        width, height = size
+        grids = [WHOLE]
+        for rows in range(1, most + 1):
+            for columns in range(1, most // rows + 1):
+                if 2 * width * height > rows * columns * self.side**2:
+                    grids.append(Grid(rows, columns))
+        return min(grids, key=lambda grid: (abs(width * grid.rows - height * grid.columns) / grid.rows, -grid.views))
+
+
+USUAL_RULE = GridRule()
+"""Every picture is seen as a whole."""
+
+
+def shown_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of `as_shown(image)`, from the head of a file that is not decoded yet."""
+    width, height = image.size
+    with suppress(Exception):  # as there
+        # a PNG's own method decodes its pixels, in case that an orientation follows them
+        if Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
+            return height, width
+    return width, height
 
 
 def as_shown(image: Image.Image) -> Image.Image:
@@ -35,10 +94,10 @@ def as_shown(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def square(image: Image.Image, side: int, shape: str) -> Image.Image:
-    """Resizes the image to `side` × `side` pixels, bicubically; `crop` keeps its centre, `pad` adds borders of
-    `MEAN_COLOUR`, `squeeze` keeps all of it."""
-    size = (side, side)
+def square(image: Image.Image, side: int, shape: str, grid: Grid = WHOLE) -> Image.Image:
+    """Resizes the image to `side` × `side` pixels, or to a grid of such squares, bicubically; `crop` keeps its centre,
+    `pad` adds borders of `MEAN_COLOUR`, `squeeze` keeps all of it."""
+    size = (grid.columns * side, grid.rows * side)
     bicubic = Image.Resampling.BICUBIC
     if shape == "crop":
         return ImageOps.fit(image, size, bicubic)
@@ -47,7 +106,7 @@ def square(image: Image.Image, side: int, shape: str) -> Image.Image:
     return image.resize(size, bicubic)
 
 
-def tiles(whole: np.ndarray, along: int) -> list[np.ndarray]:
-    """The tiles of a square image (along · side, along · side, 3), in row-major order; its quarters as in SPHINX
+def tiles(whole: np.ndarray, grid: Grid) -> list[np.ndarray]:
+    """The tiles of an image (rows · side, columns · side, 3), in row-major order; of 2 × 2 its quarters as in SPHINX
     (section 5)."""
-    return [tile for row in np.split(whole, along) for tile in np.split(row, along, axis=1)]
+    return [tile for row in np.split(whole, grid.rows) for tile in np.split(row, grid.columns, axis=1)]

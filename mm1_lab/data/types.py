@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mm1_lab.config import DataIdentity, ModelStage
+from mm1_lab.data.preprocessing import USUAL_RULE, Grid, GridRule
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
@@ -24,6 +25,10 @@ class Picture(Protocol):
 
         Raises BrokenPicture if it cannot be decoded, RequestError if its remote file cannot be fetched.
         """
+
+
+Seen = tuple[Picture, Grid]
+"""A picture, and the grid of tiles in which it is seen; as an overview alone also by a model that reads tiles."""
 
 
 class BrokenPicture(Exception):
@@ -82,14 +87,23 @@ class Limits(NamedTuple):
 
     sequence: int
     image_tokens: int
-    """Positions per picture."""
+    """Positions per image; each view of a picture is one."""
     max_images: int
-    """Maximum number of pictures."""
+    """Maximum number of images."""
+    rule: GridRule = USUAL_RULE
+    """In how many views a picture is seen."""
 
     @classmethod
     def of(cls, stage: ModelStage) -> "Limits":
-        """The limits of the stage's model. Each view of a picture counts as an image."""
-        return cls(stage.sequence_length, stage.picture_tokens, stage.max_images // stage.views)
+        """The limits of the stage's model."""
+        rule = GridRule(stage.views, stage.image_size if stage.tiling == "ratio" else 0)
+        return cls(stage.sequence_length, stage.architecture.connector.image_tokens, stage.max_images, rule)
+
+    @property
+    def of_pictures(self) -> "Limits":
+        """In pictures with as many views as any, instead of images."""
+        views = self.rule.views
+        return Limits(self.sequence, self.image_tokens * views, self.max_images // views)
 
     def hold(self, positions: int, images: int) -> bool:
         return positions <= self.sequence and images <= self.max_images

@@ -8,9 +8,9 @@ import torch
 from mm1_lab.config import KEPT_FEATURES, RequestError
 from mm1_lab.data.pixels import image_tensor
 from mm1_lab.data.pixels import views as views_of
-from mm1_lab.data.preprocessing import MEAN_COLOUR
-from mm1_lab.data.types import BrokenPicture, Pixels
-from mm1_lab.evaluate.prompts import Seen, Segment
+from mm1_lab.data.preprocessing import MEAN_COLOUR, Grid
+from mm1_lab.data.types import BrokenPicture, Pixels, Seen
+from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.model import MM1
 
 
@@ -27,8 +27,8 @@ class PromptEmbedder:
         self._side: int = model.config.encoder_config.image_size
         self._blind = blind
         self.batch = batch
-        self._features: dict[tuple[int, int], torch.Tensor] = {}
-        """(views · image_tokens, width), by the id of the picture and the number of its views."""
+        self._features: dict[tuple[int, Grid], torch.Tensor] = {}
+        """(views · image_tokens, width), by the id of the picture and the grid of its tiles."""
         self._kept: list[Seen] = []
         """Keeps the encoded pictures alive, as the ids of deleted objects may be reused."""
         if blind:
@@ -37,8 +37,8 @@ class PromptEmbedder:
 
     def holds(self, pictures: Iterable[Seen]) -> bool:
         """Whether the features of all these pictures may be kept at once."""
-        different = {(id(picture), views) for picture, views in pictures}
-        tokens = self._image_tokens * sum(views for _, views in different)
+        different = {(id(picture), grid) for picture, grid in pictures}
+        tokens = self._image_tokens * sum(grid.views for _, grid in different)
         return tokens * self.decoder.config.hidden_size <= KEPT_FEATURES
 
     def see(self, pictures: Iterable[Seen]) -> None:
@@ -50,14 +50,14 @@ class PromptEmbedder:
         if not self.holds([*self._kept, *pictures]):
             self._features.clear()
             self._kept.clear()
-        waiting = {(id(picture), views): picture for picture, views in pictures}
-        for views in sorted({views for _, views in waiting}):  # the same in a batch
-            keys = [key for key in waiting if key[1] == views and key not in self._features]
-            self._kept += [(waiting[key], views) for key in keys]
+        waiting = {(id(picture), grid): picture for picture, grid in pictures}
+        for views in sorted({grid.views for _, grid in waiting}):  # the same number in a batch
+            keys = [key for key in waiting if key[1].views == views and key not in self._features]
+            self._kept += [(waiting[key], key[1]) for key in keys]
             for start in range(0, len(keys), self.batch):
                 chunk = keys[start : start + self.batch]
                 try:
-                    pixels = [views_of(waiting[key], self._side, views) for key in chunk]
+                    pixels = [views_of(waiting[key], self._side, key[1]) for key in chunk]
                 except BrokenPicture as error:
                     text = f"{error}: cannot be decoded; repair the image, or remove its question"
                     raise RequestError(text) from None
@@ -68,8 +68,9 @@ class PromptEmbedder:
         tokens = torch.tensor(segment.tokens, dtype=torch.long, device=self.decoder.device)
         embedded = self.decoder.get_input_embeddings()(tokens)
         features = []
-        for picture, views in segment.pictures:
-            features.append(self._blind_view.repeat(views, 1) if self._blind else self._features[id(picture), views])
+        for picture, grid in segment.pictures:
+            blind = self._blind_view.repeat(grid.views, 1) if self._blind else None
+            features.append(self._features[id(picture), grid] if blind is None else blind)
         if features:
             embedded[tokens == self._model.image_id] = torch.cat(features).to(embedded.dtype)
         return embedded

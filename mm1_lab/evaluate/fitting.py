@@ -95,9 +95,10 @@ def too_long(benchmark: Benchmark, stage: EvaluationStage, writer: PromptWriter)
     if length <= most:
         return None
     fewer = "fewer shots (the benchmark's own `shots`, or --set evaluate.shots=[…]), " if shots else ""
+    at_most = "up to " if stage.model.tiling == "ratio" else ""
     what = (
         f"benchmark {benchmark.name!r}: a question after {shots} demonstrations takes {length} tokens, "
-        f"with {stage.model.picture_tokens} per picture and {benchmark.new_tokens} for the answer, but the "
+        f"with {at_most}{stage.model.picture_tokens} per picture and {benchmark.new_tokens} for the answer, but the "
         f"decoder reads at most {most}"
     )
     larger = f"{'sft.' if stage.model.tuned else ''}sequence_length"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from mm1_lab.data.types import Tokenizer
+from mm1_lab.data.types import Seen, Tokenizer
 from mm1_lab.evaluate.embedder import PromptEmbedder
-from mm1_lab.evaluate.prompts import Seen, Segment
+from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
 
 

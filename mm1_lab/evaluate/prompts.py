@@ -12,14 +12,13 @@ line, after any other. The part before the question is the same for all question
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 from mm1_lab.config import EvaluationStage
-from mm1_lab.data.preprocessing import IMAGE
-from mm1_lab.data.types import Picture, Tokenizer
+from mm1_lab.data.pixels import grid_of
+from mm1_lab.data.preprocessing import IMAGE, USUAL_RULE, WHOLE, GridRule
+from mm1_lab.data.types import Limits, Seen, Tokenizer
 from mm1_lab.evaluate.questions import Benchmark, Question
-
-Seen = tuple[Picture, int]
-"""A picture, and in how many views it is seen; in one, as an overview, also by a model that reads several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +34,12 @@ class Segment:
 
 @dataclass(frozen=True)
 class PromptWriter:
-    """Writes prompts for a model that reads `image_tokens` tokens for each of a picture's `views`."""
+    """Writes prompts for a model that reads `image_tokens` tokens for each view of a picture."""
 
     tokenizer: Tokenizer
     image_tokens: int
-    views: int = 1
+    rule: GridRule = USUAL_RULE
+    """In how many views a picture is seen."""
     sharp_demonstrations: int | None = None
     """How many demonstrations, counted back from the question, show all views of their pictures; earlier ones show only
     the overview (mixed resolution, section 5). None: all of them show all views."""
@@ -55,7 +55,7 @@ class PromptWriter:
         return cls(
             tokenizer,
             image_tokens=model.architecture.connector.image_tokens,
-            views=model.views,
+            rule=Limits.of(model).rule,
             sharp_demonstrations=stage.sharp_demonstrations,
             ends_answers=model.tuned,
             between=" " if model.data.kind == "world" else "",
@@ -63,13 +63,14 @@ class PromptWriter:
 
     def question(self, question: Question, sharp: bool = True) -> Segment:
         """Pictures and prompt of a question, which the model continues; unless `sharp`, their overviews."""
-        views = self.views if sharp else 1
-        image = [self.tokenizer.image] * (self.image_tokens * views)
+        seen = [(picture, grid_of(picture, self.rule) if sharp else WHOLE) for picture in question.pictures]
+        images = [[self.tokenizer.image] * (self.image_tokens * grid.views) for _, grid in seen]
         first, *others = question.prompt.split(IMAGE) if question.pictures else [question.prompt]
-        tokens = image * (len(question.pictures) - len(others)) + self.tokenizer.encode(first)
-        for text in others:
+        before = len(images) - len(others)
+        tokens = [*chain(*images[:before]), *self.tokenizer.encode(first)]
+        for image, text in zip(images[before:], others, strict=True):
             tokens += image + self.tokenizer.encode(text)
-        return Segment(tuple(tokens), tuple((picture, views) for picture in question.pictures))
+        return Segment(tuple(tokens), tuple(seen))
 
     def demonstration(self, question: Question, separator: str, sharp: bool = True) -> Segment:
         """A question, the answer to show, and what ends it: the separator, and of a tuned model the end token. The
@@ -104,10 +105,10 @@ class PromptWriter:
         tokens = segment.tokens[segment.tokens[:1] == (self.tokenizer.begin,) :]
         parts = []
         place = 0
-        for _, views in segment.pictures:
+        for _, grid in segment.pictures:
             start = tokens.index(self.tokenizer.image, place)
             parts += [*self._turns(tokens[place:start]), IMAGE]
-            place = start + self.image_tokens * views
+            place = start + self.image_tokens * grid.views
         return self.between.join(filter(None, [*parts, *self._turns(tokens[place:])]))
 
     def _turns(self, tokens: tuple[int, ...]) -> Iterator[str]:

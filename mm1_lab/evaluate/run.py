@@ -170,7 +170,7 @@ def held_out_losses(model: MM1, stage: ModelStage, data: Data) -> tuple[dict[str
         total = count = 0.0
         for group in groups:  # computed one after another too: the logits of a row take most of the memory
             row = packer.pack(documents[number] for number in group)
-            batch = make_batch([row], [name], stage.image_size, stage.architecture.blind, stage.views)
+            batch = make_batch([row], [name], stage.image_size, stage.architecture.blind)
             batch = batch.to(model.decoder.device)
             logits = model.decoder.lm_head(model(batch).hidden[0, :-1]).float()
             each = torch.nn.functional.cross_entropy(logits, batch.tokens[0, 1:], reduction="none")

@@ -4,7 +4,7 @@ In a text `<image>` marks the position of a picture. Each picture becomes one or
 in training; the model normalises them. A picture is a file, or a PIL or numpy image.
 """
 
-import math
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,16 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature, ProcessorMixin
 
-from mm1_lab.data.preprocessing import IMAGE, MEAN_COLOUR, PICTURE_FORMATS, as_shown, square, tiles
+from mm1_lab.data.preprocessing import (
+    IMAGE,
+    MEAN_COLOUR,
+    PICTURE_FORMATS,
+    WHOLE,
+    GridRule,
+    as_shown,
+    square,
+    tiles,
+)
 
 ASKED = "\nAssistant:"
 """The end of a user's turn in conversations; training tokenises answers by themselves."""
@@ -36,11 +45,13 @@ class MM1Processor(ProcessorMixin):
         blind: bool = False,
         tuned: bool | None = None,
         chat_template: str | None = None,
+        tiling: str = "square",
         **_: Any,
     ) -> None:
         """`image_tokens`: tokens per view; `side`: its pixels; `shape`: how an image is made square; `tuned`:
-        whether the model was tuned on instructions, None if the folder does not say."""
-        self.side, self.views, self.image_tokens = side, views, image_tokens
+        whether the model was tuned on instructions, None if the folder does not say; `tiling`: `ratio` if a picture
+        has up to `views`, by its width and height."""
+        self.side, self.views, self.image_tokens, self.tiling = side, views, image_tokens, tiling
         self.shape, self.blind, self.tuned = shape, blind, tuned
         super().__init__(tokenizer, chat_template=chat_template)
 
@@ -65,14 +76,16 @@ class MM1Processor(ProcessorMixin):
         markers = sum(one.count(IMAGE) for one in texts)
         if markers != len(pictures):
             raise ValueError(f"{markers} {IMAGE} in the text, but {len(pictures)} pictures")
-        rows = [torch.tensor(self._encode(one)) for one in texts]
+        views = [self._see(picture) for picture in pictures]
+        counts = map(len, views)
+        rows = [torch.tensor(self._encode(one, counts)) for one in texts]
         pad = partial(pad_sequence, batch_first=True, padding_side="left")
         batch = {
             "input_ids": pad(rows, padding_value=self.tokenizer.pad_token_id),
             "attention_mask": pad([torch.ones_like(row) for row in rows]),
         }
         if pictures:
-            seen = np.stack([view for picture in pictures for view in self._see(picture)])
+            seen = np.stack([view for own in views for view in own])
             batch["pixel_values"] = torch.from_numpy(seen).permute(0, 3, 1, 2).contiguous()
         return BatchFeature(batch)
 
@@ -82,12 +95,12 @@ class MM1Processor(ProcessorMixin):
         said = _spelled(conversation, self.tokenizer.eos_token)
         return super().apply_chat_template(said, *given, **settings)
 
-    def _encode(self, text: str) -> list[int]:
-        """Begin token and text, with image tokens for each `<image>`, and end tokens, which follow the answers of a
-        conversation. Other special tokens are encoded as text."""
+    def _encode(self, text: str, counts: Iterator[int]) -> list[int]:
+        """Begin token and text, with image tokens for the next of `counts` views at each `<image>`, and end tokens,
+        which follow the answers of a conversation. Other special tokens are encoded as text."""
         backend = self.tokenizer.backend_tokenizer
         backend.encode_special_tokens = True
-        placeholder = [backend.token_to_id(IMAGE)] * (self.image_tokens * self.views)
+        placeholder = [backend.token_to_id(IMAGE)] * self.image_tokens
         end = self.tokenizer.eos_token
 
         def encode(text: str) -> list[int]:
@@ -104,7 +117,7 @@ class MM1Processor(ProcessorMixin):
 
         ids = [self.tokenizer.bos_token_id]
         for number, piece in enumerate(text.split(IMAGE)):
-            ids += placeholder if number else []
+            ids += placeholder * next(counts) if number else []
             *turns, rest = piece.split(end)
             for turn in turns:
                 before, asked, answer = turn.rpartition(ASKED)
@@ -115,18 +128,22 @@ class MM1Processor(ProcessorMixin):
     def _see(self, image: Any) -> list[np.ndarray]:
         """The whole at `side` pixels and, of several views, its tiles at `side` pixels each."""
         side = self.side
-        if self.blind:
-            return [np.full((side, side, 3), MEAN_COLOUR, np.uint8)] * self.views
+        rule = GridRule(self.views, side if self.tiling == "ratio" else 0)
+        flat = np.full((side, side, 3), MEAN_COLOUR, np.uint8)
+        if self.blind and not rule.side:
+            return [flat] * rule.grid().views
         if isinstance(image, str | Path):
             with Image.open(image, formats=PICTURE_FORMATS) as opened:
                 shown = as_shown(opened)
                 shown.load()  # before the file is closed
         else:
             shown = as_shown(image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image)))
+        grid = rule.grid(shown.size)
+        if self.blind:
+            return [flat] * grid.views
         seen = [np.asarray(square(shown, side, self.shape))]
-        if self.views > 1:
-            along = math.isqrt(self.views - 1)
-            seen += tiles(np.asarray(square(shown, along * side, self.shape)), along)
+        if grid != WHOLE:
+            seen += tiles(np.asarray(square(shown, side, self.shape, grid)), grid)
         return seen
 
 

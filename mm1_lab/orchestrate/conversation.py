@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mm1_lab.config import ModelStage, RequestError
-from mm1_lab.data.pixels import ImageDecoder, StoredPicture, read_file
+from mm1_lab.data.pixels import ImageDecoder, StoredPicture, grid_of, read_file
 from mm1_lab.data.shards.readers import chat_prompt
-from mm1_lab.data.types import BrokenPicture, Data, Picture
+from mm1_lab.data.types import BrokenPicture, Data, Limits, Picture
 from mm1_lab.data.world.instructions import prompt_of
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.fitting import context_length
@@ -60,8 +60,9 @@ class Chat:
         prompt = request.lower() if self.is_world else sound(request)
         if self.stage.tuned:
             prompt = prompt_of(prompt) if self.is_world else chat_prompt(prompt)
-        image = (tokenizer.image,) * (self.stage.picture_tokens * len(pictures))
-        seen = tuple((picture, self.stage.views) for picture in pictures)
+        limits = Limits.of(self.stage)
+        seen = tuple((picture, grid_of(picture, limits.rule)) for picture in pictures)
+        image = (tokenizer.image,) * (limits.image_tokens * sum(grid.views for _, grid in seen))
         newline = "\n" if continues else ""
         # without pictures in one piece, of which a tokenizer may join the ends
         before, after = (newline, prompt) if pictures else ("", newline + prompt)

@@ -87,6 +87,7 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
         library_tokenizer(data.tokenizer),
         side=stage.image_size,
         views=stage.views,
+        tiling=stage.tiling,
         image_tokens=stage.architecture.connector.image_tokens,
         shape=stage.data.shape,
         blind=stage.architecture.blind,

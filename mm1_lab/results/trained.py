@@ -17,8 +17,9 @@ def what_ran(config: Stored) -> dict[str, str]:
     model = config["model"]
     started = model.get("model", model)  # of a tuned model, what was tuned
     views = model.get("views", 1)
+    at_most = "up to " if model.get("tiling") == "ratio" else ""
     connector = started["connector"]
-    size = f"{model['image_size']} px" + (f", {views} views" if views > 1 else "")
+    size = f"{model['image_size']} px" + (f", {at_most}{views} views" if views > 1 else "")
     values = {
         "encoder": _part(started["encoder"]),
         "decoder": _part(started["decoder"]),

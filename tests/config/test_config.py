@@ -195,6 +195,8 @@ def claims(*rest: str) -> str:
         ("arms: {a: {learning_rate: fast}}\n", "should be a valid number or 'scale' or 'paper' (it is 'fast')"),
         ("arms: {a: {learning_rate: yes}}\n", "learning_rate: must be a number or 'scale' or 'paper' (it is True)"),
         ("arms: {a: {sft: {views: yes, mixture: {charts: 1}}}}\n", "sft.views: must be a number (it is True)"),
+        ("arms: {a: {sft: {tiling: ratio}}}\n", "'a': sft: tiling: ratio requires several views, the most t"),
+        ("arms: {a: {sft: {views: 5, tiling: ratios}}}\n", "sft.tiling: Input should be 'square' or 'ratio'"),
         ("arms: {a: {sft: {mixture: {charts: yes}}}}\n", "sft.mixture.charts: must be a number (it is True)"),
         ('arms: {a: {}}\npanels: {x: {title: "\\ud800", arms: {a: a}}}\n', "is no plain YAML ('utf-8' codec can't"),
         ("arms: {a: {frozen: [encoder], lr_multipliers: {encoder: 2}}}\n", "lr_multipliers.encoder is 2, but encoder"),
@@ -404,10 +406,11 @@ class ModelsFromOutside:
     def whole(self, folder: str) -> PretrainedMM1:
         encoder, decoder = self.encoder(Pretrained(weights=folder)), self.decoder(Pretrained(weights=folder))
         connector = ConnectorConfig(kind="mlp", image_tokens=9, width=64)
-        views: Literal[1, 5] = 5 if folder == "a/tuned" else 1
+        views: Literal[1, 5] = 1 if folder == "a/mm1" else 5
+        tiling: Literal["square", "ratio"] = "ratio" if folder == "a/tiled" else "square"
         return PretrainedMM1(
             **encoder.model_dump(include={"name", "folder", "digest", "size"}), family="mm1", encoder=encoder,
-            decoder=decoder, connector=connector, tuned=views == 5, views=views,
+            decoder=decoder, connector=connector, tuned=views == 5, views=views, tiling=tiling,
         )  # fmt: skip
 
 
@@ -452,6 +455,10 @@ def test_other_views_than_before_are_told_of_a_model_that_is_tuned_again(tmp_pat
         trial = resolve("a", recipe, scale, 0, WORLD, ModelsFromOutside())
         line = "a/tuned was tuned with 5 views of a picture, and is tuned with 1 (sft.views)"
         assert unlike_start(replace(request, trials=(trial,))) == [line] * told
+    recipe = Recipe.model_validate({"sft": {"start": "a/tiled", "resolution": "native", "views": 5}})
+    trial = resolve("a", recipe, scale, 0, WORLD, ModelsFromOutside())
+    line = "a/tiled was tuned with the tiling ratio, and is tuned with square (sft.tiling)"
+    assert unlike_start(replace(request, trials=(trial,))) == [line]
 
 
 def test_an_exported_model_without_steps_is_what_it_was() -> None:
@@ -469,6 +476,10 @@ def test_an_exported_model_without_steps_is_what_it_was() -> None:
         as_it_is("a/tuned", resolution=1344)
     with pytest.raises(RequestError, match="exported, with 1 view of 384 px; set"):
         as_it_is("a/mm1", views=5)
+    tiled = as_it_is("a/tiled").evaluation.model
+    assert (tiled.views, tiled.tiling) == (5, "ratio") and tiled.fingerprint != trials[0].evaluation.model.fingerprint
+    with pytest.raises(RequestError, match=r"with 5 views of 384 px; set sft\.views: 1, sft\.tiling: square"):
+        as_it_is("a/tuned", views=5, resolution=768, tiling="ratio")
     for start, name in (("a/mm1", "sequence_length"), ("a/tuned", "sft.sequence_length")):
         with pytest.raises(RequestError, match=f"--set {name}=32768"):
             as_it_is(start, f"{name}=40000")

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image as Pillow
 
 from mm1_lab.cli import main
-from mm1_lab.data.pixels import ImageDecoder, StoredPicture, views
+from mm1_lab.data.pixels import ImageDecoder, StoredPicture, grid_of, views
+from mm1_lab.data.preprocessing import GridRule
 from mm1_lab.data.shards import Shards
 from mm1_lab.data.shards.readers import READERS, Reader, Sample, stored_image
 from mm1_lab.data.types import BrokenPicture
@@ -268,21 +269,37 @@ def seen(image: Pillow.Image, ending: str, **options: Any) -> np.ndarray:
     return StoredPicture("a picture", lambda: content, ImageDecoder(), key=content).pixels(40)[10::20, 10::20, 0]
 
 
-@pytest.mark.parametrize(("count", "along"), [(1, 0), (5, 2), (10, 3), (17, 4)])
-def test_views_are_the_whole_and_its_tiles_also_in_an_exported_model(count: int, along: int, tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (50, 90, 3), np.uint8)
+@pytest.mark.parametrize(
+    ("count", "tiling", "size", "rows", "columns"),
+    [
+        (1, "square", (90, 50), 0, 0),
+        (5, "square", (90, 50), 2, 2),
+        (10, "square", (90, 50), 3, 3),
+        (17, "square", (90, 50), 4, 4),
+        (5, "ratio", (90, 50), 1, 2),
+        (17, "ratio", (90, 50), 3, 5),
+        (10, "ratio", (20, 99), 5, 1),
+        (17, "ratio", (12, 8), 1, 2),
+        (17, "ratio", (8, 7), 0, 0),
+    ],
+)
+def test_views_are_the_whole_and_its_tiles_also_in_an_exported_model(
+    count: int, tiling: str, size: tuple[int, int], rows: int, columns: int, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     path = tmp_path / "a.png"
     Pillow.fromarray(noise).save(path)
     drawn = Pillow.fromarray(noise)
     expected = [np.asarray(drawn.resize((7, 7), Pillow.Resampling.BICUBIC))]
-    whole = drawn.resize((7 * along or 7,) * 2, Pillow.Resampling.BICUBIC)
-    for top in range(0, 7 * along, 7):
-        for left in range(0, 7 * along, 7):
+    whole = drawn.resize((7 * columns or 7, 7 * rows or 7), Pillow.Resampling.BICUBIC)
+    for top in range(0, 7 * rows, 7):
+        for left in range(0, 7 * columns, 7):
             expected.append(np.asarray(whole.crop((left, top, left + 7, top + 7))))
     picture = StoredPicture("a picture", path.read_bytes, ImageDecoder(), key=0)
-    processor: Any = SimpleNamespace(side=7, views=count, shape="squeeze", blind=False)
-    for seen in (views(picture, 7, count), MM1Processor._see(processor, path)):
-        assert len(seen) == count and np.array_equal(seen, expected)
+    processor: Any = SimpleNamespace(side=7, views=count, shape="squeeze", blind=False, tiling=tiling)
+    grid = grid_of(picture, GridRule(count, 7 if tiling == "ratio" else 0))
+    for seen in (views(picture, 7, grid), MM1Processor._see(processor, path)):
+        assert len(seen) == grid.views == len(expected) and np.array_equal(seen, expected)
 
 
 @pytest.mark.parametrize("ending", ["PNG", "TIFF"])

@@ -9,6 +9,7 @@ import pytest
 from mm1_lab.config import SOURCES, RequestError
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Encoded, Packer, fill_row
+from mm1_lab.data.preprocessing import WHOLE
 from mm1_lab.data.types import Answer, Document, Limits, Picture
 from mm1_lab.data.world import World
 from tests.conftest import Flat
@@ -45,7 +46,7 @@ def test_a_row_holds_documents_images_and_padding_in_their_places() -> None:
     assert row.weights.tolist() == [0, 1, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0]
     assert row.documents.tolist() == [1] * 7 + [2] * 5 + [0] * 4
     assert row.positions.tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4, 0, 0, 0, 0]
-    assert all(a is b for a, b in zip(row.pictures, pictures, strict=True))
+    assert all(a is b for a, b in zip((picture for picture, _ in row.pictures), pictures, strict=True))
     assert row.owners == (1, 2)
 
 
@@ -59,7 +60,9 @@ def test_answers_and_the_token_after_them_weigh_more_than_the_rest() -> None:
 
 def chosen(sizes: Iterable[tuple[int, int]], max_images: int = 9, full: int = 98) -> list[int]:
     """The numbers of the candidates, given by positions and images, that a row of 100 positions gets."""
-    candidates = (Encoded([n] * size, [1.0] * size, [Flat()] * images) for n, (size, images) in enumerate(sizes))
+    candidates = (
+        Encoded([n] * size, [1.0] * size, [(Flat(), WHOLE)] * images) for n, (size, images) in enumerate(sizes)
+    )
     return [document.tokens[0] for document in fill_row(candidates, Limits(100, 1, max_images), full)]
 
 

@@ -11,6 +11,7 @@ from transformers import DynamicCache
 
 from mm1_lab.config import Recipe, SftRecipe, Size
 from mm1_lab.data.packing import Packer
+from mm1_lab.data.preprocessing import WHOLE, Grid, GridRule
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer
 from mm1_lab.data.types import Answer, Document
 from mm1_lab.evaluate import shared_prefix
@@ -136,16 +137,17 @@ def test_no_space_stands_between_an_answer_and_what_ends_it() -> None:
 def test_early_demonstrations_show_overviews_alone(tokenizer: Words) -> None:
     """Mixed resolution: with one sharp demonstration, the last before the question and the question in five views."""
     benchmark = make_benchmark()
-    writer = PromptWriter(tokenizer, image_tokens=4, views=5, sharp_demonstrations=1)
-    for shots, views in {0: [], 1: [5], 3: [1, 1, 5]}.items():
+    writer = PromptWriter(tokenizer, image_tokens=4, rule=GridRule(5), sharp_demonstrations=1)
+    quarters = Grid(2, 2)
+    for shots, grids in {0: [], 1: [quarters], 3: [WHOLE, WHOLE, quarters]}.items():
         prefix = writer.prefix(benchmark, 2, shots)
         pictures = [shown.pictures[0] for shown in benchmark.demonstrations[2][:shots]]
-        assert list(prefix.pictures) == list(zip(pictures, views, strict=True))
-        assert prefix.tokens.count(tokenizer.image) == 4 * sum(views)
+        assert list(prefix.pictures) == list(zip(pictures, grids, strict=True))
+        assert prefix.tokens.count(tokenizer.image) == 4 * sum(grid.views for grid in grids)
         assert writer.text(prefix).count("<image>") == shots, "one of each picture, however many views it has"
-    assert writer.question(benchmark.blocks[2][0]).pictures[0][1] == 5
+    assert writer.question(benchmark.blocks[2][0]).pictures[0][1] == quarters
     every = replace(writer, sharp_demonstrations=None).prefix(benchmark, 2, 3)
-    assert [views for _, views in every.pictures] == [5, 5, 5]
+    assert [grid for _, grid in every.pictures] == [quarters] * 3
 
 
 @pytest.mark.parametrize("sft", [None, SftRecipe()], ids=["pre-trained", "tuned"])

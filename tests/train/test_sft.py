@@ -14,6 +14,7 @@ from mm1_lab import team
 from mm1_lab.config import MultimodalStage, Recipe, RequestError, SftRecipe, SftStage
 from mm1_lab.data.batches import Batch, ConversationBatches, MixtureBatches, make_batch
 from mm1_lab.data.packing import Packer
+from mm1_lab.data.preprocessing import WHOLE, Grid
 from mm1_lab.data.types import Answer, Data, Limits
 from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
@@ -35,12 +36,12 @@ def test_the_loss_counts_answers_alone(finished: Finished, sft_stage: SftStage, 
     model.eval()
     documents = [squares.instructions("colours", 5).document(index) for index in range(2)]  # type: ignore[attr-defined]
     packer = Packer.of(sft_stage, squares.tokenizer)
-    batch = make_batch([packer.pack(documents)], ["colours"], sft_stage.image_size, False, sft_stage.views)
+    batch = make_batch([packer.pack(documents)], ["colours"], sft_stage.image_size, False)
     with torch.no_grad():
         loss = language_loss(model.decoder, model(batch), batch, ["colours"]).main
         losses = []
         for document in documents:
-            alone = make_batch([packer.pack([document])], ["colours"], sft_stage.image_size, False, sft_stage.views)
+            alone = make_batch([packer.pack([document])], ["colours"], sft_stage.image_size, False)
             (answer,) = [part for part in document.parts if isinstance(part, Answer)]
             counted = [*squares.tokenizer.encode(answer), squares.tokenizer.end]
             length = int((alone.documents > 0).sum())
@@ -200,14 +201,14 @@ def test_a_replay_that_cannot_be_is_refused(replay: dict[str, float], message: s
 
 
 def test_an_overview_is_the_first_of_the_views(finished: Finished, sft_stage: SftStage, squares: Data) -> None:
-    """Mixed resolution: what is seen is kept by picture and number of views."""
+    """Mixed resolution: what is seen is kept by picture and grid."""
     tokens, image = sft_stage.model.connector.image_tokens, squares.tokenizer.image
     model = build_mm1(sft_stage, squares.tokenizer)
     load_weights(model, finished(sft_stage))
     picture = ScenePicture(sample_scene(Random(0), "train"))
     with torch.inference_mode():
         embedder = PromptEmbedder(model.eval(), False, 8)
-        embedder.see([(picture, 5), (picture, 1)])
-        whole = embedder.embed(Segment((image,) * 5 * tokens, ((picture, 5),)))
-        overview = embedder.embed(Segment((image,) * tokens, ((picture, 1),)))
+        embedder.see([(picture, Grid(2, 2)), (picture, WHOLE)])
+        whole = embedder.embed(Segment((image,) * 5 * tokens, ((picture, Grid(2, 2)),)))
+        overview = embedder.embed(Segment((image,) * tokens, ((picture, WHOLE),)))
     assert torch.allclose(whole[:tokens], overview, atol=1e-5)

@@ -51,9 +51,9 @@ class Rows:
     def __init__(self, collection: Collection, tokenizer: BackendTokenizer, limits: Limits, folder: Path) -> None:
         self._collection = collection
         self._tokenizer = tokenizer
-        self._limits = limits
+        self._limits = limits = limits.of_pictures  # whose sizes are not looked up in advance
         self._ids = collection.tokens(tokenizer)
-        name = short_hash(ROWS_VERSION, collection.reader, collection.digests, tokenizer.digest, tuple(limits))
+        name = short_hash(ROWS_VERSION, collection.reader, collection.digests, tokenizer.digest, limits[:3])
         self._packed: pa.ChunkedArray = cached(folder / "rows" / f"{name}.ipc", SCHEMA, self._pack)["entries"]
 
     def __len__(self) -> int:

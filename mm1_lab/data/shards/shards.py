@@ -128,7 +128,7 @@ class Shards:
         if not any(self._fit(collection, collection.train, limits)):
             raise RequestError(
                 f"{self.path}: instructions.{name}: no conversation fits a row of {limits.sequence} "
-                f"tokens and {limits.max_images} pictures; raise sft.sequence_length or sft.max_images"
+                f"tokens and {limits.max_images} images; raise sft.sequence_length or sft.max_images"
             )
         return ShardConversations(collection, f"instructions {name}", seed)
 

@@ -120,14 +120,19 @@ def partial_mixtures(request: Request) -> list[str]:
 
 
 def unlike_start(request: Request) -> list[str]:
-    """What is to be told of tuned models that are tuned further with another number of views."""
+    """What is to be told of tuned models that are tuned further with other views."""
     lines = []
     for trial in request.trials:
         stage = trial.evaluation.model
         start = stage.architecture
-        if isinstance(start, PretrainedMM1) and start.tuned and start.views != stage.views:
+        if not isinstance(start, PretrainedMM1) or not start.tuned:
+            continue
+        if start.views != stage.views:
             before = f"was tuned with {counted(start.views, 'view')} of a picture, and is tuned with {stage.views}"
             lines.append(f"{start.name} {before} (sft.views)")
+        if start.tiling != stage.tiling:
+            before = f"was tuned with the tiling {start.tiling}, and is tuned with {stage.tiling}"
+            lines.append(f"{start.name} {before} (sft.tiling)")
     return list(dict.fromkeys(lines))
 
 
