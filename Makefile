@@ -46,7 +46,7 @@ install: .venv/.stamp
 # Written last, so that an interrupted installation is taken up again. pip would compile 22,000 files one after another;
 # compileall reports those that are not for this Python as a failure, and leaves out hundreds of models, of which few are used.
 .venv/.stamp: $(NEWER)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15) and "Python 3.11 to 3.14 is needed: make PYTHON=python3.12 …")'
 	@echo 'Installing into .venv, once: this takes minutes.'
 	@$(PYTHON) -m venv $(if $(GIVEN),--clear) .venv || \
 		{ echo 'make: delete .venv, perhaps a link to nothing, and repeat this' >&2; exit 1; }

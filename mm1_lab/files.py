@@ -40,10 +40,13 @@ LEASE_SECONDS = 120.0
 """How often a lease is renewed, and when it lapses: network file systems may keep dates for a minute."""
 UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
 """Errors that say nothing about a file's content."""
+NO_FOLDERS = (errno.EINVAL, errno.EBADF, errno.ENOTSUP)
+"""Errors of file systems, such as network disks, that cannot sync a folder, only files."""
 NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 """Errors of a place in which this user may not write."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a disk, or of a user's part of it, that is full."""
+OWN_GROUP, CONTROL_GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 LEASES: WeakSet[SoftFileLease] = WeakSet()
 """The leases that this process has made, held or not."""
 TEMPORARY: set[Path] = set()
@@ -78,16 +81,36 @@ def here_or_shipped(folder: Path) -> Path:
 
 
 def machine_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The processors that this process may use, at least one."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for group in _control_groups():
+        with suppress(OSError, ValueError):  # the outermost has no limits; `max` is no number
+            quota, period = map(int, (group / "cpu.max").read_text(encoding="utf-8").split())
+            count = min(count, quota // period)
+    return max(1, count)
 
 
 def free_memory() -> float:
     """Bytes that new processes can have: by Linux what is available, elsewhere all of the machine's."""
+    free = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     with suppress(OSError):
         found = re.search(r"^MemAvailable: *(\d+) kB$", Path("/proc/meminfo").read_text(encoding="utf-8"), re.MULTILINE)
-        if found:
-            return 1024.0 * int(found[1])
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        free = 1024.0 * int(found[1]) if found else free
+    for group in _control_groups():
+        with suppress(OSError, ValueError):
+            limit = int((group / "memory.max").read_text(encoding="utf-8"))
+            held = re.search(r"^anon (\d+)$", (group / "memory.stat").read_text(encoding="utf-8"), re.MULTILINE)
+            free = min(free, limit - int(held[1] if held else 0))
+    return free
+
+
+def _control_groups() -> Iterator[Path]:
+    """The folders of Linux's control groups (version 2) that hold this process, in which containers and batch systems
+    limit what it gets."""
+    with suppress(OSError):
+        own = re.search(r"^0::/(.*)$", OWN_GROUP.read_text(encoding="utf-8"), re.MULTILINE)
+        folder = CONTROL_GROUPS / own[1] if own else CONTROL_GROUPS
+        yield from (one for one in (folder, *folder.parents) if one.is_relative_to(CONTROL_GROUPS))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -179,6 +202,9 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if not (error.errno in NO_FOLDERS and path.is_dir()):
+            raise
     finally:
         os.close(descriptor)
 
@@ -223,7 +249,7 @@ def commit(partial: Path, folder: Path) -> None:
     """Turns `partial` into the complete `folder`: writes DONE with a digest of each file last, then renames."""
     digests, stretches = {}, {}
     for path in sorted(partial.rglob("*")):
-        if not path.is_file() or path.name in (DONE, ".DS_Store"):
+        if not path.is_file() or path.name == DONE or path.name.startswith((".DS_Store", "._")):  # of macOS
             continue
         name = path.relative_to(partial).as_posix()
         with path.open("rb") as file:

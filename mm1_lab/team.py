@@ -38,6 +38,8 @@ def check_gpu() -> None:
     if _gpu_allowed and not torch.cuda.is_available():
         is_built = torch.backends.cuda.is_built()
         why = "torch.cuda.is_available() is false" if is_built else "torch is built without CUDA"
+        if torch.backends.mps.is_available():
+            why = "Apple's is not used"
         raise RequestError(
             f"resources.gpus: torch finds no GPU on {platform.node()} ({why}); mend its driver or torch's build, or "
             "train without: --set resources.gpus=0"

@@ -2,15 +2,22 @@
 
 import os
 import sys
+import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
 
+import lightning.pytorch as pl
 import pytest
+import torch
+from lightning.pytorch.accelerators import MPSAccelerator
 
+from analysis import redraw
 from mm1_lab import team
 from mm1_lab.config import RequestError, Resources, find_yaml
 from mm1_lab.results import Ledger
-from mm1_lab.train.fit import DataModule
+from mm1_lab.train.fit import DataModule, _quiet
+from mm1_lab.weights.pretrained import tensor_names, weights_digest
+from tests.pretrained import save_decoder
 
 
 @pytest.fixture
@@ -29,15 +36,32 @@ def test_names_that_differ_by_case_are_told_apart(tmp_path: Path, monkeypatch: p
         find_yaml("there is no sweep", "Mix", [tmp_path])
 
 
+def test_a_name_is_found_in_either_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system takes both for one file."""
+    composed, apart = (unicodedata.normalize(form, "mélange") for form in ("NFC", "NFD"))
+    (tmp_path / f"{apart}.yaml").touch()
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    assert find_yaml("there is no sweep", composed, [tmp_path]) == tmp_path / f"{composed}.yaml"
+
+
 def test_what_the_finder_leaves_damages_no_stage(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "results", tmp_path / "store")
     partial = ledger.begin_stage("f")
     assert partial is not None
-    for name in ("model.safetensors", ".DS_Store"):
+    left = (".DS_Store", "._model.safetensors")  # the latter on disks of other systems
+    for name in ("model.safetensors", *left):
         (partial / name).write_text("before")
     ledger.finish_stage("f")
-    (ledger.stage_folder("f") / ".DS_Store").write_text("after")
+    for name in left:
+        (ledger.stage_folder("f") / name).write_text("after")
     assert Ledger(ledger.results, ledger.store).has_intact_weights("f")
+
+
+def test_a_pre_trained_model_on_a_disk_of_another_system(tmp_path: Path) -> None:
+    folder = save_decoder("llama", tmp_path)
+    digest, names = weights_digest(folder, "it"), tensor_names(folder)
+    (folder / "._model.safetensors").write_bytes(b"\0\5\x16\7")  # macOS's notes on the file
+    assert (weights_digest(folder, "it"), tensor_names(folder)) == (digest, names)
 
 
 @pytest.mark.usefixtures("on_macos")
@@ -52,3 +76,32 @@ def test_processors_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     team._cpu.cache_clear()
     assert team.processor() == "Apple M4"
     team._cpu.cache_clear()
+
+
+def test_the_processor_computes_and_nobody_is_told_to_set_what_is_no_setting_here(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(MPSAccelerator, "is_available", staticmethod(lambda: True))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(team, "_gpu_allowed", True)  # whatever an earlier test asked for
+    with _quiet():
+        trainer = pl.Trainer(accelerator=team.device().type, logger=False, enable_checkpointing=False)
+    assert trainer.strategy.root_device.type == "cpu" and not recwarn.list
+    with pytest.raises(RequestError, match=r"torch finds no GPU .*Apple's is not used.*resources\.gpus=0"):
+        team.check_gpu()
+
+
+@pytest.mark.usefixtures("on_macos")
+def test_no_process_is_forked_to_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    methods: list[str] = []
+
+    def note(method: str) -> None:
+        methods.append(method)
+        raise InterruptedError
+
+    monkeypatch.setattr(redraw, "get_context", note)
+    monkeypatch.setattr(redraw, "machine_cpus", lambda: 2)
+    with pytest.raises(InterruptedError):
+        redraw._draw_all([Path("a"), Path("b")], [Path("a"), Path("b")], latex=False)
+    assert methods == ["spawn"]

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,18 @@ def test_a_link_to_another_worktrees_environment_is_left_as_it_is(tmp_path: Path
     shutil.rmtree(tmp_path / "first")
     ran = subprocess.run(["make", "check"], cwd=second, capture_output=True, text=True)
     assert ran.returncode and "delete .venv, perhaps a link to nothing" in ran.stderr
+
+
+@pytest.mark.parametrize("version", ["3, 10", "3, 15"])
+def test_a_python_that_has_not_all_pinned_packages_is_refused(version: str, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    as_if = f"import sys; sys.version_info = ({version}); exec(sys.argv[1])"
+    python.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{as_if}' \"$2\"\n")
+    python.chmod(0o755)
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copyfile(REPOSITORY / name, tmp_path / name)
+    ran = subprocess.run(["make", "install", f"PYTHON={python}"], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode and "Python 3.11 to 3.14 is needed" in ran.stderr and not (tmp_path / ".venv").exists()
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/study.md"])

@@ -265,7 +265,8 @@ def find_yaml(lacking: str, name: str, folders: Iterable[Path]) -> Path:
     known: set[str] = set()
     for folder in folders:
         path = folder / f"{name}.yaml"
-        if path.is_file() and path.name in os.listdir(path.parent):  # in this case, also where the system ignores it
+        # in this case, also where the system ignores it, with accents in either spelling where it takes both
+        if path.is_file() and normalize("NFC", path.name) in (normalize("NFC", one) for one in os.listdir(path.parent)):
             return path
         known |= {other.stem for other in folder.glob("*.yaml")}
     raise RequestError(f"{lacking} {name!r}{nearest(name, sorted(known))}")

@@ -231,7 +231,7 @@ def leave_to_team(model: PreTrainedModel, folder: Path, whole: Sequence[str] = (
     rest: dict[str, Tensor] = {}
     if not team.is_first():
         return rest
-    for path in folder.glob("*.safetensors"):
+    for path in folder.glob("[!.]*.safetensors"):
         with safe_open(path, "pt") as file:
             for name in (own.keys() - set(unread)) & set(file.keys()):
                 rest[name] = file.get_tensor(name)

@@ -92,7 +92,7 @@ class Copied:
 
 def _read(folder: Path, name: str) -> Tensor:
     """A tensor from one of the folder's files."""
-    for path in folder.glob("*.safetensors"):
+    for path in folder.glob("[!.]*.safetensors"):
         with safe_open(path, "pt") as file:
             if name in file.keys():  # noqa: SIM118 (it is no dictionary)
                 value: Tensor = file.get_tensor(name)

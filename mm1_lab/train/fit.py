@@ -22,6 +22,7 @@ from mm1_lab.data.batches import TensorBatch, micro_batches
 from mm1_lab.data.pixels import BrokenPictures, TooManyBrokenPictures
 from mm1_lab.files import write_json
 from mm1_lab.model import count_parameters, save_weights
+from mm1_lab.processes import shorten_sockets
 from mm1_lab.train.checkpoints import ProcessStrategy, newest
 from mm1_lab.train.module import TOKENS, Objective, Training
 from mm1_lab.train.progress import Progress
@@ -35,6 +36,7 @@ REMARKS = (
     "isinstance\\(treespec, LeafSpec\\)",
     "across ranks is zero",  # of a stage without steps
     "torch.distributed is disabled",  # a single process needs none for its checkpoints
+    "GPU available but not used",  # Apple's, or one that the scale leaves alone
     "The `srun` command is available",  # training takes no part in a Slurm job: see `plugins`
 )
 """Warnings of Lightning and torch that do not apply here, as regular expressions."""
@@ -135,6 +137,7 @@ class DataModule(pl.LightningDataModule):
         workers = 0 if sys.platform == "darwin" else self.resources.workers
         if workers:
             os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive a fork
+            shorten_sockets()
         return DataLoader(
             _Batches(self.batch),
             batch_size=None,

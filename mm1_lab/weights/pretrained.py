@@ -374,7 +374,7 @@ def tensor_names(folder: Path) -> set[str]:
     from safetensors import safe_open
 
     names: set[str] = set()
-    for path in folder.glob("*.safetensors"):
+    for path in folder.glob("[!.]*.safetensors"):
         with safe_open(path, "numpy") as file:
             names |= set(file.keys())
     return names
@@ -398,7 +398,7 @@ def _missing_weights(folder: Path) -> list[str]:
 def weights_digest(folder: Path, name: str) -> str:
     """16 hexadecimal digits over the configuration and the name, size and samples of each weight file. Raises
     RequestError for a folder without weights, or with some missing."""
-    weights = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
+    weights = sorted(path for path in folder.glob("[!.]*.safetensors") if path.is_file())
     if not weights:
         lack = "there are no weights in the folder (*.safetensors; pickled ones could run code)"
         raise RequestError(f"{name}: {lack}; save_pretrained of transformers writes them")

@@ -1,6 +1,10 @@
 """Batches: images in their places or those of other documents, blind arms, broken images, a position as one number."""
 
 import os
+import sys
+import tempfile
+from multiprocessing import current_process
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +22,8 @@ from mm1_lab.data.types import Document, Limits
 from mm1_lab.train.fit import DataModule
 from mm1_lab.train.multimodal import ShuffledImages
 from tests.conftest import Flat
+
+LOADERS = pytest.mark.skipif(sys.platform == "darwin", reason="data are loaded by the training process there")
 
 
 def pack(squares: Any, *values: int | None) -> Row:
@@ -71,7 +77,7 @@ def test_batches_for_a_gpu_are_pinned(squares: Any, monkeypatch: pytest.MonkeyPa
     assert blocking == [True] * 8
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=LOADERS)])
 def test_broken_images_are_counted_over_all_workers(squares: Any, workers: int) -> None:
     def batch(step: int) -> Batch:
         broken = [None] * 4 if step in (1, 4) else [None, None] if step == 8 else [5]
@@ -96,6 +102,7 @@ def test_what_a_loader_s_process_raises_is_told_without_its_traceback() -> None:
         module.transfer_batch_to_device(next(iter(module.train_dataloader())), torch.device("cpu"), 0)
 
 
+@LOADERS
 def test_a_batch_for_which_shared_memory_has_no_room_ends_the_training(
     squares: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +118,20 @@ def test_a_batch_for_which_shared_memory_has_no_room_ends_the_training(
     module = DataModule(lambda step: batch, 1, Resources(workers=1))
     with pytest.raises(RuntimeError, match="unable to allocate shared memory"):
         module.transfer_batch_to_device(next(iter(module.train_dataloader())), torch.device("cpu"), 0)
+
+
+@LOADERS
+def test_a_temporary_folder_with_a_long_name_stops_no_loader(
+    squares: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sockets in it, by which loaders pass batches, could have no name, and the training would wait for ever."""
+    long = tmp_path / ("T" * 90)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    monkeypatch.setitem(current_process()._config, "tempdir", None)  # type: ignore[attr-defined]  # not made yet
+    batch = make_batch([pack(squares, 0)], ["here"], side=2, blind=False)
+    (made,) = DataModule(lambda step: batch, 1, Resources(workers=1)).train_dataloader()
+    assert made.sources == ("here",) and tempfile.gettempdir() == str(long)
 
 
 class Pages:

@@ -7,6 +7,7 @@ import platform
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -97,6 +98,10 @@ def test_failures_are_typed_and_the_others_go_on(
     """The Ray that is started for it is this user's alone, and leaves the command's signals as they were."""
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    long = tmp_path / ("T" * 90)  # too long a name for the sockets of Ray, which then go into /tmp
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # where Ray's processes find `Marker`
     (tmp_path / "of_caller.py").write_text("from tests.orchestrate.marker import Marker\nclass Own(Marker): pass")
     monkeypatch.syspath_prepend(tmp_path)  # who calls the lab in Python may import from the working folder

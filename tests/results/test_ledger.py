@@ -1,6 +1,7 @@
 import errno
 import os
 import re
+import stat
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -271,3 +272,39 @@ def test_processes_of_the_same_number_may_write_the_same_file(tmp_path: Path, mo
     monkeypatch.setattr(files, "replace", meanwhile)
     files.write_bytes(path, b"first")
     assert path.read_bytes() == b"first" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_that_cannot_sync_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some that are shared with another system; of files it is an error."""
+
+    def sync(descriptor: int) -> None:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or refuses_files:
+            raise OSError(errno.EINVAL, "no")
+
+    refuses_files = False
+    monkeypatch.setattr(os, "fsync", sync)
+    files.write_bytes(tmp_path / "file", b"first")
+    refuses_files = True
+    with pytest.raises(OSError, match="no"):
+        files.write_bytes(tmp_path / "file", b"second")
+    assert (tmp_path / "file").read_bytes() == b"first"
+
+
+def test_a_container_limits_processors_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What holds is the narrowest limit of its group and those above it; the outermost has none."""
+    own = tmp_path / "groups" / "pod" / "container"
+    own.mkdir(parents=True)
+    (tmp_path / "own").write_text("4:memory:/elsewhere\n0::/pod/container\n")
+    monkeypatch.setattr(files, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr(files, "CONTROL_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(64), raising=False)
+    assert files.machine_cpus() == 64
+    for folder, cpus, memory in ((own, "max 100000", "max"), (own.parent, "250000 100000", "3000000")):
+        (folder / "cpu.max").write_text(f"{cpus}\n")
+        (folder / "memory.max").write_text(f"{memory}\n")
+        (folder / "memory.stat").write_text("anon 1000000\nfile 1500000\n")
+    assert (files.machine_cpus(), files.free_memory()) == (2, 2e6), "a cache of files makes way"
+    (own / "cpu.max").write_text("50000 100000\n")
+    assert files.machine_cpus() == 1
+    monkeypatch.setattr(files, "OWN_GROUP", tmp_path / "none")
+    assert files.machine_cpus() == 64 and files.free_memory() > 2e6

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import chdir
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import gettempdir, mkdtemp
 from typing import Any
 
 from mm1_lab.config import RequestError, Resources, Scale
@@ -110,6 +110,8 @@ LOCAL = {
 """Settings of a Ray that this command starts."""
 LEAST_MEMORY = 4_000_000_000
 """Bytes of address space that Ray's processes take: with a lower limit it hangs."""
+LONGEST_FOR_RAY = 39
+"""Bytes of a folder's name to which Ray adds up to 68, in a path of a socket, which has at most 107."""
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
@@ -186,6 +188,8 @@ class RayTune(Executor):
         os.environ.update(SETTINGS | LOCAL | _worker_environment(scale.resources, self.code))
         os.environ["RAY_AUTH_MODE"] = "token"  # other users of this machine are refused
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        if sys.platform != "darwin" and len(os.fsencode(gettempdir())) > LONGEST_FOR_RAY:  # there Ray takes /tmp itself
+            os.environ.setdefault("RAY_TMPDIR", "/tmp")
         os.environ.pop(FOLDER, None)
         start = Path.cwd()
         if "PYTHONSAFEPATH" in os.environ:  # as the command line sets it: a caller in Python may import from there
