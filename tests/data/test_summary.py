@@ -216,6 +216,22 @@ def test_measures_that_the_data_s_benchmarks_lack_are_told_before_anything_is_tr
     assert f"'average': {lacking.format('images')}" in told("run", "l.yaml", *asked, *of_text, code=2)
 
 
+@pytest.mark.usefixtures("here")
+def test_too_few_captioned_images_are_refused_before_anything_is_trained(files: Any, told: Told) -> None:
+    files.jsonl("t.jsonl", [files.prose(30, number) for number in range(99)])
+    files.yaml(text="t.jsonl", captions="c.tar")
+    asked = ("data_mix", "--only", "captions+text", "--scale", "smoke", "--data", "data.yaml")
+    for count, lack in {
+        8: "the training data hold 6 captioned images, but 8-shot",
+        3: "nothing to evaluate on",
+    }.items():
+        files.captions("c.tar", range(count))
+        for command in (("plan",), ("run", "--inline")):
+            assert lack in told(command[0], *asked, *command[1:], code=2)
+    files.captions("c.tar", range(11))
+    told("plan", *asked)
+
+
 @pytest.mark.usefixtures("here", "unrendered")
 def test_show_data_tells_of_a_benchmark_s_pictures_that_are_trained_on(files: Any, told: Told) -> None:
     """In a tar and in files of their own, wherever; not of held-out samples, nor of another picture of the name."""
