@@ -26,6 +26,8 @@ Record = Mapping[str, Any]
 """What a finished trial's `record.json` says of it."""
 FAMILIES = {"captioning": "captioning", "vqa": "VQA"}
 """Titles of the families of benchmarks with images."""
+HELD_OUT_DOCUMENTS, HELD_OUT_TOKENS = "held-out documents", "held-out tokens"
+"""In what losses may be unlike."""
 CIDER = " cider"
 """Ends the name of the benchmark for the CIDEr of captions that are scored by content."""
 FAMILIES_APART = {
@@ -343,21 +345,25 @@ class Study(Variant):
     def seed_count(self, arm: str) -> int:
         return len(self.seed_values(arm, self.measures[0]))
 
-    def asked_unlike(self, arms: frozenset[str], measure: Measure) -> bool:
-        """Whether a measure averages other benchmarks in some trials of `arms` than in others, as after a benchmark was
-        added to the data and not all arms were evaluated again; of a loss, other held-out documents."""
+    def unlike(self, arms: frozenset[str], measure: Measure) -> str:
+        """What a measure averages in some trials of `arms` and not in others: `benchmarks`, as after one was added to
+        the data and not all arms were evaluated again; of a loss, `held-out documents` or `held-out tokens`. Empty if
+        all have the same."""
         for part in measure.parts:
             if part.about == "loss":
+                # the world's texts have answers, of which alone a tuned model's loss is
+                if part.of == "text" and self.manifest.in_world and len(set(map(self.is_tuned, arms))) > 1:
+                    return HELD_OUT_TOKENS
                 left_out = self._left_out(part.of)
                 known = [left_out[arm] for arm in arms if arm in left_out]
                 are_told = all(count is not None for count, _ in known)
                 if len({count if are_told else may_be_more for count, may_be_more in known}) > 1:
-                    return True
+                    return HELD_OUT_DOCUMENTS
                 continue
             asked = self._asked_by_arm(part)
             if len(set[frozenset[str]]().union(*(asked.get(arm, ()) for arm in arms))) > 1:
-                return True
-        return False
+                return "benchmarks"
+        return ""
 
     @kept
     def _left_out(self, source: str) -> dict[str, tuple[tuple[int, int] | None, bool]]:

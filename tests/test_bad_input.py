@@ -102,7 +102,7 @@ def test_a_results_folder_that_cannot_be_written(refused: Refused) -> None:
 def test_an_arm_that_the_data_do_not_allow_stands_in_no_other_s_way(
     refused: Refused, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Files(Path()).captions("good.tar", range(1))
+    Files(Path()).captions("good.tar", range(16))
     Path("text.jsonl").write_text(json.dumps({"text": "some words. " * 200}) + "\n", encoding="utf-8")
     Path("data.yaml").write_text("text: [gone.jsonl]\n", encoding="utf-8")  # told before files are read
     assert "add `captions: [FILES]`" in refused("--data", "data.yaml")

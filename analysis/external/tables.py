@@ -42,6 +42,8 @@ OF_ONE_RUN = re.compile(
 """In names of columns that may tell scores of one run apart."""
 OF_RUNS = re.compile("run|rep|trial|attempt|try|number|index|unnamed")
 """How names of columns begin that number an arm's independent runs."""
+RUN = re.compile("(runs?|rep|repeat|repetition|replicate|trial|attempt|try)(id|name|no|nr|number|index)?")
+"""What columns are called that name an arm's runs, without signs."""
 WITH_SHOTS = re.compile(r"(.+?)[ _](\d+)[-_ ]?shots?")
 """The name of a column such as `vqa 4-shot`."""
 OURS = {"family", "metric"}
@@ -211,7 +213,8 @@ def make_scores(
     is_ours = set(table) >= OURS and set(table["family"].map(str)) <= set(get_args(Family))
     frame["family"] = table["family"] if is_ours else ""
     paired = "seed" in table
-    frame["repeat"] = 0 if paired else frame.groupby(["arm", *CELL]).cumcount()
+    frame["repeat"], of_runs = (0, []) if paired else _numbers_of_runs(table, frame)
+    notes += of_runs
     if by_benchmark:  # after the runs were numbered, as an empty cell is a run that lacks the benchmark
         is_scored = ~table["score"].map(_is_blank)
         table, frame = table[is_scored], frame[is_scored]
@@ -226,6 +229,24 @@ def make_scores(
     if frame["arm"].nunique() < 2:
         raise RequestError(f"{where}: has one arm, {frame['arm'].iloc[0]!r}, so there is nothing to compare")
     return Scores(frame[[*KEY, "family", "score"]].reset_index(drop=True), paired, notes)
+
+
+def _numbers_of_runs(table: pd.DataFrame, frame: pd.DataFrame) -> tuple[pd.Series[int], list[str]]:
+    """Numbers each arm's runs by the first column that names runs, such as `run`; without one the n-th score of each
+    benchmark is of the n-th run, with a note if an arm has more scores of one than of another."""
+    for name in table.columns:
+        if RUN.fullmatch(re.sub("[^a-z]", "", name.lower())):
+            runs = frame.assign(run=table[name].map(str))
+            if runs.duplicated(["arm", "run"]).any() and not runs.duplicated(["arm", "run", *CELL]).any():
+                return runs.groupby("arm")["run"].transform(lambda own: pd.factorize(own)[0]), []
+    of_cells = frame.groupby(["arm", *CELL])
+    counts = of_cells.size().groupby("arm").nunique()
+    uneven = some(list(counts.index[counts > 1]))
+    by_order = (
+        f"Which scores of {uneven} are of one run is not told, and some are missing: the first of each benchmark are "
+        "taken for one run, and so on; name runs in a column `run`."
+    )
+    return of_cells.cumcount(), [by_order] if uneven else []
 
 
 def _own_names(columns: Columns) -> tuple[dict[str, str], list[str]]:

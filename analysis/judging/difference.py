@@ -44,8 +44,7 @@ class Difference:
             return SAME_TRIALS
         for measure in {measure for _, measure in self.terms}:
             arms = frozenset(arm for arm, other in self.terms if other == measure)
-            if self.study.asked_unlike(arms, measure):
-                what = "held-out documents" if measure.about == "loss" else "benchmarks"
+            if what := self.study.unlike(arms, measure):
                 return f"{UNLIKE}{what} in the arms' means of {measure}"
         missing = np.isnan(self._scores)
         if missing.all(axis=1).any():

@@ -15,9 +15,9 @@ from analysis.runs import finished_looks
 from analysis.statistics import LEVEL
 from analysis.study import Study
 
-NEVER = ("no scores", SAME_TRIALS, CHANGED, f"{UNLIKE}held-out documents")
+NEVER = ("no scores", SAME_TRIALS, CHANGED, f"{UNLIKE}held-out")
 """How reasons begin that further seeds do not change: an arm was left out or fails, the measure has no values, arms are
-equal, the claim came after the scores, arms read other documents."""
+equal, the claim came after the scores, losses are of other documents or tokens."""
 
 
 def reached_text(study: Study) -> str:

@@ -1,5 +1,6 @@
 """The notes below a sweep's tables and figures: what its intervals are, what is missing or adjusted, what was asked."""
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 
 from analysis.runs import mixes_machines
@@ -64,10 +65,12 @@ def unlike_notes(study: Study, arms: Collection[str], measures: Sequence[Measure
     """Below what compares `arms`, by some measures or all: means that cannot be compared, as arms or numbers of shots
     have other benchmarks; and what else makes arms unlike."""
     notes = []
-    unlike = [str(measure) for measure in measures or study.measures if study.asked_unlike(frozenset(arms), measure)]
-    if unlike:
-        what = "held-out documents" if measures and measures[0].about == "loss" else "benchmarks"
-        notes.append(f"Not comparable, as arms have different {what} in the mean: {', '.join(unlike)}.")
+    unlike = defaultdict(list)
+    for measure in measures or study.measures:
+        if what := study.unlike(frozenset(arms), measure):
+            unlike[what].append(str(measure))
+    for what, names in unlike.items():
+        notes.append(f"Not comparable, as arms have different {what} in the mean: {', '.join(names)}.")
     plain = study.asked[study.asked["family"].isin(PLAIN)]
     shots = plain.groupby("benchmark", observed=True, sort=False)["shots"].nunique()
     fewer = shots.index[shots < plain["shots"].nunique()]

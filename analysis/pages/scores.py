@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.pages.cells import plus_minus, published_cell, references
 from analysis.pages.notes import benchmark_notes, notes_of
 from analysis.statistics import Interval, one_sample
-from analysis.study import Study
+from analysis.study import HELD_OUT_DOCUMENTS, HELD_OUT_TOKENS, Study
 from analysis.table import MISSING, Table, as_text
 from mm1_lab.config import CHAT, TEXT_CORE, UNPARSED, Measure, SftRecipe
 from mm1_lab.formatting import short
@@ -29,6 +29,9 @@ OTHER_DOCUMENTS = (
 )
 
 
+TUNED_TEXT = (
+    "Of text, the losses of tuned arms are of answers alone, as in their training, and not comparable with the others."
+)
 PARAMETERS_NOTE = "Of the models that are evaluated; `mm1-lab plan` has the FLOPs of their training."
 
 
@@ -174,7 +177,10 @@ def losses_table(study: Study) -> Table:
     recipes = [study.sweep.arms[arm] for arm in study.scored]
     views = {(sft.views, sft.tiling) for sft in (recipe.sft or SftRecipe() for recipe in recipes)}
     notes = []
-    if any(study.asked_unlike(frozenset(study.scored), Measure(name, about="loss")) for name in sources):
+    unlike = {study.unlike(frozenset(study.scored), Measure(name, about="loss")) for name in sources}
+    if HELD_OUT_TOKENS in unlike:
+        notes.append(TUNED_TEXT)
+    if HELD_OUT_DOCUMENTS in unlike:
         is_five = views == {(1, "square"), (5, "square")}
         notes.append(OTHER_DOCUMENTS.format(cause="five views per picture" if is_five else "more tokens"))
     return Table(f"Held-out loss, nats per text token{several}", frame, notes)

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.study import read_study
+from analysis.study import HELD_OUT_DOCUMENTS, HELD_OUT_TOKENS, read_study
 from analysis.table import Table
 from mm1_lab.config import RequestError, Search, Sweep
 
 SHOWN = 10
-OTHER_DOCUMENTS = (
-    "The order tells nothing, as the arms' losses are of different held-out documents: search by scores, or leave out "
-    "what changes the tokens per picture."
+NO_ORDER = (
+    "The order tells nothing, as the arms' losses are of different {what}: search by scores, or leave out {cause}."
 )
+CAUSES = {HELD_OUT_DOCUMENTS: "what changes the tokens per picture", HELD_OUT_TOKENS: "`sft`"}
 
 
 def search_table(sweep: Sweep, folder: Path) -> Table | None:
@@ -40,7 +40,7 @@ def search_table(sweep: Sweep, folder: Path) -> Table | None:
     if is_loss and (arms["status"] == "scored").any():
         with suppress(RequestError):  # none of these is in `trials.csv` yet
             study = read_study(folder)
-            if study.asked_unlike(frozenset(study.scored), measure):
-                notes.append(OTHER_DOCUMENTS)
+            if what := study.unlike(frozenset(study.scored), measure):
+                notes.append(NO_ORDER.format(what=what, cause=CAUSES[what]))
     formats = {"rank": ".0f", str(measure): digits, "sd over seeds": digits}
     return Table(f"The search: its best of {len(arms)} arms", frame, notes, formats=formats)

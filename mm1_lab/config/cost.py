@@ -220,7 +220,7 @@ def training_cost(
         late=activations / 2 if late is None else late,
         logits=logits_at * logit_bytes(network.vocabulary, itemsize),
         gathered=gathered_bytes(size, itemsize) + 8.0 * root if size else 0.0,
-        weights=4.0 * (total - adapters),
+        weights=4.0 * own,
         checkpoint=4.0 * total + (per_trained - 8) * trained,
         rows=rows,
         divisible=divisible,

@@ -33,6 +33,10 @@ CANDIDATES = 4
 CAPTIONS_MEASURED = 64
 """Held-out captions by which it is told before a run how long prompts will be."""
 
+NOTHING = (
+    "there is nothing to evaluate on: no captioned image is held out from training; add captioned images, or list "
+    "`benchmarks`"
+)
 FEW = EvaluationSettings(questions=8, batch_size=1, shots=(0,))
 """A question for each of the fewest blocks, enough for one of each kind."""
 
@@ -57,10 +61,7 @@ def benchmarks_for(
         benchmarks = held_out_captions(data, settings)
     benchmarks += [build_benchmark(config, settings, data.tokenizer, cache) for config in named]
     if not benchmarks:
-        raise RequestError(
-            "there is nothing to evaluate on: no captioned image is held out from training; add captioned images, or "
-            "list `benchmarks`"
-        )
+        raise RequestError(NOTHING)
     return benchmarks
 
 
@@ -165,9 +166,23 @@ def _demonstrations(data: Data, name: str, blocks: int, shots: int) -> list[Ques
             found.setdefault(question.key.partition("@")[0], question)
         if len(found) >= blocks * shots or (len(found) >= shots and source.epochs(row) > 1):
             break
-    if len(found) < shots:
+    _check_enough(len(found), shots)
+    return list(found.values())[: blocks * shots]
+
+
+def _check_enough(images: int, shots: int) -> None:
+    if images < shots:
         raise RequestError(
-            f"the training data hold {len(found)} captioned images, but {shots}-shot prompts need {shots}; "
+            f"the training data hold {images} captioned images, but {shots}-shot prompts need {shots}; "
             "add captioned images or use fewer shots (--set evaluate.shots=[0])"
         )
-    return list(found.values())[: blocks * shots]
+
+
+def check_captions(data: Shards, settings: EvaluationSettings, named: Sequence[BenchmarkConfig]) -> None:
+    """Raises RequestError if the numbers of captioned images tell that `benchmarks_for` will."""
+    captioned = (data.collections[name] for name in CAPTIONED if name in data.collections)
+    collection = next((one for one in captioned if len(one.held_out)), None)
+    if collection:
+        _check_enough(len(collection.train), max(settings.shots))
+    elif not named:
+        raise RequestError(NOTHING)

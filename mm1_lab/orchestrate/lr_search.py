@@ -17,7 +17,17 @@ from pathlib import Path
 from statistics import fmean, median_low
 from typing import ClassVar
 
-from mm1_lab.config import FEWEST_SIZES, RateSearch, Recipe, RequestError, Scale, nearest, parse_count, scale_of
+from mm1_lab.config import (
+    AVERAGE,
+    FEWEST_SIZES,
+    RateSearch,
+    Recipe,
+    RequestError,
+    Scale,
+    nearest,
+    parse_count,
+    scale_of,
+)
 from mm1_lab.config.base import LEAST_RATE, MOST_RATE
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.planning.request import Request
@@ -169,6 +179,8 @@ class RateGrids(Rounds):
                 raise RequestError(
                     f"{request.asked}: arm {trial.arm!r} takes no step at any learning rate (steps: 0); give it some"
                 )
+        if reason := request.why_no_value(AVERAGE):
+            raise RequestError(f"{request.asked}: learning rates are searched by scores, too; {reason}")
         super().__init__(request)
         folder = request.folder
         self._before = read_manifest(folder).sweep.arms if (folder / "sweep.json").exists() else {}

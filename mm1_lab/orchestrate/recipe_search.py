@@ -127,10 +127,10 @@ class RecipeSearch(Rounds):
         for other in request.file.parent.glob(f"{glob.escape(self.confirmed)}*.yaml"):
             if CONFIRMATION.search(other.stem):
                 raise RequestError(f"{other}: the search's confirmation has this name; rename one")
-        self.spaces = {field: self._space(field, space) for field, space in self.settings.over.items()}
-        """Where Optuna looks for each field."""
         if reason := request.why_no_value(self.measure) or request.why_untuned(self.measure, ["base"]):
             raise RequestError(f"search.measure: {reason}")
+        self.spaces = {field: self._space(field, space) for field, space in self.settings.over.items()}
+        """Where Optuna looks for each field."""
         self.recipes = {"base": request.sweep.base}
         """The arms asked for so far: of the same trials the first."""
         self.names = {self._key(request.sweep.base): "base"}
@@ -403,9 +403,11 @@ class RecipeSearch(Rounds):
     def _built(self, name: str, change: dict[str, Any], where: str) -> Recipe:
         """The base with this change. Raises RequestError, which tells `where` or the name, if it cannot be run."""
         recipe = self.request.sweep.changed(change, where)
-        evaluation = self.request.resolve(name, recipe, self.request.seeds[0]).evaluation
+        asked = self.request.with_arms({name: recipe}, self.request.seeds[:1])
         try:
-            check_networks(stage for stage in evaluation.chain() if stage.TRAINS)
+            check_networks(stage for stage in asked.trials[0].evaluation.chain() if stage.TRAINS)
+            if reason := asked.why_untuned(self.measure, [name]):
+                raise RequestError(reason)
         except RequestError as error:
             raise RequestError(f"{where}: {error}") from None
         return recipe

@@ -95,6 +95,19 @@ def test_variances_of_independent_runs_are_moderated_towards_the_other_arms() ->
     assert claim["high"] - claim["difference"] == pytest.approx(max(ends))
 
 
+@pytest.mark.parametrize("column", ["run", "Run ID", "remark"])
+def test_scores_of_a_run_belong_together_if_a_column_names_it(column: str) -> None:
+    """Otherwise, behind a missing score, those of a benchmark were another run's than those of the next."""
+    rows = [("a", 0, "x", 10), ("a", 0, "y", 20), ("a", 1, "x", 50), ("a", 2, "x", 12), ("a", 2, "y", 22)]
+    rows += [("b", run, name, 30 + run) for name in "xy" for run in (2, 0, 1)]
+    frame = pd.DataFrame(rows, columns=["arm", column, "benchmark", "score"])
+    judged = judge(frame)
+    is_named = column != "remark"
+    assert judged.claims[0]["difference"] == pytest.approx(31 - (16 if is_named else (15 + 36) / 2))
+    (told,) = [note for note in judged.notes if "score" in note and "left out" not in note] or [""]
+    assert told.startswith("Which scores of a are of one run is not told, and some are missing") == (not is_named)
+
+
 @pytest.mark.parametrize("tables", [15, soaked(1000)])
 @pytest.mark.parametrize(("runs", "of_base", "spread"), [soaked(3, 10, 5.0), (2, 20, 3.0)])
 def test_an_arm_that_varies_more_and_was_run_less_is_seldom_wrongly_judged(

@@ -13,12 +13,12 @@ from analysis.judging.looks import question_status
 from analysis.judging.verdicts import judge_contrasts
 from analysis.pages.claims_figure import draw_claims
 from analysis.pages.compare import compare_table
-from analysis.pages.scores import OTHER_DOCUMENTS, losses_table, means_table
+from analysis.pages.scores import OTHER_DOCUMENTS, TUNED_TEXT, losses_table, means_table
 from analysis.paper import DERIVED
 from analysis.study import Study
-from mm1_lab.config import AVERAGE, CHAT, TEXT_CORE, UNPARSED, Contrast, Measure, Recipe, Sweep
+from mm1_lab.config import AVERAGE, CHAT, TEXT_CORE, UNPARSED, Contrast, Measure, Recipe, SftRecipe, Sweep
 from mm1_lab.results.summary import rows_of
-from tests.analysis.results_folder import claim_row, of_own_data, study_of, with_manifest
+from tests.analysis.results_folder import claim_row, of_arms, of_own_data, study_of, with_manifest
 
 WORDS = {
     "average": AVERAGE,
@@ -130,6 +130,26 @@ def test_losses_on_other_held_out_documents_are_not_compared(data_mix: Sweep) ->
         study = replace(tiled, records=left_out)
         assert bool(reason("captions", "interleaved", "loss captions")) != comparable, "by ratio, others are as many"
         assert not reason("captions", "interleaved", "loss text")
+
+
+def test_losses_on_texts_of_tuned_models_are_not_compared_with_those_of_others(data_mix: Sweep) -> None:
+    """They are of answers alone, of which the world's texts have some: a quarter of the tokens."""
+    arms = {"base": data_mix.base, "tuned": data_mix.base.model_copy(update={"sft": SftRecipe()})}
+    study = study_of(of_arms(data_mix, arms), range(3))
+    rows = [
+        (arm, seed, "", name, seed * len(arm)) for arm in arms for seed in range(3) for name in ("text", "captions")
+    ]
+    study = replace(study, held_out=pd.DataFrame(rows, columns=study.held_out.columns))
+    text, captions = (Measure(name, about="loss") for name in ("text", "captions"))
+    reasons = {}
+    for loss in (text, captions):
+        claim = Claim("", "", {("tuned", loss): 1.0, ("base", loss): -1.0}, loss, "less")
+        reasons[loss] = claim_row(study, claim)["reason"]
+    assert reasons == {text: "different held-out tokens in the arms' means of loss text", captions: ""}
+    assert losses_table(study).notes == [TUNED_TEXT]
+    told = "Not comparable, as arms have different held-out tokens in the mean: loss text."
+    assert told in compare_table(study, "tuned", "base", measure=text).notes
+    assert not losses_table(of_own_data(study)).notes, "whose texts have no answers"
 
 
 def test_a_difference_of_measures_is_compared_within_seeds_as_any_measure(data_mix: Sweep) -> None:

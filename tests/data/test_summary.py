@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
 from analysis.pages.cards import write_data_sheet
@@ -183,6 +184,52 @@ def test_show_data_tells_of_prompts_that_plan_refuses(files: Any, told: Told) ->
     assert refusal.startswith("benchmark 'long': a question after 0 demonstrations takes")
     assert f"\n  note: {refusal}" in told(*COMMAND)
     assert "  note: " not in told(*COMMAND, "--set", "sequence_length=2048")
+
+
+@pytest.mark.usefixtures("here")
+def test_measures_that_the_data_s_benchmarks_lack_are_told_before_anything_is_trained(files: Any, told: Told) -> None:
+    """Their claims were not judged, and searches by them ended with an error, once models were trained."""
+    files.captions("c.tar", range(60))
+    files.jsonl("t.jsonl", [files.prose(30, number) for number in range(99)])
+    files.rows("q.jsonl", [{"question": "two and two", "answers": ["four"]}])
+    sums = {"sums": {"questions": "q.jsonl", "metric": "exact", "shots": [0]}}
+    files.yaml(text="t.jsonl", captions="c.tar", benchmarks=sums)
+    measures = ("average", "captioning 4-shot", "text 0-shot", "text-core", "vqa 0-shot", "text 4-shot")
+    arms = {"arms": {"a": {}, "b": {"image_tokens": 64}}}
+    claims = [{"claim": one, "first": "a", "second": "b", "measure": one, "expect": "greater"} for one in measures]
+    over = {"search": {"over": {"image_tokens": [64, 144]}, "measure": "vqa 0-shot"}}
+    for name, content in {"q": arms | {"contrasts": claims}, "s": over, "l": arms | {"search": {}}}.items():
+        question = {"title": "t", "recipe": "base", **content}
+        (files.folder / f"{name}.yaml").write_text(yaml.safe_dump(question), encoding="utf-8")
+    asked = ("--scale", "smoke", "--data", "data.yaml", "--set", "data_mix.interleaved=0")
+    lines = [line for line in told("plan", "q.yaml", *asked).splitlines() if "will not be judged" in line]
+    lacking = "the data have no benchmark of {}; list one under `benchmarks`"
+    reasons = {"vqa 0-shot": "questions about images, asked at 0-shot", "text 4-shot": "text alone, asked at 4-shot"}
+    of_claims = [f"The claim '{one}' will not be judged by '{one}': " for one in reasons]
+    assert lines == [f"{one}{lacking.format(what)}." for one, what in zip(of_claims, reasons.values(), strict=True)]
+    told("plan", "s.yaml", *asked, code=2)
+    assert f"search.measure: 'vqa 0-shot': {lacking.format(reasons['vqa 0-shot'])}" in told(
+        "run", "s.yaml", *asked, code=2
+    )
+    files.yaml(text="t.jsonl", benchmarks=sums)
+    of_text = ("--set", "data_mix.captions=0", "--set", "encoder.loss=none")
+    assert f"'average': {lacking.format('images')}" in told("run", "l.yaml", *asked, *of_text, code=2)
+
+
+@pytest.mark.usefixtures("here")
+def test_too_few_captioned_images_are_refused_before_anything_is_trained(files: Any, told: Told) -> None:
+    files.jsonl("t.jsonl", [files.prose(30, number) for number in range(99)])
+    files.yaml(text="t.jsonl", captions="c.tar")
+    asked = ("data_mix", "--only", "captions+text", "--scale", "smoke", "--data", "data.yaml")
+    for count, lack in {
+        8: "the training data hold 6 captioned images, but 8-shot",
+        3: "nothing to evaluate on",
+    }.items():
+        files.captions("c.tar", range(count))
+        for command in (("plan",), ("run", "--inline")):
+            assert lack in told(command[0], *asked, *command[1:], code=2)
+    files.captions("c.tar", range(11))
+    told("plan", *asked)
 
 
 @pytest.mark.usefixtures("here", "unrendered")

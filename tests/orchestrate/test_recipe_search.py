@@ -344,6 +344,17 @@ def test_wrong_searches(changes: dict[str, Any], told: str, here: Path, refused:
     assert told in error, error
 
 
+def test_an_arm_that_the_measure_is_not_of_is_refused_before_the_search_trains(here: Path, refused: Refused) -> None:
+    """It ended the search, also when it was run again."""
+    path = write(here, over={"sft": [None, {"steps": 5000}]}, measure="chat 0-shot")
+    change(path, "recipe: base", "recipe: tuned")
+    (here / "recipes").mkdir()
+    (here / "recipes" / "tuned.yaml").write_text("sft: {}\n", encoding="utf-8")
+    told = "search.over.sft: 'chat 0-shot': only tuned models have it; give `sft` to sft None"
+    for command in ("plan", "run"):
+        assert told in refused(command, str(path), "--scale", "smoke")
+
+
 def test_a_sweep_of_the_confirmation_s_name_is_not_overwritten(here: Path, refused: Refused) -> None:
     path = write(here)
     path.with_name("mix_confirmed_2.yaml").write_text("title: t\nrecipe: base\narms: {base: {}}\n", encoding="utf-8")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mm1_lab.config import EncoderStage, MultimodalStage, Size
+from mm1_lab.config import EncoderStage, MultimodalStage, Network, Size, load_scale
 from mm1_lab.data.types import Data
-from mm1_lab.model import build_encoder, load_weights
+from mm1_lab.model import build_encoder, count_parameters, load_weights
 from mm1_lab.train.encoder_stage import Reconstructive, RepeatedPairs, StepPairs, normalised_patches
-from tests.conftest import Flat, Squares
+from tests.conftest import SCALES, Flat, Squares, Words
 from tests.train.conftest import Finished, points, shortened, train, weights_of
 
 DEEP = Size(layers=6, width=16, heads=2)
@@ -49,6 +49,13 @@ def test_a_patch_is_predicted_from_what_stands_before_it_and_the_prefix() -> Non
 
     assert reached(2, 1) == list(range(10, 16))
     assert reached(0, 3) == list(range(16))
+
+
+def test_a_plan_reckons_with_weights_without_the_text_tower(encoder_stage: EncoderStage, finished: Finished) -> None:
+    """Which ends with the pre-training."""
+    counts = count_parameters(build_encoder(encoder_stage.size, encoder_stage.patch, encoder_stage.image_size))
+    cost = encoder_stage.cost(Network(counts, 0.0, Words().size), load_scale("smoke", SCALES))
+    assert cost.weights == sum(values.nbytes for values in weights_of(finished(encoder_stage)).values())
 
 
 def test_its_loss_falls_and_it_is_used_without_its_last_layers(aim_stage: EncoderStage, finished: Finished) -> None:

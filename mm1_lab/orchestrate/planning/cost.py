@@ -403,13 +403,20 @@ def _date(path: Path) -> float:
 def check_feasible(plan: Plan, request: Request) -> None:
     """Raises RequestError for a missing stage whose connector cannot be built, naming the trial; for one with too few
     rows for its `workers`; for documents that do not fit its rows; for pre-trained weights that do not fit their
-    configuration; and for a prompt of a named benchmark that is longer than its model reads. Whole networks are built
-    by `estimate_stages` alone."""
+    configuration; for a prompt of a named benchmark that is longer than its model reads; and for too few captioned
+    images of the user's. Whole networks are built by `estimate_stages` alone."""
     evaluations = [stage for _, stage in plan.missing if isinstance(stage, EvaluationStage)]
     if evaluations and request.scale.benchmarks:
         from mm1_lab.evaluate.fitting import check_lengths
 
         check_lengths(evaluations, request.open_data().tokenizer, request.ledger.data_cache)
+    if evaluations and request.data_path:
+        from mm1_lab.data.shards import Shards
+        from mm1_lab.evaluate.benchmarks import check_captions
+
+        data = request.open_data()
+        if isinstance(data, Shards):
+            check_captions(data, request.scale.evaluate, request.scale.benchmarks)
     for task, stage in plan.missing:
         try:
             stage.workers(request.scale)

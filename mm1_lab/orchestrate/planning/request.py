@@ -53,6 +53,15 @@ if TYPE_CHECKING:
     from mm1_lab.data.types import Data
 
 
+OF_FAMILIES: Mapping[str, tuple[tuple[Family, ...], str]] = {
+    "": (("captioning", "vqa"), "images"),
+    "captioning": (("captioning",), "captions"),
+    "vqa": (("vqa",), "questions about images"),
+    UNPARSED.of: (("vqa",), "questions about images"),
+    "text": (("text",), "text alone"),
+    TEXT_CORE.of: (("text",), "text alone"),
+}
+"""By the name of a measure, the families that it averages, and what these are of."""
 MOST_TRIALS = 200_000
 """Trials that a command takes: far more would take minutes and gigabytes merely to be planned."""
 
@@ -217,6 +226,8 @@ class Request:
             known = [kind for kind, name in kinds.items() if not name]
             what = "kind "
         elif measure.about == "benchmarks":
+            if self.data_path and (reason := self._why_not_asked(measure)):
+                return reason
             if measure.of in ("", TEXT_CORE.of, UNPARSED.of, *families):  # without the imports below
                 return ""
             from mm1_lab.evaluate.benchmarks import own_names
@@ -231,6 +242,24 @@ class Request:
         if splits(measure.of) or "-shot" in measure.of:
             hint = "; a difference is of two whole measures, vqa 4-shot - vqa 0-shot, with blanks around its minus"
         return f"{str(measure)!r}: trials have no {what}{measure.of!r}{hint or nearest(measure.of, known)}"
+
+    def _why_not_asked(self, measure: Measure) -> str:
+        """Why no benchmark of the user's data is of the measure's family, or is asked at its number of shots; empty if
+        one is, and for other measures than those of families."""
+        wanted, what = OF_FAMILIES.get(measure.of, ((), ""))
+        usual = self.scale.evaluate.shots
+        asked: list[tuple[Family, Sequence[int]]] = []
+        if not {"captions", "synthetic"}.isdisjoint(self.data.held_out):
+            asked.append(("captioning", usual))
+        for benchmark in self.scale.benchmarks:
+            from mm1_lab.evaluate.metrics import METRICS
+
+            of_questions: Family = "vqa" if benchmark.images_digest else "text"
+            asked.append(("captioning" if METRICS[benchmark.metric].free else of_questions, benchmark.shots or usual))
+        if not wanted or any(family in wanted and measure.shots in (None, *shots) for family, shots in asked):
+            return ""
+        at = "" if measure.shots is None else f", asked at {measure.shots}-shot"
+        return f"{str(measure)!r}: the data have no benchmark of {what}{at}; list one under `benchmarks`"
 
     def why_untuned(self, measure: Measure, arms: Collection[str]) -> str:
         """Why one of these arms has no value of a measure that only tuned models have; empty if all have, or are not
