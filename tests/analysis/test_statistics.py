@@ -19,7 +19,6 @@ from analysis.statistics import (
     moderated,
     one_sample,
     other_arms,
-    over_questions,
     shrunk,
     sum_over_questions,
 )
@@ -67,17 +66,6 @@ def test_holes_are_least_squares_as_in_statsmodels() -> None:
     alone = means_of(np.array([[50.0, 53.0, hole, 49.0]]))
     assert alone == {"0": one_sample(np.array([50.0, 53.0, 49.0]))}, "no other arm lends its variance"
     assert means_of(np.full((2, 3), hole)) == {}
-
-
-def test_a_ratio_over_uneven_blocks_has_the_error_that_a_bootstrap_finds() -> None:
-    generator = np.random.default_rng(2)
-    counts = generator.integers(3, 9, 40).astype(float)
-    values = generator.normal(50, 20, 40)
-    by_block = pd.concat({"x": pd.DataFrame({"mean": values, "count": counts})})
-    found = over_questions(by_block["mean"], by_block["count"], pd.Series({"x": 1}))
-    drawn = generator.integers(0, 40, (4000, 40))
-    bootstrap = (values[drawn] * counts[drawn]).sum(1) / counts[drawn].sum(1)
-    assert found.error == pytest.approx(bootstrap.std() * math.sqrt(40 / 39), rel=0.05)
 
 
 def test_a_difference_of_means_over_shared_and_other_blocks_has_the_error_that_a_bootstrap_finds() -> None:

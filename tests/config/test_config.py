@@ -73,15 +73,6 @@ def test_a_mix_names_any_source_that_the_data_have(tmp_path: Path) -> None:
         assert resolve("a", recipe, MINI, 0, without_interleaved).evaluation.model.shares == {"captions": 1}
 
 
-def test_a_recipe_s_multipliers_precede_the_scale_s() -> None:
-    own = {"encoder": 0.5, "connector": 2.0}
-    recipe = Recipe.model_validate({"lr_multipliers": own})
-    found = resolve("a", recipe, MINI, 0, WORLD).evaluation.model.training.lr_multipliers
-    assert found == MINI.train.lr_multipliers | own != MINI.train.lr_multipliers
-    scratch = Recipe.model_validate({"encoder": {"loss": "none"}, "lr_multipliers": {"encoder": 0.5}})
-    assert resolve("a", scratch, MINI, 0, WORLD).evaluation.model.training.lr_multipliers["encoder"] == 0.5
-
-
 ONE, UNTRAINED = {"lr_multipliers": {"encoder": 1}}, {"steps": 0, "sft": {}}
 
 
