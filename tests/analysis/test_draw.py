@@ -47,7 +47,7 @@ from mm1_lab.files import write_text
 from mm1_lab.lab import contrasts
 from mm1_lab.results.manifest import read_trials
 from tests.analysis.results_folder import of_arms, of_own_data, score_rows, study_of, write_results
-from tests.conftest import run_python
+from tests.conftest import Told, run_python
 
 NAMES = [
     *("contrasts.csv", "contrasts.md", "contrasts.png", "figure.png"),
@@ -528,7 +528,7 @@ def test_notes_on_lessons_have_their_marks_as_tags(
 
 @pytest.mark.usefixtures("unrendered")
 def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_where_they_are_named(
-    tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], printed: Told
 ) -> None:
     """Without a sweep of the paper there is no lesson, and no figure without a verdict to show."""
     arms = ("base", "captions", "interleaved")
@@ -543,8 +543,7 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
     shutil.rmtree(local / "trials")
     before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
 
-    assert main(["report"]) == 0
-    assert f"{local}: no results here; showing the shipped results" in capsys.readouterr().out
+    assert f"{local}: no results here; showing the shipped results" in printed("report")
     assert not list(local.glob("study/*/*/sweep.json")) and not (local / "study" / "trials").exists(), "no copies"
     assert not list(local.glob("study/smoke/lessons*")) and not list(local.glob("study/smoke/**/contrasts.png"))
     summary, report = ((local / "study" / name).read_text(encoding="utf-8") for name in ("summary.md", "report.html"))
@@ -721,14 +720,6 @@ def test_two_encoders_side_by_side_are_a_level_and_an_empty_mixture_is_unset(dat
         ["encoder size", "siglip", "dino + siglip", 1],
         ["sft mixture", "unset", "charts 2.0", 1],
     ]
-
-
-def test_axes_of_models_tuned_on_own_data_are_by_the_average(data_mix: Sweep) -> None:
-    """The world alone asks conversations, by which there were no axes."""
-    arms = {name: Recipe(connector=name, sft=SftRecipe()) for name in ("c-abstractor", "mlp")}
-    study = study_of(of_arms(data_mix, arms, base=arms["c-abstractor"]), (0, 1), questions=8)
-    (row,) = level_rows(of_own_data(study)).to_dict("records")
-    assert (row["axis"], row["level"], row["measure"]) == ("connector", "mlp", "average")
 
 
 def test_the_report_tells_of_a_base_what_is_not_as_usual(data_mix: Sweep) -> None:

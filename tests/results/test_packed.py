@@ -25,7 +25,7 @@ from mm1_lab.results.manifest import Manifest, merge_manifest, read_manifest, ro
 from mm1_lab.results.packed import damaged, pack
 from mm1_lab.results.reading import curves, read_held_out, read_records, read_scores, read_variant
 from mm1_lab.results.score_file import pack_scores, unpack_scores
-from tests.conftest import REPOSITORY, Refused
+from tests.conftest import REPOSITORY, Refused, Told
 
 NEW = {"controls": "c0", "data_mix": "da"}
 """The fingerprints of further trials, by sweep."""
@@ -72,12 +72,11 @@ def _read(results: Path) -> list[object]:
 
 
 def test_what_was_packed_comes_back_when_it_is_first_read_or_was_damaged_since(
-    results: Path, capsys: pytest.CaptureFixture[str]
+    results: Path, capsys: pytest.CaptureFixture[str], printed: Told
 ) -> None:
     before = _read(results)
     shared = [row for path in results.glob("smoke/*/trials.csv") for row in pd.read_csv(path)["fingerprint"]]
-    assert main(["pack", str(results)]) == 0
-    assert re.search(r"5 files, [1-9].* KB: commit", capsys.readouterr().out)
+    assert re.search(r"5 files, [1-9].* KB: commit", printed("pack", str(results)))
     packs = {path: path.read_bytes() for path in results.glob("smoke/*/[rs]*[zt]")}
     shutil.rmtree(results / "trials")
     assert len(set(shared)) == 3 < len(shared), "the base is in one pack"
