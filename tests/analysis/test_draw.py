@@ -115,14 +115,6 @@ def test_contrasts_carry_interval_verdict_and_the_papers_difference(three_seeds:
     assert "±" not in blind and "±" not in base.split(" | ")[-1] and base.count("±") > 5
 
 
-def test_a_table_of_the_papers_goes_once_the_sweep_has_none(small_mix: Sweep, tmp_path: Path) -> None:
-    folder = write_results(tmp_path, small_mix, small_mix.arms, (0,), questions=16)
-    write_text(folder / "table_4.md", "of the tuned arms that the sweep had before\n")
-    draw_sweep(folder)
-    assert (folder / "table.md").exists()
-    assert not (folder / "table_4.md").exists()
-
-
 def test_a_run_ends_with_scores_and_verdicts(three_seeds: Path, one_seed: Path) -> None:
     lines = sweep_in_short(three_seeds).splitlines()
     assert lines[2].split() == ["arm", "0-shot", "4-shot", "8-shot", "text-core"]
@@ -559,7 +551,9 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
     assert told in (local / "smoke" / "lessons.md").read_text(encoding="utf-8")
     (local / "lessons.yaml").unlink()
     write_text(local / "smoke" / "decision_accuracy.md", "of sweeps that were there")
+    write_text(local / "smoke" / "zeta" / "table_4.md", "of tuned arms that the sweep had before")
     assert main(["figures"]) == 0 and not list(local.glob("smoke/[ld]e*")), "nothing is left of it"
+    assert not list(local.glob("smoke/zeta/table_*")) and (local / "smoke" / "zeta" / "table.md").exists()
     write_results(local, of_paper, arms, (0, 1), scale="smoke", questions=8)
     assert main(["figures"]) == 0
     summary = (local / "summary.md").read_text(encoding="utf-8")
