@@ -509,16 +509,6 @@ def test_the_report_needs_nothing_else_and_tells_all_of_it(one_seed: Path) -> No
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_notes_on_lessons_have_their_marks_as_tags(
-    one_seed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("analysis.pages.groups.unseen_notes", lambda lessons: ["See `docs/study.md`."])
-    draw(one_seed, tmp_path, report=True)
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "`" not in text and "See <code>docs/study.md</code>." in text
-
-
-@pytest.mark.usefixtures("unrendered")
 def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_where_they_are_named(
     tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], printed: Told
 ) -> None:
@@ -563,6 +553,7 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
     for row in read_trials(zeta := local / "smoke" / "zeta"):
         shutil.rmtree(local / "trials" / row.fingerprint)
     write_text(zeta / "scores.parquet", "a pack, which is not drawn")
+    monkeypatch.setattr("analysis.pages.groups.unseen_notes", lambda lessons: ["See `docs/study.md`."])
     capsys.readouterr()
     assert main(["report"]) == 0
     gone = "zeta at smoke: 0 of 6 trials have scores, so it is left out; what was drawn of it before is deleted"
@@ -572,6 +563,8 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
         "scores.parquet",
     }
     assert all(f"{gone}." in (local / name).read_text(encoding="utf-8") for name in ("summary.md", "report.html"))
+    report = (local / "report.html").read_text(encoding="utf-8")
+    assert "`" not in report and "See <code>docs/study.md</code>." in report, "marks are tags in it"
 
     assert main(["figures", "--results", str(study), "--into", str(tmp_path / "mine")]) == 0
     assert (tmp_path / "mine" / "smoke" / "zeta" / "table.md").exists() and (tmp_path / "mine" / "summary.md").exists()

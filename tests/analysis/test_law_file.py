@@ -198,6 +198,7 @@ def test_rows_without_seeds_that_are_alike_are_noted(undrawn: None, capsys: pyte
         assert told in output and ("of a row before" in output) == bool(copies)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_no_rate_is_best_where_all_scores_are_alike(capsys: pytest.CaptureFixture[str]) -> None:
     write_csv(Path("results.csv"), grid())
     fit()
@@ -205,6 +206,7 @@ def test_no_rate_is_best_where_all_scores_are_alike(capsys: pytest.CaptureFixtur
     assert optima()["optimum"].isna().all()
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_best_rate_at_a_cliff_is_the_last_before_it(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [(n, rate, score) for n, rate, score in exact_rows() if rate < math.exp(true_log_rate(n)) * 0.9]
     rows += [(n, math.exp(true_log_rate(n) + 0.6), "nan") for n in SIZES]
