@@ -317,11 +317,15 @@ def test_a_pack_of_another_version_is_refused_in_one_line(results: Path, refused
         assert f"{path}: written with results schema 2, this version reads 3" in refused(*command)
 
 
-def test_packs_that_were_copied_without_the_list_of_them_are_told(
+def test_packs_that_cannot_be_unpacked_or_were_copied_without_the_list_of_them_are_told(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pack(results)
     shutil.rmtree(results / "trials")
+    (results / "trials").write_text("no folder")  # as a superuser may write everywhere
+    with pytest.raises(RequestError, match=r"trials cannot be unpacked there .* name the copy with --results"):
+        _read(results)
+    (results / "trials").unlink()
     (results / files.DONE).unlink()
     read_variant(next(results.glob("smoke/*")))
     assert f"has a pack of trials, but {results / files.DONE} is missing, so it is not read" in capsys.readouterr().err
@@ -343,14 +347,6 @@ def test_two_processes_and_a_kill_leave_whole_trials(results: Path) -> None:
     with subprocess.Popen([*command[:2], f"import sys; {read}", str(results)], cwd=REPOSITORY) as other:
         assert _read(results) == before
     assert other.returncode == 0 and _read(results) == before and len(list(results.glob("trials/*/DONE"))) == 3
-
-
-def test_results_that_cannot_be_written_say_so(results: Path) -> None:
-    pack(results)
-    shutil.rmtree(results / "trials")
-    (results / "trials").write_text("no folder")  # as a superuser may write everywhere
-    with pytest.raises(RequestError, match=r"trials cannot be unpacked there .* name the copy with --results"):
-        _read(results)
 
 
 def test_packs_of_an_installation_of_somebody_else_are_unpacked_in_the_users_cache(
