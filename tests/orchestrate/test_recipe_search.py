@@ -262,18 +262,12 @@ def test_another_winner_is_confirmed_at_other_seeds(laboratory: Laboratory, tmp_
     write(tmp_path, over={"data_mix.text": [1, 2]}, confirm=3)
     assert rounds_of(ask(tmp_path, tmp_path))[1].seeds == (1000, 1001, 1004), "not those of another winner"
 
-
-@pytest.mark.usefixtures("unrendered")
-def test_the_page_does_not_tell_of_what_was_before(laboratory: Laboratory, tmp_path: Path) -> None:
-    write(tmp_path, over={"data_mix.text": [1, 2]})
-    request = ask(tmp_path, tmp_path)
-    search(request)
     write(tmp_path, over={"data_mix.text": [1, 3]})
     laboratory.left = 0
     with pytest.raises(KeyboardInterrupt):
         search(ask(tmp_path, tmp_path))
-    page = (request.folder / "search.md").read_text(encoding="utf-8")
-    assert "0 with scores; it is not finished. No arm has a score." in page
+    page = (folder / "mix" / "search.md").read_text(encoding="utf-8")
+    assert "0 with scores; it is not finished. No arm has a score." in page, "nothing of what was before"
 
 
 @pytest.mark.parametrize("field", ["steps", "scale.train.batch_size"])
