@@ -963,3 +963,23 @@ def test_a_table_of_the_lab_has_the_lab_s_averages() -> None:
     assert len(claims) == len(committed) > 10
     for claim in claims:
         assert claim["difference"] == pytest.approx(committed[claim["claim"]], abs=1e-4), claim["claim"]
+
+
+def test_questions_may_differ_between_seeds() -> None:
+    """As those of the lab's own data do, of which each seed has others: a pair is compared on those of its seed."""
+    chance = np.random.default_rng(0)
+    rows: list[tuple[str, int, str, float]] = []
+    for seed in range(4):
+        hardness = chance.normal(50, 20, 8)
+        for number in range(6):
+            rows.append(("a", seed, f"{seed}-{number}", hardness[number] + 3 + seed))
+            rows.append(("b", seed, f"{seed}-{number + 1}", hardness[number + 1]))
+            rows.append(("c", seed, f"{seed}-{number}", hardness[number]))
+    claims = [{"first": "a", "second": "b"}]
+    judgement = judge(pd.DataFrame(rows, columns=["arm", "seed", "question", "score"]), claims)
+    (claim,) = judgement.claims
+    assert claim["seeds"] == 4 and claim["difference"] == pytest.approx(4.5), "of what both were asked"
+    assert "8 of 48 scores are left out" in judgement.notes[0]
+    rows += [(arm, 4, f"{arm}'s own", 50.0) for arm in "ab"]
+    (claim,) = judge(pd.DataFrame(rows, columns=["arm", "seed", "question", "score"]), claims).claims
+    assert claim["seeds"] == 4 and claim["difference"] == pytest.approx(4.5), "the others still count"
