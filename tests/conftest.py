@@ -319,6 +319,18 @@ def told(capsys: pytest.CaptureFixture[str]) -> Told:
     return ask
 
 
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str]) -> Told:
+    """Like `told`, without what goes to stderr."""
+
+    def ask(*words: str, code: int = 0) -> str:
+        capsys.readouterr()
+        assert main(list(words)) == code
+        return capsys.readouterr().out
+
+    return ask
+
+
 def run_python(
     code: str, *arguments: str, folder: Path = REPOSITORY, **changes: str
 ) -> subprocess.CompletedProcess[str]:

@@ -63,7 +63,7 @@ assert "transformers" in sys.modules and not {{"lightning", "pandas"}} & set(sys
 
 
 def test_a_finished_sweep_has_table_figure_and_runs_to_browse(
-    finished: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], printed: Told
 ) -> None:
     import mlflow
 
@@ -81,8 +81,7 @@ def test_a_finished_sweep_has_table_figure_and_runs_to_browse(
     mine = "title: mine\nrecipe: base\narms: {base: {}, captions: {data_mix: {captions: 1, interleaved: 0, text: 0}}}\n"
     claim = "{claim: c, first: base, second: captions, measure: chat 0-shot, expect: greater}"
     (finished.folder / "sweeps" / "mine.yaml").write_text(f"{mine}contrasts: [{claim}]\n", encoding="utf-8")
-    assert main(["plan", "mine", "--scale", "smoke", "--json"]) == 0
-    planned = json.loads(capsys.readouterr().out)
+    planned = json.loads(printed("plan", "mine", "--scale", "smoke", "--json"))
     assert {trial["state"] for trial in planned["trials"]} == {"done"}
     assert "give `sft` to base, captions" in "".join(planned["notes"]), "though nothing is missing"
     (finished.folder / "sweeps" / "mine.yaml").unlink()

@@ -29,9 +29,8 @@ LONG = "x" * 20_000
 Output = pytest.CaptureFixture[str]
 
 
-def test_no_command_and_a_misspelt_one(capsys: Output) -> None:
-    assert main([]) == 2
-    assert "show-data" in capsys.readouterr().out
+def test_no_command_and_a_misspelt_one(capsys: Output, printed: Told) -> None:
+    assert "show-data" in printed(code=2)
     assert main(["rnu", "data_mix"]) == 2
     assert capsys.readouterr().err == "mm1-lab: there is no command 'rnu'; did you mean 'run'?\n"
 
@@ -164,16 +163,13 @@ def test_ctrl_c_again_and_again_is_silent() -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_show_resolves_an_arm_and_tells_two_apart(capsys: Output, refused: Refused) -> None:
-    assert main(["show", "data-mix", *SMOKE]) == 0
-    rows = [re.split("  +", line) for line in capsys.readouterr().out.splitlines()]
+def test_show_resolves_an_arm_and_tells_two_apart(capsys: Output, printed: Told, refused: Refused) -> None:
+    rows = [re.split("  +", line) for line in printed("show", "data-mix", *SMOKE).splitlines()]
     assert ["blind", "images shown → blind"] in rows
     assert ["no-vecap", "data_mix.synthetic_share 0.07 → 0.0"] in rows
-    assert main(["show", "data_mix", "base", *SMOKE, "--set", "train.steps=7"]) == 0
-    shown = yaml.safe_load(capsys.readouterr().out)
+    shown = yaml.safe_load(printed("show", "data_mix", "base", *SMOKE, "--set", "train.steps=7"))
     assert shown["recipe"]["connector"] == "c-abstractor" and shown["resolved"]["model"]["training"]["steps"] == 7
-    assert main(["show", "data_mix", "base", "blind", *SMOKE]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    lines = [line.split() for line in printed("show", "data_mix", "base", "blind", *SMOKE).splitlines()]
     assert ["recipe.images", "shown", "blind"] in lines and ["resolved.model.blind", "False", "True"] in lines
     assert len(lines) == 4, "a heading, two settings and the fingerprint"
     assert "has no arm 'bse'; did you mean 'base'?" in refused("show", "data_mix", "bse", *SMOKE)
@@ -266,16 +262,16 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(capsys: O
     assert "CIDEr (not bounded by 100) and percentages; of percentages alone is `vqa 4-shot`" in "".join(seen)
 
 
-def test_arms_are_compared_from_anywhere(capsys: Output, here: Path, refused: Refused) -> None:
+def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Path, refused: Refused) -> None:
     """Where there are no results, of the committed ones."""
     scores = pd.read_csv(REPOSITORY / "results/study/mini/data_mix/scores.csv")
     asked = scores[scores["family"].isin(("captioning", "vqa")) & (scores["shots"] == 0)]
     means = asked[asked["seed"].isin((300, 302))].groupby("arm")["score"].mean()
     assert main(["compare", "data_mix", "captions", "interleaved", "--seeds", "300,302"]) == 0
-    printed = capsys.readouterr()
-    assert "results/study/mini/data_mix" in printed.err and "Points, seeds 300 and 302;" in printed.out
-    assert "is as it was run" not in printed.err
-    line = next(line for line in printed.out.splitlines() if line.startswith("0-shot"))
+    output = capsys.readouterr()
+    assert "results/study/mini/data_mix" in output.err and "Points, seeds 300 and 302;" in output.out
+    assert "is as it was run" not in output.err
+    line = next(line for line in output.out.splitlines() if line.startswith("0-shot"))
     assert line.split()[3] == f"{means['captions'] - means['interleaved']:.1f}"
 
     values = {}
@@ -287,8 +283,7 @@ def test_arms_are_compared_from_anywhere(capsys: Output, here: Path, refused: Re
             values[row.seed, row.arm] = by_kind["letter"] - by_kind["colour"]
     measure = "kind letter 0-shot - kind colour 0-shot"
     compare = ("compare", "data_mix", "captions", "interleaved", "--seeds", "300,302", "--measure")
-    assert main([*compare, measure, "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    (row,) = json.loads(printed(*compare, measure, "--json"))["rows"]
     of_arms = pd.Series(values).unstack()
     assert row["difference"] == pytest.approx((of_arms["captions"] - of_arms["interleaved"]).mean())
     assert (row["measure"], row["over"], row["seeds"]) == (measure, "seeds", [300, 302])
@@ -330,19 +325,18 @@ def test_a_project_of_one_s_own_has_a_data_file_that_can_be_read(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("here")
-def test_a_sweep_may_lie_anywhere_and_begin_from_the_package_s_recipes(capsys: Output, refused: Refused) -> None:
+def test_a_sweep_may_lie_anywhere_and_begin_from_the_package_s_recipes(printed: Told, refused: Refused) -> None:
     """As in README, in a folder that holds nothing else."""
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
     Path("my_question.yaml").write_text(text, encoding="utf-8")
-    assert main(["show", "my_question.yaml", *SMOKE]) == 0
-    assert "more-text" in capsys.readouterr().out
+    assert "more-text" in printed("show", "my_question.yaml", *SMOKE)
     Path("my_question.yaml").write_text(text.replace("recipe: base", "recipe: bse"), encoding="utf-8")
     error = refused("show", "my_question.yaml", *SMOKE)
     assert error == "mm1-lab: my_question.yaml: there is no recipe 'bse'; did you mean 'base'?\n"
 
 
 def test_a_run_in_a_folder_inside_a_project_says_where_its_results_go(
-    capsys: Output, here: Path, monkeypatch: pytest.MonkeyPatch
+    printed: Told, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mm1_lab.orchestrate.recipe_search.run_request", lambda *_: 0)
     (here / "sweeps").mkdir()
@@ -352,8 +346,7 @@ def test_a_run_in_a_folder_inside_a_project_says_where_its_results_go(
         (".", ""),
     ):
         monkeypatch.chdir(here / folder)
-        assert main(["run", "data_mix", *SMOKE, "--inline"]) == 0
-        output = capsys.readouterr().out
+        output = printed("run", "data_mix", *SMOKE, "--inline")
         assert output.startswith(told) and bool(output) == bool(told)
 
 

@@ -47,7 +47,7 @@ from mm1_lab.files import write_text
 from mm1_lab.lab import contrasts
 from mm1_lab.results.manifest import read_trials
 from tests.analysis.results_folder import of_arms, of_own_data, score_rows, study_of, write_results
-from tests.conftest import run_python
+from tests.conftest import Told, run_python
 
 NAMES = [
     *("contrasts.csv", "contrasts.md", "contrasts.png", "figure.png"),
@@ -113,14 +113,6 @@ def test_contrasts_carry_interval_verdict_and_the_papers_difference(three_seeds:
         assert line.startswith("base ") is ("(2 of 3 seeds)" in line)
     assert "interval of an arm with one or two seeds is from the other arms' spread" in table
     assert "±" not in blind and "±" not in base.split(" | ")[-1] and base.count("±") > 5
-
-
-def test_a_table_of_the_papers_goes_once_the_sweep_has_none(small_mix: Sweep, tmp_path: Path) -> None:
-    folder = write_results(tmp_path, small_mix, small_mix.arms, (0,), questions=16)
-    write_text(folder / "table_4.md", "of the tuned arms that the sweep had before\n")
-    draw_sweep(folder)
-    assert (folder / "table.md").exists()
-    assert not (folder / "table_4.md").exists()
 
 
 def test_a_run_ends_with_scores_and_verdicts(three_seeds: Path, one_seed: Path) -> None:
@@ -517,18 +509,8 @@ def test_the_report_needs_nothing_else_and_tells_all_of_it(one_seed: Path) -> No
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_notes_on_lessons_have_their_marks_as_tags(
-    one_seed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("analysis.pages.groups.unseen_notes", lambda lessons: ["See `docs/study.md`."])
-    draw(one_seed, tmp_path, report=True)
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "`" not in text and "See <code>docs/study.md</code>." in text
-
-
-@pytest.mark.usefixtures("unrendered")
 def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_where_they_are_named(
-    tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], printed: Told
 ) -> None:
     """Without a sweep of the paper there is no lesson, and no figure without a verdict to show."""
     arms = ("base", "captions", "interleaved")
@@ -543,8 +525,7 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
     shutil.rmtree(local / "trials")
     before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
 
-    assert main(["report"]) == 0
-    assert f"{local}: no results here; showing the shipped results" in capsys.readouterr().out
+    assert f"{local}: no results here; showing the shipped results" in printed("report")
     assert not list(local.glob("study/*/*/sweep.json")) and not (local / "study" / "trials").exists(), "no copies"
     assert not list(local.glob("study/smoke/lessons*")) and not list(local.glob("study/smoke/**/contrasts.png"))
     summary, report = ((local / "study" / name).read_text(encoding="utf-8") for name in ("summary.md", "report.html"))
@@ -560,7 +541,9 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
     assert told in (local / "smoke" / "lessons.md").read_text(encoding="utf-8")
     (local / "lessons.yaml").unlink()
     write_text(local / "smoke" / "decision_accuracy.md", "of sweeps that were there")
+    write_text(local / "smoke" / "zeta" / "table_4.md", "of tuned arms that the sweep had before")
     assert main(["figures"]) == 0 and not list(local.glob("smoke/[ld]e*")), "nothing is left of it"
+    assert not list(local.glob("smoke/zeta/table_*")) and (local / "smoke" / "zeta" / "table.md").exists()
     write_results(local, of_paper, arms, (0, 1), scale="smoke", questions=8)
     assert main(["figures"]) == 0
     summary = (local / "summary.md").read_text(encoding="utf-8")
@@ -570,6 +553,7 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
     for row in read_trials(zeta := local / "smoke" / "zeta"):
         shutil.rmtree(local / "trials" / row.fingerprint)
     write_text(zeta / "scores.parquet", "a pack, which is not drawn")
+    monkeypatch.setattr("analysis.pages.groups.unseen_notes", lambda lessons: ["See `docs/study.md`."])
     capsys.readouterr()
     assert main(["report"]) == 0
     gone = "zeta at smoke: 0 of 6 trials have scores, so it is left out; what was drawn of it before is deleted"
@@ -579,6 +563,8 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
         "scores.parquet",
     }
     assert all(f"{gone}." in (local / name).read_text(encoding="utf-8") for name in ("summary.md", "report.html"))
+    report = (local / "report.html").read_text(encoding="utf-8")
+    assert "`" not in report and "See <code>docs/study.md</code>." in report, "marks are tags in it"
 
     assert main(["figures", "--results", str(study), "--into", str(tmp_path / "mine")]) == 0
     assert (tmp_path / "mine" / "smoke" / "zeta" / "table.md").exists() and (tmp_path / "mine" / "summary.md").exists()
@@ -721,14 +707,6 @@ def test_two_encoders_side_by_side_are_a_level_and_an_empty_mixture_is_unset(dat
         ["encoder size", "siglip", "dino + siglip", 1],
         ["sft mixture", "unset", "charts 2.0", 1],
     ]
-
-
-def test_axes_of_models_tuned_on_own_data_are_by_the_average(data_mix: Sweep) -> None:
-    """The world alone asks conversations, by which there were no axes."""
-    arms = {name: Recipe(connector=name, sft=SftRecipe()) for name in ("c-abstractor", "mlp")}
-    study = study_of(of_arms(data_mix, arms, base=arms["c-abstractor"]), (0, 1), questions=8)
-    (row,) = level_rows(of_own_data(study)).to_dict("records")
-    assert (row["axis"], row["level"], row["measure"]) == ("connector", "mlp", "average")
 
 
 def test_the_report_tells_of_a_base_what_is_not_as_usual(data_mix: Sweep) -> None:

@@ -5,7 +5,6 @@ import math
 import re
 import shutil
 import warnings
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,27 +21,17 @@ from analysis.seeds import seeds_needed
 from mm1_lab import judge
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError
-from tests.conftest import REPOSITORY, Refused
+from tests.conftest import REPOSITORY, Refused, Told
 
 LOGS = Path(__file__).parent / "harness_logs"
 """Written by lmms-eval 0.7.3 and lm-evaluation-harness 0.4.13 for ten made-up questions, without what they say of the
 machine."""
-soaked = partial(pytest.param, marks=pytest.mark.soak)
 
 
 def table(arms: dict[str, Any], **columns: Any) -> pd.DataFrame:
     """A row per arm and seed."""
     rows = [{"arm": arm, "seed": seed, "score": float(s)} for arm, own in arms.items() for seed, s in enumerate(own)]
     return pd.DataFrame(rows).assign(**columns)
-
-
-def test_a_pair_of_arms_is_students_paired_test() -> None:
-    first, second = np.array([55.0, 58, 54, 59]), np.array([50.0, 52, 51, 53])
-    (claim,) = judge(table({"base": second, "wide": first})).claims
-    known = stats.ttest_rel(first, second)
-    assert (claim["low"], claim["high"]) == pytest.approx(tuple(known.confidence_interval()))
-    assert claim["p"] == pytest.approx(known.pvalue) and claim["verdict"] == "supported"
-    assert claim["seeds"] == 4 and claim["interval_over"] == "seeds"
 
 
 def test_an_arm_on_both_sides_leaves_a_pair() -> None:
@@ -108,20 +97,20 @@ def test_scores_of_a_run_belong_together_if_a_column_names_it(column: str) -> No
     assert told.startswith("Which scores of a are of one run is not told, and some are missing") == (not is_named)
 
 
-@pytest.mark.parametrize("tables", [15, soaked(1000)])
-@pytest.mark.parametrize(("runs", "of_base", "spread"), [soaked(3, 10, 5.0), (2, 20, 3.0)])
+@pytest.mark.soak
+@pytest.mark.parametrize(("runs", "of_base", "spread"), [(3, 10, 5.0), (2, 20, 3.0)])
 def test_an_arm_that_varies_more_and_was_run_less_is_seldom_wrongly_judged(
-    runs: int, of_base: int, spread: float, tables: int
+    runs: int, of_base: int, spread: float
 ) -> None:
     """One variance for both would be wrong in a third of such tables; one or two, as an F test says, in 21 % with two
     runs."""
     chance = np.random.default_rng(0)
     covered = 0
-    for _ in range(tables):
+    for _ in range(1000):
         arms = {"base": chance.normal(0, 1, of_base), "new": chance.normal(0, spread, runs)}
         (claim,) = judge(table(arms).drop(columns="seed")).claims
         covered += claim["low"] <= 0 <= claim["high"]
-    assert covered / tables >= 0.92 - 2 * np.sqrt(0.08 * 0.92 / tables)
+    assert covered / 1000 >= 0.92 - 2 * np.sqrt(0.08 * 0.92 / 1000)
 
 
 def test_a_pair_that_varies_more_than_the_others_keeps_its_own_variance_sooner_than_in_the_lab() -> None:
@@ -196,11 +185,11 @@ def test_columns_are_of_questions_or_of_runs_by_their_names_and_values() -> None
     assert twice.claims[0]["seeds"] == 2 and len(twice.notes) == 2
 
 
-@pytest.mark.parametrize("tables", [6, soaked(1000)])
-def test_intervals_of_independent_runs_cover_and_families_seldom_err(tables: int) -> None:
+@pytest.mark.soak
+def test_intervals_of_independent_runs_cover_and_families_seldom_err() -> None:
     """Five arms of the same truth, and one that is far better."""
     chance = np.random.default_rng(0)
-    covered, wrong, found = 0, 0, 0
+    tables, covered, wrong, found = 1000, 0, 0, 0
     for _ in range(tables):
         arms = {f"arm{number}": chance.normal(0, 1, 4) for number in range(6)}
         arms["arm5"] = arms["arm5"] + 10
@@ -223,19 +212,19 @@ def test_looks_say_whether_to_go_on() -> None:
     assert not judge(table({"a": [0, 1, 0, 1], "b": [1, 0, 0, 1]}), looks=(3, 20)).go_on, "there is nothing to see"
 
 
-@pytest.mark.parametrize("tables", [6, soaked(1000)])
-def test_whoever_goes_on_as_he_is_told_seldom_errs(tables: int) -> None:
+@pytest.mark.soak
+def test_whoever_goes_on_as_he_is_told_seldom_errs() -> None:
     """Of two equal arms, judged after each further seed; without looks a fifth of such loops end in a verdict."""
     chance = np.random.default_rng(0)
     wrong = 0
-    for _ in range(tables):
+    for _ in range(1000):
         frame = table({arm: chance.normal(0, 1, 8) for arm in "ab"})
         for seeds in range(2, 9):
             judgement = judge(frame[frame["seed"] < seeds], looks=(4, 6, 8))
             if not judgement.go_on:
                 break
         wrong += judgement.decided
-    assert wrong / tables <= 0.055 + 2 * np.sqrt(0.05 * 0.95 / tables)
+    assert wrong / 1000 <= 0.055 + 2 * np.sqrt(0.05 * 0.95 / 1000)
 
 
 def test_a_look_takes_seeds_in_ascending_order_however_the_table_is_sorted(tmp_path: Path) -> None:
@@ -263,15 +252,15 @@ def test_rows_that_were_pasted_twice_are_told() -> None:
     assert not any("again" in note for note in judge(once).notes + judge(pd.concat([asked, asked])).notes)
 
 
-@pytest.mark.parametrize("tables", [10, soaked(5000)])
+@pytest.mark.soak
 @pytest.mark.parametrize(("runs", "values"), [(4, 2), (6, 10)])
-def test_scores_of_few_values_are_hardly_ever_taken_for_copies(runs: int, values: int, tables: int) -> None:
+def test_scores_of_few_values_are_hardly_ever_taken_for_copies(runs: int, values: int) -> None:
     chance = np.random.default_rng(0)
     told = 0
-    for _ in range(tables):
+    for _ in range(5000):
         frame = table({arm: chance.integers(values, size=runs) for arm in "ab"}).drop(columns="seed")
         told += any("there again" in note for note in make_scores(frame, None).notes)
-    assert told <= 0.002 * tables
+    assert told <= 0.002 * 5000
 
 
 def test_a_few_of_many_arms_repeat_by_luck() -> None:
@@ -955,7 +944,7 @@ def test_text_core_is_the_mean_over_benchmarks_without_images() -> None:
     assert claim["difference"] == pytest.approx((2.25 + 10) / 2)
 
 
-def test_the_examples_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_examples_of_the_page(tmp_path: Path, printed: Told) -> None:
     """What docs/judge.md says of its tables is what is printed about them, drawn or written as JSON; exit codes."""
     page = (Path(__file__).parents[2] / "docs" / "judge.md").read_text(encoding="utf-8")
     blocks = [part.split("\n```")[0].lstrip("\n") for part in page.split("```")[1::2]]
@@ -964,21 +953,17 @@ def test_the_examples_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "scores.csv").write_text(typed + "\n", encoding="utf-8")
     words = ["--columns", "arm=commit,score=val_bpb", "--lower-is-better", "--looks", "3,6"]
     assert f"mm1-lab judge results.tsv {' '.join(words)}\n" in page
-    assert main(["judge", str(tmp_path / "results.tsv"), *words]) == 3
-    told = capsys.readouterr().out
+    told = printed("judge", str(tmp_path / "results.tsv"), *words, code=3)
     assert "below 0.00399 may be luck" in told and "Left out 1 of 6 rows" in told
-    assert main(["judge", str(tmp_path / "scores.csv"), "--figure", str(tmp_path / "plot.png")]) == 0
-    told = capsys.readouterr().out
+    told = printed("judge", str(tmp_path / "scores.csv"), "--figure", str(tmp_path / "plot.png"))
     assert "supported" in told and "one run over another at the same seed below" in told
     assert (tmp_path / "plot.png").stat().st_size > 5000
     table({"base": [50, 51, 52], "wide": [50, 52, 51]}).to_csv(tmp_path / "open.csv", index=False)
-    assert main(["judge", str(tmp_path / "open.csv"), "--json"]) == 3
-    judged = json.loads(capsys.readouterr().out)
+    judged = json.loads(printed("judge", str(tmp_path / "open.csv"), "--json", code=3))
     (claim,) = judged["claims"]
     assert (claim["verdict"], claim["open"], judged["decided"], judged["go_on"]) == ("undecided", None, False, None)
     assert judged["notes"] == [ONCE], "who adds runs until they decide would err in a quarter of cases"
-    assert main(["judge", str(tmp_path / "open.csv"), "--json", "--looks", "3,6"]) == 3
-    judged = json.loads(capsys.readouterr().out)
+    judged = json.loads(printed("judge", str(tmp_path / "open.csv"), "--json", "--looks", "3,6", code=3))
     assert judged["claims"][0]["verdict"] == "undecided" and judged["go_on"] is False, "no chance left"
     keys = set(judge(LOGS).claims[0])
     assert all(f"`{key}`" in page for key in keys)

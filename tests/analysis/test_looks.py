@@ -189,15 +189,6 @@ def test_a_look_is_judged_on_its_own_seeds_whatever_the_folder_has(tmp_path: Pat
     assert set(study.held_out["seed"]) == set(study.trials["seed"]) == {1, 6}
 
 
-def test_what_no_seed_can_decide_keeps_no_study_open() -> None:
-    """A kind that no question is of, and an arm that was left out."""
-    typo = Contrast(claim="typo", first="much", second="base", measure="kind color 0-shot", expect="greater")
-    sweep = SWEEP.model_copy(update={"contrasts": (typo, CLAIMS[1])})
-    study = with_manifest(growing(4, missing=tuple(f"little/{seed}" for seed in range(4))), sweep=sweep)
-    lines, arms = question_status(study, ())
-    assert lines == ["typo: not judged: no scores", "little lifts: not judged: no scores"] and not arms
-
-
 def test_a_loss_keeps_if_it_is_not_above_the_margin() -> None:
     rows = [("text", arm, seed, 2 + seed / 10 + 0.3 * (arm == "little") + seed**2 / 500 * (arm == "much"))
             for arm in ARMS for seed in range(6)]  # fmt: skip

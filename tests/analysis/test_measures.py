@@ -16,9 +16,9 @@ from analysis.redraw import draw
 from analysis.runs import minutes_of, spent
 from analysis.study import Study
 from analysis.table import write_csv
-from mm1_lab.cli import main
 from mm1_lab.config import Measure, Sweep
 from tests.analysis.results_folder import LIFT, study_of, write_results
+from tests.conftest import Told
 
 
 def test_signal_and_noise_are_those_of_an_analysis_of_variance(data_mix: Sweep, mix_study: Study) -> None:
@@ -55,9 +55,7 @@ def test_the_part_of_the_noise_that_questions_cause_is_found() -> None:
     assert found == pytest.approx(20**2 / (shots * questions), rel=0.1)
 
 
-def test_a_plan_says_what_deciding_takes_by_results_that_exist(
-    tmp_path: Path, mix_study: Study, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_plan_says_what_deciding_takes_by_results_that_exist(tmp_path: Path, mix_study: Study, printed: Told) -> None:
     rows = measure_rows(mix_study, 4.0, 1.0)
     assert measures_text(tmp_path, [Measure()]) == ""
     write_csv(rows, tmp_path / "measures.csv")
@@ -67,10 +65,8 @@ def test_a_plan_says_what_deciding_takes_by_results_that_exist(
     assert "average" in text and "0-shot" not in text.replace("4-shot", "")
     write_csv(rows.assign(from_questions=100.0, best_questions=np.nan), tmp_path / "measures.csv")
     assert "; many times as many questions as now" in measures_text(tmp_path, [Measure()])
-    assert main(["plan", "data_mix", "--only", "base", "--seeds", "3,"]) == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert main(["plan", "sft_connector", "--seeds", "400,"]) == 0
-    tuned = " ".join(capsys.readouterr().out.split())
+    told = " ".join(printed("plan", "data_mix", "--only", "base", "--seeds", "3,").split())
+    tuned = " ".join(printed("plan", "sft_connector", "--seeds", "400,").split())
     # four seeds of two arms, each with 11.0 minutes of pre-training, 2.8 of tuning and 0.6 of questions
     assert "chat 0-shot 115 (4 seeds)" in tuned
     assert "core-minutes that decide a difference of 3 points" in told and "times as many questions" in told

@@ -57,20 +57,6 @@ def test_a_new_option_changes_a_fingerprint_only_where_it_is_used(path: tuple[st
     assert used.fingerprint != MINI.fingerprint
 
 
-def test_an_encoder_is_trained_anew_only_when_what_it_reads_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def with_digest(digest: str) -> EvaluationStage:
-        data = WORLD_DATA.model_copy(update={"digest": digest})
-        monkeypatch.setattr("mm1_lab.config.stage.WORLD_DATA", data)
-        return resolve("base", Recipe(), load_scale("mini", SCALES), 0, data).evaluation
-
-    encoder, decoder, whole = (stage.fingerprint for stage in (MINI.model.encoder, MINI.model.decoder, MINI))
-    after = with_digest(f"{WORLD_DATA.digest}9")
-    assert after.model.encoder.fingerprint == encoder
-    assert after.model.decoder.fingerprint != decoder and after.fingerprint != whole
-    monkeypatch.setattr("mm1_lab.config.stage.PAIRS_VERSION", 99)
-    assert with_digest("world-99.0").model.encoder.fingerprint != encoder
-
-
 OTHER = {
     "encoder": {"size": "ViT-H"},
     "resolution": 224,

@@ -107,11 +107,15 @@ def test_stopped_after_any_round_it_ends_as_if_undisturbed(laboratory: Laborator
 @pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.soak)])
 def test_the_best_is_found_and_the_luck_of_its_score_is_told(
-    sampler: str, laboratory: Laboratory, tmp_path: Path
+    sampler: str, laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, sampler=sampler, trials=8, at_a_time=4)
     request = ask(tmp_path, tmp_path)
+    asked = []
+    ask_study = optuna.Study.ask
+    monkeypatch.setattr(optuna.Study, "ask", lambda study, spaces: asked.append(study) or ask_study(study, spaces))
     assert search(request) == 0
+    assert len(asked) == 1 + 8, "once for each arm, the base, too"
     table = (request.folder / "search.md").read_text(encoding="utf-8")
     ((text, tokens),) = re.findall(r"The winner: data_mix.text (\S+), image_tokens (\d+)", table)
     text, tokens = float(text), int(tokens)
@@ -220,22 +224,23 @@ def test_where_all_that_is_proposed_diverges_the_search_failed(
     assert "mix: no arm of the search has scores: all diverged" in capsys.readouterr().out
 
 
-def test_the_base_itself_may_win(laboratory: Laboratory, tmp_path: Path) -> None:
-    write(tmp_path, over={"image_tokens": [64, 144]})
-    request = ask(tmp_path, tmp_path)
-    laboratory.luck = 0
-    assert search(request) == 0 and not (request.folder.parent / "mix_confirmed").exists()
-    assert "there is nothing to confirm" in (request.folder / "search.md").read_text(encoding="utf-8")
-
-
 @pytest.mark.usefixtures("unrendered")
-def test_where_the_base_leads_there_is_nothing_to_confirm(laboratory: Laboratory, tmp_path: Path) -> None:
-    write(tmp_path, over={"data_mix.text": [0.3, 0.31]})  # the base is not among them
+@pytest.mark.parametrize(
+    ("over", "told"),
+    [
+        ({"image_tokens": [64, 144]}, "The winner is the base itself: "),
+        ({"data_mix.text": [0.3, 0.31]}, "The base leads the search: "),
+    ],
+)
+def test_where_the_base_leads_there_is_nothing_to_confirm(
+    over: dict[str, Any], told: str, laboratory: Laboratory, tmp_path: Path
+) -> None:
+    """Whether it is among the proposals or not."""
+    write(tmp_path, over=over)
     request = ask(tmp_path, tmp_path)
     laboratory.luck = 0
     assert search(request) == 0 and not (request.folder.parent / "mix_confirmed").exists()
-    page = (request.folder / "search.md").read_text(encoding="utf-8")
-    assert "The base leads the search: there is nothing to confirm" in page
+    assert f"{told}there is nothing to confirm" in (request.folder / "search.md").read_text(encoding="utf-8")
     assert len(rounds_of(ask(tmp_path, tmp_path), to_the_end=True)) == 1
 
 
@@ -257,29 +262,12 @@ def test_another_winner_is_confirmed_at_other_seeds(laboratory: Laboratory, tmp_
     write(tmp_path, over={"data_mix.text": [1, 2]}, confirm=3)
     assert rounds_of(ask(tmp_path, tmp_path))[1].seeds == (1000, 1001, 1004), "not those of another winner"
 
-
-@pytest.mark.usefixtures("unrendered")
-def test_the_page_does_not_tell_of_what_was_before(laboratory: Laboratory, tmp_path: Path) -> None:
-    write(tmp_path, over={"data_mix.text": [1, 2]})
-    request = ask(tmp_path, tmp_path)
-    search(request)
     write(tmp_path, over={"data_mix.text": [1, 3]})
     laboratory.left = 0
     with pytest.raises(KeyboardInterrupt):
         search(ask(tmp_path, tmp_path))
-    page = (request.folder / "search.md").read_text(encoding="utf-8")
-    assert "0 with scores; it is not finished. No arm has a score." in page
-
-
-def test_optuna_is_asked_once_for_each_arm(
-    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(tmp_path)
-    asked = []
-    ask_study = optuna.Study.ask
-    monkeypatch.setattr(optuna.Study, "ask", lambda study, spaces: asked.append(study) or ask_study(study, spaces))
-    search(ask(tmp_path, tmp_path))
-    assert len(asked) == 1 + 6, "the base, too"
+    page = (folder / "mix" / "search.md").read_text(encoding="utf-8")
+    assert "0 with scores; it is not finished. No arm has a score." in page, "nothing of what was before"
 
 
 @pytest.mark.parametrize("field", ["steps", "scale.train.batch_size"])
@@ -430,25 +418,18 @@ def test_interrupted_and_run_again_it_ends_with_a_verdict(
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_a_loss_is_told_in_nats_with_more_digits_than_points(laboratory: Laboratory, tmp_path: Path) -> None:
-    write(tmp_path, over={"data_mix.text": [1, 2.2]}, measure="loss text", confirm=1)
-    request = ask(tmp_path, tmp_path)
-    search(request)
-    page = (request.folder / "search.md").read_text(encoding="utf-8")
-    assert "| loss text (nats) | found" in page and "| winner | 1.3636 | 1.3636 |" in page
-    assert "One seed decides nothing: set `confirm` to 3" in page
-
-
-@pytest.mark.usefixtures("unrendered")
-def test_an_order_of_losses_on_different_documents_is_said_to_tell_nothing(
+def test_losses_are_told_in_nats_and_an_order_of_those_on_different_documents_tells_nothing(
     laboratory: Laboratory, tmp_path: Path
 ) -> None:
-    write(tmp_path, over={"data_mix.text": [1, 2.2]}, measure="loss text", confirm=2)
+    """With more digits than points."""
+    write(tmp_path, over={"data_mix.text": [1, 2.2]}, measure="loss text", confirm=1)
     for longest, told in ((math.inf, False), (2, True)):
         laboratory.longest = longest
         request = ask(tmp_path / str(longest), tmp_path)
         run_recipe_search(request, Inline(), lambda folder: [], sweep_in_short)
         page = (request.folder / "search.md").read_text(encoding="utf-8")
+        assert "| loss text (nats) | found" in page and "| winner | 1.3636 | 1.3636 |" in page
+        assert "One seed decides nothing: set `confirm` to 3" in page
         assert ("The order tells nothing, as the arms' losses are of different held-out documents" in page) == told
 
 

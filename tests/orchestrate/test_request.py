@@ -49,6 +49,10 @@ def test_two_data_files_of_one_name_have_results_of_their_own(ask: Ask, tmp_path
     assert a != b and read_manifest(a).data != read_manifest(b).data
     assert {read_manifest(folder).variant for folder in (a, b)} == {a.name, b.name}, "MLflow's parent goes by it"
     assert a.name.startswith("data_mix,data=data-") and c == a, "data are known by what they are, not by their place"
+    add_benchmark(files[2], "Red?")
+    (before,), (after,) = requests[2].trials, (more := ask("captions+text", data=files[2])).trials
+    assert more.folder == c and after.evaluation.model == before.evaluation.model, "a benchmark is no other data"
+    assert after.fingerprint != before.fingerprint
 
 
 def test_a_sweep_outside_of_sweeps_is_run_again_by_its_file(
@@ -67,15 +71,6 @@ def test_a_sweep_outside_of_sweeps_is_run_again_by_its_file(
     monkeypatch.chdir(tmp_path)
     ask(sweep="sweeps/text.yaml").write_manifest()
     assert read_manifest(folder).command() == "mm1-lab run text --scale smoke"
-
-
-def test_a_benchmark_added_later_leaves_the_folder_as_it_is(ask: Ask, tmp_path: Path) -> None:
-    file = data_file(tmp_path / "a", 0)
-    before = ask("captions+text", data=file)
-    add_benchmark(file, "Red?")
-    after = ask("captions+text", data=file)
-    assert after.folder == before.folder and after.trials[0].fingerprint != before.trials[0].fingerprint
-    assert after.trials[0].evaluation.model == before.trials[0].evaluation.model
 
 
 def test_a_benchmark_that_no_row_holds_is_refused_where_it_would_be_asked(here: Path, told: Told) -> None:

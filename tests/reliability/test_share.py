@@ -27,7 +27,7 @@ from mm1_lab.train import recorder
 from mm1_lab.train.checkpoints import CHECKPOINT
 from mm1_lab.train.module import Training
 from mm1_lab.train.progress import Progress
-from tests.conftest import Refused
+from tests.conftest import Refused, Told
 from tests.orchestrate.conftest import mark_done
 
 RUN = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "captions")
@@ -77,7 +77,7 @@ def test_of_three_processes_two_are_killed_and_the_last_does_the_rest(place: Any
 
 @pytest.mark.usefixtures("unrendered")
 def test_in_time_it_leaves_a_checkpoint_from_which_the_next_resumes(
-    place: Any, finished: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Any, finished: Any, monkeypatch: pytest.MonkeyPatch, printed: Told
 ) -> None:
     """By a clock on which each step takes a minute, so that no training gets to its end in one command."""
     monkeypatch.chdir(place.folder)
@@ -97,8 +97,7 @@ def test_in_time_it_leaves_a_checkpoint_from_which_the_next_resumes(
     alone = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--share")
     left, checkpoints = 0, set()
     for _ in range(100):
-        assert main([*alone, "--minutes", "4"]) == 0
-        output = capsys.readouterr().out
+        output = printed(*alone, "--minutes", "4")
         if "Time is up, with " not in output:
             break
         left += 1
@@ -109,9 +108,7 @@ def test_in_time_it_leaves_a_checkpoint_from_which_the_next_resumes(
     assert len(scores) == 3 and scores.items() <= finished.tables().items()
 
 
-def test_at_sigterm_it_leaves_a_checkpoint(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_at_sigterm_it_leaves_a_checkpoint(here: Path, monkeypatch: pytest.MonkeyPatch, printed: Told) -> None:
     """At the next report, which comes a step later."""
     steps = []
     training_step = Training.training_step
@@ -127,8 +124,7 @@ def test_at_sigterm_it_leaves_a_checkpoint(
     monkeypatch.setattr(recorder, "REPORT_SECONDS", 1e9)
     monkeypatch.setattr(Training, "training_step", step)
     before = signal.getsignal(signal.SIGTERM)
-    assert main([*SHARE]) == 0
-    assert "Time is up, with 4 tasks left" in capsys.readouterr().out and len(steps) == 2
+    assert "Time is up, with 4 tasks left" in printed(*SHARE) and len(steps) == 2
     assert len(list(here.glob(f"results/local/store/*.partial/{CHECKPOINT}"))) == 1
     assert signal.getsignal(signal.SIGTERM) == before
 
@@ -162,13 +158,12 @@ def test_it_works_around_what_others_do_and_leaves_them_the_rest(request_: Reque
     assert done == ["base", "captions"]
 
 
-def test_status_tells_what_is_being_worked_on(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_tells_what_is_being_worked_on(here: Path, capsys: pytest.CaptureFixture[str], printed: Told) -> None:
     request = load_request("data_mix", "smoke", 1, ("base", "captions"))
     ledger, model = request.ledger, request.trials[0].evaluation.model
 
     def told(*words: str) -> list[str]:
-        assert main(["status", *words, "--scale", "smoke", "--json"]) == 0
-        trials = json.loads(capsys.readouterr().out)["sweeps"][0]["trials"]
+        trials = json.loads(printed("status", *words, "--scale", "smoke", "--json"))["sweeps"][0]["trials"]
         return [f"{trial['state']} {trial['why']}".strip() for trial in trials]
 
     request.write_manifest()

@@ -77,10 +77,9 @@ def test_verify_and_gc_leave_alone_what_a_running_command_is_about_to_rename(
     assert (ledger.store / "a.partial" / "DONE").exists()
 
 
-def test_verify_reads_every_file(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_reads_every_file(ledger: Ledger, capsys: pytest.CaptureFixture[str], printed: Told) -> None:
     count = len(stages(ledger)) + 2
-    assert main(["verify"]) == 0
-    assert f"{count} finished trials and stages: every file was checked, 0 damaged" in capsys.readouterr().out
+    assert f"{count} finished trials and stages: every file was checked, 0 damaged" in printed("verify")
     stage = ledger.store / min(stages(ledger))
     trial = min((ledger.results / "trials").iterdir())
     (stage / "model.safetensors").write_bytes(b"x")
@@ -112,7 +111,7 @@ def closed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_trial_that_only_its_owner_may_read_is_not_done_again(
-    closed: Path, refused: Refused, capsys: pytest.CaptureFixture[str]
+    closed: Path, refused: Refused, capsys: pytest.CaptureFixture[str], printed: Told
 ) -> None:
     told = f"{closed}: finished, but not readable for you; its owner ({closed.owner()}): chmod -R g+rX {closed.parent}"
     arms = ("data_mix", "--scale", "smoke", "--only", "base,captions")
@@ -121,11 +120,9 @@ def test_a_trial_that_only_its_owner_may_read_is_not_done_again(
     assert main(["figures"]) == 2, "colleagues' tables would lose it"
     assert capsys.readouterr().err == f"mm1-lab: left out: {told}\nmm1-lab: {told}\n"
     assert sorted(read_variant(Path("results/local/smoke/data_mix")).trials["done"]) == [False, True]
-    assert main(["status", *arms, "--json"]) == 0
-    trials = json.loads(capsys.readouterr().out)["sweeps"][0]["trials"]
+    trials = json.loads(printed("status", *arms, "--json"))["sweeps"][0]["trials"]
     assert sorted((trial["state"], trial["why"]) for trial in trials) == [("done", ""), ("missing", told)]
-    assert main(["verify"]) == 0
-    out = capsys.readouterr().out
+    out = printed("verify")
     assert "0 damaged\n1 more not checked, such as " + told in out and "without scores" not in out
 
 

@@ -25,7 +25,7 @@ from mm1_lab.results.manifest import Manifest, merge_manifest, read_manifest, ro
 from mm1_lab.results.packed import damaged, pack
 from mm1_lab.results.reading import curves, read_held_out, read_records, read_scores, read_variant
 from mm1_lab.results.score_file import pack_scores, unpack_scores
-from tests.conftest import REPOSITORY, Refused
+from tests.conftest import REPOSITORY, Refused, Told
 
 NEW = {"controls": "c0", "data_mix": "da"}
 """The fingerprints of further trials, by sweep."""
@@ -72,12 +72,11 @@ def _read(results: Path) -> list[object]:
 
 
 def test_what_was_packed_comes_back_when_it_is_first_read_or_was_damaged_since(
-    results: Path, capsys: pytest.CaptureFixture[str]
+    results: Path, capsys: pytest.CaptureFixture[str], printed: Told
 ) -> None:
     before = _read(results)
     shared = [row for path in results.glob("smoke/*/trials.csv") for row in pd.read_csv(path)["fingerprint"]]
-    assert main(["pack", str(results)]) == 0
-    assert re.search(r"5 files, [1-9].* KB: commit", capsys.readouterr().out)
+    assert re.search(r"5 files, [1-9].* KB: commit", printed("pack", str(results)))
     packs = {path: path.read_bytes() for path in results.glob("smoke/*/[rs]*[zt]")}
     shutil.rmtree(results / "trials")
     assert len(set(shared)) == 3 < len(shared), "the base is in one pack"
@@ -318,11 +317,15 @@ def test_a_pack_of_another_version_is_refused_in_one_line(results: Path, refused
         assert f"{path}: written with results schema 2, this version reads 3" in refused(*command)
 
 
-def test_packs_that_were_copied_without_the_list_of_them_are_told(
+def test_packs_that_cannot_be_unpacked_or_were_copied_without_the_list_of_them_are_told(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pack(results)
     shutil.rmtree(results / "trials")
+    (results / "trials").write_text("no folder")  # as a superuser may write everywhere
+    with pytest.raises(RequestError, match=r"trials cannot be unpacked there .* name the copy with --results"):
+        _read(results)
+    (results / "trials").unlink()
     (results / files.DONE).unlink()
     read_variant(next(results.glob("smoke/*")))
     assert f"has a pack of trials, but {results / files.DONE} is missing, so it is not read" in capsys.readouterr().err
@@ -344,14 +347,6 @@ def test_two_processes_and_a_kill_leave_whole_trials(results: Path) -> None:
     with subprocess.Popen([*command[:2], f"import sys; {read}", str(results)], cwd=REPOSITORY) as other:
         assert _read(results) == before
     assert other.returncode == 0 and _read(results) == before and len(list(results.glob("trials/*/DONE"))) == 3
-
-
-def test_results_that_cannot_be_written_say_so(results: Path) -> None:
-    pack(results)
-    shutil.rmtree(results / "trials")
-    (results / "trials").write_text("no folder")  # as a superuser may write everywhere
-    with pytest.raises(RequestError, match=r"trials cannot be unpacked there .* name the copy with --results"):
-        _read(results)
 
 
 def test_packs_of_an_installation_of_somebody_else_are_unpacked_in_the_users_cache(

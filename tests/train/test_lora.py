@@ -90,11 +90,14 @@ def test_adapters_begin_without_effect_and_compute_what_the_paper_says() -> None
 
 
 def test_adapters_have_the_rate_of_their_part_and_decay() -> None:
+    """As other parts have theirs."""
     model, _ = adapted()
-    config = MultimodalTraining(
-        learning_rate=0.5, steps=10, batch_size=1, weight_decay=0.1, lr_multipliers={"decoder": 2}
-    )
+    own = {"decoder": 2.0, "encoder": 0.1}
+    config = MultimodalTraining(learning_rate=0.5, steps=10, batch_size=1, weight_decay=0.1, lr_multipliers=own)
     optimiser, _ = build_optimiser(model, config)
+    rates = {id(each): group["initial_lr"] for group in optimiser.param_groups for each in group["params"]}
+    for part, rate in ((model.encoder, 0.05), (model.connector, 0.5), (model.decoder, 1.0)):
+        assert {rates[id(each)] for each in part.parameters() if each.requires_grad} == {rate}
     of_decoder = {id(parameter) for parameter in model.decoder.parameters()}
     (group,) = (one for one in optimiser.param_groups if of_decoder & {id(each) for each in one["params"]})
     assert (group["initial_lr"], group["weight_decay"], len(group["params"])) == (1.0, 0.1, 2 * 2 * len(MATRICES))

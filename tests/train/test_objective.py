@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from mm1_lab.config import DecoderTraining, MultimodalTraining, Optimiser, Phase, Size
+from mm1_lab.config import DecoderTraining, Optimiser, Phase, Size
 from mm1_lab.config.cost import logit_bytes
 from mm1_lab.data.batches import Batch, make_batch, micro_batches
 from mm1_lab.data.packing import Packer
@@ -183,17 +183,3 @@ def test_only_matrices_decay() -> None:
     optimiser, _ = build_optimiser(own, Optimiser(learning_rate=1.0, steps=10, weight_decay=0.05))
     (decayed,) = (group["params"] for group in optimiser.param_groups if group["weight_decay"])
     assert {id(p) for p in decayed} == {id(part.weight) for part in own[:3]}, "as of a connector of one's own"
-
-
-def test_a_part_may_have_a_rate_of_its_own() -> None:
-    size = Size(layers=1, width=16, heads=2)
-    model = small_mm1(size, size, "average-pooling", 10, 16, 3)
-    config = MultimodalTraining(
-        learning_rate=0.5, steps=10, batch_size=1, lr_multipliers={"encoder": 0.1, "decoder": 2}
-    )
-    optimiser, _ = build_optimiser(model, config)
-    for parameters, rate in ((model.encoder, 0.05), (model.connector, 0.5), (model.decoder, 1.0)):
-        wanted = {id(parameter) for parameter in parameters.parameters()}
-        groups = [group for group in optimiser.param_groups if wanted & {id(p) for p in group["params"]}]
-        assert {group["initial_lr"] for group in groups} == {rate}
-        assert wanted == {id(p) for group in groups for p in group["params"]}

@@ -33,6 +33,30 @@ VIEW = "mm1-arms"
 """The name in addresses of the view of a sweep's runs."""
 LONGEST_VIEW = 5000
 """Characters: MLflow's databases keep no more of an experiment's tag."""
+USUAL_VIEW: dict[str, Any] = {
+    "columnOrder": [],
+    "columnWidths": {},
+    "runsExpanded": {},
+    "runsPinned": [],
+    "runsHidden": [],
+    "runsHiddenMode": "FIRST_10_RUNS",
+    "runsVisibilityMap": {},
+    "viewMaximized": False,
+    "runListHidden": False,
+    "isAccordionReordered": False,
+    "useGroupedValuesInCharts": True,
+    "hideEmptyCharts": True,
+    "autoRefreshEnabled": True,
+    "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
+    "searchFilter": "",
+    "orderByKey": "attributes.start_time",
+    "orderByAsc": False,
+    "startTime": "ALL",
+    "lifecycleFilter": "Active",
+    "datasetsFilter": [],
+    "modelVersionFilter": "All Runs",
+}
+"""The rest of a view: MLflow's page before 3.17 fails without it."""
 
 
 def show_dashboard(port: int, log: Iterator[str]) -> None:
@@ -81,7 +105,7 @@ def show_dashboard(port: int, log: Iterator[str]) -> None:
 def _save_view(client: Any, experiment: str) -> None:
     """Saves the view of a sweep's runs that its address opens: arms with their means over seeds, the best first.
 
-    It is what MLflow 3.17 saves when one shares a view; a page that does not understand it says so, and shows all runs.
+    It is what MLflow (3.14 to 3.17) saves when one shares a view.
     """
     from mlflow import MlflowException
 
@@ -95,13 +119,13 @@ def _save_view(client: Any, experiment: str) -> None:
     for tag in ("mm1.variant", "mm1.results", SUPERSEDED):
         if len({run.data.tags.get(tag) for run in runs}) > 1:
             keys.append({"mode": "tag", "groupByData": tag})
-    view: dict[str, Any] = {
+    view = USUAL_VIEW | {
         "selectedColumns": [f"metrics.`{name}`" for name in means],
         "groupBy": {"aggregateFunction": "average", "groupByKeys": keys},
         "groupsExpanded": {f"param.arm.{run.data.params.get('arm')}": False for run in runs},
     }
     if "average" in means:
-        view |= {"orderByKey": "metrics.`average`", "orderByAsc": False}
+        view |= {"orderByKey": "metrics.`average`"}
     text = json.dumps(view)
     if len(text) > LONGEST_VIEW:
         text = json.dumps(view | {"groupsExpanded": {}})
