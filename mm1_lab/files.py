@@ -109,7 +109,7 @@ def free_memory() -> float:
 def _control_groups() -> Iterator[Path]:
     """The folders of Linux's control groups (version 2) that hold this process, in which containers and batch systems
     limit what it gets."""
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # a name that is no text
         own = re.search(r"^0::/(.*)$", OWN_GROUP.read_text(encoding="utf-8"), re.MULTILINE)
         folder = CONTROL_GROUPS / own[1] if own else CONTROL_GROUPS
         yield from (one for one in (folder, *folder.parents) if one.is_relative_to(CONTROL_GROUPS))
