@@ -4,7 +4,8 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import forkserver, get_context
+from multiprocessing import forkserver, get_context, resource_tracker
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 
 import pandas as pd
@@ -89,17 +90,19 @@ def _draw_all(finished: Sequence[Path], targets: Sequence[Path], latex: bool) ->
     if workers < 2:
         return list(map(draw_one, finished, targets))
     if sys.platform == "darwin":  # Apple's libraries do not survive a fork
-        with ProcessPoolExecutor(workers, get_context("spawn"), begin_helper) as pool:
-            with interrupts_blocked():  # the pool starts its processes when it gets work
-                drawn = pool.map(draw_one, finished, targets)
-            return list(drawn)
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    shorten_sockets()
-    with interrupts_blocked():
-        forkserver.ensure_running()
+        context: SpawnContext | ForkServerContext = get_context("spawn")
+    else:
+        context = get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        shorten_sockets()
+        resource_tracker.ensure_running()  # which would let its next process hear a Ctrl-C
+        with interrupts_blocked():
+            forkserver.ensure_running()
     with ProcessPoolExecutor(workers, context, begin_helper) as pool:
-        return list(pool.map(draw_one, finished, targets))
+        with interrupts_blocked():  # the pool starts its processes when it gets work
+            drawn = [pool.submit(draw_one, *one) for one in zip(finished, targets, strict=True)]
+        # not by `map`, which cancels the rest at a Ctrl-C: a pool whose processes have ended then prints a traceback
+        return [one.result() for one in drawn]
 
 
 def _draw_and_note(folder: Path, target: Path, latex: bool) -> Drawn:

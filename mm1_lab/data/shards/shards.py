@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, cached_property
-from itertools import islice, repeat
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -257,8 +257,9 @@ def _index_much(files: Iterable[list[File]], cache: Path) -> None:
         print(f"reading {counted(len(new), 'file')} of {short(size, 'B')} (once)", file=sys.stderr, flush=True)
         with ProcessPoolExecutor(machine_cpus(), get_context("spawn"), begin_helper) as pool:
             with interrupts_blocked():  # the pool starts its processes when it gets work
-                made = pool.map(_index_apart, new, repeat(cache))
-            list(made)
+                made = [pool.submit(_index_apart, file, cache) for file in new]
+            for one in made:  # not by `map`, as in analysis/redraw.py
+                one.result()
 
 
 def _index_apart(file: File, cache: Path) -> None:
