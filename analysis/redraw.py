@@ -37,7 +37,7 @@ from analysis.table import Table, to_plain
 from mm1_lab.config import RateSearch
 from mm1_lab.files import machine_cpus
 from mm1_lab.formatting import counted
-from mm1_lab.processes import begin_helper, interrupts_blocked, shorten_sockets
+from mm1_lab.processes import begin_helper, by_helpers, interrupts_blocked, shorten_sockets
 from mm1_lab.results.ledger import Ledger
 from mm1_lab.results.manifest import contents_now, note_drawing, read_manifest, read_trials, seeds_of_search
 from mm1_lab.results.reading import DRAWN, list_variants, read_variant
@@ -99,10 +99,7 @@ def _draw_all(finished: Sequence[Path], targets: Sequence[Path], latex: bool) ->
         with interrupts_blocked():
             forkserver.ensure_running()
     with ProcessPoolExecutor(workers, context, begin_helper) as pool:
-        with interrupts_blocked():  # the pool starts its processes when it gets work
-            drawn = [pool.submit(draw_one, *one) for one in zip(finished, targets, strict=True)]
-        # not by `map`, which cancels the rest at a Ctrl-C: a pool whose processes have ended then prints a traceback
-        return [one.result() for one in drawn]
+        return by_helpers(pool, [partial(draw_one, *one) for one in zip(finished, targets, strict=True)])
 
 
 def _draw_and_note(folder: Path, target: Path, latex: bool) -> Drawn:
