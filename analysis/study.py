@@ -366,19 +366,23 @@ class Study(Variant):
         return ""
 
     @kept
-    def _left_out(self, source: str) -> dict[str, tuple[tuple[int, int] | None, bool]]:
+    def _left_out(self, source: str) -> dict[str, tuple[tuple[int, ...] | None, bool]]:
         """For each arm, how many held-out documents of a source do not fit a row of its models, with the largest number
-        of views if pictures have fewer by their shapes; None if its record is an earlier one, which does not tell. And
-        whether its pictures, which `text` has none of, make them more."""
-        found: dict[str, tuple[tuple[int, int] | None, bool]] = {}
+        of views and their side if pictures have fewer by their shapes; None if its record is an earlier one, which does
+        not tell. And whether its pictures, which `text` has none of, make them more."""
+        found: dict[str, tuple[tuple[int, ...] | None, bool]] = {}
         for arm, name in zip(self.done["arm"], self.done["fingerprint"], strict=True):  # alike at every seed
-            told = self.records.get(name, {}).get("held_out_left_out")
+            record = self.records.get(name, {})
+            told = record.get("held_out_left_out")
             count = None if told is None else told.get(source, 0)
             sft = self.sweep.arms[arm].sft
             has_more_tokens = (sft and sft.views > 1) or (count and self.own_rows.get(arm))
             # where pictures have unlike numbers of views, as many documents may be others
-            by_ratio = sft.views if count and sft and sft.tiling == "ratio" and source != "text" else 0
-            found[arm] = None if count is None else (count, by_ratio), bool(has_more_tokens) and source != "text"
+            model = record.get("config", {}).get("model", {})
+            by_ratio: tuple[int, ...] = ()
+            if model.get("tiling") == "ratio" and count and source != "text":
+                by_ratio = (model["views"], model["image_size"])
+            found[arm] = None if count is None else (count, *by_ratio), bool(has_more_tokens) and source != "text"
         return found
 
     @kept

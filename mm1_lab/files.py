@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -80,13 +81,14 @@ def here_or_shipped(folder: Path) -> Path:
     return folder if folder.is_dir() else SHIPPED / folder
 
 
-def machine_cpus() -> int:
-    """The processors that this process may use, at least one."""
+def machine_cpus(a_stage: float = 1) -> int:
+    """The processors that this process may use, at least one. A limit of time on them is never below those of a stage:
+    it is slower then, and need not be refused."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for group in _control_groups():
         with suppress(OSError, ValueError):  # the outermost has no limits; `max` is no number
             quota, period = map(int, (group / "cpu.max").read_text(encoding="utf-8").split())
-            count = min(count, quota // period)
+            count = min(count, max(quota // period, math.ceil(a_stage)))
     return max(1, count)
 
 

@@ -702,7 +702,8 @@ def test_an_exported_model_tiles_pictures_by_their_shapes_as_training_did(
     options = ("--scale", "smoke", "--data", "data.yaml", *(word for one in settings for word in ("--set", one)))
     assert main(["run", "tiled", *options, "--inline"]) == 0
     assert main(["export", "tiled", *options, "--only", "tiled", "tiled"]) == 0
-    assert "36 px, up to 5 views" in Path("tiled/README.md").read_text(encoding="utf-8")
+    card = Path("tiled/README.md").read_text(encoding="utf-8")
+    assert "36 px, up to 5 views" in card and "| image tokens | up to 45 |" in card
     model = AutoModelForImageTextToText.from_pretrained("./tiled").eval()
     processor = AutoProcessor.from_pretrained("./tiled")
     assert (processor.tiling, processor.views) == ("ratio", 5)

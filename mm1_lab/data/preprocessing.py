@@ -66,6 +66,8 @@ USUAL_RULE = GridRule()
 def shown_size(image: Image.Image) -> tuple[int, int]:
     """Width and height of `as_shown(image)`, from the head of a file that is not decoded yet."""
     width, height = image.size
+    if image.format == "TIFF":  # turned by Pillow itself
+        return width, height
     with suppress(Exception):  # as there
         # a PNG's own method decodes its pixels, in case that an orientation follows them
         if Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):

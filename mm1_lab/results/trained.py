@@ -25,7 +25,7 @@ def what_ran(config: Stored) -> dict[str, str]:
         "decoder": _part(started["decoder"]),
         "connector": connector["kind"],
         "image_size": size,
-        "image_tokens": str(views * connector["image_tokens"]),
+        "image_tokens": f"{at_most}{views * connector['image_tokens']}",
         "steps": str(_steps(model)),
         "learning_rate": f"{model['training']['learning_rate']:g}" if _steps(model) else "none",
         "trained_on": _shares(model["shares"]),

@@ -16,7 +16,7 @@ from analysis.pages.compare import compare_table
 from analysis.pages.scores import OTHER_DOCUMENTS, TUNED_TEXT, losses_table, means_table
 from analysis.paper import DERIVED
 from analysis.study import Study
-from mm1_lab.config import AVERAGE, CHAT, TEXT_CORE, UNPARSED, Contrast, Measure, Recipe, SftRecipe, Sweep
+from mm1_lab.config import AVERAGE, CHAT, TEXT_CORE, UNPARSED, Contrast, Measure, SftRecipe, Sweep
 from mm1_lab.results.summary import rows_of
 from tests.analysis.results_folder import claim_row, of_arms, of_own_data, study_of, with_manifest
 
@@ -122,12 +122,18 @@ def test_losses_on_other_held_out_documents_are_not_compared(data_mix: Sweep) ->
     assert question_status(asked, ()) == ([f"c: not judged: {unlike}"], []), "no seed helps"
     study = replace(study, records={name: one for name, one in records.items() if "captions" not in name})
     assert not reason("captions", "base", "loss text"), "an earlier record does not tell of arms that are alike"
-    five = {"captions": {"tiling": "square"}, "interleaved": {"tiling": "ratio"}}
-    recipes = {arm: Recipe.model_validate({"sft": {"views": 5} | more}) for arm, more in five.items()}
-    tiled = with_manifest(study, sweep=study.sweep.model_copy(update={"arms": study.sweep.arms | recipes}))
-    same = {name: {"held_out_left_out": {"text": 5, "captions": 5}} for name in records}
-    for left_out, comparable in ((records, True), (same, False)):
-        study = replace(tiled, records=left_out)
+    alike = {"tiling": "ratio", "views": 5, "image_size": 36}
+    for left_out, other, comparable in (
+        (0, {}, True),
+        (5, {}, False),
+        (5, {"image_size": 48}, False),
+        (5, alike, True),
+    ):
+        records = {}
+        for name in study.done["fingerprint"]:
+            model = alike if "captions" in name else alike | (other or {"tiling": "square"})
+            records[name] = {"held_out_left_out": {"captions": left_out, "text": 5}, "config": {"model": model}}
+        study = replace(study, records=records)
         assert bool(reason("captions", "interleaved", "loss captions")) != comparable, "by ratio, others are as many"
         assert not reason("captions", "interleaved", "loss text")
 

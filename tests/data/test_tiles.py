@@ -2,6 +2,7 @@
 
 import json
 from fractions import Fraction
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -13,7 +14,7 @@ from mm1_lab.config import RequestError
 from mm1_lab.data.batches import make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.pixels import grid_of
-from mm1_lab.data.preprocessing import WHOLE, Grid, GridRule
+from mm1_lab.data.preprocessing import WHOLE, Grid, GridRule, as_shown, shown_size
 from mm1_lab.data.shards import Shards
 from mm1_lab.data.types import Limits, Picture
 from mm1_lab.data.world.drawing import ScenePicture
@@ -61,6 +62,16 @@ def test_grids_are_those_of_intern_vl_of_which_a_picture_has_half_of_the_pixels(
     assert large > 1000 and smaller > 10
     assert rule.grid((100, 100)) == rule.grid() == GridRule(views).grid() == GridRule(views).grid((300, 20))
     assert rule.grid((8, 7)) == rule.grid((0, 5)) == WHOLE and rule.grid((8, 7)).views == 1
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif"])
+def test_the_size_in_a_file_s_head_is_that_of_the_picture_as_it_is_shown(kind: str, tmp_path: Path) -> None:
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x112] = orientation
+        Image.new("RGB", (30, 10)).save(tmp_path / f"turned.{kind}", exif=exif)
+        with Image.open(tmp_path / f"turned.{kind}") as image:
+            assert shown_size(image) == as_shown(image).size == ((30, 10) if orientation < 5 else (10, 30))
 
 
 def opened(files: Any) -> Shards:

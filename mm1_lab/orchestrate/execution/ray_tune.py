@@ -167,7 +167,8 @@ class RayTune(Executor):
                 f"memory is limited to {limit / 1e9:.1f} GB, and Ray needs {LEAST_MEMORY / 1e9:.0f} GB; raise the "
                 "limit (ulimit -v), or run without Ray (--inline)"
             )
-        _slots(scale.resources.model_copy(update={"gpus": 0}), [{"CPU": machine_cpus()}], False)  # Ray counts the GPUs
+        cpus = machine_cpus(scale.resources.cpus)
+        _slots(scale.resources.model_copy(update={"gpus": 0}), [{"CPU": cpus}], False)  # Ray counts the GPUs
         if "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
             raise RequestError(
                 "Ray was imported without authentication, which it sets up on import: set RAY_AUTH_MODE=token before "
@@ -202,7 +203,7 @@ class RayTune(Executor):
             with chdir(start):
                 ray.init(
                     address="local",
-                    num_cpus=machine_cpus(),
+                    num_cpus=cpus,
                     include_dashboard=False,
                     object_store_memory=200 * 2**20,  # tasks are small, and results are passed as files
                     **QUIET,

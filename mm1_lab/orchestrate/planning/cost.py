@@ -330,7 +330,7 @@ def machine_slots(scale: Scale, settings: Collection[str] = ()) -> int:
 
 def core_slots(scale: Scale) -> int:
     """The number of stages that fit this machine's cores and GPUs."""
-    slots = machine_cpus() / scale.resources.cpus
+    slots = machine_cpus(scale.resources.cpus) / scale.resources.cpus
     if scale.resources.gpus:
         import torch
 
