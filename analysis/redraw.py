@@ -4,7 +4,8 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import forkserver, get_context
+from multiprocessing import forkserver, get_context, resource_tracker
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 
 import pandas as pd
@@ -36,7 +37,7 @@ from analysis.table import Table, to_plain
 from mm1_lab.config import RateSearch
 from mm1_lab.files import machine_cpus
 from mm1_lab.formatting import counted
-from mm1_lab.processes import begin_helper, interrupts_blocked, shorten_sockets
+from mm1_lab.processes import begin_helper, by_helpers, interrupts_blocked, shorten_sockets
 from mm1_lab.results.ledger import Ledger
 from mm1_lab.results.manifest import contents_now, note_drawing, read_manifest, read_trials, seeds_of_search
 from mm1_lab.results.reading import DRAWN, list_variants, read_variant
@@ -89,17 +90,16 @@ def _draw_all(finished: Sequence[Path], targets: Sequence[Path], latex: bool) ->
     if workers < 2:
         return list(map(draw_one, finished, targets))
     if sys.platform == "darwin":  # Apple's libraries do not survive a fork
-        with ProcessPoolExecutor(workers, get_context("spawn"), begin_helper) as pool:
-            with interrupts_blocked():  # the pool starts its processes when it gets work
-                drawn = pool.map(draw_one, finished, targets)
-            return list(drawn)
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    shorten_sockets()
-    with interrupts_blocked():
-        forkserver.ensure_running()
+        context: SpawnContext | ForkServerContext = get_context("spawn")
+    else:
+        context = get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        shorten_sockets()
+        resource_tracker.ensure_running()  # which would let its next process hear a Ctrl-C
+        with interrupts_blocked():
+            forkserver.ensure_running()
     with ProcessPoolExecutor(workers, context, begin_helper) as pool:
-        return list(pool.map(draw_one, finished, targets))
+        return by_helpers(pool, [partial(draw_one, *one) for one in zip(finished, targets, strict=True)])
 
 
 def _draw_and_note(folder: Path, target: Path, latex: bool) -> Drawn:

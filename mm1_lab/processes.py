@@ -1,11 +1,20 @@
 """What the command's processes have in common: how often Python's collector runs, and who hears a Ctrl-C."""
 
+from __future__ import annotations
+
 import gc
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
+
+Found = TypeVar("Found")
 
 LONGEST_FOR_SOCKETS = 60
 """Bytes of a folder's name that leave room for the names of multiprocessing's sockets in it: paths of sockets have at
@@ -20,12 +29,37 @@ def collect_rarely() -> None:
 
 @contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Child processes started in this block ignore Ctrl-C, lest imports print tracebacks, until `begin_helper`."""
+    """Child processes started in this block ignore Ctrl-C, lest imports print tracebacks, until `begin_helper`. This
+    process hears one, or a SIGTERM, at the end of the block."""
+    heard: list[int] = []
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():  # libraries' other threads hear it in its place
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handlers[number] = signal.signal(number, lambda number, _: heard.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # None: of no Python
+        if heard:
+            signal.raise_signal(heard[0])
+
+
+def by_helpers(pool: ProcessPoolExecutor, calls: Iterable[Callable[[], Found]]) -> list[Found]:
+    """What `calls` return, computed by the pool's processes, which begin with `begin_helper`; a Ctrl-C ends them."""
+    from multiprocessing import active_children
+
+    try:
+        with interrupts_blocked():  # the pool starts its processes when it gets work
+            begun = [pool.submit(call) for call in calls]
+        # not by `map`, which cancels the rest at a Ctrl-C: a pool whose processes have ended then prints a traceback
+        return [one.result() for one in begun]
+    except KeyboardInterrupt:
+        for helper in active_children():  # some may have started after it
+            helper.terminate()
+        raise
 
 
 def shorten_sockets() -> None:

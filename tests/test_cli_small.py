@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -381,6 +382,25 @@ def test_a_helper_that_a_ctrl_c_reaches_while_it_imports_ends_afterwards_without
         helper = run_python(f"{importing}; {ready}")
     assert (helper.stdout, helper.stderr, helper.returncode) == ("still imports\n", "", -signal.SIGINT)
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, []), "the command itself hears it"
+
+
+def interrupt_all(*_: object, **__: object) -> None:
+    """In place of drawing, what a Ctrl-C in a terminal does; this process ends a moment after the command hears it."""
+    with interrupts_blocked():
+        os.killpg(0, signal.SIGINT)
+        time.sleep(0.5)
+
+
+def test_a_ctrl_c_while_figures_are_drawn_ends_in_one_line(tmp_path: Path) -> None:
+    sweep = load_sweep(REPOSITORY / "sweeps" / "data_mix.yaml")
+    for name in "abcdefghij":  # more than processors
+        write_results(tmp_path, sweep.model_copy(update={"name": name}), ("base",), (0,), questions=8)
+    code = (
+        "import os, sys; os.setsid(); from analysis import redraw; from tests.test_cli_small import interrupt_all\n"
+        "redraw._draw_and_note = interrupt_all; from mm1_lab.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    ended = run_python(code, "figures", "--results", str(tmp_path))
+    assert (ended.stderr.strip(), ended.returncode) == ("mm1-lab: stopped; run the same command to continue", 130)
 
 
 def test_a_helper_collects_as_rarely_as_the_command() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -38,6 +39,8 @@ BROKEN_LEAST = 10
 is tested after each batch: a minimum of 3 would stop every fifth stage on data of which only 0.5 % are broken."""
 LISTED = 10
 """Broken images that the error names."""
+PASSING = (errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT)
+"""Errors that say nothing about the image: with one counted as broken, a run would not repeat another."""
 
 Found = TypeVar("Found")
 
@@ -84,7 +87,7 @@ class ImageDecoder:
     def get(self, picture: StoredPicture, side: int, grid: Grid) -> Pixels:
         """Returns the image as a grid of squares of `side` pixels.
 
-        Raises BrokenPicture if its bytes cannot be read or decoded, RequestError if its remote file cannot be fetched.
+        Raises BrokenPicture if its bytes cannot be read or decoded, RequestError if they cannot be read at present.
         """
         pixels = self.kept.get((picture.key, side, grid))
         if pixels is None:
@@ -107,6 +110,10 @@ class ImageDecoder:
         except UnidentifiedImageError:  # whose message holds an address instead of a name
             raise BrokenPicture(f"{picture.name} (is none of {', '.join(PICTURE_FORMATS)}; convert it)") from None
         except Exception as error:  # Pillow raises many kinds for damaged files
+            if isinstance(error, OSError) and error.errno in PASSING:
+                raise RequestError(
+                    f"{picture.name} cannot be read now ({error.strerror}); run the command again"
+                ) from None
             raise BrokenPicture(f"{picture.name} ({str(error).strip() or type(error).__name__})") from error
 
 
@@ -162,7 +169,7 @@ NONE_ASKED = Decoded()
 def grid_of(picture: Picture, rule: GridRule) -> Grid:
     """The grid in which a picture is seen. Broken ones are seen as a whole; what is drawn is square, of any size.
 
-    Raises RequestError if its remote file cannot be fetched.
+    Raises RequestError if it cannot be read at present.
     """
     if not rule.side or not isinstance(picture, StoredPicture):
         return rule.grid()

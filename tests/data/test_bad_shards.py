@@ -1,5 +1,6 @@
 """Bad data: each fault is one line that says what is wrong, where, and what to do; seeded damage is read or refused."""
 
+import errno
 import gzip
 import io
 import json
@@ -7,9 +8,11 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pytest
@@ -242,6 +245,17 @@ def test_what_is_no_file_is_a_broken_picture(files: Any) -> None:
     for row, name in enumerate(names):
         with pytest.raises(BrokenPicture, match=rf"p\.parquet: row {row} \(/.+/{name}\.png is no file\)"):
             pages.pictures(row)[0].pixels(4)
+
+
+def test_a_picture_that_cannot_be_read_at_present_is_not_taken_for_broken(files: Any) -> None:
+    (files.folder / "a.png").write_bytes(b"not reached")
+    files.parquet("p.parquet", {"images": [["a.png", None]], "texts": [[None, "a"]]})
+    (picture,) = files.open(interleaved=["p.parquet"]).collection("interleaved").pictures(0)
+    for number, kind in ((errno.EMFILE, RequestError), (errno.EIO, BrokenPicture)):
+        failing = replace(picture, read=Mock(side_effect=OSError(number, os.strerror(number))))
+        for use in (lambda one: one.pixels(4), lambda one: one.size()):
+            with pytest.raises(kind, match=os.strerror(number)):
+                use(failing)
 
 
 def test_pictures_that_are_too_large_or_no_pictures_are_broken(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:

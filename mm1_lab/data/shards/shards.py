@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache, cached_property
-from itertools import islice, repeat
+from functools import cache, cached_property, partial
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_toke
 from mm1_lab.data.types import Document, Limits, Picture
 from mm1_lab.files import machine_cpus
 from mm1_lab.formatting import counted, short
-from mm1_lab.processes import begin_helper, interrupts_blocked
+from mm1_lab.processes import begin_helper, by_helpers
 
 MUCH = 1e9
 """Bytes of files that are not indexed yet above which a line says so, and several processes index them."""
@@ -256,9 +256,7 @@ def _index_much(files: Iterable[list[File]], cache: Path) -> None:
     if size > MUCH:
         print(f"reading {counted(len(new), 'file')} of {short(size, 'B')} (once)", file=sys.stderr, flush=True)
         with ProcessPoolExecutor(machine_cpus(), get_context("spawn"), begin_helper) as pool:
-            with interrupts_blocked():  # the pool starts its processes when it gets work
-                made = pool.map(_index_apart, new, repeat(cache))
-            list(made)
+            by_helpers(pool, [partial(_index_apart, file, cache) for file in new])
 
 
 def _index_apart(file: File, cache: Path) -> None:
