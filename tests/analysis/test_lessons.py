@@ -64,6 +64,7 @@ def test_a_lesson_does_not_rest_on_a_claim_that_was_changed_after_its_scores(dat
     found = judged(changed)[lesson.name]
     reason = "its claim was written or changed after scores were seen"
     assert (found["verdict"], found["reason"]) == ("not judged", reason)
+    assert question_status(changed, [lesson])[1] == [], "no further seed helps"
     assert found["seeds_are"] == "development, 1 seen before the claim"
     of_file = judge_contrasts(changed).set_index("claim").loc["captions lift zero-shot"]
     assert of_file["verdict"] != "not judged" and of_file["seeds_are"] == found["seeds_are"]
@@ -119,6 +120,8 @@ def test_an_arm_on_both_sides_of_a_contrast_cancels_out_and_the_same_trials_coun
         assert difference(("captions", "copy"), "interleaved", seeds) == pytest.approx(plain)
     both = Contrast(claim="more", first="captions", second="copy", measure=AVERAGE, expect="greater")
     assert claim_row(study, claim_of(both))["reason"] == "the same trials"
+    alone = with_manifest(study, sweep=study.sweep.model_copy(update={"contrasts": (both,)}))
+    assert question_status(alone, ()) == (["more: not judged: the same trials"], []), "at no seed"
 
 
 def test_worked_solutions_are_floor_for_arms_that_solve_nothing_without_them() -> None:
