@@ -26,8 +26,10 @@ def _not_all(frozen: tuple[str, ...]) -> tuple[str, ...]:
     return frozen
 
 
-Views = Annotated[Literal[1, 5, 10, 17], IS_NUMBER]
-"""Images that a picture is turned into: itself, and then its 2 × 2, 3 × 3 or 4 × 4 tiles."""
+Views = Annotated[int, IS_NUMBER, Field(ge=1, le=65)]
+"""Images that a picture is turned into: itself, and then its tiles."""
+OF_SQUARES = (1, 5, 10, 17)
+"""Views with no tiles, or 2 × 2, 3 × 3 or 4 × 4."""
 Tiling = Literal["square", "ratio"]
 Part = Literal["encoder", "connector", "decoder"]
 Frozen = Annotated[tuple[Part, ...], AfterValidator(_not_all)]
@@ -188,7 +190,7 @@ class SftRecipe(Config):
     10 a third, with 17 a quarter. `native`: each view has the side of the images of pre-training."""
     views: Views = 1
     """5: an overview and four quarters, each at the encoder's resolution and with its own image tokens. 10 and 17: an
-    overview and 3 × 3 or 4 × 4 tiles."""
+    overview and 3 × 3 or 4 × 4 tiles. Other numbers, from 3 on, with `tiling: ratio` alone."""
     tiling: Tiling = "square"
     """`ratio`: `views` is the largest number of a picture's views, and rows and columns of its tiles are chosen by its
     width and height, by the rule of InternVL 1.5; a small picture has few tiles, or the overview alone. `square`: every
@@ -222,8 +224,10 @@ class SftRecipe(Config):
             raise ValueError("after_steps refers to pre-training, which start replaces; remove one of them")
         if self.sharp_demonstrations is not None and self.views == 1:
             raise ValueError("sharp_demonstrations requires several views; set views: 5")
-        if self.tiling == "ratio" and self.views == 1:
+        if self.tiling == "ratio" and self.views < 3:
             raise ValueError("tiling: ratio requires several views, the most that a picture has; set views: 5")
+        if self.tiling == "square" and self.views not in OF_SQUARES:
+            raise ValueError(f"{self.views} views require tiling: ratio; without it, views are 1, 5, 10 or 17")
         return self
 
 

@@ -186,6 +186,10 @@ def claims(*rest: str) -> str:
         ("arms: {a: {learning_rate: yes}}\n", "learning_rate: must be a number or 'scale' or 'paper' (it is True)"),
         ("arms: {a: {sft: {views: yes, mixture: {charts: 1}}}}\n", "sft.views: must be a number (it is True)"),
         ("arms: {a: {sft: {tiling: ratio}}}\n", "'a': sft: tiling: ratio requires several views, the most t"),
+        (
+            "arms: {a: {sft: {views: 13}}}\n",
+            "sft: 13 views require tiling: ratio; without it, views are 1, 5, 10 or 17",
+        ),
         ("arms: {a: {sft: {views: 5, tiling: ratios}}}\n", "sft.tiling: Input should be 'square' or 'ratio'"),
         ("arms: {a: {sft: {mixture: {charts: yes}}}}\n", "sft.mixture.charts: must be a number (it is True)"),
         ('arms: {a: {}}\npanels: {x: {title: "\\ud800", arms: {a: a}}}\n', "is no plain YAML ('utf-8' codec can't"),

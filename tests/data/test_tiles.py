@@ -43,7 +43,7 @@ def of_intern_vl(width: int, height: int, most: int) -> Grid:
     return Grid(best[1], best[0])
 
 
-@pytest.mark.parametrize("views", [5, 10, 17])
+@pytest.mark.parametrize("views", [5, 10, 13, 17])
 def test_grids_are_those_of_intern_vl_of_which_a_picture_has_half_of_the_pixels(views: int) -> None:
     rule = GridRule(views, SIDE)
     sizes = np.random.default_rng(1).integers(2, 300, (3000, 2)).tolist()
