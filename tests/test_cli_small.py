@@ -403,6 +403,33 @@ def test_a_ctrl_c_while_figures_are_drawn_ends_in_one_line(tmp_path: Path) -> No
     assert (ended.stderr.strip(), ended.returncode) == ("mm1-lab: stopped; run the same command to continue", 130)
 
 
+def touch_later(path: str) -> None:
+    time.sleep(1)
+    Path(path).touch()
+
+
+def test_a_ctrl_c_while_helpers_start_is_heard_afterwards_and_ends_them(tmp_path: Path) -> None:
+    """Also if a library's thread hears it, and although they have not."""
+    code = (
+        "import os, signal, sys, threading, time; from concurrent.futures import ProcessPoolExecutor as Pool\n"
+        "from functools import partial; from multiprocessing import get_context\n"
+        "from mm1_lab.processes import begin_helper, by_helpers; from tests.test_cli_small import touch_later\n"
+        "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        "def calls():\n"
+        "    yield partial(touch_later, sys.argv[1])\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(0.2)\n"
+        "    print('goes on')\n"
+        "try:\n"
+        "    with Pool(1, get_context('spawn'), begin_helper) as pool: by_helpers(pool, calls())\n"
+        "except KeyboardInterrupt:\n"
+        "    print('stops')\n"
+    )
+    ended = run_python(code, str(tmp_path / "drawn"))
+    assert (ended.stdout, ended.stderr) == ("goes on\nstops\n", "")
+    assert not (tmp_path / "drawn").exists(), "it ended at once"
+
+
 def test_a_helper_collects_as_rarely_as_the_command() -> None:
     main([])
     helper = run_python("import gc, mm1_lab.processes as own; own.begin_helper(); print(gc.get_threshold())")

@@ -27,8 +27,6 @@ OTHER_DOCUMENTS = (
     "With {cause}, fewer of the held-out documents fit a row: these arms' losses are those of other, "
     "shorter documents and not comparable with the others."
 )
-
-
 TUNED_TEXT = (
     "Of text, the losses of tuned arms are of answers alone, as in their training, and not comparable with the others."
 )

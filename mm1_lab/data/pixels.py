@@ -40,7 +40,7 @@ is tested after each batch: a minimum of 3 would stop every fifth stage on data 
 LISTED = 10
 """Broken images that the error names."""
 PASSING = (errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT)
-"""Errors that say nothing about the image: with one counted as broken, a run would not repeat another."""
+"""Errors that pass (EIO may stay): with such an image counted as broken, a run would not repeat another."""
 
 Found = TypeVar("Found")
 

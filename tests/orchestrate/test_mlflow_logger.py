@@ -4,16 +4,18 @@ import shutil
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from mm1_lab.config import DataMix, RateSearch, Trial
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import Request, load_request
-from mm1_lab.orchestrate.tracking import mlflow_logger
+from mm1_lab.orchestrate.tracking import dashboard, mlflow_logger
 from mm1_lab.orchestrate.tracking.contents import metrics, parameters
-from mm1_lab.orchestrate.tracking.mlflow_logger import DATABASE, NOTE, MlflowLogger, connect
+from mm1_lab.orchestrate.tracking.mlflow_logger import DATABASE, NOTE, SUPERSEDED, MlflowLogger, connect
 from mm1_lab.results import Manifest, ScoreRow
 from mm1_lab.results.manifest import read_trials, row_check
 from tests import pretrained as saved
@@ -401,3 +403,24 @@ def test_former_contents_scores_that_were_computed_anew_and_arms_that_were_renam
     logged = runs["start / seed 0 at smoke"].data
     assert logged.params["arm"] == "start"
     assert logged.metrics["mme _en_/0-shot"] == 50 and "vqa/0-shot" not in logged.metrics
+
+
+def test_a_sweep_s_view_parts_what_has_no_common_mean() -> None:
+    """Arms of several scales, and of trials that the sweep no longer has; of many arms it leaves the folding out."""
+
+    def run(arm: str, scale: str, **tags: str) -> Any:
+        scores = {"average": 1.0, "8-shot": 1.0, "vqa/8-shot": 1.0, "train/loss": 1.0}
+        return SimpleNamespace(data=SimpleNamespace(params={"arm": arm, "scale": scale}, tags=tags, metrics=scores))
+
+    def view(*runs: Any) -> Any:
+        client = Mock(search_runs=Mock(return_value=list(runs)))
+        dashboard._save_view(client, "1")
+        return json.loads(client.set_experiment_tag.call_args.args[2])
+
+    plain = view(run("a", "mini"), run("b", "mini"))
+    assert [key["groupByData"] for key in plain["groupBy"]["groupByKeys"]] == ["arm"]
+    assert plain["selectedColumns"] == ["metrics.`8-shot`", "metrics.`average`"]
+    assert plain["groupsExpanded"] == {"param.arm.a": False, "param.arm.b": False}
+    parted = view(run("a", "mini"), run("a", "smoke"), run("b", "mini", **{SUPERSEDED: "true"}))
+    assert [key["groupByData"] for key in parted["groupBy"]["groupByKeys"]] == ["arm", "scale", SUPERSEDED]
+    assert view(*(run(f"arm {number}", "mini") for number in range(300)))["groupsExpanded"] == {}
