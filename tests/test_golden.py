@@ -112,7 +112,7 @@ def stored(name: str, found: dict[str, Any]) -> Any:
     return golden
 
 
-def unless_meant(what: str, version: str, where: str = "mm1_lab/config/stage.py") -> str:
+def unless_meant(what: str, version: str, where: str = "mm1_lab/config/stages") -> str:
     told = f"{what} otherwise than before; if that is meant, raise {version} in {where}"
     return f"{told} and store it with UPDATE_GOLDEN=1"
 

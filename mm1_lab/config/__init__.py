@@ -47,7 +47,7 @@ from mm1_lab.config.size import (
     TowerSize,
     find_pretrained,
 )
-from mm1_lab.config.stage import (
+from mm1_lab.config.stages import (
     KEPT_FEATURES,
     SECTIONS,
     WORLD_DATA,

@@ -19,7 +19,7 @@ from mm1_lab.config.size import (
     PretrainedModels,
     find_pretrained,
 )
-from mm1_lab.config.stage import (
+from mm1_lab.config.stages import (
     DataIdentity,
     DecoderStage,
     EncoderStage,

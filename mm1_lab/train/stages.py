@@ -1,6 +1,6 @@
 """The kinds of stages, and the function that runs a stage from its inputs to its finished folder.
 
-A new kind is a configuration (a subclass of Stage, like those in mm1_lab/config/stage.py) and an entry in `KINDS` with
+A new kind is a configuration (a subclass of Stage, like those in mm1_lab/config/stages/) and an entry in `KINDS` with
 the functions that build and train its network. Both may be in a file of your own, as in tests/test_adding.py.
 """
 

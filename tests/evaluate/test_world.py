@@ -86,7 +86,7 @@ def test_captions_of_a_block_are_in_one_convention_and_demonstrations_by_one_ann
 
 
 def test_a_plan_reckons_with_as_many_pictures_as_the_benchmarks_show() -> None:
-    """Fails if a benchmark is added that config/stage.py does not count; of a tuned model most are."""
+    """Fails if a benchmark is added that config/stages/evaluation.py does not count; of a tuned model most are."""
     for recipe in (Recipe(), Recipe(sft=SftRecipe())):
         stage = evaluation_of(recipe=recipe)
         shown = 0
