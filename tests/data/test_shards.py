@@ -81,6 +81,11 @@ def test_pictures_are_held_out_each_by_itself_with_all_its_captions(files: Any) 
         assert not {sample // 2 for sample in one.train.tolist()} & {sample // 2 for sample in one.held_out.tolist()}
 
 
+def test_rows_with_an_empty_id_are_held_out_each_by_itself(files: Any) -> None:
+    files.rows("t.jsonl", [{"id": "", "text": f"number {n}"} for n in range(400)])
+    assert 8 <= len(files.open(text="t.jsonl").collections["text"].held_out) <= 40
+
+
 def test_no_document_of_a_long_row_is_lost(files: Any) -> None:
     """Short documents are planned into the ends of rows, also the last two percent."""
     files.jsonl("t.jsonl", [files.prose(1 + n * 7 % 40, n) for n in range(400)])

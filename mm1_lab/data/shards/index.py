@@ -22,7 +22,7 @@ from mm1_lab.data.types import Answer, Unlearnt
 from mm1_lab.files import load_json, write_text
 from mm1_lab.formatting import without_secrets
 
-INDEX_VERSION = 14
+INDEX_VERSION = 15
 """Increased when readers or the format of the index change, so that cached indexes in an old form are ignored."""
 START = 8 << 20
 """Bytes of a file that are hashed, beside the keys, texts and sizes of pictures of all samples."""
@@ -185,7 +185,7 @@ def _record(row: Fields | Broken, reader: Reader, place: str) -> Fields:
     sample = reader.read(row)
     if sum(len(part) for part in sample.parts if isinstance(part, str)) > LONGEST:
         raise LeftOut("too long")
-    key = sample.key if row["key"] is None or sample.ignores_row_key else str(row["key"])
+    key = sample.key if row["key"] in (None, "") or sample.ignores_row_key else str(row["key"])
     texts: list[str | None] = []
     answers, images = [], []
     for at, part in enumerate(sample.parts):
