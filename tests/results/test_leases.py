@@ -13,7 +13,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from filelock import SoftFileLease
+from filelock import SoftFileLease, _soft, _util
 
 from mm1_lab import files
 from mm1_lab.results import leases
@@ -21,10 +21,23 @@ from mm1_lab.results.leases import Claim, ClaimLost, Claims
 from tests.conftest import REPOSITORY
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A claim is renewed every 50 ms, and stale after 300."""
+@pytest.fixture(params=["local", "network"])
+def disk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Network file systems do not exchange two names, by which filelock takes what is abandoned."""
+    if request.param == "network":
+        exchange = _util.exchange_names
+
+        def refused(source: str, target: str) -> bool:
+            return not source.startswith(str(tmp_path)) and exchange(source, target)
+
+        for module in (_util, _soft):
+            monkeypatch.setattr(module, "exchange_names", refused)
     monkeypatch.setattr(files, "RENEW_SECONDS", 0.05)
+
+
+@pytest.fixture
+def quick(disk: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim is renewed every 50 ms, and stale after 300."""
     monkeypatch.setattr(files, "LEASE_SECONDS", 0.3)
 
 
@@ -93,6 +106,17 @@ def wait_for(mine: Claims, key: str, seconds: float, every: float = 0.02) -> Cla
         time.sleep(every)
         claim = mine.take([key])
     return claim
+
+
+def test_a_killed_process_of_this_machine_blocks_nobody(tmp_path: Path, disk: None) -> None:
+    text = "import os; from pathlib import Path; from mm1_lab.results.leases import Claims"
+    text += "; claim = Claims(Path()).take(['a']); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", text], cwd=tmp_path)
+    assert (tmp_path / "a").exists()
+    claim = wait_for(Claims(tmp_path), "a", 60.0)
+    assert claim
+    claim.release()
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_machine_s_claim_is_stale_when_its_date_stands_still(tmp_path: Path, quick: None) -> None:
