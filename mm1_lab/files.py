@@ -47,6 +47,7 @@ NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 """Errors of a place in which this user may not write."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a disk, or of a user's part of it, that is full."""
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 OWN_GROUP, CONTROL_GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 LEASES: WeakKeyDictionary[SoftFileLease, tuple[object, float]] = WeakKeyDictionary()
 """The leases that this process has made, held or not: what it last saw of another's, and since when."""
@@ -372,22 +373,24 @@ def take(wanted: SoftFileLease) -> bool:
     path = Path(wanted.lock_file)
     remove_unnamed(path)
     for _ in range(2):  # the second time, an abandoned one was removed
-        with suppress(Timeout):
-            wanted.acquire()
-            return True
+        if _is_of_another_boot(wanted):  # filelock would look for the process on this machine if the names are equal
+            time.sleep(min(wanted.timeout, 1.0))
+        else:
+            with suppress(Timeout):
+                wanted.acquire()
+                return True
         with suppress(OSError):
             _remove_abandoned(wanted, path)
     return False
 
 
 def _remove_abandoned(wanted: SoftFileLease, path: Path) -> None:
-    """Removes an abandoned lease where filelock leaves it for ever, as it takes one by exchanging two names, which NFS,
-    SMB and FUSE refuse."""
+    """Removes an abandoned lease where filelock does not: it exchanges two names, which NFS, SMB and FUSE refuse."""
     seen, now = (wanted.owner, path.stat().st_mtime_ns), time.monotonic()
     if LEASES[wanted][0] != seen:
         LEASES[wanted] = seen, now
     still = now - LEASES[wanted][1]
-    if still < 2 * RENEW_SECONDS or not (still > LEASE_SECONDS or _has_ended(path)):
+    if still < 2 * RENEW_SECONDS or (still < LEASE_SECONDS and (_is_of_another_boot(wanted) or not _has_ended(path))):
         return
     guard = path.with_name(f"{path.name}.break")
     remove_unnamed(guard)
@@ -397,6 +400,17 @@ def _remove_abandoned(wanted: SoftFileLease, path: Path) -> None:
             wanted.force_break()
     finally:
         guard.unlink(missing_ok=True)
+
+
+def _is_of_another_boot(wanted: SoftFileLease) -> bool:
+    """Whether the holder was started by a machine of another boot id, which filelock writes above the 64 bits of its
+    start: perhaps another machine of the same name."""
+    try:
+        boot = uuid.UUID(BOOT_ID.read_text(encoding="ascii").strip()).int
+    except OSError:  # not Linux
+        return False
+    owner = wanted.owner
+    return owner is not None and (owner.start or 0) >> 64 not in (0, boot)
 
 
 def _has_ended(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,14 +42,15 @@ def quick(disk: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "LEASE_SECONDS", 0.3)
 
 
-def claim_elsewhere(folder: Path, key: str) -> Path:
-    """A claim of a process on another machine."""
+def claim_elsewhere(folder: Path, key: str, name: str = "another-") -> Path:
+    """A claim of a process on another machine, whose name and boot id differ from ours by `name` and 1."""
     folder.mkdir(exist_ok=True)
     held = Claims(folder).take([key])
     assert held
     written = (folder / key).read_text()
     held.release()
-    (folder / key).write_text(written.replace("host=", "host=another-"))
+    start = re.sub(r"(?<=start=)\d+", lambda digits: str(int(digits[0]) + (1 << 64)), written)
+    (folder / key).write_text(start.replace("host=", f"host={name}"))
     return folder / key
 
 
@@ -119,9 +121,10 @@ def test_a_killed_process_of_this_machine_blocks_nobody(tmp_path: Path, disk: No
     assert not list(tmp_path.iterdir())
 
 
-def test_another_machine_s_claim_is_stale_when_its_date_stands_still(tmp_path: Path, quick: None) -> None:
+@pytest.mark.parametrize("name", ["another-", ""])
+def test_another_machine_s_claim_is_stale_when_its_date_stands_still(name: str, tmp_path: Path, quick: None) -> None:
     """However old the date is: clocks of two machines differ."""
-    path = claim_elsewhere(tmp_path, "a")
+    path = claim_elsewhere(tmp_path, "a", name)
     os.utime(path, (0, 0))
     mine = Claims(tmp_path)
     assert wait_for(mine, "a", 0.2) is None and not mine.is_renewed("a"), "watched for a shorter time"
