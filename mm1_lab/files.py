@@ -407,7 +407,7 @@ def _is_of_another_boot(wanted: SoftFileLease) -> bool:
     start: perhaps another machine of the same name."""
     try:
         boot = uuid.UUID(BOOT_ID.read_text(encoding="ascii").strip()).int
-    except OSError:  # not Linux
+    except (OSError, ValueError):  # not Linux
         return False
     owner = wanted.owner
     return owner is not None and (owner.start or 0) >> 64 not in (0, boot)
