@@ -21,10 +21,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from filelock import SoftFileLease
@@ -47,9 +47,10 @@ NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 """Errors of a place in which this user may not write."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a disk, or of a user's part of it, that is full."""
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 OWN_GROUP, CONTROL_GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
-LEASES: WeakSet[SoftFileLease] = WeakSet()
-"""The leases that this process has made, held or not."""
+LEASES: WeakKeyDictionary[SoftFileLease, tuple[object, float]] = WeakKeyDictionary()
+"""The leases that this process has made, held or not: what it last saw of another's, and since when."""
 TEMPORARY: set[Path] = set()
 """Folders that this process has made for as long as it lives."""
 UNNAMED_SECONDS = 5.0
@@ -361,8 +362,66 @@ def lease(path: Path, timeout: float) -> SoftFileLease:
     made = SoftFileLease(
         path, timeout=timeout, lease_duration=LEASE_SECONDS, heartbeat_interval=RENEW_SECONDS, thread_local=False
     )
-    LEASES.add(made)
+    LEASES[made] = None, 0.0
     return made
+
+
+def take(wanted: SoftFileLease) -> bool:
+    """Tries to take a lease for as long as its `timeout` says."""
+    from filelock import Timeout
+
+    path = Path(wanted.lock_file)
+    remove_unnamed(path)
+    for _ in range(2):  # the second time, an abandoned one was removed
+        if _is_of_another_boot(wanted):  # filelock would look for the process on this machine if the names are equal
+            time.sleep(min(wanted.timeout, 1.0))
+        else:
+            with suppress(Timeout):
+                wanted.acquire()
+                return True
+        with suppress(OSError):
+            _remove_abandoned(wanted, path)
+    return False
+
+
+def _remove_abandoned(wanted: SoftFileLease, path: Path) -> None:
+    """Removes an abandoned lease where filelock does not: it exchanges two names, which NFS, SMB and FUSE refuse."""
+    seen, now = (wanted.owner, path.stat().st_mtime_ns), time.monotonic()
+    if LEASES[wanted][0] != seen:
+        LEASES[wanted] = seen, now
+    still = now - LEASES[wanted][1]
+    if still < 2 * RENEW_SECONDS or (still < LEASE_SECONDS and (_is_of_another_boot(wanted) or not _has_ended(path))):
+        return
+    guard = path.with_name(f"{path.name}.break")
+    remove_unnamed(guard)
+    guard.touch(exist_ok=False)  # one process at a time, lest it removes that of another, who was quicker
+    try:
+        if (wanted.owner, path.stat().st_mtime_ns) == seen:
+            wanted.force_break()
+    finally:
+        guard.unlink(missing_ok=True)
+
+
+def _is_of_another_boot(wanted: SoftFileLease) -> bool:
+    """Whether the holder was started by a machine of another boot id, which filelock writes above the 64 bits of its
+    start: perhaps another machine of the same name."""
+    try:
+        boot = uuid.UUID(BOOT_ID.read_text(encoding="ascii").strip()).int
+    except (OSError, ValueError):  # not Linux
+        return False
+    owner = wanted.owner
+    return owner is not None and (owner.start or 0) >> 64 not in (0, boot)
+
+
+def _has_ended(path: Path) -> bool:
+    """Whether the holder of a lease was a process of this machine and is dead: then filelock takes a copy at once."""
+    from filelock import MarkerSoftFileLock, Timeout
+
+    with TemporaryDirectory() as folder, suppress(Timeout):
+        copy = shutil.copyfile(path, Path(folder, "copy"))
+        with MarkerSoftFileLock(copy, timeout=0):
+            return True
+    return False
 
 
 def leave_nothing() -> None:
@@ -395,14 +454,9 @@ def now_in(folder: Path) -> float:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds the lock `path` while the block runs; waits while another process holds it."""
-    from filelock import Timeout
-
-    path = path.with_suffix(".lease")  # earlier versions left empty files at `path`
-    held = lease(path, timeout=UNNAMED_SECONDS)
-    while not held.is_locked:
-        remove_unnamed(path)
-        with suppress(Timeout):
-            held.acquire()
+    held = lease(path.with_suffix(".lease"), timeout=UNNAMED_SECONDS)  # earlier versions left empty files at `path`
+    while not take(held):
+        continue
     try:
         yield
     finally:

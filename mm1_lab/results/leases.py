@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from filelock import SoftFileLease, Timeout
+from filelock import SoftFileLease
 
 from mm1_lab import files
 
@@ -75,17 +75,14 @@ class Claims:
         return None if held else claim
 
     def _take(self, key: str, claim: Claim) -> bool:
-        files.remove_unnamed(self.folder / key)
         lease, looked = self._watched.pop(key, (None, 0.0))
         # a long time between two looks proves nothing: this machine, or the file server, may have slept
         if lease is None or time.monotonic() - looked > 3 * files.RENEW_SECONDS:
             lease = files.lease(self.folder / key, timeout=0)
             self._met[key] = self._date(key)
-        for _ in range(2):  # the first attempt only removes an abandoned one
-            with suppress(Timeout):
-                lease.acquire()
-                claim.leases.append(lease)
-                return True
+        if files.take(lease):
+            claim.leases.append(lease)
+            return True
         self._watched[key] = lease, time.monotonic()
         return False
 

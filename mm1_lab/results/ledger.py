@@ -120,7 +120,10 @@ class Ledger:
     def claim(self, stages: Sequence[Stage]) -> Claim | None:
         """Claims those of the stages that are not done; None if another process works on one of them."""
         # an evaluation first, lest another process takes it as soon as its model is done
-        return self.claims.take(stage.fingerprint for stage in reversed(stages) if not self.is_done(stage))
+        claim = self.claims.take(stage.fingerprint for stage in reversed(stages) if not self.is_done(stage))
+        for stage in stages if claim else ():
+            _look_anew(self.store / stage.fingerprint if stage.TRAINS else self.trial_folder(stage.fingerprint))
+        return claim
 
     def is_done(self, stage: Stage) -> bool:
         return self.has_weights(stage.fingerprint) if stage.TRAINS else self.has_scores(stage.fingerprint)
@@ -334,6 +337,14 @@ def if_readable(has: Callable[[str], bool], fingerprint: str) -> bool:
     except NotReadable as error:
         tell_once(f"mm1-lab: left out: {error}")
         return False
+
+
+def _look_anew(folder: Path) -> None:
+    """Makes what another machine has finished visible: for up to a minute NFS may take a folder for missing that was
+    missing before, but not if it is to be made."""
+    with suppress(OSError):
+        folder.mkdir()
+        folder.rmdir()
 
 
 def is_intact(folder: Path, full: bool = True, only: str | None = None) -> bool:

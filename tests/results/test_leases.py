@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from filelock import SoftFileLease
+from filelock import SoftFileLease, _soft, _util
 
 from mm1_lab import files
 from mm1_lab.results import leases
@@ -21,21 +22,35 @@ from mm1_lab.results.leases import Claim, ClaimLost, Claims
 from tests.conftest import REPOSITORY
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A claim is renewed every 50 ms, and stale after 300."""
+@pytest.fixture(params=["local", "network"])
+def disk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Network file systems do not exchange two names, by which filelock takes what is abandoned."""
+    if request.param == "network":
+        exchange = _util.exchange_names
+
+        def refused(source: str, target: str) -> bool:
+            return not source.startswith(str(tmp_path)) and exchange(source, target)
+
+        for module in (_util, _soft):
+            monkeypatch.setattr(module, "exchange_names", refused)
     monkeypatch.setattr(files, "RENEW_SECONDS", 0.05)
+
+
+@pytest.fixture
+def quick(disk: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim is renewed every 50 ms, and stale after 300."""
     monkeypatch.setattr(files, "LEASE_SECONDS", 0.3)
 
 
-def claim_elsewhere(folder: Path, key: str) -> Path:
-    """A claim of a process on another machine."""
+def claim_elsewhere(folder: Path, key: str, name: str = "another-") -> Path:
+    """A claim of a process on another machine, whose name and boot id differ from ours by `name` and 1."""
     folder.mkdir(exist_ok=True)
     held = Claims(folder).take([key])
     assert held
     written = (folder / key).read_text()
     held.release()
-    (folder / key).write_text(written.replace("host=", "host=another-"))
+    start = re.sub(r"(?<=start=)\d+", lambda digits: str(int(digits[0]) + (1 << 64)), written)
+    (folder / key).write_text(start.replace("host=", f"host={name}"))
     return folder / key
 
 
@@ -95,9 +110,21 @@ def wait_for(mine: Claims, key: str, seconds: float, every: float = 0.02) -> Cla
     return claim
 
 
-def test_another_machine_s_claim_is_stale_when_its_date_stands_still(tmp_path: Path, quick: None) -> None:
+def test_a_killed_process_of_this_machine_blocks_nobody(tmp_path: Path, disk: None) -> None:
+    text = "import os; from pathlib import Path; from mm1_lab.results.leases import Claims"
+    text += "; claim = Claims(Path()).take(['a']); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", text], cwd=tmp_path)
+    assert (tmp_path / "a").exists()
+    claim = wait_for(Claims(tmp_path), "a", 60.0)
+    assert claim
+    claim.release()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["another-", ""])
+def test_another_machine_s_claim_is_stale_when_its_date_stands_still(name: str, tmp_path: Path, quick: None) -> None:
     """However old the date is: clocks of two machines differ."""
-    path = claim_elsewhere(tmp_path, "a")
+    path = claim_elsewhere(tmp_path, "a", name)
     os.utime(path, (0, 0))
     mine = Claims(tmp_path)
     assert wait_for(mine, "a", 0.2) is None and not mine.is_renewed("a"), "watched for a shorter time"

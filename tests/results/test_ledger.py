@@ -41,6 +41,39 @@ def manifest(tmp_path: Path, seeds: str = "1") -> tuple[Manifest, list[TrialRow]
     return Manifest(variant="data_mix", sweep=request.sweep, scale="smoke"), rows
 
 
+def test_what_another_machine_has_finished_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On NFS a folder that was missing stays so for a while, unless one tries to make it."""
+    trial = load_request("data_mix", "smoke", 1, (), (), None, tmp_path / "results", tmp_path / "store").trials[0]
+    stages = (trial.evaluation.model, trial.evaluation)
+    there, here = (Ledger(tmp_path / "results", tmp_path / "store") for _ in range(2))
+    missing: set[str] = set()
+    look, make = os.stat, os.mkdir
+
+    def cached_look(path: Any, **options: Any) -> os.stat_result:
+        folder, _, name = str(path).rpartition("/")
+        if name == files.DONE and (folder in missing or not os.path.isdir(folder)):
+            missing.add(folder)
+            raise FileNotFoundError(path)
+        return look(path, **options)
+
+    def make_anew(path: Any, *mode: int) -> None:
+        missing.discard(str(path))
+        make(path, *mode)
+
+    claim = there.claim(stages)
+    assert claim
+    monkeypatch.setattr(os, "stat", cached_look)
+    monkeypatch.setattr(os, "mkdir", make_anew)
+    assert here.claim(stages) is None
+    there.begin_stage(stages[0].fingerprint)
+    there.finish_stage(stages[0].fingerprint)
+    write(there, trial.fingerprint, tmp_path)
+    claim.release()
+    assert len(missing) == 2 and not any(map(here.is_done, stages))
+    with here.claim(stages) or pytest.fail("not released"):
+        assert all(map(here.is_done, stages))
+
+
 def test_scores_come_back_as_they_were_written_or_are_refused(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "results", tmp_path / "store")
     folder = ledger.results / "smoke" / "data_mix"
