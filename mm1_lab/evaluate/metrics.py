@@ -20,6 +20,8 @@ ANSWER_IS = re.compile("the answer is:?", re.IGNORECASE)
 """In a worked solution, the text after this phrase is the answer; MathVista uses a model to extract it instead."""
 LETTERED = re.compile(r"[\[({]?([A-Za-z])(?:(?:[\])}.:;,!]+|\s[-–—]\s)(.*))?", re.DOTALL)
 """A choice's letter (`B`, `(b)`, `[B]`, `B.`), and what follows it (`B. red`, `B - red`)."""
+LETTER_LAST = re.compile(r"(.+?)\s*\(([A-Za-z])\)\W*", re.DOTALL)
+"""A choice's words, and its letter in brackets (`red (B)`)."""
 BEFORE_LETTERS = re.compile(
     r"^.*?\b(answer|option|choice|it|say|either)\b('s| is| would be| should be)?:?\s*", re.I | re.DOTALL
 )
@@ -52,15 +54,13 @@ def _chosen(said: str, choices: Sequence[str], lettered: bool) -> str | None:
     another choice consists of that letter; words that name another letter (`B, C`) mean none, and nor do two letters
     as alternatives (`B, or it is C`).
     """
-    rest = said
-    for _ in range(PHRASES):
-        chosen = _meant(rest, choices, lettered)
-        bare = BEFORE_LETTERS.sub("", AFTER_LETTERS.sub("", MARKUP.sub("", rest)), count=1).strip(" \"'")
-        if chosen and lettered and _is_an_alternative(chosen, said, choices):
-            return None
-        if chosen or not lettered or bare == rest:
-            return chosen
-        rest = bare
+    if not lettered:
+        return _meant(said, choices, lettered)
+    for rest in (said, MARKUP.sub("", said)):  # with its marks first, as a choice may be `$5`
+        for _ in range(PHRASES):
+            if chosen := _meant(rest, choices, lettered):
+                return None if _is_an_alternative(chosen, said, choices) else chosen
+            rest = BEFORE_LETTERS.sub("", AFTER_LETTERS.sub("", rest), count=1).strip(" \"'")
     return None
 
 
@@ -87,6 +87,10 @@ def _meant(said: str, choices: Sequence[str], lettered: bool) -> str | None:
     if named:
         other, _ = _of_letter(words, choices)
         return named if other in (named, None) or signed(words) == signed(named) else None
+    if lettered and (last := LETTER_LAST.fullmatch(said)):
+        of_last, _ = _of_letter(last[2], choices)
+        if of_last and signed(last[1]) == signed(of_last):
+            return of_last
     read = signed(said)
     alike = {choice for choice in choices if read and signed(choice) == read}
     return alike.pop() if len(alike) == 1 else None
@@ -170,12 +174,12 @@ METRICS: dict[str, Metric] = {
     "vqa": Metric(_vqa, people=True, scored_anew="equal answers"),
     "textvqa": Metric(_against_references(textvqa_accuracy), people=True),
     "exact": Metric(_against_references(exact_match), scored_anew="signs"),
-    "choice": Metric(choice_accuracy, lettered=True, scored_anew="alternatives"),
-    "circular": Metric(circular_accuracy, lettered=True, scored_anew="alternatives"),
+    "choice": Metric(choice_accuracy, lettered=True, scored_anew="letters last"),
+    "circular": Metric(circular_accuracy, lettered=True, scored_anew="letters last"),
     "yes-no": Metric(_against_references(yes_no_accuracy), sentences=True, further=("f1",)),
     "content": Metric(_against_references(content), free=True, further=("cider", "followed"), named=False),
     "followed": Metric(_against_references(followed), free=True, named=False),
-    "answer": Metric(solution_accuracy, longest=LONGEST_SOLUTION, sentences=True, scored_anew="solutions: either"),
+    "answer": Metric(solution_accuracy, longest=LONGEST_SOLUTION, sentences=True, scored_anew="solutions: last"),
     "anls": Metric(_against_references(anls)),
     "relaxed": Metric(_against_references(relaxed_accuracy)),
     "cider": Metric(None, free=True, longest=LONGEST_CAPTION),

@@ -157,6 +157,9 @@ ALTERNATIVES = (
         ("A. cat or dog", ("cat or dog", "dog"), "cat or dog"),
         ("A. vitamin A or B", ("vitamin A or B", "dog"), "vitamin A or B"),
         ("B, or in other words, a dog", ("cat", "dog"), "dog"),
+        ("The answer is dog (B).", ("cat", "dog"), "dog"),
+        ("Answer: $5", ("$5", "5 cents"), "$5"),
+        ("**B. It is a dog**", ("It is a cat", "It is a dog"), "It is a dog"),
     ],
 )
 def test_a_letter_is_that_of_a_choice_unless_it_begins_other_words(
