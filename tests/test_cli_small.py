@@ -320,8 +320,10 @@ def test_committed_answers_have_their_points_by_the_references_beside_them(capsy
 
 
 def test_a_project_of_one_s_own_has_a_data_file_that_can_be_read(tmp_path: Path) -> None:
-    """Its sweep is run by the test of the tutorial."""
+    """And a Makefile that plans what it runs; its sweep is run by the test of the tutorial."""
     assert main(["init", str(tmp_path / "mine")]) == 0
+    made = subprocess.check_output(["make", "-n", "plan", "run", "SEEDS=3"], cwd=tmp_path / "mine", text=True)
+    assert made.count("--seeds 3") == 2
     assert DataFile.read(tmp_path / "mine" / "data.yaml").named().keys() == {"captions", "interleaved", "text"}
 
 

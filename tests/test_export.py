@@ -44,7 +44,7 @@ from mm1_lab.train.stages import run_stage
 from mm1_lab.weights.pretrained import HuggingFace, text_config
 from mm1_lab.weights.stored import load_weights, save_weights
 from tests import pretrained as saved
-from tests.conftest import Place, Refused, change, make_place, run_python
+from tests.conftest import REPOSITORY, Place, Refused, change, make_place, run_python
 from tests.data.conftest import Files
 from tests.evaluate.published import write_coco
 from tests.small import small_mm1
@@ -130,6 +130,23 @@ def test_the_card_s_code_runs(place: Path, capsys: pytest.CaptureFixture[str]) -
         capsys.readouterr()
         exec(card.split("```python")[1].split("```")[0], {"FOLDER": str(folder.resolve())})
         assert capsys.readouterr().out.startswith("['")
+
+
+def test_the_library_loads_an_export_by_this_package_s_code_alone(place: Path) -> None:
+    """After the import that the card, the documentation and the adapter for lmms-eval name."""
+    adapter = (REPOSITORY / "contrib" / "lmms_eval_mm1" / "lmms_eval_mm1" / "model.py").read_text(encoding="utf-8")
+    documents = (place / "mm1" / "README.md", REPOSITORY / "docs" / "extending.md")
+    texts = [adapter, *(path.read_text(encoding="utf-8") for path in documents)]
+    said = [re.findall(r"import\s+mm1_lab\.model[.\w]*", text) for text in texts]
+    (statement,) = {" ".join(one.split()) for (one,) in said}
+    load = """
+import sys
+from transformers import AutoModelForImageTextToText, AutoProcessor
+for kind in AutoModelForImageTextToText, AutoProcessor:
+    print(type(kind.from_pretrained(sys.argv[1])).__module__)
+"""
+    ran = run_python(statement + load, str(place / "mm1"))
+    assert ran.stdout.split() == ["mm1_lab.model.modeling_mm1", "mm1_lab.model.processing_mm1"], ran.stderr
 
 
 ELSEWHERE = """

@@ -99,7 +99,12 @@ def plan(options: argparse.Namespace) -> int:
     ),
     *opt.VARY,
     switch("--anew", "train and evaluate these trials again: after a change of code, gc, or if they diverged"),
-    repeated("--tracker", "also log finished trials there; may be repeated", "NAME", choices=("wandb", "trackio")),
+    repeated(
+        "--tracker",
+        "log finished trials to wandb or trackio, too; may be repeated",
+        "NAME",
+        choices=("wandb", "trackio"),
+    ),
 )
 def run(options: argparse.Namespace) -> int:
     """Run the trials of a sweep that are missing."""

@@ -1,5 +1,5 @@
-"""Trained models in the transformers library: after `import mm1_lab.model` the Auto classes load a multimodal stage's
-folder or an exported one. The exported folder also holds the code that other programs need for it (`write_code`).
+"""Trained models in the transformers library: after `import mm1_lab.model.parts` the Auto classes load a multimodal
+stage's folder or an exported one. The exported folder also holds the code that others need for it (`write_code`).
 Experts whose width is no multiple of 8 run in the library only once they are exported.
 """
 

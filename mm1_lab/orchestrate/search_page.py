@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from mm1_lab.config import Range, Recipe
 from mm1_lab.files import DONE, new_file, write_csv, write_text
-from mm1_lab.formatting import counted
+from mm1_lab.formatting import counted, trials_of
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -162,10 +162,12 @@ def _confirmed(search: RecipeSearch, short: Callable[[Path], str]) -> Iterator[s
             if len(confirmation.seeds) == 1:
                 yield "One seed decides nothing: set `confirm` to 3 or more for a verdict."
             yield indent(short(confirmation.folder), "    ")
-            yield (
-                f"The winner is the arm `winner` of {current}: `mm1-lab compare {current} winner base`, "
-                f"`mm1-lab export {current} --only winner --seeds {confirmation.seeds[0]}, FOLDER`."
-            )
+            manifest = search.request.manifest
+            name = (manifest.asked or manifest.sweep.name).removesuffix(".yaml")
+            asked = name + current.removeprefix(manifest.sweep.name)
+            compare = manifest.command(words=("compare", asked, "winner", "base"))
+            export = manifest.command(*trials_of("winner", confirmation.seeds[0]), words=("export", asked, "FOLDER"))
+            yield f"The winner is the arm `winner` of {current}: `{compare}`, `{export}`."
     earlier = [name for name, trials in search.confirmations().items() if trials and name != current]
     if earlier:
         yield "Winners before it, each at seeds of its own. The more are tried, the likelier luck confirms one."

@@ -89,11 +89,14 @@ class Manifest(Config):
         name = Path(self.file).stem
         return name if name != self.sweep.name else ""
 
-    def command(self, *options: str, results: Path = RESULTS) -> str:
-        """The command that runs this sweep again; of the data file, only with its name."""
+    def command(self, *options: str, words: tuple[str, ...] = (), results: Path = RESULTS) -> str:
+        """The command that runs this sweep again, or another one that begins with these words; of the data file, only
+        with its name."""
         data = f"FOLDER/{self.data_name.rpartition('-')[0]}.yaml" if self.data_name != "world" else None
-        words = ("run", self.asked or self.searched or self.sweep.name, "--scale", self.scale, *options)
-        return command_line(*words, settings=self.overrides, data=data, results=results)
+        words = words or ("run", self.asked or self.searched or self.sweep.name)
+        return command_line(
+            *words, "--scale", self.scale, *options, settings=self.overrides, data=data, results=results
+        )
 
 
 def deciding(overrides: Iterable[str]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from analysis import sweep_in_short
+from mm1_lab.cli import main
 from mm1_lab.config import RequestError, Trial
 from mm1_lab.orchestrate import lr_search, recipe_search
 from mm1_lab.orchestrate.execution.executor import Inline
@@ -126,7 +128,10 @@ def test_the_best_is_found_and_the_luck_of_its_score_is_told(
     assert luck > 0 and f"| winner − base | {lead + luck:.2f} | {lead:.2f} | {luck:.2f} |" in table
     assert f"| base | {base - 2:.2f} | {base:.2f} |  |" in table
     assert "| found (seeds 0) | confirmed (seeds 1000, 1001) |" in table
-    assert "    claims\n" in table and "`mm1-lab compare mix_confirmed winner base`" in table
+    assert "    claims\n" in table
+    (compare,) = re.findall("`mm1-lab (compare .*?)`", table)
+    given = ("--results", str(request.ledger.results), "--store", str(request.ledger.store))
+    assert main([*shlex.split(compare), *given]) == 0
     again = ask(tmp_path, tmp_path)
     assert "seed 0: base; data_mix.text " in arm_lines(plan_values(rounds_of(again))["trials"])[0]
     assert len(rounds_of(again, to_the_end=True)[0].trials) == len(rounds_of(again)[0].trials), "all are known"

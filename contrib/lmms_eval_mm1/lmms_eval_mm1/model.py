@@ -10,7 +10,7 @@ from lmms_eval.api.instance import GenerationResult
 from lmms_eval.api.model import lmms
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-import mm1_lab.model  # noqa: F401  tells transformers of MM1
+import mm1_lab.model.parts  # noqa: F401  tells transformers of MM1
 
 IMAGE = "<image>"
 NEW_TOKENS = 64
