@@ -14,7 +14,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from filelock import SoftFileLease, _soft, _util
+from filelock import SoftFileLease
 
 from mm1_lab import files
 from mm1_lab.results import leases
@@ -26,12 +26,14 @@ from tests.conftest import REPOSITORY
 def disk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Network file systems do not exchange two names, by which filelock takes what is abandoned."""
     if request.param == "network":
-        exchange = _util.exchange_names
+        # wherever a version of filelock has it
+        having = [m for name, m in sys.modules.items() if name.startswith("filelock") and hasattr(m, "exchange_names")]
+        exchange = having[0].exchange_names
 
         def refused(source: str, target: str) -> bool:
             return not source.startswith(str(tmp_path)) and exchange(source, target)
 
-        for module in (_util, _soft):
+        for module in having:
             monkeypatch.setattr(module, "exchange_names", refused)
     monkeypatch.setattr(files, "RENEW_SECONDS", 0.05)
 
