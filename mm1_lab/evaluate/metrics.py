@@ -18,8 +18,8 @@ Points = Callable[[str, Question, Benchmark], float]
 
 ANSWER_IS = re.compile("the answer is:?", re.IGNORECASE)
 """In a worked solution, the text after this phrase is the answer; MathVista uses a model to extract it instead."""
-LETTERED = re.compile(r"[\[({]?([A-Za-z])(?:(?:[\])}.:;,!]+|\s[-–—]\s)(.*))?", re.DOTALL)
-"""A choice's letter (`B`, `(b)`, `[B]`, `B.`), and what follows it (`B. red`, `B - red`)."""
+LETTERED = re.compile(r"[\[({\"]?([A-Za-z])(?:(?:[\])}.:;,!\"]+|\s[-–—]\s)(.*))?", re.DOTALL)
+"""A choice's letter (`B`, `(b)`, `[B]`, `"B".`), and what follows it (`B. red`, `B - red`)."""
 BEFORE_LETTERS = re.compile(
     r"^.*?\b(answer|option|choice|it|say|either)\b('s| is| would be| should be)?:?\s*", re.I | re.DOTALL
 )
@@ -55,8 +55,8 @@ def _chosen(said: str, choices: Sequence[str], lettered: bool) -> str | None:
     rest = said
     for _ in range(PHRASES):
         chosen = _meant(rest, choices, lettered)
-        bare = BEFORE_LETTERS.sub("", AFTER_LETTERS.sub("", MARKUP.sub("", rest)), count=1).strip(" \"'")
-        if chosen and lettered and _is_an_alternative(chosen, said, choices):
+        bare = BEFORE_LETTERS.sub("", AFTER_LETTERS.sub("", MARKUP.sub("", rest))).strip(" \"'")
+        if chosen and _is_an_alternative(chosen, said, choices):
             return None
         if chosen or not lettered or bare == rest:
             return chosen
@@ -88,7 +88,7 @@ def _meant(said: str, choices: Sequence[str], lettered: bool) -> str | None:
         other, _ = _of_letter(words, choices)
         return named if other in (named, None) or signed(words) == signed(named) else None
     read = signed(said)
-    alike = {choice for choice in choices if read and signed(choice) == read}
+    alike = {choice for choice in choices if signed(choice) == read}
     return alike.pop() if len(alike) == 1 else None
 
 
@@ -242,7 +242,7 @@ def parsed(benchmark: Benchmark, predictions: Sequence[str]) -> list[bool]:
     for prediction, question in zip(predictions, questions, strict=True):
         said = ANSWER_IS.split(prediction)[-1] if benchmark.metric == "answer" else prediction  # as it is scored
         lines = said.split("\n")
-        answers = list(map(normalise, lines))
+        answers = map(normalise, lines)
         if metric.free:
             found.append(all(answers))
         elif benchmark.official and metric.lettered:

@@ -109,6 +109,9 @@ IN_SENTENCES = (
     "B - dog",
     "B dog",
     "B!",
+    'The answer is "B".',
+    "Answer: 'B'",
+    "B, because A shows a cat or a bird",
 )
 """As lmms-eval's reading of MMMU or VLMEvalKit takes them, too."""
 ALTERNATIVES = (
