@@ -231,7 +231,7 @@ def in_common(claim: OutsideClaim, asked: Asked) -> tuple[Asked, str]:
         return replace(asked, questions=common), ""
     left_out = []
     for benchmark, shots in of_runs.index[~is_counted]:
-        left_out.append(f"{benchmark} {shots}-shot" if benchmark and shots else benchmark or shots)
+        left_out.append(f"{benchmark} {shots}-shot".strip() if shots else benchmark)
     left_out += [f"{arm} at seed {seed}" if asked.paired else f"a run of {arm}" for arm, _, seed in lacking]
     named = [one for one in left_out if one]
     which = f": {some(named)}" if named else ""
