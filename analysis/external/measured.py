@@ -113,16 +113,6 @@ class Asked:
         return runs.set_axis(range(runs.shape[1]), axis="columns")
 
     @cached_property
-    def without_gaps(self) -> set[str]:
-        """Arms of which every run has a score of every question, if every seed has every benchmark at all shots."""
-        of_seeds = self.questions.index.to_frame()[["seed", *CELL]].drop_duplicates()
-        cells = of_seeds[CELL].drop_duplicates()
-        if len(of_seeds) < len(cells) * len(self.questions.index.unique("seed")):
-            return set()
-        is_whole = self.questions.notna().all().groupby(level="arm").all()
-        return set(is_whole.index[is_whole])
-
-    @cached_property
     def seeds_of_arms(self) -> dict[str, set[str]]:
         """The seeds at which an arm has any score."""
         of_runs: Any = self.questions.notna().groupby(level="seed").any()
@@ -201,8 +191,6 @@ def in_common(claim: OutsideClaim, asked: Asked) -> tuple[Asked, str]:
     runs of an arm lack.
     """
     questions, arms = asked.questions, list(claim.weights)
-    if asked.without_gaps.issuperset(arms):
-        return asked, ""
     if not set(arms) <= set(questions.columns.get_level_values("arm")):
         return replace(asked, questions=questions[:0]), ""
     have: Any = questions[arms].notna()
@@ -231,7 +219,7 @@ def in_common(claim: OutsideClaim, asked: Asked) -> tuple[Asked, str]:
         return replace(asked, questions=common), ""
     left_out = []
     for benchmark, shots in of_runs.index[~is_counted]:
-        left_out.append(f"{benchmark} {shots}-shot" if benchmark and shots else benchmark or shots)
+        left_out.append(f"{benchmark} {shots}-shot".strip() if shots else benchmark)
     left_out += [f"{arm} at seed {seed}" if asked.paired else f"a run of {arm}" for arm, _, seed in lacking]
     named = [one for one in left_out if one]
     which = f": {some(named)}" if named else ""

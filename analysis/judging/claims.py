@@ -101,6 +101,8 @@ class Part(Levels):
         forms = (self.axis, self.first and self.second, self.contrast, self.arm and self.over, self.law)
         if sum(map(bool, forms)) != 1:
             raise ValueError("a part needs exactly one of: contrast; axis; first and second; arm and over; law")
+        if bool(self.more) != bool(self.less):
+            raise ValueError("an axis takes both `more` and `less`, or neither")
         if (self.first and self.first == self.second) or self.over == self.measure:
             raise ValueError("a part compares two arms, or an arm by two measures")
         return self
@@ -219,7 +221,7 @@ def differences_of(
     alike = groups(known, axis)
     each_two = permutations if both_ways else combinations
     pairs = list(each_two(known[axis].unique(), 2))
-    if levels.more is not None and levels.less is not None:
+    if levels.more and levels.less:
         pairs = [(levels.more, levels.less)]
     differences = {}
     for more, less in pairs:

@@ -199,9 +199,8 @@ class Packer:
 
     def _encode(self, document: Document) -> Encoded:
         tokenizer = self.tokenizer
-        prompt_weight = self.prompt_loss_weight
-        if prompt_weight < 1 and not any(isinstance(part, Answer) for part in document.parts):
-            prompt_weight = 1.0
+        has_answers = any(isinstance(part, Answer) for part in document.parts)
+        prompt_weight = self.prompt_loss_weight if has_answers else 1.0
         tokens = [tokenizer.begin]
         weights = [0.0]
         pictures: list[Seen] = []

@@ -18,8 +18,8 @@ Points = Callable[[str, Question, Benchmark], float]
 
 ANSWER_IS = re.compile("the answer is:?", re.IGNORECASE)
 """In a worked solution, the text after this phrase is the answer; MathVista uses a model to extract it instead."""
-LETTERED = re.compile(r"[\[({]?([A-Za-z])(?:(?:[\])}.:;,!]+|\s[-–—]\s)(.*))?", re.DOTALL)
-"""A choice's letter (`B`, `(b)`, `[B]`, `B.`), and what follows it (`B. red`, `B - red`)."""
+LETTERED = re.compile(r"[\[({\"]?([A-Za-z])(?:(?:[\])}.:;,!\"]+|\s[-–—]\s)(.*))?", re.DOTALL)
+"""A choice's letter (`B`, `(b)`, `[B]`, `"B".`), and what follows it (`B. red`, `B - red`)."""
 LETTER_LAST = re.compile(r"(.+?)\s*\(([A-Za-z])\)\W*", re.DOTALL)
 """A choice's words, and its letter in brackets (`red (B)`)."""
 BEFORE_LETTERS = re.compile(
@@ -60,7 +60,7 @@ def _chosen(said: str, choices: Sequence[str], lettered: bool) -> str | None:
         for _ in range(PHRASES):
             if chosen := _meant(rest, choices, lettered):
                 return None if _is_an_alternative(chosen, said, choices) else chosen
-            rest = BEFORE_LETTERS.sub("", AFTER_LETTERS.sub("", rest), count=1).strip(" \"'")
+            rest = BEFORE_LETTERS.sub("", AFTER_LETTERS.sub("", rest)).strip(" \"'")
     return None
 
 
@@ -246,7 +246,7 @@ def parsed(benchmark: Benchmark, predictions: Sequence[str]) -> list[bool]:
     for prediction, question in zip(predictions, questions, strict=True):
         said = ANSWER_IS.split(prediction)[-1] if benchmark.metric == "answer" else prediction  # as it is scored
         lines = said.split("\n")
-        answers = list(map(normalise, lines))
+        answers = map(normalise, lines)
         if metric.free:
             found.append(all(answers))
         elif benchmark.official and metric.lettered:

@@ -372,7 +372,7 @@ def _new_tokens(config: BenchmarkConfig, questions: list[Question], shown: list[
         right = () if metric.free else question.references
         for text in (question.shown, *right, *question.choices):
             longest = max(longest, len(tokenizer.encode(text)))
-    return min(max(longest + 1, SHORTEST_LIMIT), metric.longest) if longest else metric.longest
+    return min(max(longest + 1, SHORTEST_LIMIT), metric.longest)
 
 
 def _questions(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item]) -> list[Question]:

@@ -111,8 +111,6 @@ class Training(pl.LightningModule):
 
     def check_finite(self) -> None:
         """Raises Diverged if a loss since the last call was not finite. Waits for the device."""
-        if not self._unread:
-            return
         losses = team.mean(torch.stack(self._unread)).tolist()
         self._unread = []
         for step, loss in enumerate(losses, start=self.global_step + 1 - len(losses)):
@@ -124,7 +122,7 @@ class Training(pl.LightningModule):
 
     def read_norms(self) -> list[float]:
         """The norms of the whole gradients before clipping, of the steps since the last call. Waits for the device."""
-        norms = torch.stack(self._norms).tolist() if self._norms else []
+        norms: list[float] = torch.stack(self._norms).tolist()
         self._norms = []
         return norms
 

@@ -62,7 +62,7 @@ def rate_factor(step: int, config: Optimiser) -> float:
     warmup = round(config.warmup_fraction * config.steps)
     if step < warmup:
         return (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, config.steps - 1 - warmup))
+    progress = (step - warmup) / max(1, config.steps - 1 - warmup)
     least = config.min_lr_ratio
     return least + (1 - least) * (1 + math.cos(math.pi * progress)) / 2
 

@@ -127,9 +127,8 @@ class Recorder(pl.Callback):
             sums |= {f"loss/{name}": row for name, row in zip(self.names, self._since_point, strict=True)}
         # some may have had no text
         values = {name: (row[LOSS] / row[WEIGHT]).item() for name, row in sums.items() if row[WEIGHT] > 0}
-        if self._norms:
-            values["gradient_norm"] = fmean(self._norms)
-            self._norms = []
+        values["gradient_norm"] = fmean(self._norms)
+        self._norms = []
         if self._routing is not None:
             values |= routing_metrics(self._routing)
             self._routing = None

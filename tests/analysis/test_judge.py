@@ -156,6 +156,8 @@ def test_an_average_is_over_benchmarks_not_over_questions() -> None:
     judgement = judge(rare, claims[:1])
     assert judgement.claims[0]["difference"] == pytest.approx(0.5), "of one seed in three"
     assert any("2 of 68 scores are left out" in note and ": rare." in note for note in judgement.notes)
+    at_shots = rare.drop(columns="benchmark").assign(shots=rare["benchmark"].map({"long": 0, "short": 4, "rare": 8}))
+    assert any(": 8-shot." in note for note in judge(at_shots).notes)
 
 
 @pytest.mark.parametrize("column", ["doc_id", "subject", "step", "metric"])

@@ -312,6 +312,7 @@ def test_a_broken_lesson_is_refused(tmp_path: Path) -> None:
         ("- {name: 2020-99-99}\n", "this is not YAML"),
         (good.replace(part, "{measure: 0-shot}"), "a part needs exactly one of: contrast; axis"),
         (good.replace(part, "{first: captions, second: captions}"), "a part compares two arms"),
+        (good.replace(part, "{axis: image tokens, more: '144'}"), "takes both `more` and `less`"),
     ):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(RequestError, match=message):

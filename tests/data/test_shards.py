@@ -325,6 +325,7 @@ def test_each_epoch_shows_the_next_caption_of_a_picture(files: Any) -> None:
     data = files.open("sequence_length=96", captions="p.parquet")
     source, packer = data.source("captions", 0), Packer(data.tokenizer, Limits(96, 9, 8), is_planned=True)
     shown: dict[str, list[str]] = {}
+    assert len(list(epoch(source, 0))) == 7, "the longest caption alone takes room"
     for row in [row for number in range(3) for row in epoch(source, number)]:
         assert packer.pack(row).documents.max() == len(row)
         for document in row:

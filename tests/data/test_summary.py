@@ -11,8 +11,10 @@ import yaml
 from PIL import Image
 
 from analysis.pages.cards import write_data_sheet
+from mm1_lab.config import SOURCES, EvaluationSettings
 from mm1_lab.data.shards import Shards, collection, shards
-from mm1_lab.orchestrate.data_samples import _sample
+from mm1_lab.evaluate.world import world_benchmarks
+from mm1_lab.orchestrate.data_samples import _sample, world_samples
 from tests.conftest import Flat, Refused, Told
 
 
@@ -170,6 +172,13 @@ def test_show_data_checks_benchmarks(files: Any, told: Told, refused: Refused) -
     assert "could not be given" in refused(*COMMAND)
     path.unlink()
     assert "q.jsonl: cannot be read" in refused(*COMMAND)
+
+
+def test_every_source_and_benchmark_of_the_world_is_shown() -> None:
+    shown = [*world_samples()]
+    asked = {benchmark.name for benchmark in world_benchmarks(EvaluationSettings(questions=24, batch_size=1))}
+    assert {sample.source.partition(" ")[0] for sample in shown} == {*SOURCES, *asked}
+    assert "text" in {sample.source for sample in shown if sample.pixels is None}
 
 
 @pytest.mark.usefixtures("here", "unrendered")

@@ -30,7 +30,7 @@ from tests.evaluate.conftest import make_benchmark
         (" red . blue", "red"),
         (". red", ""),
         ("red question : blue . ", "red"),
-        ("red\x00\rcircle\n", "red  circle"),
+        ("red\x00\rcircle\ntwo\n", "red  circle two"),
     ],
 )
 def test_an_answer_ends_at_the_first_stop_word(text: str, answer: str) -> None:
@@ -109,6 +109,9 @@ IN_SENTENCES = (
     "B - dog",
     "B dog",
     "B!",
+    'The answer is "B".',
+    "Answer: 'B'",
+    "B, because A shows a cat or a bird",
 )
 """As lmms-eval's reading of MMMU or VLMEvalKit takes them, too."""
 ALTERNATIVES = (

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,9 @@ def test_marks_in_a_question_are_the_places_of_its_pictures(tmp_path: Path) -> N
         "Q: What is <image>? A:",
     ]
     assert [said[number].tokens.count(Letters.image) for number in range(6)] == [2, 2, 2, 4, 4, 0]
+    one = next(one for one in benchmark.questions if one.key == "5")
+    shown = [writer.text(writer.demonstration(replace(one, prompt=prompt), "\n")) for prompt in ("", "A:", "A:\n")]
+    assert shown == ["b\n", "A: b\n", "A:\nb\n"], "a space stands between words alone"
     names = [[Path(picture.name).name for picture, _ in said[number].pictures] for number in (2, 3, 4)]
     assert names == [["0.png"], ["0.png", "1.png"], ["0.png", "1.png"]]
 

@@ -22,7 +22,7 @@ from mm1_lab.data.world.scenes import sample_scene
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.model import build_mm1, load_weights
-from mm1_lab.train.module import language_loss
+from mm1_lab.train.module import LOSS, language_loss
 from mm1_lab.train.progress import Progress
 from tests.conftest import Squares, evaluation_of
 from tests.train.conftest import Finished, shortened, train
@@ -36,10 +36,11 @@ def test_the_loss_counts_answers_alone(finished: Finished, sft_stage: SftStage, 
     model.eval()
     documents = [squares.instructions("colours", 5).document(index) for index in range(2)]  # type: ignore[attr-defined]
     packer = Packer.of(sft_stage, squares.tokenizer)
-    batch = make_batch([packer.pack(documents)], ["colours"], sft_stage.image_size, False)
+    names = ["second", "first"]
+    batch = make_batch([packer.pack(documents)], names[::-1], sft_stage.image_size, False, True)
     with torch.no_grad():
-        loss = language_loss(model.decoder, model(batch), batch, ["colours"]).main
-        losses = []
+        found = language_loss(model.decoder, model(batch), batch, names)
+        losses, counts = [], []
         for document in documents:
             alone = make_batch([packer.pack([document])], ["colours"], sft_stage.image_size, False)
             (answer,) = [part for part in document.parts if isinstance(part, Answer)]
@@ -47,8 +48,10 @@ def test_the_loss_counts_answers_alone(finished: Finished, sft_stage: SftStage, 
             length = int((alone.documents > 0).sum())
             embedded = model.embed(alone.tokens[:, :length], alone.images)
             logits = model.decoder(inputs_embeds=embedded).logits[0, length - len(counted) - 1 : length - 1]
-            losses += torch.nn.functional.cross_entropy(logits, torch.tensor(counted), reduction="none").tolist()
-    assert loss.item() == pytest.approx(np.mean(losses), rel=1e-4)
+            losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor(counted), reduction="sum").item())
+            counts.append(len(counted))
+    assert found.main.item() == pytest.approx(sum(losses) / sum(counts), rel=1e-4)
+    assert found.tally[:, LOSS].tolist() == pytest.approx(losses[::-1], rel=1e-4), "each in its own set"
 
 
 def test_training_that_is_stopped_early_is_the_start_of_the_whole(

@@ -76,10 +76,7 @@ class Rows:
         of them fits."""
         if self._collection.reader != "pairs":
             return list(cut(self._ids_of(sample), self._limits))
-        captions = self._captions(sample)
-        if not captions:
-            return []
-        return [max(captions, key=lambda chunk: chunk.positions)]
+        return sorted(self._captions(sample), key=lambda chunk: -chunk.positions)[:1]
 
     def _captions(self, sample: int) -> list[Chunk]:
         """The first chunk of a picture with each of its captions."""
