@@ -46,7 +46,8 @@ class BenchmarkFiles(Config):
     images: str = ""
     """A folder."""
     split: str = ""
-    """The split to use if a file contains several, as COCO's does. Default: `test`; for demonstrations, `train`."""
+    """Which split of a file with several, for `coco` and a Python file; other formats read all of it. Default: `test`;
+    for demonstrations, `train`."""
 
 
 class BenchmarkConfig(BenchmarkFiles):
