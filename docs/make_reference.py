@@ -134,9 +134,9 @@ JSON = {
     "plan": "`scale`; `trials` (`sweep`, `arm`, `seed`, `fingerprint`, `state`: done, to run or diverged); `stages` "
     "(`kind`, `fingerprint`, `seed`, `state`: reused, to run, waits, not needed or diverged, `why`, `arms` that need "
     "it, of trainings `steps`, and if it is to run or waits `parameters`, `active`, `flops`, `memory_bytes`, "
-    "`disk_bytes`, `checkpoint_bytes`, and `seconds` or, with GPUs, `gpus`, `rows`, `recomputes`, `bytes_per_gpu`, "
-    "`gpu_hours`); `arms`, if any are missing (`sweep`, `arm`, `training_flops` at one seed, with what is done); "
-    "`seconds`; `notes`",
+    "`disk_bytes`, `checkpoint_bytes`, and `seconds` or, with GPUs, `gpus`, `rows`, `recomputes`, `shards`, "
+    "`bytes_per_gpu`, `gpu_hours`); `arms`, if any are missing (`sweep`, `arm`, `training_flops` at one seed, with "
+    "what is done); `seconds`; `notes`",
     "status": "`sweeps` (`sweep`, `scale`, `trials` with `arm`, `seed`, `fingerprint`, `state`: done, running, "
     "missing or failed, `why`: of what is running (or was, 30 s ago) the stage and its step, if SWEEP is given; and "
     "`not_asked_for`, how many more); `failures` of other stages (`stage`, `reason`, `log`); without SWEEP and --scale "

@@ -46,7 +46,8 @@ class BenchmarkFiles(Config):
     images: str = ""
     """A folder."""
     split: str = ""
-    """The split to use if a file contains several, as COCO's does. Default: `test`; for demonstrations, `train`."""
+    """Which split of a file with several, for `coco` (default: `test`, for demonstrations `train`) and a Python file
+    (none); other formats read the whole file."""
 
 
 class BenchmarkConfig(BenchmarkFiles):
@@ -55,7 +56,8 @@ class BenchmarkConfig(BenchmarkFiles):
     name: str = ""
     """In a data file the name under which it stands; in a scale to be given."""
     demonstrations: BenchmarkFiles | None = None
-    """The benchmark's training split; fields that are not given are the same as for the questions."""
+    """The benchmark's training split. If not given, `format` and `images` are those of the questions, as are `coco`'s
+    `annotations`."""
     metric: str = ""
     """`vqa`, `textvqa`, `exact`, `choice`, `circular` (correct under every rotation of the choices), `yes-no`, `cider`,
     `answer` (what follows `the answer is` in a worked solution), `anls` (DocVQA) or `relaxed` (ChartQA). Default: the

@@ -164,7 +164,7 @@ class AlignRecipe(Config):
     frozen: Frozen = ("encoder", "decoder")
     """Parts that it does not train."""
     data_mix: DataMix = DataMix.model_validate({"captions": 1})
-    """Weights of its sources; those that are not named are left out."""
+    """Weights of its sources. An arm's changes those that it names: `captions` stays, unless it has `captions: 0`."""
 
     @model_validator(mode="after")
     def _trainable(self) -> "AlignRecipe":

@@ -275,6 +275,8 @@ class Scale(Config):
             step = 2 * size.heads if name in self.decoders else size.heads  # rotary positions turn pairs of values
             if size.width % step:
                 raise ValueError(f"{name}: {size.heads} heads need a width divisible by {step} (it is {size.width})")
+            if name not in self.decoders and size != Size(layers=size.layers, width=size.width, heads=size.heads):
+                raise ValueError(f"{name}: an encoder has only `layers`, `width` and `heads`; leave the rest out")
         known = [*self.encoders, *self.decoders, *self.pretrained_decoders]
         for name in self.workers:
             if name not in known and "/" not in name:  # a folder or hub name, as an arm may name a decoder

@@ -309,6 +309,7 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables_and_may_have_expon
         ("resources.gpus=true", "resources.gpus: must be a number (it is True)"),
         ("train.steps=15e-1", "valid integer, got a number with a fractional part"),
         ("decoders.1.2B.heads=7", "1.2B: 7 heads need a width divisible by 14 (it is "),
+        ("encoders.ViT-L.feed_forward=64", "ViT-L: an encoder has only `layers`, `width` and `heads`"),
         ("upcycled={302M-MOE: 302M}", "upcycled: there is no decoder '302M-MOE'; did you mean '302M-MoE'?"),
     ],
 )

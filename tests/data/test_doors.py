@@ -232,10 +232,14 @@ def test_data_sets_that_cannot_be_read(files: Any, monkeypatch: pytest.MonkeyPat
     files.refused(r"Dataset scripts are no longer supported, but found set\.py", captions=entry)
     (folder / "set.py").unlink()
     assert pairs_of(open_captions(files, entry), files) == {1}
+    files.rows("set/metadata.jsonl", [{"file_name": "data/1.png", "text": "of all splits"}])
+    assert pairs_of(open_captions(files, entry), files) == {1}
+    (folder / "metadata.jsonl").unlink()
     (files.folder / "empty").mkdir()
     for wrong, message in (
         ({"dataset": "set", "split": "valid"}, r"captions: has the splits train, test; name one of them"),
         ({**entry, "revision": "12ab"}, r"`revision` is for `dataset: OWNER/NAME` on the hub; leave '12ab'"),
+        ({"file": "set/data/*", "split": "test"}, r"`split` and `config` are for data sets, but 'set/data/\*' is read"),
         ({"split": "train"}, r"needs exactly one of file, folder and dataset"),
         ({"folder": "~nobody-here/x"}, r"there is no folder '~nobody-here/x'; paths are relative to the data file"),
         ({"dataset": "nowhere"}, r"there is no folder 'nowhere', and it is not a hub name \(OWNER/NAME\)"),

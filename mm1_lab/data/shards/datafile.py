@@ -56,6 +56,8 @@ class Entry(Config):
                 raise RequestError(f"there is no folder {self.dataset!r}, and it is not a hub name (OWNER/NAME)")
         if self.revision and not HUB.fullmatch(where):
             raise RequestError(f"`revision` is for `dataset: OWNER/NAME` on the hub; leave {self.revision!r} out")
+        if (self.split or self.config) and not (HUB.fullmatch(where) or (base / expanded(where)).is_dir()):
+            raise RequestError(f"`split` and `config` are for data sets, but {where!r} is read whole; leave them out")
         found = []
         for file in find(where, base, self.config, self.split, self.revision):
             ending = PurePosixPath(file.name).suffix

@@ -125,7 +125,7 @@ def find(
     if path.is_file():
         return [_local_file(path)]
     if path.is_dir():
-        for table in (path / "metadata", path):
+        for table in () if config or split else (path / "metadata", path):  # which may list several splits
             for ending in (".csv", ".jsonl", ".parquet"):
                 beside = Path(f"{table}{ending}")
                 if beside.is_file():
@@ -207,5 +207,5 @@ def _of_split(name: str, config: str | None, split: str | None, revision: str | 
     read = [file for file in splits[split] if PurePosixPath(file).suffix in ENDINGS]
     if not read:
         other = PurePosixPath(splits[split][0]).name
-        raise RequestError(f"{name} has no table and no tar, but {other}; {A_FOLDER_NEEDS}")
+        raise RequestError(f"split {split!r} of {name} has no table and no tar, but {other}; {A_FOLDER_NEEDS}")
     return read
