@@ -294,7 +294,7 @@ class _Resolver:
         stop = steps_of(self.scale.train, after, PAPER_STEPS)
         last = model.training.steps if self.recipe.steps else 0  # those of an alignment do not count
         if stop > last:
-            raise RequestError(f"sft.after_steps: {stop} is after pre-training's last step, {last}")
+            raise RequestError(f"sft.after_steps: {after} is after pre-training's last step, {self.recipe.steps}")
         return model.model_copy(update={"stop_after": stop}) if stop < last else model
 
     def side_of_view(self, resolution: int, views: int) -> int:
