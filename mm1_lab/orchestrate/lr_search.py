@@ -16,15 +16,7 @@ from pathlib import Path
 from statistics import fmean, median_low
 from typing import ClassVar
 
-from mm1_lab.config import (
-    AVERAGE,
-    FEWEST_SIZES,
-    RateSearch,
-    Recipe,
-    RequestError,
-    Scale,
-    scale_of,
-)
+from mm1_lab.config import AVERAGE, FEWEST_SIZES, RateSearch, Recipe, RequestError, Scale, scale_of
 from mm1_lab.config.base import LEAST_RATE, MOST_RATE
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.planning.request import Request
