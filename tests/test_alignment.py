@@ -286,7 +286,7 @@ def test_every_seed_has_its_own(here: Path) -> None:
         ),
         ({"sft": {"frozen": ["decoder"], "mixture": {"text": 1}}}, "sft.steps would train nothing: every part"),
         ({"align": {**LONG, "data_mix": {"books": 1}}}, "align.data_mix lists books, which the data do not contain"),
-        ({"align": LONG, "steps": 0, "sft": {"after_steps": 5}}, "is after pre-training's last step, 0"),
+        ({"align": LONG, "steps": 0, "sft": {"after_steps": 5}}, "after_steps: 5 is after pre-training's last step, 0"),
         ({"align": LONG, "sft": {"start": "there"}}, "there is already pre-trained; remove align"),
         ({"align": {"frozen": ["encoder", "connector", "decoder"]}}, "align.frozen: lists every part; leave at least"),
         ({"align": {**LONG, "lr_multipliers": {"encoder": 0.1}}}, "lr_multipliers.encoder is 0.1, but encoder is froz"),

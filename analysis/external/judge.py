@@ -190,11 +190,7 @@ def _unlike_sizes(average: Asked) -> list[str]:
 
 
 def _row(
-    claim: OutsideClaim,
-    one: OutsideEvidence,
-    tested: Tested,
-    asked: Asked,
-    looks: Sequence[int],
+    claim: OutsideClaim, one: OutsideEvidence, tested: Tested, asked: Asked, looks: Sequence[int]
 ) -> dict[str, Any]:
     """One claim of a judgement."""
     found = one.found

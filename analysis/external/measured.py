@@ -221,8 +221,7 @@ def in_common(claim: OutsideClaim, asked: Asked) -> tuple[Asked, str]:
     for benchmark, shots in of_runs.index[~is_counted]:
         left_out.append(f"{benchmark} {shots}-shot".strip() if shots else benchmark)
     left_out += [f"{arm} at seed {seed}" if asked.paired else f"a run of {arm}" for arm, _, seed in lacking]
-    named = [one for one in left_out if one]
-    which = f": {some(named)}" if named else ""
+    which = f": {some(left_out)}" if left_out else ""
     note = f"{lost} of {count} scores are left out, as another run lacks question or benchmark{which}."
     return replace(asked, questions=common), f"{claim.name}: {note}"
 

@@ -180,10 +180,7 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 
 def make_scores(
-    table: pd.DataFrame,
-    columns: Columns | None,
-    where: str = "the table",
-    numbers: pd.Index[int] | None = None,
+    table: pd.DataFrame, columns: Columns | None, where: str = "the table", numbers: pd.Index[int] | None = None
 ) -> Scores:
     """Checks a frame of scores; `columns` as in `read_scores`. `numbers` are those of its rows in messages, by default
     from 1 on. Raises RequestError, with `where` in front."""

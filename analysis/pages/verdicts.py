@@ -41,7 +41,6 @@ def verdicts_table(frame: pd.DataFrame, title: str = "", notes: Sequence[str] = 
             difference += f" (of {row['parts']} parts)"
         if row.get("mixes_machines") == 1:
             difference += " ‡"
-        is_decided = bool(row.get("aside") or row.get("of_lesson"))
         rows.append(
             {
                 "claim": claim_text(row),
@@ -50,7 +49,7 @@ def verdicts_table(frame: pd.DataFrame, title: str = "", notes: Sequence[str] = 
                 "difference": difference,
                 "expected": row["expectation"],
                 "seeds": seeds_of(row),
-                "seeds needed": "" if is_decided or "seeds_needed" not in row else seeds_cell(row),
+                "seeds needed": "" if row.get("aside") or row.get("of_lesson") else seeds_cell(row),
                 "MM1": paper_cell(row, sources),
                 "the paper": f"{row['paper_says']} ({row['section']})" if "paper_says" in row else "",
             }

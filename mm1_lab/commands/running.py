@@ -28,14 +28,7 @@ from mm1_lab.commands.common import (
     request_of,
     switch,
 )
-from mm1_lab.config import (
-    Recipe,
-    RequestError,
-    digest,
-    find_yaml,
-    is_of_recipe,
-    spelt,
-)
+from mm1_lab.config import Recipe, RequestError, digest, find_yaml, is_of_recipe, spelt
 from mm1_lab.config.base import keys_at, open_table, override, parse_yaml
 from mm1_lab.config.scale import DecoderTraining
 from mm1_lab.config.sweep import hint_of_field

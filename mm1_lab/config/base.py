@@ -302,7 +302,7 @@ def _explain(errors: list[ErrorDetails], model: type[BaseModel]) -> str:
         return f"unknown key {key!r}{nearest(word, keys_at(model, location[:-1]), key.removesuffix(location[-1]))}"
     if error["type"] == "missing":
         return f"the key {key!r} is missing"
-    message = " or ".join(of_types).removeprefix("Value error, ").replace("or Input should be", "or")
+    message = " or ".join(of_types).replace("Value error, ", "").replace("or Input should be", "or")
     if error["type"] in ("tuple_type", "list_type"):
         message = f"must be a list, such as [{value}]" if isinstance(value, int | float | str) else "must be a list"
     elif error["type"] in ("dict_type", "model_type"):

@@ -242,6 +242,8 @@ class _Resolver:
             model = self.models.whole(sft.start).model_copy(update={"attention": scale.packed_attention})
         else:
             model = self.multimodal()
+            if sft.after_steps is not None:
+                model = self.stopped(model, sft.after_steps)
         if scale.sft is None:
             raise RequestError("the scale has no `sft` section; see the one in sweeps/scales/mini.yaml")
         training = _trained(scale.sft, sft, SFT_PAPER_STEPS, sft.learning_rate, scale.sft.lr_multipliers)
@@ -258,8 +260,6 @@ class _Resolver:
                 rows = {"sequence_length": scale.sequence_length, "max_images": scale.max_images}
                 training, rows_of = training.model_copy(update=rows), ""
         _check_length(model.decoder, training.sequence_length, f"{rows_of}sequence_length")
-        if sft.after_steps is not None and isinstance(model, MultimodalStage):
-            model = self.stopped(model, sft.after_steps)
         image_size = model.image_size if resolution == "native" else self.side_of_view(resolution, views)
         own = as_exported and (as_exported.views, as_exported.tiling, as_exported.image_size)
         if as_exported and (views, tiling, image_size) != own:
@@ -294,7 +294,7 @@ class _Resolver:
         stop = steps_of(self.scale.train, after, PAPER_STEPS)
         last = model.training.steps if self.recipe.steps else 0  # those of an alignment do not count
         if stop > last:
-            raise RequestError(f"sft.after_steps: {stop} is after pre-training's last step, {last}")
+            raise RequestError(f"sft.after_steps: {after} is after pre-training's last step, {self.recipe.steps}")
         return model.model_copy(update={"stop_after": stop}) if stop < last else model
 
     def side_of_view(self, resolution: int, views: int) -> int:

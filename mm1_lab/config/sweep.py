@@ -108,9 +108,7 @@ class Search(Config):
 
 
 def _search(values: Any) -> Any:
-    if not isinstance(values, dict):
-        return values
-    kind = Search if values.keys() & Search.model_fields.keys() else RateSearch
+    kind = Search if isinstance(values, dict) and values.keys() & Search.model_fields.keys() else RateSearch
     return kind.model_validate(values)
 
 

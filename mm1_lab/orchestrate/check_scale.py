@@ -116,8 +116,6 @@ def merge(former: Iterable[Check], new: Sequence[Check]) -> list[Check]:
     """The checks of all gates, in the order of files: what was measured again takes the place of the former."""
     order = list(GATES.values())
     measured = {(check.check, check.seed) for check in new}
-    checks = [*new]
-    for check in former:  # earlier versions had further gates
-        if check.check in order and (check.check, check.seed) not in measured:
-            checks.append(check)
-    return sorted(checks, key=lambda check: (order.index(check.check), check.seed or 0))
+    # earlier versions had further gates
+    kept = [check for check in former if check.check in order and (check.check, check.seed) not in measured]
+    return sorted([*new, *kept], key=lambda check: (order.index(check.check), check.seed or 0))

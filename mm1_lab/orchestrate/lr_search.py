@@ -10,24 +10,13 @@ All state is in the ledger, so the same command resumes a search, and a kill at 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
 from statistics import fmean, median_low
 from typing import ClassVar
 
-from mm1_lab.config import (
-    AVERAGE,
-    FEWEST_SIZES,
-    RateSearch,
-    Recipe,
-    RequestError,
-    Scale,
-    nearest,
-    parse_count,
-    scale_of,
-)
+from mm1_lab.config import AVERAGE, FEWEST_SIZES, RateSearch, Recipe, RequestError, Scale, scale_of
 from mm1_lab.config.base import LEAST_RATE, MOST_RATE
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.planning.request import Request
@@ -106,22 +95,9 @@ def decoder_sizes(option: str, text: str, scale: Scale) -> dict[str, float]:
     for part in text.split(","):
         name = part.strip()
         if name not in scale.decoders:
-            raise RequestError(f"{option}: this scale has no decoder of {name!r}{_nearest_size(name, scale)}")
+            raise RequestError(f"{option}: this scale has no decoder of {name!r}; known: {', '.join(scale.decoders)}")
         sizes[name] = float(scale.decoders[name].parameters().dense)
     return dict(sorted(sizes.items(), key=itemgetter(1)))
-
-
-def _nearest_size(name: str, scale: Scale) -> str:
-    """The hint for a size that the scale lacks: its decoder that is nearest by number, or else by letters."""
-    try:
-        wanted = math.log(parse_count(name))
-    except ValueError:
-        return nearest(name, scale.decoders)
-    away = {}
-    for known in scale.decoders:
-        with suppress(ValueError):  # 3B-MoE, base
-            away[known] = abs(math.log(parse_count(known)) - wanted)
-    return f"; did you mean {min(away, key=away.__getitem__)!r}?" if away else nearest(name, scale.decoders)
 
 
 def check_one_law(sizes: Mapping[str, float], scale: Scale) -> None:

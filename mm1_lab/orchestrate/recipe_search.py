@@ -286,9 +286,7 @@ class RecipeSearch(Rounds):
     def _create_study(self) -> Study:
         import optuna
 
-        optuna.logging.set_verbosity(
-            optuna.logging.ERROR
-        )  # it warns of `greenlet`, without which gp is a little slower
+        optuna.logging.set_verbosity(optuna.logging.ERROR)  # it warns of `greenlet`: gp is a little slower without
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         settings = self.settings
         samplers = optuna.samplers

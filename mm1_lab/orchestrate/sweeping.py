@@ -211,11 +211,7 @@ def check_plan(plan: Plan, request: Request, executor: Executor) -> Fitted:
 
 
 def work_through(
-    plan: Plan,
-    request: Request,
-    executor: Executor,
-    fitted: Fitted,
-    observers: Sequence[Observer] = (),
+    plan: Plan, request: Request, executor: Executor, fitted: Fitted, observers: Sequence[Observer] = ()
 ) -> WorkList:
     """Runs the plan's tasks and shows their progress; returns which are done, failed (also recorded in the ledger) and
     blocked. `fitted` is what `check_runnable` returned. Raises DiskFull."""

@@ -7,14 +7,4 @@ from mm1_lab.results.schema import TrialRow
 from mm1_lab.results.summary import measures
 from mm1_lab.rows import ScoreRow
 
-__all__ = [
-    "Ledger",
-    "Manifest",
-    "ScoreRow",
-    "TrialRow",
-    "curves",
-    "held_out",
-    "measures",
-    "scores",
-    "variant_name",
-]
+__all__ = ["Ledger", "Manifest", "ScoreRow", "TrialRow", "curves", "held_out", "measures", "scores", "variant_name"]

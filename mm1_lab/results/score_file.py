@@ -56,8 +56,6 @@ def read_short_tables(folders: Sequence[Path], columns: Sequence[str] = NO_ANSWE
     frame = pa.concat_tables(tables).unify_dictionaries().to_pandas().astype({"score": float})
     if {"benchmark", "kind"} <= set(columns):
         _rename_kinds(frame)
-    for name in texts:
-        frame[name] = frame[name].cat.reorder_categories(sorted(frame[name].cat.categories))
     frame.insert(0, "trial", np.repeat(np.arange(len(tables)), [len(table) for table in tables]))
     return frame
 

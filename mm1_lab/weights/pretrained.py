@@ -13,14 +13,7 @@ from math import isclose, isfinite
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.config import (
-    NotHere,
-    Pretrained,
-    PretrainedDecoder,
-    PretrainedEncoder,
-    PretrainedMM1,
-    RequestError,
-)
+from mm1_lab.config import NotHere, Pretrained, PretrainedDecoder, PretrainedEncoder, PretrainedMM1, RequestError
 from mm1_lab.files import WEIGHTS, evenly_spaced, expanded, load_json
 from mm1_lab.formatting import first_line
 from mm1_lab.weights.families import ENCODERS

@@ -508,7 +508,9 @@ def test_seeds_needed_of_single_runs_are_by_the_spread_of_what_is_claimed() -> N
 
 def test_logs_of_harnesses() -> None:
     """Two models, asked the same questions: one seed, so the interval is over questions."""
-    (claim,) = judge(LOGS, [{"first": "large", "second": "small", "measure": "ten_choices"}]).claims
+    judgement = judge(LOGS, [{"first": "large", "second": "small", "measure": "ten_choices"}])
+    (claim,) = judgement.claims
+    assert "stderr" not in str(judgement.notes), "which is no score"
     assert claim["difference"] == pytest.approx(-40) and claim["interval_over"] == "questions"
     assert claim["verdict"] == "not judged" and claim["low"] < -40 < claim["high"] and claim["seeds"] == 1
 

@@ -12,6 +12,7 @@ from analysis.judging.claims import Lesson, claim_of
 from analysis.judging.evidence import gather, of_lessons
 from analysis.judging.looks import open_arms, question_status, reached_text
 from analysis.judging.sequential import over_looks
+from analysis.redraw import draw
 from analysis.study import Study, read_study
 from mm1_lab.commands.common import parse_looks
 from mm1_lab.config import Contrast, Recipe, RequestError, Sweep
@@ -152,6 +153,9 @@ def test_a_look_whose_trials_are_still_to_come_is_not_judged_yet(tmp_path: Path)
     ledger.record_failure("encoder", "what the other waits for", 2, "failed", "bad luck", blocks=["decoder", other])
     text, p = shown()
     assert text.startswith("look 2 of 3 (at 6 of at most 8 seeds)") and p != at_first
+    *_, summary = draw(tmp_path)
+    again = "mm1-lab run own --scale mini --seeds 0,1,2,3,4,5,6,7 --until-decided --looks 4,6,8`"
+    assert again in summary.read_text(encoding="utf-8")
 
 
 def test_looks_are_read_and_what_makes_no_sense_is_refused() -> None:

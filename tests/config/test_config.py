@@ -61,6 +61,8 @@ def write_sweep(folder: Path, text: str) -> Path:
 def test_a_mix_names_any_source_that_the_data_have(tmp_path: Path) -> None:
     mix = DataMix.model_validate({"charts": 1, "captions": 3, "synthetic": 1})
     assert mix.shares() == {"captions": 0.6, "synthetic": 0.2, "charts": 0.2}
+    same = [DataMix.model_validate(dict.fromkeys(names, 1)).shares() for names in (("a", "b"), ("b", "a"))]
+    assert list(same[0]) == list(same[1]), "the order decides which row is of which source, under one fingerprint"
     path = write_sweep(tmp_path, "arms:\n  more: {data_mix: {charts: 1}}\n")
     recipe = load_sweep(path).arms["more"]
     own = WORLD.model_copy(update={"digest": "own", "sources": (*WORLD.sources, "charts")})

@@ -69,6 +69,14 @@ def test_the_compute_of_arms_can_be_compared(told: Told) -> None:
     assert "Training FLOPs" not in alike
 
 
+@pytest.mark.usefixtures("here")
+def test_an_encoder_that_is_not_pre_trained_takes_no_steps_and_holds_its_weights_alone(told: Told) -> None:
+    stages = json.loads(told("plan", "encoder_scratch", "--scale", "smoke", "--only", "scratch", "--json"))["stages"]
+    (encoder,) = (stage for stage in stages if stage["kind"] == "encoder")
+    assert (encoder["steps"], encoder["flops"]) == (0, 0)
+    assert encoder["memory_bytes"] == encoder["checkpoint_bytes"] == 4 * encoder["parameters"]
+
+
 def test_a_run_says_at_first_that_most_of_it_is_pre_training_and_which_seeds_need_none(ask: Ask) -> None:
     """By what the repository ships."""
     pre_trains = r", most of it pre-training, which later runs reuse: encoder \d+ min, decoder .+ \("

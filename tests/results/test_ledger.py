@@ -180,6 +180,18 @@ def test_a_later_run_adds_seeds_and_drops_what_the_sweep_no_longer_asks(
         read_manifest(folder)
 
 
+def test_arms_that_are_the_same_keep_their_names_when_seeds_are_added(tmp_path: Path) -> None:
+    like, _ = manifest(tmp_path)
+    arms = dict.fromkeys(("base", "same"), like.sweep.base)
+    sweep = like.sweep.model_copy(update={"arms": arms, "panels": {}, "contrasts": ()})
+    rows = [TrialRow(arm, seed, str(seed)) for seed in (0, 1) for arm in arms]
+    for own in (rows[:2], rows[2:]):
+        merged = merge_manifest(
+            tmp_path / "smoke" / "own", like.model_copy(update={"sweep": sweep}), own, lambda _: True, lambda _: True
+        )
+    assert merged == rows
+
+
 def test_settings_and_data_name_the_variant_if_they_change_what_is_trained() -> None:
     def name(*settings: str, data: str = "world") -> str:
         return variant_name("s", settings, data)

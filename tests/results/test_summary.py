@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
 
-from mm1_lab.config import Recipe, SftRecipe
-from mm1_lab.results.summary import measures
+from mm1_lab.config import Measure, Recipe, SftRecipe
+from mm1_lab.results.summary import measures, over_benchmarks
 from mm1_lab.results.trained import frozen_parts, in_the_papers_words, what_ran
 from tests.conftest import evaluation_of
 
@@ -34,6 +34,7 @@ def test_means_are_plain_means_over_benchmarks_and_some_families_have_their_own(
     }
     blind = {("blind", measure): 1 for measure in ("0-shot", "vqa 0-shot", "average")}
     assert table == pytest.approx({("base", measure): value for measure, value in base.items()} | blind)
+    assert over_benchmarks(scores, Measure(shots=0), ["arm"])["base"] == pytest.approx(base["0-shot"])
 
 
 def test_what_ran_names_both_of_two_towers() -> None:

@@ -69,12 +69,12 @@ class EncoderStage(Stage):
         return self.training.steps * self.training.batch_size * (self.image_size // self.patch) ** 2
 
     def cost(self, network: Network, scale: Scale) -> Cost:
+        if self.objective == "none":
+            return training_cost(0.0, network, self.size, self.precision, self.rows(), trained=0)
         text = self.training.text
         images = self.training.steps * self.training.batch_size
         patches = (self.image_size // self.patch) ** 2
         itemsize = bytes_per_value(self.precision)
-        if self.objective == "none":
-            images = patches = 0
         flops = encoder_flops(self.size, self.patch, self.image_size, images, 3)
         activations = patches * encoder_activations(self.size, itemsize)[0]
         trained = network.total

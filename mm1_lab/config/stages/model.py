@@ -336,5 +336,5 @@ SECTIONS = {"alignment": "align.", "sft": "sft."}
 def steps_made(stage: Stage) -> int | None:
     """The optimiser steps of a training; None of an evaluation, and of a kind of one's own, which need not say it."""
     if isinstance(stage, EncoderStage | DecoderStage):
-        return stage.training.steps
+        return stage.training.steps if stage.positions() else 0  # of an encoder that is not pre-trained
     return stage.steps() if isinstance(stage, ModelStage) else None

@@ -132,7 +132,7 @@ def _as_set(value: Any) -> Any:
         return {"files": value}
     own = {key: value[key] for key in value.keys() & {"reader", "weight"}}
     entry = {key: one for key, one in value.items() if key not in own}
-    if isinstance(entry.get("files"), str) and len(entry) > 1:
+    if isinstance(entry.get("files"), str):
         entry["file"] = entry.pop("files")
     return value if "files" in entry else {**own, "files": entry}
 
@@ -206,7 +206,7 @@ def read_data_file(path: Path) -> tuple[DataFile, dict[str, list[File]]]:
             raise RequestError(f"{path}: {name}: {source.reader} are no conversations; list them as a source")
         found[name] = []
         for one in source.files:
-            entry = one if isinstance(one, Entry) else Entry(file=one)
+            entry = one if isinstance(one, Entry) else Entry.parse({"file": one}, f"{path}: {name}")
             try:
                 found[name] += entry.find(path.parent, source.reader)
             except RequestError as error:

@@ -221,13 +221,7 @@ class Worker:
             "environment": environment(self.scale, self.commit),
             "timings": timings,
         }
-        ledger.write_scores(
-            stage.fingerprint,
-            evaluation.scores,
-            evaluation.held_out_loss,
-            record,
-            curves,
-        )
+        ledger.write_scores(stage.fingerprint, evaluation.scores, evaluation.held_out_loss, record, curves)
 
 
 @lru_cache(maxsize=1)
