@@ -88,12 +88,13 @@ class Drawn:
         manifest = self.manifest
         if manifest.searched:
             return manifest.command(*at_seeds(self.search_seeds))
-        seeds, until = sorted(set(self.runs["seed"])), ""
-        if looks := manifest.looks:  # it may have stopped before its last seeds
+        seeds, looks = sorted(set(self.runs["seed"])), manifest.looks
+        if looks:  # it may have stopped before its last seeds
             after = seeds[-1] + 1
             seeds += range(after, after + looks[-1] - len(seeds))
-            until = f"--until-decided --looks {','.join(map(str, looks))}"
-        options = [*at_seeds(seeds), *until.split()]
+        options = [*at_seeds(seeds)]
+        if looks:
+            options += ["--until-decided", "--looks", ",".join(map(str, looks))]
         known = set(self.runs["arm"])
         if not manifest.sweep.search and known < set(manifest.sweep.arms):
             for arm in sorted(known):
