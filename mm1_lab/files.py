@@ -367,20 +367,19 @@ def lease(path: Path, timeout: float) -> SoftFileLease:
 
 
 def take(wanted: SoftFileLease) -> bool:
-    """Tries to take a lease for as long as its `timeout` says."""
+    """Tries to take a lease for as long as its `timeout` says. An abandoned one may be free the next time."""
     from filelock import Timeout
 
     path = Path(wanted.lock_file)
     remove_unnamed(path)
-    for _ in range(2):  # the second time, an abandoned one was removed
-        if _is_of_another_boot(wanted):  # filelock would look for the process on this machine if the names are equal
-            time.sleep(min(wanted.timeout, 1.0))
-        else:
-            with suppress(Timeout):
-                wanted.acquire()
-                return True
-        with suppress(OSError):
-            _remove_abandoned(wanted, path)
+    if _is_of_another_boot(wanted):  # filelock would look for the process on this machine if the names are equal
+        time.sleep(min(wanted.timeout, 1.0))
+    else:
+        with suppress(Timeout):
+            wanted.acquire()
+            return True
+    with suppress(OSError):
+        _remove_abandoned(wanted, path)
     return False
 
 
