@@ -53,9 +53,8 @@ LEASES: WeakKeyDictionary[SoftFileLease, tuple[object, float]] = WeakKeyDictiona
 """The leases that this process has made, held or not: what it last saw of another's, and since when."""
 TEMPORARY: set[Path] = set()
 """Folders that this process has made for as long as it lives."""
-UNNAMED_SECONDS = 5.0
-"""Age at which a lease without its holder's name is removed: the holder was killed between making the file and writing
-its name."""
+GUARD_SECONDS = 5.0
+"""How long the removal of an abandoned lease takes at most, unless its process was killed."""
 
 PACKAGE = Path(__file__).resolve().parent
 SHIPPED = PACKAGE / "shipped" if (PACKAGE / "shipped").is_dir() else PACKAGE.parent
@@ -367,25 +366,24 @@ def lease(path: Path, timeout: float) -> SoftFileLease:
 
 
 def take(wanted: SoftFileLease) -> bool:
-    """Tries to take a lease for as long as its `timeout` says."""
+    """Tries to take a lease for as long as its `timeout` says. An abandoned one may be free the next time."""
     from filelock import Timeout
 
     path = Path(wanted.lock_file)
-    remove_unnamed(path)
-    for _ in range(2):  # the second time, an abandoned one was removed
-        if _is_of_another_boot(wanted):  # filelock would look for the process on this machine if the names are equal
-            time.sleep(min(wanted.timeout, 1.0))
-        else:
-            with suppress(Timeout):
-                wanted.acquire()
-                return True
-        with suppress(OSError):
-            _remove_abandoned(wanted, path)
+    if _is_of_another_boot(wanted):  # filelock would look for the process on this machine if the names are equal
+        time.sleep(min(wanted.timeout, 1.0))
+    else:
+        with suppress(Timeout):
+            wanted.acquire()
+            return True
+    with suppress(OSError):
+        _remove_abandoned(wanted, path)
     return False
 
 
 def _remove_abandoned(wanted: SoftFileLease, path: Path) -> None:
-    """Removes an abandoned lease where filelock does not: it exchanges two names, which NFS, SMB and FUSE refuse."""
+    """Removes an abandoned lease where filelock does not: it exchanges two names, which NFS, SMB and FUSE refuse, and
+    waits for ever for one without a name in it."""
     seen, now = (wanted.owner, path.stat().st_mtime_ns), time.monotonic()
     if LEASES[wanted][0] != seen:
         LEASES[wanted] = seen, now
@@ -393,13 +391,20 @@ def _remove_abandoned(wanted: SoftFileLease, path: Path) -> None:
     if still < 2 * RENEW_SECONDS or (still < LEASE_SECONDS and (_is_of_another_boot(wanted) or not _has_ended(path))):
         return
     guard = path.with_name(f"{path.name}.break")
-    remove_unnamed(guard)
+    _remove_old(guard)
     guard.touch(exist_ok=False)  # one process at a time, lest it removes that of another, who was quicker
     try:
         if (wanted.owner, path.stat().st_mtime_ns) == seen:
             wanted.force_break()
     finally:
         guard.unlink(missing_ok=True)
+
+
+def _remove_old(guard: Path) -> None:
+    """Removes the guard of a process that was killed beside it."""
+    with suppress(FileNotFoundError):
+        if now_in(guard.parent) - guard.stat().st_mtime > GUARD_SECONDS:
+            guard.unlink()
 
 
 def _is_of_another_boot(wanted: SoftFileLease) -> bool:
@@ -414,9 +419,12 @@ def _is_of_another_boot(wanted: SoftFileLease) -> bool:
 
 
 def _has_ended(path: Path) -> bool:
-    """Whether the holder of a lease was a process of this machine and is dead: then filelock takes a copy at once."""
+    """Whether the holder of a lease was killed before it wrote its name, or was a process of this machine and is dead:
+    then filelock takes a copy at once."""
     from filelock import MarkerSoftFileLock, Timeout
 
+    if not path.stat().st_size:
+        return True
     with TemporaryDirectory() as folder, suppress(Timeout):
         copy = shutil.copyfile(path, Path(folder, "copy"))
         with MarkerSoftFileLock(copy, timeout=0):
@@ -434,14 +442,6 @@ def leave_nothing() -> None:
             Path(held.lock_file).unlink(missing_ok=True)
 
 
-def remove_unnamed(path: Path) -> None:
-    """Removes a lease without a name in it, for which filelock would wait for ever."""
-    with suppress(FileNotFoundError):
-        found = path.stat()
-        if not found.st_size and now_in(path.parent) - found.st_mtime > UNNAMED_SECONDS:
-            path.unlink()
-
-
 def now_in(folder: Path) -> float:
     """The time by the clock that dates the folder's files, perhaps a file server's; ours where we may not write."""
     try:
@@ -454,7 +454,7 @@ def now_in(folder: Path) -> float:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds the lock `path` while the block runs; waits while another process holds it."""
-    held = lease(path.with_suffix(".lease"), timeout=UNNAMED_SECONDS)  # earlier versions left empty files at `path`
+    held = lease(path.with_suffix(".lease"), timeout=RENEW_SECONDS)  # earlier versions left empty files at `path`
     while not take(held):
         continue
     try:

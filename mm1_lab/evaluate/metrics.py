@@ -20,7 +20,7 @@ ANSWER_IS = re.compile("the answer is:?", re.IGNORECASE)
 """In a worked solution, the text after this phrase is the answer; MathVista uses a model to extract it instead."""
 LETTERED = re.compile(r"[\[({\"]?([A-Za-z])(?:(?:[\])}.:;,!\"]+|\s[-–—]\s)(.*))?", re.DOTALL)
 """A choice's letter (`B`, `(b)`, `[B]`, `"B".`), and what follows it (`B. red`, `B - red`)."""
-LETTER_LAST = re.compile(r"(.+?)\s*\(([A-Za-z])\)\W*", re.DOTALL)
+LETTER_LAST = re.compile(r"(.+?)\(([A-Za-z])\)\W*", re.DOTALL)
 """A choice's words, and its letter in brackets (`red (B)`)."""
 BEFORE_LETTERS = re.compile(
     r"^.*?\b(answer|option|choice|it|say|either)\b('s| is| would be| should be)?:?\s*", re.I | re.DOTALL

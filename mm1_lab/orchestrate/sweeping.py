@@ -1,6 +1,7 @@
 """`mm1-lab run`: plans, runs what is missing, records it and shows the results; look by look if asked."""
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_logger import MlflowLogger, named_store
 from mm1_lab.orchestrate.tracking.trackers import Tracker, TrialLogger
 from mm1_lab.results import Ledger, TrialRow
+from mm1_lab.results.leases import POLL_SECONDS
 from mm1_lab.results.manifest import contents_now, drawn_contents, note_drawing, read_trials
 from mm1_lab.results.reading import DRAWN, ENDINGS
 from mm1_lab.results.schema import DRAWING
@@ -114,9 +116,10 @@ def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor)
             if failure.get("cause") in forgotten:
                 ledger.clear_failure(key)
         for fingerprint, trial in forgotten.items():
-            claim = ledger.claims.take([fingerprint])
-            if claim is None:
-                raise RequestError(f"--anew: another command works on {trial.name}; stop it first")
+            while (claim := ledger.claims.take([fingerprint])) is None:  # a dead command's lapses
+                if ledger.claims.is_renewed(fingerprint):
+                    raise RequestError(f"--anew: another command works on {trial.name}; stop it first")
+                time.sleep(POLL_SECONDS)
             with claim:
                 if deletes:
                     ledger.forget(fingerprint)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from mm1_lab import files
 from mm1_lab.config import EncoderStage, RequestError
 from mm1_lab.orchestrate import sweeping
 from mm1_lab.orchestrate.execution.executor import Executor, Inline
@@ -41,8 +42,11 @@ def worker(request_: Request) -> Worker:
     return Worker(request_.ledger, None, request_.scale)
 
 
-def test_anew_that_is_refused_deletes_nothing(request_: Request) -> None:
-    """Another command works on the second of two trials; weights that were found intact are not taken for there."""
+def test_anew_that_is_refused_deletes_nothing(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another command works on the second of two trials; weights that were found intact are not taken for there. What
+    a command left that ended with its machine lapses."""
+    monkeypatch.setattr(files, "RENEW_SECONDS", 0.3)
+    monkeypatch.setattr(files, "LEASE_SECONDS", 1.0)
     request = load_request("data_mix", "smoke", only=("base", "captions"))
     ledger = request.ledger
     base, captions = (trial.fingerprint for trial in request.trials)
@@ -52,8 +56,11 @@ def test_anew_that_is_refused_deletes_nothing(request_: Request) -> None:
     with pytest.raises(RequestError, match="--anew: another command works on captions / seed 0"):
         forget_trials(request.trials, request, Inline())
     assert ledger.has_scores(base)
+    path = ledger.claims.folder / captions
+    left = path.read_text(encoding="utf-8").replace("host=", "host=another-")
     held.release()
-    forget_trials(request.trials, request, Inline())
+    path.write_text(left, encoding="utf-8")
+    forget_trials(request.trials, load_request("data_mix", "smoke", only=("base", "captions")), Inline())
     assert not ledger.has_scores(base)
     kinds = [stage.KIND for _, stage in make_plan(request_.trials, ledger).missing]
     assert kinds[-2:] == ["multimodal", "evaluation"]

@@ -56,19 +56,38 @@ def claim_elsewhere(folder: Path, key: str, name: str = "another-") -> Path:
     return folder / key
 
 
-def test_a_process_that_was_killed_before_it_wrote_its_name_blocks_nobody(tmp_path: Path) -> None:
+def test_a_process_that_was_killed_before_it_wrote_its_name_blocks_nobody(tmp_path: Path, disk: None) -> None:
     for name in ("a", "results.lease"):
         (tmp_path / name).touch()
     claims = Claims(tmp_path)
     assert claims.take(["a"]) is None, "it may be about to write"
-    for name in ("a", "results.lease"):
-        os.utime(tmp_path / name, (0, 0))
-    claim = claims.take(["a"])
+    claim = wait_for(claims, "a", 60.0)
     assert claim
     claim.release()
     with files.locked(tmp_path / "results.lock"):
         assert (tmp_path / "results.lease").stat().st_size
     assert not list(tmp_path.iterdir())
+
+
+def test_of_two_that_wait_for_a_killed_process_one_gets_its_claim(
+    tmp_path: Path, disk: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").touch()
+    os.utime(tmp_path / "a", (0, 0))
+    slower, now_in = Claims(tmp_path), files.now_in
+    taken: list[Any] = []
+
+    def while_another_is_quicker(folder: Path) -> float:
+        if not taken:
+            (tmp_path / "a").unlink()
+            taken.append(Claims(tmp_path).take(["a"]))
+        return now_in(folder)
+
+    monkeypatch.setattr(files, "now_in", while_another_is_quicker)
+    while not taken:
+        assert slower.take(["a"]) is None
+    assert slower.take(["a"]) is None
+    taken[0].release()
 
 
 def test_a_clock_that_is_ahead_of_the_file_server_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
