@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from mm1_lab.config import Stage
 from mm1_lab.orchestrate.execution import executor
 from mm1_lab.orchestrate.execution.executor import Inline, Leaving, make_executor
 from mm1_lab.orchestrate.execution.worker import StageReport, Worker
-from mm1_lab.orchestrate.execution.worklist import WorkList
+from mm1_lab.orchestrate.execution.worklist import HELD, Observer, WorkList
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.results import Ledger
@@ -141,9 +142,11 @@ def request_(tmp_path: Path) -> Request:
     return load_request("data_mix", "smoke", 1, arms, (), None, tmp_path / "results", tmp_path / "store")
 
 
-def run(request: Request, executor: Inline, kind: type[Worker] = Finisher) -> WorkList:
+def run(
+    request: Request, executor: Inline, kind: type[Worker] = Finisher, observers: Sequence[Observer] = ()
+) -> WorkList:
     plan, ledger = make_plan(request.trials, request.ledger), request.ledger
-    work_list = WorkList(plan.tasks, lambda stage: 1.0, request.scale.retries, ledger)
+    work_list = WorkList(plan.tasks, lambda stage: 1.0, request.scale.retries, ledger, observers)
     executor.work(work_list, kind(ledger, None, request.scale))
     return work_list
 
@@ -204,7 +207,7 @@ def held(ledger: Ledger, *stages: Stage) -> Claim:
 
 
 def test_it_waits_for_what_will_free_work(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here for an encoder, until its process is gone."""
+    """Here for an encoder, until its process is gone; it says so once."""
     held = request_.ledger.claim([request_.trials[0].evaluation.model.encoder])
     assert held
     waited = []
@@ -214,8 +217,15 @@ def test_it_waits_for_what_will_free_work(request_: Request, monkeypatch: pytest
         if len(waited) == 3:
             held.release()
 
+    class Notes(Observer):
+        def progress(self, task: Task, kind: str, progress: Progress) -> None:
+            if progress.note:
+                told.append((task.key, kind, progress.note))
+
+    told: list[tuple[str, str, str]] = []
     monkeypatch.setattr(executor, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
-    assert len(run(request_, Inline(leaves=True)).done) == 5 and len(waited) == 3
+    assert len(run(request_, Inline(leaves=True), observers=[Notes()]).done) == 5 and len(waited) == 3
+    assert told == [(request_.trials[0].evaluation.model.encoder.fingerprint, "encoder", HELD)]
 
 
 def test_what_failed_for_another_is_not_tried_again_but_what_failed_before_is(request_: Request) -> None:

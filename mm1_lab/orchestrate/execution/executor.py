@@ -13,7 +13,7 @@ from mm1_lab.config import EvaluationStage, RequestError, Scale
 from mm1_lab.files import RESULTS
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.worker import Worker
-from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
+from mm1_lab.orchestrate.execution.worklist import HELD, Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.results import Ledger
 from mm1_lab.results.leases import POLL_SECONDS, Claim
@@ -77,6 +77,8 @@ class Inline(Executor):
         self.stop_by = (time.monotonic() if started is None else started) + seconds - reserve
         self.begin_by = self.stop_by - reserve  # nothing is begun at the last moment
         self.has_worked = False
+        self.waited_for = ""
+        """The key of the task that others hold of which was told last."""
 
     def open(self, scale: Scale) -> None:
         """Imports what stages need, so that all stages run the code as it is now."""
@@ -154,11 +156,15 @@ class Inline(Executor):
 
     def _wait(self, work_list: WorkList) -> None:
         """Waits a moment for others, or leaves the rest to them."""
-        held = [task.key for task in work_list.ready()]
+        tasks = list(work_list.ready())
+        held = [task.key for task in tasks]
         if self.leaves and len(held) == len(work_list.waiting) and all(map(work_list.ledger.claims.is_renewed, held)):
             left = counted(len(held), "task")
             text = f"{left} left, on which other processes are at work; the last to end draws the tables."
             raise Leaving(text, bool(work_list.failed))
+        if held and held[0] != self.waited_for:
+            self.waited_for = held[0]
+            work_list.progress(tasks[0], tasks[0].stages[0].name, Progress(0, 0, note=HELD))
         time.sleep(POLL_SECONDS)
 
     def _time_up(self, work_list: WorkList) -> Leaving:

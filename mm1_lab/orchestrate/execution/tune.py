@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 
 from mm1_lab.orchestrate.execution.groups import enter_folder
 from mm1_lab.orchestrate.execution.worker import Worker
-from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList, of_full_disk
+from mm1_lab.orchestrate.execution.worklist import HELD, Outcome, WorkList, of_full_disk
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.results.leases import POLL_SECONDS
 from mm1_lab.train.progress import Progress
@@ -71,8 +71,12 @@ def _run_trial(config: dict[str, Any], tasks: Mapping[str, Task], worker: Worker
     last = 0.0
     task = tasks[config["task"]]
     ledger = worker.ledger
-    while (claim := ledger.claim(task.stages)) is None:  # another command works on it
+    claim = ledger.claim(task.stages)
+    if claim is None:
+        tune.report({"kind": task.stages[0].name, "progress": Progress(0, 0, note=HELD)})
+    while claim is None:
         time.sleep(POLL_SECONDS)
+        claim = ledger.claim(task.stages)
 
     def report(kind: str, progress: Progress) -> None:
         nonlocal last

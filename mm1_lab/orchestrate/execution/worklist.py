@@ -61,6 +61,7 @@ class Observer:
         """Called when the task failed; `again`: it will be retried."""
 
 
+HELD = "waits for another command that works on it; if that was killed, for at most two minutes"
 MOST_LOSSES = 5
 """Limit per task; if its processes die more often, the task may be the cause."""
 
