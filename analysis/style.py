@@ -4,16 +4,18 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import matplotlib.style
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 WIDTH = 170 / 25.4
@@ -32,6 +34,8 @@ DASHES = (0, (4, 2))
 
 LEGEND_COLUMNS = 5
 """A title stands beside the legend, so more entries get further rows."""
+
+BOXES = "some letters are boxes in the figure, as no installed font has them; install one, such as Noto's"
 
 STYLE = Path(__file__).with_name("style.mplstyle")
 
@@ -79,21 +83,45 @@ def label_rows(axis: Axes) -> None:
     axis.spines["left"].set_visible(False)
 
 
+def _find_letters(figure: Figure) -> None:
+    """Lets texts use installed fonts for letters that the usual one lacks, such as Chinese ones."""
+    texts = figure.findobj(Text)
+    lacking = {ord(letter) for text in texts for letter in text.get_text()} - {ord("\n")}
+    families = list(matplotlib.rcParams["font.family"])
+
+    def rank(font: font_manager.FontEntry) -> tuple[bool, bool, str]:
+        sans = "Sans" in font.name and not font.name.endswith((" HK", " TC"))  # whose full stops are in the middle
+        return font.name not in families, not sans, font.name
+
+    for font in sorted(font_manager.fontManager.ttflist, key=rank):
+        if not lacking:
+            break
+        if "esort" in font.name:  # the Last Resort's letters are boxes
+            continue
+        with suppress(OSError, RuntimeError):  # as it was removed
+            held = lacking.intersection(font_manager.get_font(font.fname).get_charmap())
+            families += [font.name] if held else []
+            lacking -= held
+    for text in texts:
+        text.set_fontfamily(list(dict.fromkeys(families)))
+
+
 @contextmanager
-def boxes_told() -> Iterator[None]:
-    """While a figure is drawn: that the font lacks letters, as Chinese ones, is said in one line, not one each."""
+def letters_of(figure: Figure) -> Iterator[None]:
+    """While a figure is drawn: its texts may use any installed font; letters that none has are told in one line."""
+    _find_letters(figure)
     with warnings.catch_warnings(record=True) as remarks:
         warnings.filterwarnings("always", "Glyph")
         yield
     if any(str(remark.message).startswith("Glyph") for remark in remarks):
-        print("mm1-lab: some letters are boxes in the figure, as its font lacks them", file=sys.stderr)
+        print(f"mm1-lab: {BOXES}", file=sys.stderr)
 
 
 def png(figure: Figure) -> bytes:
     """The figure as PNG, without dates or program names."""
     figure.set_dpi(matplotlib.rcParams["savefig.dpi"])
     canvas = FigureCanvasAgg(figure)
-    with boxes_told():
+    with letters_of(figure):
         canvas.draw()  # `savefig` would draw it twice, first without ink for the sake of the layout
     drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     # a third of the bytes; median cut, the default, would merge the colours of small marks, and maximum coverage tints
@@ -108,6 +136,6 @@ def pdf(figure: Figure) -> bytes:
     """The figure as PDF, in the same way."""
     nothing = {"CreationDate": None, "Creator": None, "Producer": None}
     file = BytesIO()
-    with boxes_told():
+    with letters_of(figure):
         figure.savefig(file, format="pdf", metadata=nothing)
     return file.getvalue()

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from analysis.style import BASE, DARK, WIDTH, boxes_told, styled
+from analysis.style import BASE, DARK, WIDTH, letters_of, styled
 from mm1_lab.files import write_bytes
 
 CARD, PICTURE, TITLE = 1.02, 0.9, 0.35
@@ -43,6 +43,6 @@ def write_data_sheet(path: Path, title: str, samples: Iterable[Sample]) -> None:
             axis.text(1.07, 0.98, source, style, color=BASE, fontweight="bold")
             axis.text(1.07, 0.86, "\n".join(lines), style, color=DARK)
         file = BytesIO()
-        with boxes_told():
+        with letters_of(figure):
             figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
         write_bytes(path, file.getvalue())

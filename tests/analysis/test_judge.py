@@ -339,11 +339,14 @@ def test_so_many_independent_runs_as_are_said_to_be_needed_are_enough_and_not_to
     assert power(needed - 1) < 0.82
 
 
-def test_letters_that_the_font_lacks_are_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table({"数据": [50, 51, 52], "宽": [60, 61, 62.5]}).to_csv(tmp_path / "scores.csv", index=False)
+@pytest.mark.parametrize(("letter", "lines"), [("⌒", 0), ("\u0378", 1)])  # one that another font has, one that none has
+def test_letters_that_the_font_lacks_are_another_s_or_told_in_a_line(
+    letter: str, lines: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table({letter: [50, 51, 52], letter * 2: [60, 61, 62.5]}).to_csv(tmp_path / "scores.csv", index=False)
     with warnings.catch_warnings(action="error", category=UserWarning):
         assert main(["judge", str(tmp_path / "scores.csv"), "--figure", str(tmp_path / "plot.png")]) == 0
-    assert capsys.readouterr().err.count("\n") == 1
+    assert capsys.readouterr().err.count("\n") == lines
 
 
 def test_scores_that_no_seed_changes_show_no_luck() -> None:

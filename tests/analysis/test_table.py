@@ -25,6 +25,12 @@ def to_html(table: Table) -> str:
     return str(environment().get_template("table.html.jinja").module.table(table))  # type: ignore[attr-defined]
 
 
+def test_columns_are_aligned_as_a_terminal_shows_them() -> None:
+    """Where a Chinese letter takes two columns, an accent of its own none."""
+    table = Table("t", pd.DataFrame({"arm": ["基线", "cafe\u0301s", "base"], "score": [1.5, 2.5, 3.5]}))
+    assert to_plain(table).splitlines()[2:] == ["arm    score", "基线     1.5", "cafe\u0301s    2.5", "base     3.5"]
+
+
 def test_markdown_has_a_row_per_row_with_a_heading_per_group() -> None:
     lines = [line for line in to_markdown(TABLE).splitlines() if line.startswith("|")]
     assert lines == [

@@ -11,6 +11,7 @@ import yaml
 from PIL import Image
 
 from analysis.pages.cards import write_data_sheet
+from analysis.style import BOXES
 from mm1_lab.config import SOURCES, EvaluationSettings
 from mm1_lab.data.shards import Shards, collection, shards
 from mm1_lab.evaluate.world import world_benchmarks
@@ -274,6 +275,6 @@ def test_texts_with_dollar_signs_are_drawn_as_they_are_and_broken_pictures_named
     assert sample == ("a_b $x^ $", None, "broken: torn.jpg")
     path = tmp_path / "sheet.v2.png"
     with warnings.catch_warnings(action="error", category=UserWarning):
-        write_data_sheet(path, "$^", [sample, ("b", None, "from $1_ to $2^ " * 99), ("c", None, "a \0 and 数据")])
+        write_data_sheet(path, "$^", [sample, ("b", None, "from $1_ to $2^ " * 99), ("c", None, "a \0 and \u0378")])
     assert path.stat().st_size
-    assert capsys.readouterr().err == "mm1-lab: some letters are boxes in the figure, as its font lacks them\n"
+    assert capsys.readouterr().err == f"mm1-lab: {BOXES}\n"
