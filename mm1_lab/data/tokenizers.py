@@ -14,7 +14,8 @@ from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.normalizers import Replace
 from tokenizers.normalizers import Sequence as Normalizers
-from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.pre_tokenizers import ByteLevel, Split
+from tokenizers.pre_tokenizers import Sequence as PreTokenizers
 from tokenizers.trainers import BpeTrainer
 
 from mm1_lab.config import RequestError, canonical_json
@@ -24,6 +25,8 @@ from mm1_lab.formatting import first_line
 
 SPECIAL = {"pad": "<pad>", "begin": "<begin>", "end": "<end>", "image": IMAGE}
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
+WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}[\p{L}\p{M}\x{200c}\x{200d}]*| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+"""GPT-2's, but marks and joiners belong to words: without the vowels of Hindi or Thai no whole word could be learnt."""
 LONG_WORD = re.compile(r"\S{256}")
 """BPE training splits longer words, as its time grows quadratically with word length."""
 
@@ -79,7 +82,8 @@ def bpe_tokenizer(texts: Iterable[str], size: int, folder: Path) -> BackendToken
         if lack := why_not_writable(folder):
             raise RequestError(lack)
         backend = Backend(BPE())
-        backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
+        bytes_of = ByteLevel(add_prefix_space=False, use_regex=False)
+        backend.pre_tokenizer = PreTokenizers([Split(Regex(WORDS), "isolated"), bytes_of])
         backend.decoder = ByteLevelDecoder()
         trainer = BpeTrainer(
             vocab_size=size,
