@@ -24,6 +24,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
@@ -113,6 +114,13 @@ def _control_groups() -> Iterator[Path]:
         own = re.search(r"^0::/(.*)$", OWN_GROUP.read_text(encoding="utf-8"), re.MULTILINE)
         folder = CONTROL_GROUPS / own[1] if own else CONTROL_GROUPS
         yield from (one for one in (folder, *folder.parents) if one.is_relative_to(CONTROL_GROUPS))
+
+
+def spelt_otherwise(folder: Path, name: str) -> str:
+    """What to add where this file is missing, if it is there under a name that looks the same."""
+    if any(os.path.exists(folder / normalize(form, name)) for form in ("NFC", "NFD")):
+        return ", but one whose accents are spelt otherwise (as on a Mac, NFD in place of NFC); rename it"
+    return ""
 
 
 def write_text(path: Path, text: str) -> None:

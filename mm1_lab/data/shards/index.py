@@ -19,7 +19,7 @@ from mm1_lab.data.shards.finding import File, make_once, short_hash
 from mm1_lab.data.shards.readers import READERS, Image, LeftOut, Reader
 from mm1_lab.data.shards.tables import PICTURES, Broken, Fields, read_rows
 from mm1_lab.data.types import Answer, Unlearnt
-from mm1_lab.files import load_json, write_text
+from mm1_lab.files import load_json, spelt_otherwise, write_text
 from mm1_lab.formatting import without_secrets
 
 INDEX_VERSION = 15
@@ -213,7 +213,8 @@ def _pictures_beside(file: File, samples: pa.Table) -> tuple[list[str], list[str
         raise RequestError(f"{file.name}: refers to separate image files; a remote file must contain its images")
     if len(missing) > BROKEN_SHARE * len(paths):
         raise RequestError(
-            f"{file.name}: there is no image {missing[0][:80]!r} in {file.folder}; {len(missing)} of {len(paths)} "
+            f"{file.name}: there is no image {missing[0][:80]!r} in {file.folder}"
+            f"{spelt_otherwise(file.folder, missing[0])}; {len(missing)} of {len(paths)} "
             "images are missing, and 1 % may be; name their folder (`{file: FILE, images: FOLDER}`), or fetch them"
         )
     return told, [f"{file.name}: there is no image {path[:80]!r} in {file.folder}" for path in missing[:5]]
