@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ SECRET_PART = re.compile(
 BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 """Line breaks and other control characters, which would end a caption, a heading or a row, or command a terminal, and
 those that turn the direction of what follows."""
+JOINERS = "\u200c\u200d"
+"""Parts of words in Persian and Indian scripts, and of emoji, though not printable."""
 PREFIXES = {"Z": 1e21, "E": 1e18, "P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "K": 1e3}
 
 
@@ -43,6 +46,11 @@ def counted(count: int, noun: str) -> str:
 def sound(text: str) -> str:
     """Replaces lone surrogates in `text`, which JSON and file names may contain but UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def printable(text: str, kept: str = "") -> str:
+    """The text with spaces in place of unprintable characters other than those in `kept` and joiners."""
+    return "".join(letter if letter.isprintable() or letter in kept + JOINERS else " " for letter in text)
 
 
 def on_one_line(text: str) -> str:
@@ -108,13 +116,21 @@ def at_seeds(seeds: Sequence[int]) -> tuple[str, ...]:
 def text_table(heading: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[int] = ()) -> list[str]:
     """The lines of a table with aligned columns; those whose numbers are in `right` are aligned on the right."""
     cells = [[on_one_line(str(cell)) for cell in row] for row in (heading, *rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
     lines = []
     for row in cells:
-        placed = enumerate(zip(row, widths, strict=True))
-        padded = [cell.rjust(width) if place in right else cell.ljust(width) for place, (cell, width) in placed]
+        padded = []
+        for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            blanks = " " * (width - _width(cell))
+            padded.append(blanks + cell if place in right else cell + blanks)
         lines.append("  ".join(padded).rstrip())
     return lines
+
+
+def _width(text: str) -> int:
+    """The columns that it takes on a terminal: two for a Chinese letter, none for an accent of its own."""
+    letters = [letter for letter in text if unicodedata.category(letter) not in ("Mn", "Me", "Cf")]
+    return len(letters) + sum(unicodedata.east_asian_width(letter) in "WF" for letter in letters)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

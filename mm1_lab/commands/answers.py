@@ -23,7 +23,7 @@ from mm1_lab.config import (
     RequestError,
     nearest,
 )
-from mm1_lab.formatting import counted
+from mm1_lab.formatting import counted, printable
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.score_file import read_score_table
@@ -248,4 +248,4 @@ def _lines(one: Mapping[str, Any]) -> list[str]:
         for line in text.splitlines():
             lines += textwrap.wrap(start + line, width, subsequent_indent=" " * 12, break_on_hyphens=False)
             start = " " * 12
-    return ["".join(letter if letter.isprintable() else " " for letter in line) for line in lines]
+    return list(map(printable, lines))

@@ -32,6 +32,7 @@ from mm1_lab.config.measure import MeasureField
 from mm1_lab.config.own_connectors import OwnConnectors, read_connectors
 from mm1_lab.config.recipe import OF_SCALE, Recipe
 from mm1_lab.config.scale import Scale
+from mm1_lab.formatting import printable
 
 Expectation = Literal["greater", "less", "equivalent", "keeps"]
 
@@ -278,7 +279,7 @@ def _changes(file: SweepFile, path: Path) -> dict[str, dict[str, Any]]:
         return {"base": {}}
     changes = dict(file.arms)
     for name in changes:
-        if name != name.strip() or not name.isprintable() or not name or name.startswith("-"):
+        if name != printable(name).strip() or not name or name.startswith("-"):
             shown = repr(name) if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]!r} …"
             raise RequestError(
                 f"{path}: the arm {shown} needs a name without blanks at its ends or a hyphen in front, on one line"

@@ -6,6 +6,10 @@ such as `!!!`, which are not in the list. Known remaining differences: docs/arch
 """
 
 import re
+import unicodedata
+
+from mm1_lab.evaluate.letters import usual
+from mm1_lab.formatting import JOINERS
 
 _DROPPED = frozenset("'`\"?!,:;")
 _SPELLED = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
@@ -43,6 +47,16 @@ def _any(words: str) -> str:
     return "(?:" + "|".join(sorted(words.split(), key=len, reverse=True)) + ")"
 
 
+_UNSPACED = (
+    r"\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao; Burmese; Khmer
+    r"\u3005-\u3007\u3041-\u30fa\u30fc-\u30ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f"  # kana and Han
+)
+"""Letters of scripts without spaces between words."""
+_MARKS = JOINERS + "".join(
+    letter for letter in map(chr, range(0x300, 0xFF00)) if unicodedata.category(letter)[0] == "M"
+)
+"""Parts of letters, such as the vowels of Hindi, which are no letters to regular expressions."""
+_WORD = rf"(?:(?![{_UNSPACED}])[\w{_MARKS}])+"
 _TOKEN = re.compile(
     rf"""
       (?:https?://|www\.)\S*[\w/]                                    # addresses
@@ -65,7 +79,8 @@ _TOKEN = re.compile(
     | [^\W\d]+?(?=n't(?!\w))|n't(?!\w)                               # ca n't
     | '(?:s|m|d|re|ve|ll)(?!\w)                                      # it 's
     | [\#@][a-z_]\w*                                                 # hashtags, names
-    | \w+(?:[-/]\w+|\.[^\W\d]\w*)*                                 # words, joined by hyphens too
+    | [{_UNSPACED}][{_MARKS}]*
+    | {_WORD}(?:[-/]{_WORD}|\.(?!\d){_WORD})*                       # words, joined by hyphens too
     | [!?]+|\*+|-+|\.+|[^\w\s]
     """,
     re.VERBOSE | re.IGNORECASE,
@@ -73,8 +88,9 @@ _TOKEN = re.compile(
 
 
 def caption_words(caption: str) -> list[str]:
-    """The lower-case words of a caption, as compared by captioning metrics."""
-    text = "".join(letter for letter in caption.translate(_PLAIN) if letter <= "\uffff")
+    """The lower-case words of a caption, as compared by captioning metrics; of Chinese and other text without spaces
+    each letter, as in sacreBLEU's `zh`."""
+    text = "".join(letter for letter in usual(caption).translate(_PLAIN) if letter <= "\uffff")
     words = []
     for token in _TOKEN.findall(text):
         word = token.lower()

@@ -5,7 +5,10 @@ Both compare lower-case texts with single blanks, and take the best of the refer
 """
 
 import math
+import unicodedata
 from collections.abc import Sequence
+
+from mm1_lab.evaluate.letters import usual
 
 LIKE = 0.5
 """Likeness below which an answer is another one, not a misread one; at it, it counts, as in the published program."""
@@ -40,7 +43,8 @@ def relaxed_accuracy(prediction: str, answers: Sequence[str]) -> float:
     `5%` is read as 0.05, as in the program of Pix2Struct, so that `5` is wrong where `5%` is right. An answer of 0 must
     be met exactly.
     """
-    return 100.0 if any(_is_near(prediction, answer) for answer in answers) else 0.0
+    said = usual(prediction)
+    return 100.0 if any(_is_near(said, usual(answer)) for answer in answers) else 0.0
 
 
 def _is_near(prediction: str, answer: str) -> bool:
@@ -60,4 +64,4 @@ def _number(text: str) -> float | None:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.lower().split())
+    return " ".join(unicodedata.normalize("NFC", text).lower().split())

@@ -10,6 +10,7 @@ from mm1_lab.data.types import Seen, Tokenizer
 from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
+from mm1_lab.formatting import printable
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,12 @@ def generate(
 
 
 def cut_answer(text: str, stop: tuple[str, ...], lines: bool = False) -> str:
-    """Truncates `text` at the first stop word, strips it, and replaces unprintable characters by spaces. `lines`: keeps
-    line breaks and tabs, as the answer may have several lines."""
+    """Truncates `text` at the first stop word, strips it, and makes it `printable`. `lines`: keeps line breaks and
+    tabs, as the answer may have several lines."""
     if stop:
         ends = "|".join(map(re.escape, stop))
         text = re.split(ends, text, maxsplit=1)[0]
-    kept = "\n\t" if lines else ""
-    letters = [letter if letter.isprintable() or letter in kept else " " for letter in text]
-    return "".join(letters).strip()
+    return printable(text, "\n\t" if lines else "").strip()
 
 
 def _pictures(groups: Iterable[PromptGroup]) -> list[Seen]:

@@ -10,6 +10,7 @@ from string import ascii_uppercase
 from mm1_lab.evaluate.cider import cider
 from mm1_lab.evaluate.content import content, followed
 from mm1_lab.evaluate.documents import anls, relaxed_accuracy
+from mm1_lab.evaluate.letters import usual
 from mm1_lab.evaluate.questions import LONGEST_ANSWER, LONGEST_CAPTION, LONGEST_SOLUTION, Benchmark, Question
 from mm1_lab.evaluate.vqa import exact_match, normalise, signed, textvqa_accuracy, vqa_accuracy
 
@@ -23,14 +24,16 @@ LETTERED = re.compile(r"[\[({\"]?([A-Za-z])(?:(?:[\])}.:;,!\"]+|\s[-–—]\s)(.
 LETTER_LAST = re.compile(r"(.+?)\(([A-Za-z])\)\W*", re.DOTALL)
 """A choice's words, and its letter in brackets (`red (B)`)."""
 BEFORE_LETTERS = re.compile(
-    r"^.*?\b(answer|option|choice|it|say|either)\b('s| is| would be| should be)?:?\s*", re.I | re.DOTALL
+    r"^(.*?\b(answer|option|choice|it|say|either)\b('s| is| would be| should be)?:?|[^:]*:)\s*", re.I | re.DOTALL
 )
-"""What chat models say before a letter (`Answer:`, `So the best answer is`, `I think it is`) …"""
+"""What chat models say before a letter (`Answer:`, `So the best answer is`, `I think it is`; `Antwort:`) …"""
 AFTER_LETTERS = re.compile(r"\s(is (the )?(correct|right|best)|because|since)\b.*", re.I | re.DOTALL)
 """… and after it; left out where prompts show letters."""
 OR = re.compile(r"\bor\b", re.I)
 LETTER = re.compile(r"\b[B-Z]\b|\bA\b(?! [a-z]{3})|(?<=\()[a-z](?=\))")
 """A choice's letter amid words, but not the article of `A cat or dog is shown: B`."""
+LATIN = re.compile("[A-Za-z]+")
+"""The only one in a sentence of another script (`答案是B`) is a choice's letter, unless it is a word of the choices."""
 PHRASES = 8
 """Maximum number of such phrases that are left out, one after another; a model that repeats itself says more."""
 MARKUP = re.compile(r"\*|__|[`$]|\\boxed")
@@ -43,17 +46,18 @@ CONSTANT_ANSWERS = 20
 def choice_accuracy(said: str, question: Question, benchmark: Benchmark) -> float:
     """100 points if the answer is the letter of a right choice (`B`, `(b)`, `B. red`, `I think it is **B**.`) or its
     words, else 0."""
-    chosen = _chosen(said.strip(), question.choices, benchmark.official)
-    return 100.0 if chosen in question.references else 0.0
+    chosen = _chosen(said, question.choices, benchmark.official)
+    return 100.0 if chosen in [usual(right) for right in question.references] else 0.0
 
 
 def _chosen(said: str, choices: Sequence[str], lettered: bool) -> str | None:
-    """The choice that an answer means, if any.
+    """The choice that an answer means, if any, in `usual` letters.
 
     `lettered`: the prompt shows letters, so that a letter, alone or before words, is the choice's letter, even if
     another choice consists of that letter; words that name another letter (`B, C`) mean none, and nor do two letters
     as alternatives (`B, or it is C`).
     """
+    said, choices = usual(said).strip(), list(map(usual, choices))
     if not lettered:
         return _meant(said, choices, lettered)
     for rest in (said, MARKUP.sub("", said)):  # with its marks first, as a choice may be `$5`
@@ -61,6 +65,9 @@ def _chosen(said: str, choices: Sequence[str], lettered: bool) -> str | None:
             if chosen := _meant(rest, choices, lettered):
                 return None if _is_an_alternative(chosen, said, choices) else chosen
             rest = BEFORE_LETTERS.sub("", AFTER_LETTERS.sub("", rest)).strip(" \"'")
+    words = set(LATIN.findall(said))
+    if not said.isascii() and len(words) == 1 and words.isdisjoint(LATIN.findall(" ".join(choices))):
+        return _of_letter(words.pop(), choices)[0]
     return None
 
 
@@ -171,18 +178,18 @@ class Metric:
 
 
 METRICS: dict[str, Metric] = {
-    "vqa": Metric(_vqa, people=True, scored_anew="equal answers"),
+    "vqa": Metric(_vqa, people=True, scored_anew="all scripts"),
     "textvqa": Metric(_against_references(textvqa_accuracy), people=True),
-    "exact": Metric(_against_references(exact_match), scored_anew="signs"),
-    "choice": Metric(choice_accuracy, lettered=True, scored_anew="letters last"),
-    "circular": Metric(circular_accuracy, lettered=True, scored_anew="letters last"),
+    "exact": Metric(_against_references(exact_match), scored_anew="all scripts"),
+    "choice": Metric(choice_accuracy, lettered=True, scored_anew="all scripts"),
+    "circular": Metric(circular_accuracy, lettered=True, scored_anew="all scripts"),
     "yes-no": Metric(_against_references(yes_no_accuracy), sentences=True, further=("f1",)),
     "content": Metric(_against_references(content), free=True, further=("cider", "followed"), named=False),
     "followed": Metric(_against_references(followed), free=True, named=False),
-    "answer": Metric(solution_accuracy, longest=LONGEST_SOLUTION, sentences=True, scored_anew="solutions: last"),
-    "anls": Metric(_against_references(anls)),
-    "relaxed": Metric(_against_references(relaxed_accuracy)),
-    "cider": Metric(None, free=True, longest=LONGEST_CAPTION),
+    "answer": Metric(solution_accuracy, longest=LONGEST_SOLUTION, sentences=True, scored_anew="all scripts"),
+    "anls": Metric(_against_references(anls), scored_anew="NFC"),
+    "relaxed": Metric(_against_references(relaxed_accuracy), scored_anew="all scripts"),
+    "cider": Metric(None, free=True, longest=LONGEST_CAPTION, scored_anew="all scripts"),
     "f1": Metric(None, named=False),
 }
 """Points are from 0 to 100 in the mean, of `cider` to 1000."""
@@ -250,7 +257,7 @@ def parsed(benchmark: Benchmark, predictions: Sequence[str]) -> list[bool]:
         if metric.free:
             found.append(all(answers))
         elif benchmark.official and metric.lettered:
-            found.append(all(_chosen(line.strip(), question.choices, lettered=True) for line in lines))
+            found.append(all(_chosen(line, question.choices, lettered=True) for line in lines))
         elif benchmark.official and benchmark.metric in ("yes-no", "f1"):
             found.append(all(map(YES_OR_NO.search, lines)))
         elif benchmark.official:  # of signs such as `+`, which may be right, normalisation leaves nothing

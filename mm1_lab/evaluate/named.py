@@ -27,7 +27,7 @@ from mm1_lab.evaluate.formats import FORMATS, Item, format_of, main_file, read_i
 from mm1_lab.evaluate.metrics import ANSWER_IS, METRICS, names_of
 from mm1_lab.evaluate.questions import SHORTEST_LIMIT, Benchmark, Question, in_blocks, with_rotations
 from mm1_lab.evaluate.vqa import AGREEING
-from mm1_lab.files import expanded, write_bytes
+from mm1_lab.files import expanded, spelt_otherwise, write_bytes
 from mm1_lab.formatting import counted, sound
 from mm1_lab.rows import Family
 
@@ -441,7 +441,8 @@ def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item])
             path = _find_image(folder, name, flat)
             if path is None:
                 raise RequestError(
-                    f"{folder}: has no image {name[:80]!r} of question {item.key}; fetch it, or name its folder"
+                    f"{folder}: has no image {name[:80]!r} of question {item.key}{spelt_otherwise(folder, name)}; "
+                    "fetch it, or name its folder"
                 )
             found[name] = StoredPicture(str(path), partial(read_file, path), decoder, key=path)
     return found

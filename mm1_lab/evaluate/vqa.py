@@ -10,9 +10,11 @@ TextVQA's evaluator (its answers come from EvalAI's processor) has the second qu
 """
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
+
+from mm1_lab.evaluate.letters import usual
+from mm1_lab.formatting import printable
 
 AGREEING = 3
 """Number of other annotators that make an answer fully right."""
@@ -51,12 +53,13 @@ Spellings that are also other words (`well`, `shed`, `were`) are not in it."""
 def normalise(answer: str, official: bool = False) -> str:
     """Normalises an answer for comparison.
 
-    In this order: whitespace becomes spaces; punctuation is removed; letters become lower case; number words up to ten
-    become digits; articles are removed, unless nothing else remains (`official`: always); contractions get their
-    apostrophes.
+    In this order: letters, digits and signs become `usual` ones (not `official`); whitespace becomes spaces;
+    punctuation is removed; letters become lower case; number words up to ten become digits; articles are removed,
+    unless nothing else remains (`official`: always); contractions get their apostrophes.
     """
-    spaced = re.sub(r"\s", " ", answer).strip()
-    words = _without_punctuation(spaced).lower().split()
+    spaced = re.sub(r"\s", " ", answer if official else usual(answer)).strip()
+    lower = _without_punctuation(spaced).lower()
+    words = (lower if official else lower.replace("i̇", "i")).split()  # of İ, which Turkish has at the start of words
     numbered = [NUMBERS.get(word, word) for word in words]
     kept = [word for word in numbered if word not in ARTICLES]
     if not kept and not official:
@@ -122,6 +125,5 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
 
 def signed(answer: str) -> str:
     """Normalises an answer, with the minus of a negative number as a word, and signs alone as they are."""
-    composed = unicodedata.normalize("NFC", answer)  # an é of two characters is one of one
-    printed = "".join(letter if letter.isprintable() else " " for letter in composed)  # as answers are cut
+    printed = printable(usual(answer))  # as answers are cut
     return normalise(_MINUS.sub("minus ", printed)) or printed.strip()

@@ -18,6 +18,7 @@ from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import BrokenPicture, Document, Limits, Picture, Tokens
 from mm1_lab.data.world import World
 from mm1_lab.evaluate.world import world_benchmarks
+from mm1_lab.formatting import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,7 +104,7 @@ def _as_read(document: Document, tokenizer: BackendTokenizer) -> str:
             ids = list(group)
             said += "".join(special[one] for one in ids) if is_special else tokenizer.decode(ids)
         text += f"⟦{said}⟧" if has_loss else said
-    return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)
+    return printable(text, "\n")
 
 
 def _samples(name: str, documents: Iterable[Document]) -> Iterator[DataSample]:

@@ -14,8 +14,8 @@ PHRASES = dict(
     line.split("\t") for line in Path(__file__).with_name("caption_words.txt").read_text("utf-8").splitlines()
 )
 """What Stanford CoreNLP 3.4.1 and the evaluation's list of punctuation make of it (tab between)."""
-DIFFER = {"US$5", ":) :-) ;) :( :D", "=)", "^_^", "example.org/a", "don't don’t don´t don`t"}
-"""Smileys, and signs that captions hardly hold."""
+DIFFER = {"US$5", ":) :-) ;) :( :D", "=)", "^_^", "example.org/a", "don't don’t don´t don`t", "é naïve 日本"}
+"""Smileys, signs that captions hardly hold, and text without spaces, which we cut into letters."""
 
 
 def grams(text: str, n: int) -> list[str]:
@@ -67,3 +67,18 @@ def test_phrases_are_cut_as_by_the_original() -> None:
     assert {phrase for phrase, words in PHRASES.items() if caption_words(phrase) != words.split()} == DIFFER
     assert caption_words("a 😀 red\ncar 🚗.") == ["a", "red", "car"], "emoji vanish, and lines are spaces"
     assert caption_words(" . ") == []
+
+
+def test_captions_in_any_script_are_compared() -> None:
+    """Text without spaces by its letters (each caption as one word would earn 0), others by whole words."""
+    references = [["一只黑猫坐在红色的沙发上。"], ["两个人在海滩上散步"], ["一辆蓝色的巴士停在路边"]]
+    near = cider(["一只黑猫坐在沙发上", "两个人在海滩上走", "一辆红色的巴士停在路边"], references)
+    assert all(300 < points < 900 for points in near)
+    for caption, words in (
+        ("ＢＭＷ手机３台，赤いソファ。", "bmw 手 机 3 台 赤 い ソ フ ァ"),
+        ("สีแดง", "สี แ ด ง"),
+        ("काली बिल्ली है।", "काली बिल्ली है"),
+        ("قِطَّةٌ می\u200cخواهم", "قِطَّةٌ می\u200cخواهم"),
+        ("cafe\u0301 su\u0308ß", "café süß"),
+    ):
+        assert caption_words(caption) == words.split()

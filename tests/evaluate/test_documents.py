@@ -17,6 +17,7 @@ from mm1_lab.evaluate.documents import anls, relaxed_accuracy
         ("abcde", ["abxyz"], 0),  # more than half of the letters: another answer
         ("abc", ["abx"], 100 * 2 / 3),
         ("", ["a"], 0),
+        ("cafe\u0301", ["caf\u00e9"], 100),
         ("12", ["x", "12"], 100),  # the best answer counts
     ],
 )
@@ -39,6 +40,7 @@ def test_anls(said: str, answers: list[str], points: float) -> None:
         ("Yes", "yes", True),
         ("yes.", "yes", False),
         ("nan", "nan", True),
+        ("１０３％", "１００％", True),
         ("inf", "3", False),
     ],
 )

@@ -114,6 +114,19 @@ IN_SENTENCES = (
     "B, because A shows a cat or a bird",
 )
 """As lmms-eval's reading of MMMU or VLMEvalKit takes them, too."""
+IN_OTHER_LANGUAGES = (
+    "Ｂ．犬",
+    "B。",
+    "（B）",
+    "【B】",
+    "B、犬",
+    "答案：B",
+    "答案是B。",
+    "答えはBです",
+    "الإجابة: B",
+    "Antwort: B",
+    "犬。",
+)
 ALTERNATIVES = (
     "A, or it is B",
     "(a) or (b)",
@@ -162,6 +175,10 @@ ALTERNATIVES = (
         ("B, or in other words, a dog", ("cat", "dog"), "dog"),
         ("The answer is dog (B).", ("cat", "dog"), "dog"),
         ("Answer: $5", ("$5", "5 cents"), "$5"),
+        *[(said, ("猫", "犬"), "犬") for said in IN_OTHER_LANGUAGES],
+        ("答案是A或B", ("猫", "犬"), None),
+        ("维生素B吗", ("维生素A", "维生素B"), None),
+        ("3 b", ("3", "4"), None),
         ("**B. It is a dog**", ("It is a cat", "It is a dog"), "It is a dog"),
     ],
 )

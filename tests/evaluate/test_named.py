@@ -451,6 +451,11 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     refused(message, tmp_path, "vqav2", values)
     image.unlink()
     refused(f"has no image '{image.name}' of question 10", tmp_path, "vqav2", values)
+    (tmp_path / "cafe\u0301.png").touch()
+    row = {"question": "a", "answer": "b", "image": "caf\u00e9.png"}
+    (tmp_path / "composed.jsonl").write_text(json.dumps(row))
+    files = {"questions": "composed.jsonl", "metric": "exact", "shots": [0]}
+    refused(r"has no image 'café.png' of question 1, but one whose accents are spelt otherw", tmp_path, "mine", files)
 
 
 THREE = {"question": "a", "answers": ["b"] * 3}

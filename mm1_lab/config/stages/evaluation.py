@@ -43,8 +43,8 @@ class EvaluationStage(Stage):
     """The user's benchmarks, in addition to the data's own."""
     TUNED_VERSION: ClassVar[int] = 3
     """Raised instead of VERSION when only what fine-tuned models are asked in the world changes."""
-    REFERENCES_VERSION: ClassVar[int] = 2
-    """Raised instead of VERSION when only the references of users' held-out captions change."""
+    REFERENCES_VERSION: ClassVar[int] = 3
+    """Raised instead of VERSION when only the references or points of users' held-out captions change."""
     SETS_VERSION: ClassVar[int] = 1
     """Raised instead of VERSION when only the losses on users' held-out conversations change."""
 

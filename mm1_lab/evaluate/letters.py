@@ -1,0 +1,15 @@
+"""Letters that mean the same, so that answers and captions in any script can be compared."""
+
+import unicodedata
+
+_SIGNS = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}  # full width, as in Ａ．
+_SIGNS |= dict(zip(map(ord, "。।、،؛؟٫٬“”„«»「」『』【】"), '..,,;?.,"""""""""[]', strict=True))
+
+
+def usual(text: str) -> str:
+    """The text in NFC, with full-width letters, the digits of all scripts, and full stops, commas and quotation marks
+    as in ASCII."""
+    composed = unicodedata.normalize("NFC", text).translate(_SIGNS)
+    if composed.isascii():
+        return composed
+    return "".join(str(unicodedata.decimal(letter, letter)) for letter in composed)
