@@ -35,7 +35,7 @@ DASHES = (0, (4, 2))
 LEGEND_COLUMNS = 5
 """A title stands beside the legend, so more entries get further rows."""
 
-BOXES = "some letters are boxes in the figure, as no installed font has them; install one, such as Noto's"
+BOXES = "some letters are boxes in the figure, as no installed font has them; install one, e.g. Noto Sans CJK"
 
 STYLE = Path(__file__).with_name("style.mplstyle")
 

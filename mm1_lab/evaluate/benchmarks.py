@@ -16,7 +16,7 @@ from mm1_lab.data.pixels import decodes
 from mm1_lab.data.types import Data, Document, HeldOutPicture
 from mm1_lab.evaluate.metrics import further
 from mm1_lab.evaluate.named import build_benchmark
-from mm1_lab.evaluate.questions import LONGEST_CAPTION, Benchmark, Question, in_blocks
+from mm1_lab.evaluate.questions import LONGEST_CAPTION, Benchmark, Question, in_blocks, longer_captions
 from mm1_lab.evaluate.world import world_benchmarks
 from mm1_lab.evaluate.world_chat import chat_benchmarks
 
@@ -131,6 +131,7 @@ def _captioning(
 ) -> Benchmark:
     blocks, demonstrations = in_blocks(questions, shown, settings)
     longest = max(len(data.tokenizer.encode(question.shown)) for question in (*questions, *shown))
+    new_tokens = min(longest + 1, LONGEST_CAPTION)
     return Benchmark(
         name=HELD_OUT,
         family="captioning",
@@ -139,7 +140,8 @@ def _captioning(
         blocks=blocks,
         demonstrations=demonstrations,
         stop=("\n",),
-        new_tokens=min(longest + 1, LONGEST_CAPTION),
+        new_tokens=new_tokens,
+        note=longer_captions(questions, data.tokenizer, new_tokens),
     )
 
 

@@ -25,7 +25,7 @@ from mm1_lab.data.shards.readers import chat_prompt
 from mm1_lab.data.types import BrokenPicture, Tokenizer
 from mm1_lab.evaluate.formats import FORMATS, Item, format_of, main_file, read_items
 from mm1_lab.evaluate.metrics import ANSWER_IS, METRICS, names_of
-from mm1_lab.evaluate.questions import SHORTEST_LIMIT, Benchmark, Question, in_blocks, with_rotations
+from mm1_lab.evaluate.questions import SHORTEST_LIMIT, Benchmark, Question, in_blocks, longer_captions, with_rotations
 from mm1_lab.evaluate.vqa import AGREEING
 from mm1_lab.files import expanded, spelt_otherwise, write_bytes
 from mm1_lab.formatting import counted, sound
@@ -346,6 +346,10 @@ def build_benchmark(
     family: Family = "captioning"
     if not METRICS[config.metric].free:
         family = "vqa" if any(item.images for item in items) else "text"
+    new_tokens = config.new_tokens or _new_tokens(config, questions, shown, tokenizer)
+    note = _note(config, questions, published, bool(shown))
+    if METRICS[config.metric].free and (longer := longer_captions(questions, tokenizer, new_tokens)):
+        note += f"; {longer} (`new_tokens` in its entry)"
     return Benchmark(
         name=config.name,
         family=family,
@@ -355,9 +359,9 @@ def build_benchmark(
         demonstrations=demonstrations,
         shots=config.shots,
         stop=config.stop,
-        new_tokens=config.new_tokens or _new_tokens(config, questions, shown, tokenizer),
+        new_tokens=new_tokens,
         official=True,
-        note=_note(config, questions, published, bool(shown)),
+        note=note,
     )
 
 

@@ -1,11 +1,11 @@
 """Defines a benchmark: questions with references, demonstrations from the training split, and one metric."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 
 from mm1_lab.config import EvaluationSettings
-from mm1_lab.data.types import Picture
+from mm1_lab.data.types import Picture, Tokenizer
 from mm1_lab.rows import Family
 
 LONGEST_CAPTION, LONGEST_ANSWER, LONGEST_SOLUTION = 48, 24, 256
@@ -75,6 +75,17 @@ class Benchmark:
     @property
     def questions(self) -> list[Question]:
         return [question for block in self.blocks for question in block]
+
+
+def longer_captions(questions: Sequence[Question], tokenizer: Tokenizer, new_tokens: int) -> str:
+    """The remark that many captions are longer than models may write, as in scripts that a tokenizer hardly knows."""
+    captions = [caption for question in questions for caption in question.references]
+    longer = sum(len(tokenizer.encode(caption)) > new_tokens for caption in captions)
+    if longer < 0.05 * len(captions):
+        return ""
+    return (
+        f"{longer:,} of {len(captions):,} captions have more than the {new_tokens} tokens after which an answer is cut"
+    )
 
 
 def with_rotations(question: Question, prompt: Callable[[tuple[str, ...]], str]) -> Question:

@@ -59,7 +59,9 @@ def test_enough_captions() -> None:
     assert all(question.key.startswith("train") for question in shown)
     assert benchmark.blocks[0][1].references == ("a red circle ring",)
     assert benchmark.new_tokens == 8, "the longest caption and the end of it"
-    assert benchmarks_for(data, SETTINGS) == [benchmark]
+    assert benchmarks_for(data, SETTINGS) == [benchmark] and not benchmark.note
+    long = Captions([*many("held", 18), *[caption(f"long-{n}", "red " * 50) for n in range(2)]], many("train", 9))
+    assert held_out_captions(long, SETTINGS)[0].note.startswith("2 of 20 captions have more than the 48 tokens after")
 
 
 def test_all_captions_of_a_picture_are_references() -> None:
