@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from analysis.style import BASE, DARK, WIDTH, letters_of, styled
+from analysis.style import BASE, DARK, WIDTH, styled
 from mm1_lab.files import write_bytes
+from mm1_lab.fonts import letters_of
 
 CARD, PICTURE, TITLE = 1.02, 0.9, 0.35
 """Inches: the height of a card, the side of its picture, the height of the sheet's title."""

@@ -8,7 +8,7 @@ such as `!!!`, which are not in the list. Known remaining differences: docs/arch
 import re
 import unicodedata
 
-from mm1_lab.evaluate.letters import usual
+from mm1_lab.evaluate.letters import lower, usual
 from mm1_lab.formatting import JOINERS
 
 _DROPPED = frozenset("'`\"?!,:;")
@@ -93,7 +93,7 @@ def caption_words(caption: str) -> list[str]:
     text = "".join(letter for letter in usual(caption).translate(_PLAIN) if letter <= "\uffff")
     words = []
     for token in _TOKEN.findall(text):
-        word = token.lower()
+        word = lower(token)
         if word not in _DROPPED and word.strip("-."):
             words.append(_SPELLED.get(word, word))
     return words

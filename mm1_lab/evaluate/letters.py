@@ -13,3 +13,8 @@ def usual(text: str) -> str:
     if composed.isascii():
         return composed
     return "".join(str(unicodedata.decimal(letter, letter)) for letter in composed)
+
+
+def lower(text: str) -> str:
+    """In lower case, without the dot that Python sets on the i of İ, with which Turkish words begin."""
+    return text.lower().replace("i\u0307", "i")

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from mm1_lab.evaluate.letters import usual
+from mm1_lab.evaluate.letters import lower, usual
 from mm1_lab.formatting import printable
 
 AGREEING = 3
@@ -58,8 +58,8 @@ def normalise(answer: str, official: bool = False) -> str:
     unless nothing else remains (`official`: always); contractions get their apostrophes.
     """
     spaced = re.sub(r"\s", " ", answer if official else usual(answer)).strip()
-    lower = _without_punctuation(spaced).lower()
-    words = (lower if official else lower.replace("i̇", "i")).split()  # of İ, which Turkish has at the start of words
+    bare = _without_punctuation(spaced)
+    words = (bare.lower() if official else lower(bare)).split()
     numbered = [NUMBERS.get(word, word) for word in words]
     kept = [word for word in numbered if word not in ARTICLES]
     if not kept and not official:

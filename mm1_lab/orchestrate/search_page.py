@@ -202,6 +202,8 @@ def draw_history(search: RecipeSearch, folder: Path) -> None:
     from optuna.storages.journal import JournalFileBackend
     from optuna.visualization import matplotlib as drawing
 
+    from mm1_lab.fonts import letters_of
+
     with new_file(folder / "optuna.log") as journal:
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
         name = search.request.sweep.name
@@ -218,7 +220,8 @@ def draw_history(search: RecipeSearch, folder: Path) -> None:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             figure = axes.get_figure(root=True)
             assert figure
-            figure.savefig(folder / "history.png", bbox_inches="tight")
+            with letters_of(figure):
+                figure.savefig(folder / "history.png", bbox_inches="tight")
             pyplot.close(figure)
 
 

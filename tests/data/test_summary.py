@@ -11,10 +11,10 @@ import yaml
 from PIL import Image
 
 from analysis.pages.cards import write_data_sheet
-from analysis.style import BOXES
 from mm1_lab.config import SOURCES, EvaluationSettings
 from mm1_lab.data.shards import Shards, collection, shards
 from mm1_lab.evaluate.world import world_benchmarks
+from mm1_lab.fonts import BOXES
 from mm1_lab.orchestrate.data_samples import _sample, world_samples
 from tests.conftest import Flat, Refused, Told
 
