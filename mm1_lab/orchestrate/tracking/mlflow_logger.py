@@ -154,7 +154,7 @@ class MlflowLogger(TrialLogger):
         trials = {row.fingerprint for row in read_trials(self.folder)}
         for fingerprint, run in runs.items():
             self._mark(client, run, fingerprint not in trials)
-        logged = [run.data.tags.get(COMPLETE) for run in runs.values()]
+        logged = {run.data.tags.get(COMPLETE) for run in runs.values()}
         failed = self.failed_trials()
         states = {name: digest([*self.version, failure["date"], *own]) for name, (own, failure) in failed.items()}
         ended = [(name, failed[name][0], state) for name, state in states.items() if state not in logged]
