@@ -317,6 +317,10 @@ def test_rounding_crosses_no_bound(tmp_path: Path) -> None:
     write(tmp_path, over={"learning_rate": {"low": 0.0012344, "high": 0.0012346}}, trials=3)
     arms = rounds_of(ask(tmp_path, tmp_path), to_the_end=True)[0].sweep.arms
     assert {recipe.learning_rate for name, recipe in arms.items() if name != "base"} == {0.0012344}
+    write(tmp_path, over={"learning_rate": {"low": 0.001, "high": 0.01}}, trials=1)
+    search = recipe_search.RecipeSearch(ask(tmp_path, tmp_path))
+    search.advance(to_the_end=True)
+    assert search.study.trials[0].params == {"learning_rate": 0.002}, "the base's, which is the scale's, comes first"
 
 
 @pytest.mark.parametrize(
