@@ -398,10 +398,14 @@ def test_a_ctrl_c_while_figures_are_drawn_ends_in_one_line(tmp_path: Path) -> No
         write_results(tmp_path, sweep.model_copy(update={"name": name}), ("base",), (0,), questions=8)
     code = (
         "import os, sys; os.setsid(); from analysis import redraw; from tests.test_cli_small import interrupt_all\n"
+        "from multiprocessing import util; from signal import SIG_BLOCK, SIGINT, pthread_sigmask\n"
+        "start = util.spawnv_passfds; blocked = lambda: SIGINT in pthread_sigmask(SIG_BLOCK, [])\n"
+        "util.spawnv_passfds = lambda *how: (print(blocked()), start(*how))[1]\n"
         "redraw._draw_and_note = interrupt_all; from mm1_lab.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     ended = run_python(code, "figures", "--results", str(tmp_path))
     assert (ended.stderr.strip(), ended.returncode) == ("mm1-lab: stopped; run the same command to continue", 130)
+    assert ended.stdout == "True\nTrue\n", "what serves the processes that draw starts deaf to a Ctrl-C, too"
 
 
 def touch_later(path: str) -> None:

@@ -28,8 +28,6 @@ def _not_all(frozen: tuple[str, ...]) -> tuple[str, ...]:
 
 Views = Annotated[int, IS_NUMBER, Field(ge=1, le=65)]
 """Images that a picture is turned into: itself, and then its tiles."""
-OF_SQUARES = (1, 5, 10, 17)
-"""Views with no tiles, or 2 × 2, 3 × 3 or 4 × 4."""
 Tiling = Literal["square", "ratio"]
 Part = Literal["encoder", "connector", "decoder"]
 Frozen = Annotated[tuple[Part, ...], AfterValidator(_not_all)]
@@ -226,7 +224,7 @@ class SftRecipe(Config):
             raise ValueError("sharp_demonstrations requires several views; set views: 5")
         if self.tiling == "ratio" and self.views < 3:
             raise ValueError("tiling: ratio requires several views, the most that a picture has; set views: 5")
-        if self.tiling == "square" and self.views not in OF_SQUARES:
+        if self.tiling == "square" and self.views not in (1, 5, 10, 17):  # no tiles, or 2 × 2, 3 × 3, 4 × 4
             raise ValueError(f"{self.views} views require tiling: ratio; without it, views are 1, 5, 10 or 17")
         return self
 

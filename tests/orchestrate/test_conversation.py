@@ -44,6 +44,9 @@ def test_turns_and_pictures_add_up(talk: Chat, tmp_path: Path) -> None:
     assert " ".join(said.split()) == " ".join(expected.split())
     talk.forget()
     assert talk.so_far.tokens == (tokenizer.begin,)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(RequestError, match=r"a\.png: cannot be read as an image \("):
+        open_image(path, ImageDecoder())
 
 
 def test_a_model_that_was_not_tuned_goes_on_with_what_is_typed() -> None:

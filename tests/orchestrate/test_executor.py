@@ -204,7 +204,12 @@ def test_ray_may_be_started_from_a_thread(monkeypatch: pytest.MonkeyPatch) -> No
 def test_sigterm_while_ray_starts_is_the_command_s(monkeypatch: pytest.MonkeyPatch) -> None:
     """And not of the handler that Ray has installed by then, which exits with 1 or the signal's number."""
     asked: list[int] = []
-    monkeypatch.setattr(RayTune, "_start", lambda *_: sys.exit(signal.SIGTERM))
+
+    def start(*_: object) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(RayTune, "_start", start)
     before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     try:
         with pytest.raises(SystemExit):

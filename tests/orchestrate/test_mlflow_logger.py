@@ -261,7 +261,7 @@ def test_a_run_whose_trial_left_the_sweep_is_marked_until_it_comes_back(request_
     client.set_experiment_tag(experiment, NOTE, "mine")
     assert "nothing new for" in told("sync-mlflow") and client.get_experiment(experiment).tags[NOTE] == "mine"
     request_.write_manifest()
-    assert "logged to" in told("sync-mlflow")
+    assert "logged to" in told("sync-mlflow") and "nothing new for" in told("sync-mlflow")
     runs = runs_of(request_)[1]
     assert runs["base / seed 0 at smoke"].info.run_id == former.info.run_id
     assert set(runs) == {"base / seed 0 at smoke", "base / seed 0 at smoke (superseded)"}

@@ -45,6 +45,7 @@ class Laboratory(conftest.Laboratory):
     at text 1 and 144 image tokens, and costs all two points."""
 
     left = math.inf
+    stops: tuple[str, int] = ("", 0)
     limit = 3.5
     longest = math.inf
     luck = 7
@@ -56,6 +57,8 @@ class Laboratory(conftest.Laboratory):
         return super().complete(*given)
 
     def run(self, request: Request, trial: Trial) -> None:
+        if (trial.arm, trial.seed) == self.stops:
+            raise KeyboardInterrupt
         recipe = trial.recipe
         text = recipe.data_mix.weights["text"]
         if text > self.limit:
@@ -89,7 +92,9 @@ def optuna_log(request: Request) -> list[optuna.trial.FrozenTrial]:
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_stopped_after_any_round_it_ends_as_if_undisturbed(laboratory: Laboratory, tmp_path: Path) -> None:
+def test_stopped_after_any_round_or_in_the_last_it_ends_as_if_undisturbed(
+    laboratory: Laboratory, tmp_path: Path
+) -> None:
     write(tmp_path, trials=4)
     assert search(ask(tmp_path / "whole", tmp_path)) == 0
     assert [len(names) for names in laboratory.rounds] == [3, 2, 4], "the base; then the winner and it, two seeds"
@@ -100,6 +105,10 @@ def test_stopped_after_any_round_it_ends_as_if_undisturbed(laboratory: Laborator
     page = (tmp_path / "cut" / "results" / "smoke" / "mix" / "search.md").read_text(encoding="utf-8")
     assert page.endswith("It is not confirmed yet.\n") and "it is not finished" not in page
     laboratory.left = math.inf
+    laboratory.stops = ("winner", 1000)  # when the base has a score of the confirmation
+    with pytest.raises(KeyboardInterrupt):
+        search(ask(tmp_path / "cut", tmp_path))
+    del laboratory.stops
     assert search(ask(tmp_path / "cut", tmp_path)) == 0
     for name in ("mix/trials.csv", "mix_confirmed/trials.csv", "mix/search.md"):
         cut, undisturbed = (tmp_path / one / "results" / "smoke" / name for one in ("cut", "whole"))
@@ -308,6 +317,10 @@ def test_rounding_crosses_no_bound(tmp_path: Path) -> None:
     write(tmp_path, over={"learning_rate": {"low": 0.0012344, "high": 0.0012346}}, trials=3)
     arms = rounds_of(ask(tmp_path, tmp_path), to_the_end=True)[0].sweep.arms
     assert {recipe.learning_rate for name, recipe in arms.items() if name != "base"} == {0.0012344}
+    write(tmp_path, over={"learning_rate": {"low": 0.001, "high": 0.01}}, trials=1)
+    search = recipe_search.RecipeSearch(ask(tmp_path, tmp_path))
+    search.advance(to_the_end=True)
+    assert search.study.trials[0].params == {"learning_rate": 0.002}, "the base's, which is the scale's, comes first"
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,8 @@ def test_a_benchmark_that_no_row_holds_is_refused_where_it_would_be_asked(here: 
         assert "benchmark 'asked': a question after 0 demonstrations takes" in printed
         assert "reads at most 256; use fewer `new_tokens` of the benchmark, or a larger" in printed
         assert "Starting Ray" not in printed
-    assert "there are no weights for it" in told("export", "data_mix", "model", *common, code=2)
+    untrained = told("export", "data_mix", "model", *common, code=2)
+    assert "results/local/store; run it first: mm1-lab run data_mix " in untrained
 
 
 def test_held_out_captions_that_no_row_holds_are_told(

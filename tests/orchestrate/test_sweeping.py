@@ -232,7 +232,7 @@ def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing
         assert run_until_decided(request, Inline(), lambda _: [], judge, lambda _: "") == 0
         outputs.append(capsys.readouterr().out)
     assert judged == 2 * [[3, 5], [3, 5, 6], [3, 5, 6, 8]]
-    assert outputs[0] == outputs[1]
+    assert outputs[0] == outputs[1] and "\nAfter 3 of at most 4 seeds:\n  a lesson: open\n" in outputs[0]
     assert outputs[0].endswith("2 trials of 12 not run: not needed.\n")
 
 

@@ -100,6 +100,12 @@ def test_what_was_done_before_does_not_count_as_speed(work_list: WorkList, displ
     assert display.seconds_left() == pytest.approx(300.0 * (whole - 0.95 * own) / (0.05 * own))
     end(work_list, task)
     assert display.seconds_left() == pytest.approx(300.0 * (whole - own) / (0.1 * own))
+    other = next(work_list.ready())
+    work_list.ledger.partial_folder(other.key).mkdir()
+    start(work_list, other)
+    work_list.progress(other, other.kind, Progress(900, 1000))
+    left = whole - own - 0.9 * display.costs[other.key]
+    assert display.seconds_left() == pytest.approx(300.0 * left / (0.1 * own))
 
 
 def test_time_left_does_not_follow_from_the_start_and_first_steps(work_list: WorkList, display: Shown) -> None:

@@ -119,6 +119,7 @@ def test_at_sigterm_it_leaves_a_checkpoint(here: Path, monkeypatch: pytest.Monke
         if len(steps) == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         if len(steps) == 2:
+            assert signal.getsignal(signal.SIGTERM).__module__ == "mm1_lab.cli", "a second one stops at once"
             monkeypatch.setattr(recorder, "REPORT_SECONDS", 0.0)
         return training_step(*given)
 

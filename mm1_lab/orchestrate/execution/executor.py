@@ -162,7 +162,7 @@ class Inline(Executor):
             left = counted(len(held), "task")
             text = f"{left} left, on which other processes are at work; the last to end draws the tables."
             raise Leaving(text, bool(work_list.failed))
-        if held and held[0] != self.waited_for:
+        if held[0] != self.waited_for:
             self.waited_for = held[0]
             work_list.progress(tasks[0], tasks[0].stages[0].name, Progress(0, 0, note=HELD))
         time.sleep(POLL_SECONDS)

@@ -140,7 +140,6 @@ class WorkList:
         self.running.remove(key)
         if outcome.kind == "disk full":
             self.full = outcome.reason
-            self.waiting.insert(0, key)
             return
         if outcome.kind == "done":
             self.done.add(key)

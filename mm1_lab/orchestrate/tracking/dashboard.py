@@ -110,8 +110,7 @@ def _save_view(client: Any, experiment: str) -> None:
     from mlflow import MlflowException
 
     runs = client.search_runs([experiment], max_results=MOST_RUNS)
-    names = sorted({name for run in runs for name in run.data.metrics if name.endswith("-shot") or "/" not in name})
-    means = [name for name in names if "/" not in name] or names
+    means = sorted({name for run in runs for name in run.data.metrics if "/" not in name})
     keys = [{"mode": "param", "groupByData": "arm"}]
     # whatever else parts runs whose mean would say nothing
     if len({run.data.params.get("scale") for run in runs}) > 1:

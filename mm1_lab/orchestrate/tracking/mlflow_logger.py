@@ -37,8 +37,6 @@ DEFAULTS = {
 DATABASE = RESULTS / "mlflow.db"
 ARTIFACTS = RESULTS / "mlartifacts"
 """Files of the runs in the local database."""
-BATCH = 900
-"""Metrics in a request: MLflow's limit is 1,000 values, of which up to 100 are parameters."""
 MOST_RUNS = 50_000
 """Runs in an answer, which is MLflow's limit."""
 COMPLETE = "mm1.complete"
@@ -156,7 +154,7 @@ class MlflowLogger(TrialLogger):
         trials = {row.fingerprint for row in read_trials(self.folder)}
         for fingerprint, run in runs.items():
             self._mark(client, run, fingerprint not in trials)
-        logged = [run.data.tags.get(COMPLETE) for run in runs.values()]
+        logged = {run.data.tags.get(COMPLETE) for run in runs.values()}
         failed = self.failed_trials()
         states = {name: digest([*self.version, failure["date"], *own]) for name, (own, failure) in failed.items()}
         ended = [(name, failed[name][0], state) for name, state in states.items() if state not in logged]
@@ -250,9 +248,7 @@ class MlflowLogger(TrialLogger):
         params = [Param(_allowed(name), str(value)) for name, value in parameters.items()]
         points = contents.metrics(self.ledger, fingerprint, record)
         metrics = [Metric(_allowed(name), value, int(1000 * start), step) for name, value, step in points]
-        client.log_batch(run_id, metrics[:BATCH], params)
-        for first in range(BATCH, len(metrics), BATCH):
-            client.log_batch(run_id, metrics[first : first + BATCH])
+        client.log_batch(run_id, metrics, params)  # in as many requests as a server takes
         client.set_terminated(run_id, "FINISHED", int(1000 * end))
         return run_id
 
