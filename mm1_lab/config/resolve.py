@@ -489,15 +489,16 @@ def _check_length(decoder: DecoderStage | PretrainedDecoder, length: int, settin
 
 
 def _check_patches(image_size: int, encoder: EncoderStage | PretrainedEncoder, what: str) -> None:
-    """Raises RequestError for images that the encoder's patches do not cover, unless it was pre-trained at this size:
-    what is beyond the last whole patch is then cut off as it was."""
+    """Raises RequestError for images that the encoder's patches do not cover, unless it, or the one beside it, was
+    pre-trained at this size: what is beyond the last whole patch is then cut off as it was."""
     ready = encoder if isinstance(encoder, PretrainedEncoder) else None
+    own = {tower.image_size for tower in (ready, ready and ready.beside) if tower}
     if ready and ready.beside and image_size // ready.patch != image_size // ready.beside.patch:
         raise RequestError(
             f"encoder: {image_size} pixels ({what}) are {image_size // ready.patch} patches a side for {ready.name}, "
             f"{image_size // ready.beside.patch} for {ready.beside.name}; side by side they must be as many"
         )
-    if image_size % encoder.patch and not (ready and image_size == ready.image_size):
+    if image_size % encoder.patch and image_size not in own:
         raise RequestError(
             f"{image_size} pixels ({what}) are not divisible by the patch of {encoder.patch}; choose others"
         )

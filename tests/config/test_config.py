@@ -381,14 +381,15 @@ def test_an_impossible_combination_is_refused(
 
 
 class ModelsFromOutside:
-    """All of one shape; the tower's patches do not cover its pictures."""
+    """All of one shape; the patches of SigLIP do not cover its pictures."""
 
     def encoder(self, requested: Pretrained) -> PretrainedEncoder:
         size = Size(layers=27, width=1152, heads=16)
         shape = TowerSize(**size.model_dump() | {"feed_forward": 4304})
         return PretrainedEncoder(
             name=requested.weights, folder="", digest=requested.weights, family="siglip_vision_model", size=size,
-            shape=shape, patch=14, image_size=384, layer=requested.layer, mean=(0.5,) * 3, std=(0.5,) * 3,
+            shape=shape, patch=14, image_size=518 if requested.weights == "a/dino" else 384, layer=requested.layer,
+            mean=(0.5,) * 3, std=(0.5,) * 3,
         )  # fmt: skip
 
     def decoder(self, requested: Pretrained) -> PretrainedDecoder:
@@ -434,6 +435,14 @@ def test_tuning_at_a_tower_s_own_resolution() -> None:
         assert isinstance(tuned, SftStage) and (tuned.image_size, tuned.views) == (384, views)
     with pytest.raises(RequestError, match=r"400 pixels \(sft\.resolution 336\) are not divisible by the patch of 14"):
         resolve_ready({"sft": {}}, ("resolutions.336=400",))
+
+
+def test_two_towers_at_the_own_resolution_of_either() -> None:
+    """384 px are 27 patches of 14 and a rest, which SigLIP cuts off in either place."""
+    for pair in (["a/dino", "a/siglip"], ["a/siglip", "a/dino"]):
+        assert resolve_ready({"encoder": pair, "resolution": 384}).image_size == 384
+    with pytest.raises(RequestError, match=r"384 pixels .* are not divisible by the patch of 14"):
+        resolve_ready({"encoder": "a/dino", "resolution": 384})
 
 
 def test_tuning_of_an_exported_model_may_have_settings_of_its_own() -> None:
