@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mm1_lab.fonts import letters_of
+from mm1_lab.formatting import columns_of
 
 WIDTH = 170 / 25.4
 """Width in inches of grids of panels: the text width of a page."""
@@ -47,7 +48,8 @@ def annotate_head(figure: Figure, title: str, *notes: str) -> None:
     """Adds a title above the figure, beside its legend, and notes below it (14 and 22 characters per inch)."""
     width = figure.get_figwidth()
     legend = sum(0.66 * min(len(one.get_texts()), LEGEND_COLUMNS) for one in figure.legends)
-    head = textwrap.fill(title, int(14 * (width - legend)))
+    columns = int(14 * (width - legend))  # of which a Chinese letter takes two
+    head = textwrap.fill(title, columns * max(1, len(title)) // max(1, columns_of(title)))
     figure.suptitle(head, fontsize=8.5, x=0.01, ha="left", parse_math=False)
     note = textwrap.fill(" ".join(filter(None, notes)), int(22 * width))
     figure.supxlabel(note, fontsize=6, color=DARK, x=0.01, ha="left", parse_math=False)

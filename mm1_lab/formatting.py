@@ -116,18 +116,18 @@ def at_seeds(seeds: Sequence[int]) -> tuple[str, ...]:
 def text_table(heading: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[int] = ()) -> list[str]:
     """The lines of a table with aligned columns; those whose numbers are in `right` are aligned on the right."""
     cells = [[on_one_line(str(cell)) for cell in row] for row in (heading, *rows)]
-    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    widths = [max(map(columns_of, column)) for column in zip(*cells, strict=True)]
     lines = []
     for row in cells:
         padded = []
         for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            blanks = " " * (width - _width(cell))
+            blanks = " " * (width - columns_of(cell))
             padded.append(blanks + cell if place in right else cell + blanks)
         lines.append("  ".join(padded).rstrip())
     return lines
 
 
-def _width(text: str) -> int:
+def columns_of(text: str) -> int:
     """The columns that it takes on a terminal: two for a Chinese letter, none for an accent of its own."""
     letters = [letter for letter in text if unicodedata.category(letter) not in ("Mn", "Me", "Cf")]
     return len(letters) + sum(unicodedata.east_asian_width(letter) in "WF" for letter in letters)

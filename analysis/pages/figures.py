@@ -16,6 +16,7 @@ from analysis.statistics import Interval, one_sample
 from analysis.study import Study
 from analysis.style import BASE, DARK, LEGEND_COLUMNS, MARKERS, SERIES, WIDTH, annotate_head, row_name
 from mm1_lab.config import Measure
+from mm1_lab.formatting import columns_of
 from mm1_lab.results.summary import PLAIN
 
 LABELS, LETTER = 1.7, 0.05
@@ -73,7 +74,7 @@ def draw_scores(study: Study) -> Figure:
 def _empty_rows(lines: Sequence[tuple[str, Shown | None]], columns: int) -> tuple[Figure, Sequence[Axes]]:
     """A figure with so many columns, and a row for each of `_lines`, headings in bold."""
     names = [row_name(label) for label, _ in lines]
-    longest = max(len(line) for name in names for line in name.split("\n"))
+    longest = max(columns_of(line) for name in names for line in name.split("\n"))
     width = max(WIDTH, max(LABELS, LETTER * longest) + LEAST * columns)
     figure = Figure(figsize=(width, 1.3 + ROW * len(lines)), layout="constrained")
     axes = figure.subplots(1, columns, sharey=True, squeeze=False)[0]

@@ -32,7 +32,7 @@ AFTER_LETTERS = re.compile(r"\s(is (the )?(correct|right|best)|because|since)\b.
 OR = re.compile(r"\bor\b", re.I)
 LETTER = re.compile(r"\b[B-Z]\b|\bA\b(?! [a-z]{3})|(?<=\()[a-z](?=\))")
 """A choice's letter amid words, but not the article of `A cat or dog is shown: B`."""
-LATIN = re.compile("[A-Za-z]+")
+LATIN = re.compile("[A-Za-zÀ-ɏ]+")
 """The only one in a sentence of another script (`答案是B`) is a choice's letter, unless it is a word of the choices."""
 PHRASES = 8
 """Maximum number of such phrases that are left out, one after another; a model that repeats itself says more."""

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.effects import varying
@@ -40,7 +41,7 @@ from analysis.pages.verdicts import claims_notes, verdicts_table
 from analysis.redraw import _write_scores, draw, draw_sweep, sweep_in_short
 from analysis.runs import mixes_machines
 from analysis.study import Study, read_study
-from analysis.style import row_name, styled
+from analysis.style import annotate_head, row_name, styled
 from mm1_lab.cli import main
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Contrast, Measure, Panel, Recipe, SftRecipe, Sweep
 from mm1_lab.files import write_text
@@ -653,6 +654,12 @@ def test_a_claim_s_label_is_a_line_or_two_alike() -> None:
     long = "of the encoder, resolution matters most: more than its size, its loss or its data"
     first, second = row_name(long, LETTERS).split("\n")
     assert f"{first} {second}" == long and abs(len(first) - len(second)) < 10
+
+
+def test_a_title_of_wide_letters_has_half_as_many_on_a_line() -> None:
+    figure = Figure(figsize=(5, 1))
+    annotate_head(figure, "图像标记" * 10)
+    assert [len(line) for line in figure.get_suptitle().split("\n")] == [35, 5]
 
 
 @styled()

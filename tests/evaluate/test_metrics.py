@@ -179,6 +179,7 @@ ALTERNATIVES = (
         ("答案是A或B", ("猫", "犬"), None),
         ("维生素B吗", ("维生素A", "维生素B"), None),
         ("3 b", ("3", "4"), None),
+        ("Bé", ("Ce", "De"), None),
         ("**B. It is a dog**", ("It is a cat", "It is a dog"), "It is a dog"),
     ],
 )

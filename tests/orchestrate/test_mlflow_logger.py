@@ -14,10 +14,10 @@ from mm1_lab.config import DataMix, RateSearch, Trial
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.tracking import dashboard, mlflow_logger
-from mm1_lab.orchestrate.tracking.contents import metrics, parameters
+from mm1_lab.orchestrate.tracking.contents import metrics, parameters, run_name
 from mm1_lab.orchestrate.tracking.mlflow_logger import DATABASE, NOTE, SUPERSEDED, MlflowLogger, connect
 from mm1_lab.results import Manifest, ScoreRow
-from mm1_lab.results.manifest import read_trials, row_check
+from mm1_lab.results.manifest import read_trials, row_check, variant_name
 from tests import pretrained as saved
 from tests.conftest import Place, Refused, Told
 from tests.orchestrate.conftest import Ask
@@ -225,6 +225,13 @@ def test_a_server_knows_a_results_folder_wherever_it_is(
     runs = client.search_runs([client.get_experiment_by_name("data_mix").experiment_id])
     names = [(folder / mlflow_logger.ID_FILE).read_text().strip() for folder in (tmp_path / "there", results)]
     assert sorted(run.data.tags["mm1.results"] for run in runs) == sorted(names)
+
+
+def test_a_run_s_name_leaves_out_the_sweep_s_however_its_folder_is_called(request_: Request) -> None:
+    sweep = request_.sweep.model_copy(update={"name": "我的"})
+    manifest = Manifest(variant=variant_name(sweep.name, ["train.steps=2"], "world"), sweep=sweep, scale="smoke")
+    assert manifest.variant.startswith("__,")
+    assert run_name(manifest, [("base", 0)]).startswith("base / seed 0 at smoke,train.steps=2")
 
 
 def test_a_search_s_trial_is_not_reproduced_by_naming_its_arm(request_: Request) -> None:

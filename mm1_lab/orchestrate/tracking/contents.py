@@ -23,7 +23,8 @@ be deleted, stay as they are."""
 def run_name(manifest: Manifest, names: Names) -> str:
     """`base / seed 0 at smoke`, and the settings of a variant."""
     trials = ", ".join(f"{arm} / seed {seed}" for arm, seed in names)
-    return f"{trials} at {manifest.scale}{manifest.variant.removeprefix(manifest.sweep.name)}"
+    _, comma, settings = manifest.variant.partition(",")  # before it the sweep's name, as a folder may have it
+    return f"{trials} at {manifest.scale}{comma}{settings}"
 
 
 def identity(manifest: Manifest, names: Names) -> dict[str, Any]:
