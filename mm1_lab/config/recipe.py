@@ -261,7 +261,8 @@ class Recipe(Config):
     as in the paper, `mlp` (LLaVA 1.5), `pixel-shuffle` (Idefics 3), `resampler` (Flamingo's perceiver, as in Idefics
     2), or one of the file that the sweep names under `connectors`."""
     image_tokens: Annotated[int, IS_NUMBER] | Literal["patches"] = 144
-    """Tokens per image that the decoder receives: 64 or 144 in the paper. `patches`: one per patch."""
+    """Tokens per image that the decoder receives: 64 or 144 in the paper. `patches`: one per patch of the images of
+    pre-training, a number that larger ones in tuning keep."""
     decoder: str = "base"
     """A size from the scale's table (`302M`), or a Hugging Face folder or hub name. `base`: the scale's counterpart of
     the paper's 1.2B. `larger`: its counterpart of the 2.9B of Table 1 (at `mini` the base's)."""
