@@ -25,6 +25,8 @@ class ShardedAdafactor(Adafactor):
     @torch.no_grad()
     def __init__(self, groups: Any, **settings: Any) -> None:
         super().__init__(groups, **settings)
+        self.placements: dict[torch.Size, Any] = {}
+        """Of parameters, by their shape."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if not isinstance(parameter, DTensor):
@@ -35,18 +37,18 @@ class ShardedAdafactor(Adafactor):
                     state["exp_avg_sq"] = torch.zeros_like(parameter)
                     continue
                 everywhere = [Replicate()] * parameter.device_mesh.ndim
+                self.placements[parameter.shape] = parameter.placements
                 rows: Any = parameter.mean(dim=-1)
                 whole = [Replicate() if place.is_partial() else place for place in rows.placements]
                 state["exp_avg_sq_row"] = torch.zeros_like(rows.redistribute(placements=whole))
                 columns: Any = parameter.mean(dim=-2)
                 state["exp_avg_sq_col"] = torch.zeros_like(columns.redistribute(placements=everywhere))
 
-    @staticmethod
-    def _approx_sq_grad(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    def _approx_sq_grad(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = Adafactor._approx_sq_grad(rows, columns)
-        if isinstance(found, DTensor) and isinstance(rows, DTensor):
+        if isinstance(found, DTensor):
             # of a parameter with a single row torch makes a replica, which it refuses to add to shards
-            return found.redistribute(placements=rows.placements)
+            return found.redistribute(placements=self.placements[found.shape])
         return found
 
     def step(self, closure: Any = None) -> Any:
