@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -129,6 +130,13 @@ def test_at_sigterm_it_leaves_a_checkpoint(here: Path, monkeypatch: pytest.Monke
     assert "Time is up, with 4 tasks left" in printed(*SHARE) and len(steps) == 2
     assert len(list(here.glob(f"results/local/store/*.partial/{CHECKPOINT}"))) == 1
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_whoever_leaves_after_a_failure_ends_with_1(here: Path, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+    for failed in (False, True):
+        leave = Mock(side_effect=Leaving("Time is up", failed))
+        monkeypatch.setattr("mm1_lab.orchestrate.recipe_search.run_request", leave)
+        assert "Time is up" in told(*SHARE, code=int(failed))
 
 
 class Finisher(Worker):
