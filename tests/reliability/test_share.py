@@ -200,6 +200,9 @@ def test_status_tells_what_is_being_worked_on(here: Path, capsys: pytest.Capture
         for path in (ledger.store / ".claims").iterdir():
             os.utime(path, (time.time() - 40,) * 2)  # as of a process that is gone
         assert told("data_mix", "--only", "base,captions") == [left, left] and told() == ["missing", "missing"]
+    ledger.record_failure(model.encoder.fingerprint, "encoder", 1, "failed", "out of luck")  # in another sweep
+    waits = "failed encoder: out of luck (1 attempt; no log)"
+    assert told("data_mix", "--only", "base,captions") == [waits, waits] and told() == ["missing", "missing"]
 
 
 def write_curve(ledger: Ledger, stage: Stage) -> None:
