@@ -243,8 +243,10 @@ def test_interrupted_in_the_middle_of_a_training_it_says_so(
 def test_a_picture_for_a_chat_is_confirmed(finished: Any, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(finished.folder)
     picture = finished.results / "smoke" / "data_mix" / "figure.png"
-    typed = iter([f"/image {picture}", f"/image {picture}", "a circle", ""])
+    typed = iter([f"/image {picture}", "/new", f"/image {picture}", "zebra", f"/image {picture}", "a circle", ""])
     monkeypatch.setattr("builtins.input", lambda _: next(typed))
     said = told("chat", "data_mix", "--scale", "smoke", "--only", "base")
-    one, two = said.index("1 image for the next message\n"), said.index("2 images for the next message\n")
-    assert one < two < said.index("base:")
+    one, wrong, two = (
+        said.rindex(part) for part in ("1 image for the next ", "'zebra' is none of", "2 images for the ")
+    )
+    assert said.index("1 image for the next ") < one < wrong < two < said.index("base:")

@@ -250,8 +250,8 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(capsys: O
     shared = {"held-out-captions 0-shot", "kind caption 0-shot", "loss captions", "loss instructions.chat", "average"}
     identity = WORLD_DATA.model_copy(update={"kind": "shards", "instructions": {"chat": 1.0}})
     own, mine = (replace(one, data=identity) for one in (own, mine))
-    for asked, known in ((own, shared), (mine, {*shared, "a 0-shot", "kind banana 0-shot"})):
-        every = {*shared, "a 0-shot", "a f1 0-shot", "kind banana 0-shot", "captions cider 0-shot", "chat 0-shot"}
+    for asked, known in ((own, shared), (mine, {*shared, "a 0-shot", "kind colour 0-shot"})):
+        every = {*shared, "a 0-shot", "a f1 0-shot", "kind colour 0-shot", "captions cider 0-shot", "chat 0-shot"}
         assert {words for words in every if not asked.why_no_value(Measure.parse(words))} == known
     untold = {words: mine.why_untuned(Measure.parse(words), ["base"]) for words in shared | {"a 0-shot"}}
     loss = "loss instructions.chat"

@@ -30,8 +30,11 @@ def test_the_examples_run_and_scores_are_of_all_finished_trials(place: Place, mo
     losses = results.held_out(captions.folder)
     assert set(losses["arm"]) == {"base", "captions"} and len(losses) == 2 * losses["source"].nunique() == 2 * 4
     blind = lab.load_sweep("data_mix", scale="smoke", only=["base", "blind"])
-    with pytest.warns(UserWarning, match=r"^Time is up, with 1 task left; the same command goes on from here\.$"):
+    with pytest.warns(
+        UserWarning, match=r"^Time is up, with 1 task left; the same command goes on from here\.$"
+    ) as warned:
         assert set(lab.run(blind, share=True, minutes=1e-4)["arm"]) == {"base", "captions"}
+    assert len(warned) == 1, "what is left has not failed"
 
 
 @pytest.mark.usefixtures("again", "here")

@@ -15,7 +15,7 @@ import pytest
 from mm1_lab import team
 from mm1_lab.config import Pretrained, RequestError, Resources, Scale, Stage, load_scale
 from mm1_lab.orchestrate.execution.groups import in_group
-from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
+from mm1_lab.orchestrate.execution.worklist import HELD, Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.results import Ledger
 from mm1_lab.results.leases import ClaimLost
@@ -110,7 +110,8 @@ def test_what_tune_says_of_a_trial_without_an_outcome_is_its_reason(monkeypatch:
 
 
 def test_notes_reach_the_user_however_soon_they_follow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Other reports are sent once a second; a group's queue is read to its end though its training has ended."""
+    """Also that another command holds the stage. Other reports are sent once a second; a group's queue is read to its
+    end though its training has ended."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     from mm1_lab.orchestrate.execution import tune
 
@@ -135,9 +136,12 @@ def test_notes_reach_the_user_however_soon_they_follow(monkeypatch: pytest.Monke
         in_group(2, Resources(), tmp_path, lambda report: None, partial(report, "sft"))
         return DONE
 
-    ledger = SimpleNamespace(claim=Ledger(tmp_path).claim)
-    tune._run_trial({"task": "a"}, {"a": Task("a", (), (), ())}, SimpleNamespace(ledger=ledger, attempt=attempt))  # type: ignore[arg-type]
-    assert [one["progress"] for one in told[:-1]] == [steps[0], *steps[2:]] and told[-1] == {"outcome": DONE}
+    claims = iter((None, Ledger(tmp_path).claim(())))
+    monkeypatch.setattr(tune, "POLL_SECONDS", 0.0)
+    worker = SimpleNamespace(ledger=SimpleNamespace(claim=lambda _: next(claims)), attempt=attempt)
+    tune._run_trial({"task": "a"}, {"a": Task("a", (SimpleNamespace(name="sft"),), (), ())}, worker)  # type: ignore[arg-type]
+    expected = [Progress(0, 0, note=HELD), steps[0], *steps[2:]]
+    assert [one["progress"] for one in told[:-1]] == expected and told[-1] == {"outcome": DONE}
 
 
 def share(place: Any) -> None:

@@ -347,6 +347,12 @@ def test_a_server_that_is_away_gets_one_line_without_the_password(
     assert "MLflow at " in error and "hunter2" not in error and "Traceback" not in error
 
 
+def test_a_server_needs_no_page_of_ours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:hunter2@there")
+    dashboard.show_dashboard(5000, iter(["data_mix: logged"]))
+    assert capsys.readouterr().out == "data_mix: logged\nMLflow is at https://there\n"
+
+
 @pytest.mark.usefixtures("request_")
 def test_a_folder_is_no_store_for_runs(monkeypatch: pytest.MonkeyPatch, refused: Refused, tmp_path: Path) -> None:
     for uri in (str(tmp_path / "mlruns"), (tmp_path / "mlruns").as_uri()):
@@ -427,6 +433,7 @@ def test_a_sweep_s_view_parts_what_has_no_common_mean() -> None:
     plain = view(run("a", "mini"), run("b", "mini"))
     assert [key["groupByData"] for key in plain["groupBy"]["groupByKeys"]] == ["arm"]
     assert plain["selectedColumns"] == ["metrics.`8-shot`", "metrics.`average`"]
+    assert plain["orderByKey"] == "metrics.`average`"
     assert plain["groupsExpanded"] == {"param.arm.a": False, "param.arm.b": False}
     parted = view(run("a", "mini"), run("a", "smoke"), run("b", "mini", **{SUPERSEDED: "true"}))
     assert [key["groupByData"] for key in parted["groupBy"]["groupByKeys"]] == ["arm", "scale", SUPERSEDED]

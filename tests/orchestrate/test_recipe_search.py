@@ -163,6 +163,7 @@ def test_values_that_make_no_model_are_pruned_before_any_training(laboratory: La
     told = f"6 trials by tpe, {len(arms)} with scores of {len(set(map(str, arms)))} distinct arms; {done.refused}. The"
     assert told in (request.folder / "search.md").read_text(encoding="utf-8")
     assert f"mix: {done.refused}" in plan_values([done])["notes"]
+    assert (request.folder / "search.csv").read_text(encoding="utf-8").count('"refused: ') == len(refused)
 
 
 def test_a_value_that_runs_beside_others_of_the_search_alone_is_no_mistake(tmp_path: Path) -> None:
@@ -236,6 +237,9 @@ def test_where_all_that_is_proposed_diverges_the_search_failed(
     write(tmp_path, over={"data_mix.text": [4, 5]})
     assert search(ask(tmp_path, tmp_path)) == 1
     assert "mix: no arm of the search has scores: all diverged" in capsys.readouterr().out
+    write(tmp_path, over={"data_mix.text": [2, 4]}, trials=2)
+    assert search(ask(tmp_path, tmp_path)) == 0
+    assert "The winner: data_mix.text 2.\n" in capsys.readouterr().out, "not what was asked first, and diverged"
 
 
 @pytest.mark.usefixtures("unrendered")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -131,6 +132,13 @@ def test_at_sigterm_it_leaves_a_checkpoint(here: Path, monkeypatch: pytest.Monke
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_whoever_leaves_after_a_failure_ends_with_1(here: Path, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+    for failed in (False, True):
+        leave = Mock(side_effect=Leaving("Time is up", failed))
+        monkeypatch.setattr("mm1_lab.orchestrate.recipe_search.run_request", leave)
+        assert "Time is up" in told(*SHARE, code=int(failed))
+
+
 class Finisher(Worker):
     def run(self, task: Task, report: StageReport) -> None:
         report(task.kind, Progress(1, 2))
@@ -192,6 +200,9 @@ def test_status_tells_what_is_being_worked_on(here: Path, capsys: pytest.Capture
         for path in (ledger.store / ".claims").iterdir():
             os.utime(path, (time.time() - 40,) * 2)  # as of a process that is gone
         assert told("data_mix", "--only", "base,captions") == [left, left] and told() == ["missing", "missing"]
+    ledger.record_failure(model.encoder.fingerprint, "encoder", 1, "failed", "out of luck")  # in another sweep
+    waits = "failed encoder: out of luck (1 attempt; no log)"
+    assert told("data_mix", "--only", "base,captions") == [waits, waits] and told() == ["missing", "missing"]
 
 
 def write_curve(ledger: Ledger, stage: Stage) -> None:
