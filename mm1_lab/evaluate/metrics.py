@@ -24,16 +24,20 @@ LETTERED = re.compile(r"[\[({\"]?([A-Za-z])(?:(?:[\])}.:;,!\"]+|\s[-–—]\s)(.
 LETTER_LAST = re.compile(r"(.+?)\(([A-Za-z])\)\W*", re.DOTALL)
 """A choice's words, and its letter in brackets (`red (B)`)."""
 BEFORE_LETTERS = re.compile(
-    r"^(.*?\b(answer|option|choice|it|say|either)\b('s| is| would be| should be)?:?|[^:]*:)\s*", re.I | re.DOTALL
+    r"^(.*?\b(answer|option|choice|it|say|either)\b('s| is| would be| should be)?:?|"
+    r"[^:]*:(?!\d|(.*?\b[a-z][).:,;]){2}))\s*",
+    re.I | re.DOTALL,
 )
-"""What chat models say before a letter (`Answer:`, `So the best answer is`, `I think it is`; `Antwort:`) …"""
+"""What chat models say before a letter (`Answer:`, `So the best answer is`, `I think it is`; `Antwort:`, but not before
+a list of letters, nor in `12:30`) …"""
 AFTER_LETTERS = re.compile(r"\s(is (the )?(correct|right|best)|because|since)\b.*", re.I | re.DOTALL)
 """… and after it; left out where prompts show letters."""
 OR = re.compile(r"\bor\b", re.I)
 LETTER = re.compile(r"\b[B-Z]\b|\bA\b(?! [a-z]{3})|(?<=\()[a-z](?=\))")
 """A choice's letter amid words, but not the article of `A cat or dog is shown: B`."""
-LATIN = re.compile("[A-Za-zÀ-ɏ]+")
-"""The only one in a sentence of another script (`答案是B`) is a choice's letter, unless it is a word of the choices."""
+LATIN = re.compile("(?<!不是)(?<!除了)[0-9A-Za-zÀ-ɏ]+")
+"""The only one in a sentence of another script (`答案是B`; not `不是B`, `除了B`, `B2层`) is a choice's letter, unless
+it is a word of the choices."""
 PHRASES = 8
 """Maximum number of such phrases that are left out, one after another; a model that repeats itself says more."""
 MARKUP = re.compile(r"\*|__|[`$]|\\boxed")
