@@ -118,7 +118,7 @@ def _control_groups() -> Iterator[Path]:
 
 def spelt_otherwise(folder: Path, name: str) -> str:
     """What to add where this file is missing, if it is there under a name that looks the same."""
-    if any(os.path.exists(folder / normalize(form, name)) for form in ("NFC", "NFD")):
+    if any(os.path.isfile(folder / normalize(form, name)) for form in ("NFC", "NFD")):
         return ", but one whose accents are spelt otherwise (as on a Mac, NFD in place of NFC); rename it"
     return ""
 

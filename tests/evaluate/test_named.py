@@ -452,10 +452,12 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     image.unlink()
     refused(f"has no image '{image.name}' of question 10", tmp_path, "vqav2", values)
     (tmp_path / "cafe\u0301.png").touch()
-    row = {"question": "a", "answer": "b", "image": "caf\u00e9.png"}
-    (tmp_path / "composed.jsonl").write_text(json.dumps(row))
     files = {"questions": "composed.jsonl", "metric": "exact", "shots": [0]}
-    refused(r"has no image 'café.png' of question 1, but one whose accents are spelt otherw", tmp_path, "mine", files)
+    otherwise = ", but one whose accents are spelt otherwise"
+    for name, message in (("caf\u00e9.png", otherwise), ("", "; fetch it")):
+        row = {"question": "a", "answer": "b", "image": name}
+        (tmp_path / "composed.jsonl").write_text(json.dumps(row))
+        refused(f"has no image '{name}' of question 1{message}", tmp_path, "mine", files)
 
 
 THREE = {"question": "a", "answers": ["b"] * 3}
