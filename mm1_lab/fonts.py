@@ -10,7 +10,10 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-BOXES = "some letters are boxes in the figure, as no installed font has them; install one, e.g. Noto Sans CJK"
+BOXES = (
+    "some letters are boxes in the figure, as no font in matplotlib's list has them; install one, e.g. Noto Sans CJK, "
+    f"and delete {matplotlib.get_cachedir()}/fontlist-*.json, so that it is listed"
+)
 
 
 def _find_letters(figure: Figure) -> None:
