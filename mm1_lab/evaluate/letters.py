@@ -3,7 +3,7 @@
 import unicodedata
 
 _SIGNS = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}  # full width, as in Ａ．
-_SIGNS |= dict(zip(map(ord, "。।、،؛؟٫٬“”„«»「」『』【】"), '..,,;?.,"""""""""[]', strict=True))
+_SIGNS |= dict(zip(map(ord, "。।、،؛؟٫٬‘’“”„«»「」『』【】"), "..,,;?.,''" + '"""""""""[]', strict=True))
 
 
 def usual(text: str) -> str:

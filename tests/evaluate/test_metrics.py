@@ -101,6 +101,7 @@ IN_SENTENCES = (
     "[B]",
     "It is B.",
     "I think it's (B)",
+    "I think it’s B",
     "Answer:B",
     "So the best answer is B.",
     "The correct answer is **B**.",
