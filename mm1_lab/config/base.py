@@ -73,9 +73,8 @@ def _number(value: Any) -> Any:
 
 IS_NUMBER = BeforeValidator(_number)
 Count = Annotated[int, IS_NUMBER, Field(gt=0, le=10**8)]
-"""A positive whole number; no real training needs a larger one."""
-Steps = Annotated[int, IS_NUMBER, Field(ge=0, le=10**8)]
-Whole = Annotated[int, IS_NUMBER, Field(ge=0)]
+"""A positive whole number; no real training needs a larger one, and Python's own may be too large for a float."""
+Whole = Annotated[int, IS_NUMBER, Field(ge=0, le=10**8)]
 LEAST_RATE, MOST_RATE = 1e-9, 1e6
 """Peak learning rates: below, nothing is learnt; above, all has diverged long since."""
 Number = Annotated[float, IS_NUMBER]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from mm1_lab.config.base import IS_NUMBER, Config, Count, Rate, Ratio, Steps, Weight, Whole
+from mm1_lab.config.base import IS_NUMBER, Config, Count, Rate, Ratio, Weight, Whole
 from mm1_lab.config.benchmark import Shape
 
 SOURCES = ("captions", "synthetic", "interleaved", "text")
@@ -153,7 +153,7 @@ class AlignRecipe(Config):
     captions. Pre-training then reads the same rows as without it, also those that the alignment has read, so that arms
     with and without one differ in nothing else."""
 
-    steps: Steps = 0
+    steps: Whole = 0
     """Optimiser steps in the paper's count, as `steps` of the recipe. 0: there is no alignment."""
     learning_rate: Rate | Literal["scale"] = "scale"
     """Peak learning rate: a number, or the scale's own (`train.learning_rate`)."""
@@ -193,7 +193,7 @@ class SftRecipe(Config):
     """`ratio`: `views` is the largest number of a picture's views, and rows and columns of its tiles are chosen by its
     width and height, by the rule of InternVL 1.5; a small picture has few tiles, or the overview alone. `square`: every
     picture has all of them, whatever its aspect ratio."""
-    steps: Steps = 10_000
+    steps: Whole = 10_000
     """Optimiser steps, in the paper's count; notes on it report 10,000. 0: the model of `start` is evaluated as it was
     exported, and as a tuned model only if it is one. The defaults of `resolution`, `views` and `tiling` then mean its
     own, and other values are refused."""
@@ -270,7 +270,7 @@ class Recipe(Config):
     """Weights of the sources. An arm's changes those that it names; the others stay (0 leaves one out)."""
     align: AlignRecipe = AlignRecipe()
     """A stage before multimodal pre-training, which then goes on from it; by default there is none."""
-    steps: Steps = 200_000
+    steps: Whole = 200_000
     """Optimiser steps in the paper's count; the scale defines how many of its own steps 200,000 are. 0: encoder and
     decoder are joined by an untrained connector, from which `sft` starts (single-stage training), or by the one that
     `align` has trained."""
@@ -290,7 +290,7 @@ class Recipe(Config):
     images: Literal["shown", "blind", "shuffled"] = "shown"
     """Controls. `blind`: every image, in training and evaluation, is one flat grey (128). `shuffled`: in multimodal
     pre-training, and in the alignment before it, each document gets the images of another document."""
-    data_order: Whole = 0
+    data_order: Annotated[int, IS_NUMBER, Field(ge=0, lt=2**63)] = 0
     """A control: multimodal pre-training from the same initial weights on the same batches, in another order for each
     number above 0. How scores then differ is what the order of the data does, by luck."""
     scale: Annotated[dict[str, Any], AfterValidator(_of_scale)] = Field(default_factory=dict)

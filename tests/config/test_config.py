@@ -221,6 +221,10 @@ def claims(*rest: str) -> str:
         ("arms: {a: {resolution: yes}}\n", "arm 'a': resolution: must be a number or 'native' (it is True)"),
         ("arms: {a: {}}\nint: 3\n", "unknown key 'int'; known: title,"),
         ("arms: {a: {}}\nsearch: {extensions: no}\n", "search.extensions: must be a number (it is False)"),
+        (
+            f"arms: {{a: {{}}}}\nsearch: {{extensions: {10**400}}}\n",
+            "search.extensions: Input should be less than or equal",
+        ),
         ("arms: {a: }\n", "arms.a: must hold keys and values, or {} for none (it is empty)"),
         ("arms: {a: {}}\ncontrasts:\n", "contrasts: must be a list (it is empty)"),
         ("arms: {}\n", "has no arms"),
