@@ -72,7 +72,9 @@ SCALE = option(
 DATA = option("--data", "your own data instead of the miniature world", "YAML", type=expanded)
 ONE_SEED = "1"
 SEEDS = option(
-    "--seeds", "how many (3: seeds 0, 1, 2), or which (5,6,7 or 300-305; one: 100,); default: 1", default=ONE_SEED
+    "--seeds",
+    "how many (3: seeds 0, 1, 2), or which (5,6,7 or 300-305; a single one with a comma: 100,); default: 1",
+    default=ONE_SEED,
 )
 SET = repeated(
     "--set",
@@ -96,9 +98,9 @@ EXECUTOR = (
     option("--address", "a running Ray cluster (auto: the one on this machine)", "ADDRESS"),
     switch(
         "--share",
-        "run as one of any number of processes with this command, on any machines that see the results (a job array): "
-        "each takes the next stage that no other has, waits while others' stages will free work for it, then leaves; "
-        "the last draws the tables",
+        "share the work: start this command any number of times, on any machines that see the results (a job array). "
+        "Each process takes the next stage that no other has, waits if a running one will free work, and leaves when "
+        "nothing is left for it; the last draws the tables",
     ),
     option(
         "--minutes",
@@ -107,7 +109,7 @@ EXECUTOR = (
         type=float,
     ),
 )
-SIZES = option("--sizes", "of lr_law: sizes of the scale's decoders; default: those of sweeps/lr_law.yaml", "LIST")
+SIZES = option("--sizes", "of lr_law: which sizes of decoder to search; default: those of sweeps/lr_law.yaml", "LIST")
 JSON = switch("--json", "print JSON, with the keys in docs/reference.md")
 VARY = (
     repeated(

@@ -84,8 +84,8 @@ def plan(options: argparse.Namespace) -> int:
     *opt.EXECUTOR,
     switch(
         "--until-decided",
-        "judge the sweep's lessons (if it has none, the claims of its file, uncorrected) at interim looks, and run "
-        "further seeds only for arms that an undecided one needs",
+        "add seeds, at most --seeds, until the sweep's lessons are decided (if it has none, the claims of its file, "
+        "uncorrected): judge them at interim looks, then run only the arms that undecided ones need",
     ),
     option(
         "--looks", "with --until-decided: after how many seeds to judge; default: 4, 6, … up to --seeds", "4,6,8,10"
