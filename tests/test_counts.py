@@ -11,7 +11,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks import counts
-from mm1_lab.config import Network, Size, load_scale
+from mm1_lab.config import Network, Recipe, SftRecipe, Size, load_scale
 from mm1_lab.data.types import Data
 from mm1_lab.model import build_decoder, build_encoder, read_by_document, read_rows
 from mm1_lab.model.decoder import sparse_layers
@@ -82,6 +82,13 @@ def test_an_evaluation_s_memory_has_room_for_the_logits_of_a_held_out_row() -> N
             logits = torch.empty(positions - 1, words, dtype=torch.bfloat16).float()
             torch.nn.functional.cross_entropy(logits, torch.empty(positions - 1, dtype=torch.long), reduction="none")
     assert cost.activations == pytest.approx(live.most, rel=0.01)
+
+
+def test_an_evaluation_s_plan_counts_the_views_of_a_picture_without_their_marks() -> None:
+    sft = SftRecipe(views=5, resolution=672, tile_marks="text")
+    evaluation, scale = evaluation_of(recipe=Recipe(image_tokens=64, sft=sft)), load_scale("smoke", SCALES)
+    free, dear = (evaluation.cost(Network({}, flops, 500), scale).flops for flops in (0.0, 1e12))
+    assert (dear - free) / 1e12 == pytest.approx(5 * evaluation.image_prompts(), rel=1e-3)
 
 
 def test_no_step_waits_for_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

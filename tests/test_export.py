@@ -683,22 +683,19 @@ def test_the_whole_way_of_a_user(
     assert main(["run", "sweeps/as_is.yaml", *asked, "--inline"]) == 0, "without training data"
 
 
-TILED = """
-title: Tiles by aspect ratio
-recipe: sft
-arms:
-  tiled: {encoder: {loss: none}, steps: 0, sft: {resolution: native, views: 5, tiling: ratio}}
-"""
+TILED = "{encoder: {loss: none}, steps: 0, sft: {resolution: native, views: 7, tiling: ratio}}"
+LAID_OUT = ("V:V,V,V;", "V:V;V;", "V", "V:V,V,V;V,V,V;", "V:V,V,V;")
+"""The marked views (V) of a wide, a tall and a small picture, of one of 2 × 3 tiles and of one that is turned."""
 
 
 @pytest.mark.usefixtures("few_documents")
-def test_an_exported_model_tiles_pictures_by_their_shapes_as_training_did(
+def test_an_exported_model_tiles_and_marks_pictures_by_their_shapes_as_training_did(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
-    """Wide, tall, small and turned ones of one's own: what is read and computed in tuning, benchmarks and chats."""
+    """Pictures of one's own: what is read and computed in tuning, benchmarks and chats."""
     monkeypatch.chdir(make_place(tmp_path).folder)
     files = Files(tmp_path)
-    sizes = [(120, 40), (50, 110), (20, 20), (100, 90), (40, 120)]
+    sizes = [(120, 40), (50, 110), (20, 20), (90, 60), (40, 120)]
     said = []
     for number, size in enumerate(sizes):
         noise = torch.randint(256, (*size[::-1], 3), generator=torch.Generator().manual_seed(number))
@@ -714,19 +711,22 @@ def test_an_exported_model_tiles_pictures_by_their_shapes_as_training_did(
     own = {"questions": "asked.jsonl", "metric": "exact", "demonstrations": {"questions": "shown.jsonl"}}
     text = files.jsonl("text.jsonl", [files.prose(60, number) for number in range(9)]).name
     files.yaml(text=text, instructions={"mine": {"files": "llava.jsonl"}}, benchmarks={"own": own | {"shots": [0, 4]}})
-    Path("sweeps/tiled.yaml").write_text(TILED, encoding="utf-8")
+    Path("sweeps/recipes/tiled.yaml").write_text(TILED, encoding="utf-8")
     settings = ("sft.sequence_length=512", "evaluate.shots=[0,4]")
     options = ("--scale", "smoke", "--data", "data.yaml", *(word for one in settings for word in ("--set", one)))
-    assert main(["run", "tiled", *options, "--inline"]) == 0
-    assert main(["export", "tiled", *options, "--only", "tiled", "tiled"]) == 0
+    assert main(["run", "tiled", "--vary", "sft.tile_marks=none,text", *options, "--inline"]) == 0
+    sweep = "tiled_by_sft.tile_marks_none_text"
+    for arm, folder in (("tiled", "bare"), ("sft.tile_marks text", "tiled")):
+        assert main(["export", sweep, *options, "--only", arm, folder]) == 0
     card = Path("tiled/README.md").read_text(encoding="utf-8")
-    assert "36 px, up to 5 views" in card and "| image tokens | up to 45 |" in card
+    assert "36 px, up to 7 views with marks" in card and "| image tokens | up to 63 |" in card
+    assert "it takes up to 70 places" in card
     model = AutoModelForImageTextToText.from_pretrained("./tiled").eval()
-    processor = AutoProcessor.from_pretrained("./tiled")
-    assert (processor.tiling, processor.views) == ("ratio", 5)
+    bare, processor = (AutoProcessor.from_pretrained(f"./{folder}") for folder in ("bare", "tiled"))
+    assert (processor.tiling, processor.views) == ("ratio", 7)
 
-    request = load_request("tiled", "smoke", data="data.yaml", settings=settings)
-    stage, data = request.trials[0].evaluation, request.open_data()
+    request = load_request(sweep, "smoke", data="data.yaml", settings=settings)
+    stage, data = request.trials[1].evaluation, request.open_data()
     batches = ConversationBatches.of(
         stage.model, {"mine": data.instructions("mine", 0, Limits.of(stage.model))}, data.tokenizer
     )
@@ -734,7 +734,13 @@ def test_an_exported_model_tiles_pictures_by_their_shapes_as_training_did(
     asked = [{"role": "user", "content": "<image><image>alike?"}, {"role": "assistant", "content": "no"}]
     given = processor(images=both, text=processor.apply_chat_template(asked))
     own_places = batch.documents[0] == 1
+    view = [data.tokenizer.image] * 9
+    laid_out = [
+        [token for sign in one for token in (view if sign == "V" else data.tokenizer.encode(sign))] for one in LAID_OUT
+    ]
+    shown = [*laid_out[0], *laid_out[2]]
     assert given["input_ids"][0].tolist() == batch.tokens[0, own_places].tolist()
+    assert batch.tokens[0, 1 : len(shown) + 1].tolist() == shown and not batch.weights[0, : len(shown) + 1].any()
     assert len(given["pixel_values"]) == 4 + 1 and torch.equal(given["pixel_values"], batch.images[:5])
     trained = as_trained(model)
     with torch.inference_mode():
@@ -755,14 +761,19 @@ def test_an_exported_model_tiles_pictures_by_their_shapes_as_training_did(
     chat.say("what is it?", [open_image(Path(f"{number}.jpg"), ImageDecoder()) for number in range(5)])
     images = [f"{number}.jpg" for number in range(5)]
     asked = [{"role": "user", "content": [{"type": "image"}] * 5 + [{"type": "text", "text": "what is it?"}]}]
-    given = processor(images=images, text=processor.apply_chat_template(asked))["input_ids"][0].tolist()
+    text = processor.apply_chat_template(asked)
+    given = processor(images=images, text=text)["input_ids"][0].tolist()
     assert list(chat.so_far.tokens[: len(given)]) == given
-    assert given.count(data.tokenizer.image) == 9 * (4 + 3 + 1 + 5 + 4)
+    words = given[1 + sum(map(len, laid_out)) :]
+    assert given == [data.tokenizer.begin, *(token for one in laid_out for token in one), *words]
+    unmarked = bare(images=images, text=text)["input_ids"][0].tolist()
+    assert unmarked == [data.tokenizer.begin, *view * (4 + 3 + 1 + 7 + 4), *words]
 
-    arms = TILED.split("  tiled: ")[0] + "  again: {sft: {start: ./tiled, steps: 0}}\n"
+    arms = "{title: Again, recipe: sft, arms: {again: {sft: {start: ./tiled, steps: 0}}}}"
     Path("sweeps/again.yaml").write_text(arms, encoding="utf-8")
     assert main(["run", "again", *options, "--inline"]) == 0
-    trials = [load_request(name, "smoke", data="data.yaml", settings=settings).trials[0] for name in ("tiled", "again")]
+    again = load_request("again", "smoke", data="data.yaml", settings=settings).trials[0]
+    trials = (request.trials[1], again)
     scores = [pd.read_parquet(request.ledger.trial_folder(one.fingerprint) / "scores.parquet") for one in trials]
     pd.testing.assert_frame_equal(*scores)
-    assert "set sft.views: 1, sft.tiling: square and" in refused("plan", "again", *options, "--set", "sft.views=10")
+    assert "sft.tile_marks: none and sft.resolution" in refused("plan", "again", *options, "--set", "sft.views=10")

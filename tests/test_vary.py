@@ -55,6 +55,14 @@ def test_one_field_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("here")
+def test_an_arm_that_is_refused_without_settings_is_shown_with_them(told: Told) -> None:
+    needed = ("--set", "sft.views=5", "--set", "sft.resolution=672")
+    path, text = varied_sweep("sft", ["sft.tile_marks=none,text"], False, needed[1::2])
+    write_text(path, text)
+    assert "tile_marks: text" in told("show", path.stem, "sft.tile_marks text", *needed, *SMOKE)
+
+
+@pytest.mark.usefixtures("here")
 def test_values_that_are_lists() -> None:
     for text in ("[encoder],[decoder,connector]", "[[encoder],[decoder,connector]]"):
         arms = arms_of(written("base", f"frozen={text}"))

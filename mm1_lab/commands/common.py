@@ -254,6 +254,7 @@ def about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
 
     So an arm that the data do not allow is refused only if it is asked about.
     """
-    sweep = load_sweep(find_sweep(options.sweep, options.results), *SWEEPS)
+    of_recipe, _ = split_settings(options.set)
+    sweep = load_sweep(find_sweep(options.sweep, options.results), *SWEEPS, settings=of_recipe)
     asked = () if sweep.search else [arm for arm in arms if arm in sweep.arms]  # a search is of all of its arms
     return request_of(options, options.sweep, asked)

@@ -29,6 +29,7 @@ def _not_all(frozen: tuple[str, ...]) -> tuple[str, ...]:
 Views = Annotated[int, IS_NUMBER, Field(ge=1, le=65)]
 """Images that a picture is turned into: itself, and then its tiles."""
 Tiling = Literal["square", "ratio"]
+TileMarks = Literal["none", "text"]
 Part = Literal["encoder", "connector", "decoder"]
 Frozen = Annotated[tuple[Part, ...], AfterValidator(_not_all)]
 """Parts that are not trained."""
@@ -193,10 +194,14 @@ class SftRecipe(Config):
     """`ratio`: `views` is the largest number of a picture's views, and rows and columns of its tiles are chosen by its
     width and height, by the rule of InternVL 1.5; a small picture has few tiles, or the overview alone. `square`: every
     picture has all of them, whatever its aspect ratio."""
+    tile_marks: TileMarks = "none"
+    """`text`: a colon follows the overview of a tiled picture, a comma stands between the tiles of a row, a semicolon
+    ends each row: ordinary tokens, without loss, that tell the model where a tile is. `none`: nothing stands between
+    views."""
     steps: Whole = 10_000
     """Optimiser steps, in the paper's count; notes on it report 10,000. 0: the model of `start` is evaluated as it was
-    exported, and as a tuned model only if it is one. The defaults of `resolution`, `views` and `tiling` then mean its
-    own, and other values are refused."""
+    exported, and as a tuned model only if it is one. The defaults of `resolution`, `views`, `tiling` and
+    `tile_marks` then mean its own, and other values are refused."""
     learning_rate: Rate | Literal["scale"] = "scale"
     """Peak learning rate: a number, or the scale's own (`sft.learning_rate`)."""
     lr_multipliers: dict[Part, Weight] = Field(default_factory=dict)
@@ -224,6 +229,8 @@ class SftRecipe(Config):
             raise ValueError("sharp_demonstrations requires several views; set views: 5")
         if self.tiling == "ratio" and self.views < 3:
             raise ValueError("tiling: ratio requires several views, the most that a picture has; set views: 5")
+        if self.tile_marks == "text" and self.views == 1:
+            raise ValueError("tile_marks: text requires several views; set views: 5")
         if self.tiling == "square" and self.views not in (1, 5, 10, 17):  # no tiles, or 2 × 2, 3 × 3, 4 × 4
             raise ValueError(f"{self.views} views require tiling: ratio; without it, views are 1, 5, 10 or 17")
         return self

@@ -249,24 +249,26 @@ class _Resolver:
         training = _trained(scale.sft, sft, SFT_PAPER_STEPS, sft.learning_rate, scale.sft.lr_multipliers)
         steps = training.steps
         shares = self.conversations(sft) if steps else {}
-        resolution, views, tiling, rows_of = sft.resolution, sft.views, sft.tiling, "sft."
+        resolution, views, rows_of = sft.resolution, sft.views, "sft."
+        tiling, tile_marks = sft.tiling, sft.tile_marks
         as_exported = model if not steps and isinstance(model, PretrainedMM1) else None
         if as_exported:
             # a base's fields reach every arm, so whether a default was written cannot be known
             resolution = "native" if resolution == SftRecipe().resolution else resolution
             views = as_exported.views if views == SftRecipe().views else views
             tiling = as_exported.tiling if tiling == SftRecipe().tiling else tiling
+            tile_marks = as_exported.tile_marks if tile_marks == SftRecipe().tile_marks else tile_marks
             if not as_exported.tuned:  # in the rows of pre-training
                 rows = {"sequence_length": scale.sequence_length, "max_images": scale.max_images}
                 training, rows_of = training.model_copy(update=rows), ""
         _check_length(model.decoder, training.sequence_length, f"{rows_of}sequence_length")
         image_size = model.image_size if resolution == "native" else self.side_of_view(resolution, views)
-        own = as_exported and (as_exported.views, as_exported.tiling, as_exported.image_size)
-        if as_exported and (views, tiling, image_size) != own:
+        own = as_exported and (as_exported.views, as_exported.tiling, as_exported.tile_marks, as_exported.image_size)
+        if as_exported and (views, tiling, tile_marks, image_size) != own:
             raise RequestError(
                 f"sft.steps is 0, so {as_exported.name} is evaluated as it was exported, with "
                 f"{counted(as_exported.views, 'view')} of {as_exported.image_size} px; set sft.views: 1, "
-                "sft.tiling: square and sft.resolution: native, which mean its own"
+                "sft.tiling: square, sft.tile_marks: none and sft.resolution: native, which mean its own"
             )
         _check_patches(image_size, model.encoder, f"sft.resolution {resolution}")
         stage = SftStage(
@@ -277,6 +279,7 @@ class _Resolver:
             image_size=image_size,
             views=views,
             tiling=tiling,
+            tile_marks=tile_marks,
             replay=self.replay(sft, training.batch_size) if steps else {},
             frozen=tuple(sorted(set(sft.frozen))),
             lora=_adapters(sft, model.encoder, model.decoder, "sft."),

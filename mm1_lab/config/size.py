@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Protocol, Self
 from pydantic import Field, model_validator
 
 from mm1_lab.config.base import IS_NUMBER, Config, Count, Whole
-from mm1_lab.config.recipe import Tiling, Views
+from mm1_lab.config.recipe import TileMarks, Tiling, Views
 
 Attention = Literal["masked", "varlen"]
 """How a decoder keeps the documents of a packed row apart; see `Scale.attention`."""
@@ -228,7 +228,7 @@ class PretrainedDecoder(PretrainedModel):
 class PretrainedMM1(PretrainedModel):
     """An exported model to fine-tune or evaluate; not a stage, as nothing is to be run. `size` is the decoder's."""
 
-    NOT_IN_IDENTITY = PretrainedModel.NOT_IN_IDENTITY | {"pictures", "tiling", "tuned", "views"}
+    NOT_IN_IDENTITY = PretrainedModel.NOT_IN_IDENTITY | {"pictures", "tile_marks", "tiling", "tuned", "views"}
 
     encoder: PretrainedEncoder
     decoder: PretrainedDecoder
@@ -243,6 +243,8 @@ class PretrainedMM1(PretrainedModel):
     """Images that each picture was turned into, at most if `tiling` is `ratio`."""
     tiling: Tiling = "square"
     """How their number was chosen."""
+    tile_marks: TileMarks = "none"
+    """Whether text tokens separated them."""
     attention: Attention = "masked"
     """As in MultimodalStage, from the scale."""
 

@@ -229,9 +229,10 @@ class Packer:
                     between = ""
             else:
                 grid = grid_of(part, self.limits.rule)
-                positions = self.limits.image_tokens * grid.views
-                tokens += [tokenizer.image] * positions
-                weights += [0.0] * positions
+                view = [tokenizer.image] * self.limits.image_tokens
+                ids = self.limits.rule.laid_out(grid, view, tokenizer.encode)
+                tokens += ids
+                weights += [0.0] * len(ids)
                 pictures.append((part, grid))
                 after_answer = False
                 between = ""

@@ -1,6 +1,7 @@
 """From an image to squares of pixels. An exported model's folder holds a copy of this file."""
 
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -14,6 +15,9 @@ MEAN_COLOUR = 128
 normalise it to 0; pre-trained ones have means of their own."""
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Formats that are decoded; for some others, Pillow would start external programs."""
+MARKS = (":", ",", ";")
+"""Stand after the overview of a tiled picture, between the tiles of a row, and at its end: the miniature world, too,
+has these words, but no line break."""
 
 
 class Grid(NamedTuple):
@@ -32,12 +36,14 @@ WHOLE = Grid()
 
 
 class GridRule(NamedTuple):
-    """Which grid a picture gets."""
+    """Which grid a picture gets, and how its views are laid out in a text."""
 
     views: int = 1
     """The most views of a picture."""
     side: int = 0
     """Pixels of a side of a view, where the grid depends on the picture; 0: all pictures get the largest square one."""
+    marked: bool = False
+    """Whether one of the MARKS follows each view of a tiled picture."""
 
     def grid(self, size: tuple[int, int] | None = None) -> Grid:
         """The grid of a picture of this width and height in pixels; None: of a square that is drawn at any size.
@@ -57,6 +63,15 @@ class GridRule(NamedTuple):
                 if 2 * width * height > rows * columns * self.side**2:
                     grids.append(Grid(rows, columns))
         return min(grids, key=lambda grid: (abs(width * grid.rows - height * grid.columns) / grid.rows, -grid.views))
+
+    def laid_out(self, grid: Grid, view: list[int], encode: Callable[[str], list[int]]) -> list[int]:
+        """The ids of a picture's views, each of which takes those of `view`, with marks if the rule has some."""
+        if not self.marked or grid == WHOLE:
+            return view * grid.views
+        # one token each, without the space that SentencePiece tokenizers may put before it
+        overview, between, end = (encode(mark)[-1:] for mark in MARKS)
+        row = (view + between) * (grid.columns - 1) + view + end
+        return view + overview + row * grid.rows
 
 
 USUAL_RULE = GridRule()

@@ -87,7 +87,7 @@ class Limits(NamedTuple):
 
     sequence: int
     image_tokens: int
-    """Positions per image; each view of a picture is one."""
+    """Positions per image, without marks; each view of a picture is one."""
     max_images: int
     """Maximum number of images."""
     rule: GridRule = USUAL_RULE
@@ -96,14 +96,15 @@ class Limits(NamedTuple):
     @classmethod
     def of(cls, stage: ModelStage) -> "Limits":
         """The limits of the stage's model."""
-        rule = GridRule(stage.views, stage.image_size if stage.tiling == "ratio" else 0)
+        side = stage.image_size if stage.tiling == "ratio" else 0
+        rule = GridRule(stage.views, side, marked=stage.tile_marks == "text")
         return cls(stage.sequence_length, stage.architecture.connector.image_tokens, stage.max_images, rule)
 
     @property
     def of_pictures(self) -> "Limits":
         """In pictures with as many views as any, instead of images."""
         views = self.rule.views
-        return Limits(self.sequence, self.image_tokens * views, self.max_images // views)
+        return Limits(self.sequence, (self.image_tokens + self.rule.marked) * views, self.max_images // views)
 
     def hold(self, positions: int, images: int) -> bool:
         return positions <= self.sequence and images <= self.max_images

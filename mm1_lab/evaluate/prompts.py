@@ -16,7 +16,7 @@ from itertools import chain
 
 from mm1_lab.config import EvaluationStage
 from mm1_lab.data.pixels import grid_of
-from mm1_lab.data.preprocessing import IMAGE, USUAL_RULE, WHOLE, GridRule
+from mm1_lab.data.preprocessing import IMAGE, USUAL_RULE, WHOLE, Grid, GridRule
 from mm1_lab.data.types import Limits, Seen, Tokenizer
 from mm1_lab.evaluate.questions import Benchmark, Question
 
@@ -39,7 +39,7 @@ class PromptWriter:
     tokenizer: Tokenizer
     image_tokens: int
     rule: GridRule = USUAL_RULE
-    """In how many views a picture is seen."""
+    """In which views a picture is seen."""
     sharp_demonstrations: int | None = None
     """How many demonstrations, counted back from the question, show all views of their pictures; earlier ones show only
     the overview (mixed resolution, section 5). None: all of them show all views."""
@@ -64,13 +64,16 @@ class PromptWriter:
     def question(self, question: Question, sharp: bool = True) -> Segment:
         """Pictures and prompt of a question, which the model continues; unless `sharp`, their overviews."""
         seen = [(picture, grid_of(picture, self.rule) if sharp else WHOLE) for picture in question.pictures]
-        images = [[self.tokenizer.image] * (self.image_tokens * grid.views) for _, grid in seen]
+        images = [self._laid_out(grid) for _, grid in seen]
         first, *others = question.prompt.split(IMAGE) if question.pictures else [question.prompt]
         before = len(images) - len(others)
         tokens = [*chain(*images[:before]), *self.tokenizer.encode(first)]
         for image, text in zip(images[before:], others, strict=True):
             tokens += image + self.tokenizer.encode(text)
         return Segment(tuple(tokens), tuple(seen))
+
+    def _laid_out(self, grid: Grid) -> list[int]:
+        return self.rule.laid_out(grid, [self.tokenizer.image] * self.image_tokens, self.tokenizer.encode)
 
     def demonstration(self, question: Question, separator: str, sharp: bool = True) -> Segment:
         """A question, the answer to show, and what ends it: the separator, and of a tuned model the end token. The
@@ -108,7 +111,7 @@ class PromptWriter:
         for _, grid in segment.pictures:
             start = tokens.index(self.tokenizer.image, place)
             parts += [*self._turns(tokens[place:start]), IMAGE]
-            place = start + self.image_tokens * grid.views
+            place = start + len(self._laid_out(grid))
         return self.between.join(filter(None, [*parts, *self._turns(tokens[place:])]))
 
     def _turns(self, tokens: tuple[int, ...]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from mm1_lab.data.preprocessing import (
     MEAN_COLOUR,
     PICTURE_FORMATS,
     WHOLE,
+    Grid,
     GridRule,
     as_shown,
     square,
@@ -46,12 +47,14 @@ class MM1Processor(ProcessorMixin):
         tuned: bool | None = None,
         chat_template: str | None = None,
         tiling: str = "square",
+        tile_marks: str = "none",
         **_: Any,
     ) -> None:
         """`image_tokens`: tokens per view; `side`: its pixels; `shape`: how an image is made square; `tuned`:
         whether the model was tuned on instructions, None if the folder does not say; `tiling`: `ratio` if a picture
-        has up to `views`, by its width and height."""
-        self.side, self.views, self.image_tokens, self.tiling = side, views, image_tokens, tiling
+        has up to `views`, by its width and height; `tile_marks`: `text` if MARKS follow the views of tiled pictures."""
+        self.side, self.views, self.image_tokens = side, views, image_tokens
+        self.tiling, self.tile_marks = tiling, tile_marks
         self.shape, self.blind, self.tuned = shape, blind, tuned
         super().__init__(tokenizer, chat_template=chat_template)
 
@@ -76,17 +79,18 @@ class MM1Processor(ProcessorMixin):
         markers = sum(one.count(IMAGE) for one in texts)
         if markers != len(pictures):
             raise ValueError(f"{markers} {IMAGE} in the text, but {len(pictures)} pictures")
-        views = [self._see(picture) for picture in pictures]
-        counts = map(len, views)
-        rows = [torch.tensor(self._encode(one, counts)) for one in texts]
+        rule = GridRule(self.views, self.side if self.tiling == "ratio" else 0, marked=self.tile_marks == "text")
+        seen = [self._see(picture, rule) for picture in pictures]
+        grids = iter([grid for grid, _ in seen])
+        rows = [torch.tensor(self._encode(one, rule, grids)) for one in texts]
         pad = partial(pad_sequence, batch_first=True, padding_side="left")
         batch = {
             "input_ids": pad(rows, padding_value=self.tokenizer.pad_token_id),
             "attention_mask": pad([torch.ones_like(row) for row in rows]),
         }
         if pictures:
-            seen = np.stack([view for own in views for view in own])
-            batch["pixel_values"] = torch.from_numpy(seen).permute(0, 3, 1, 2).contiguous()
+            views = np.stack([view for _, own in seen for view in own])
+            batch["pixel_values"] = torch.from_numpy(views).permute(0, 3, 1, 2).contiguous()
         return BatchFeature(batch)
 
     def apply_chat_template(self, conversation: Any, *given: Any, **settings: Any) -> Any:
@@ -95,9 +99,9 @@ class MM1Processor(ProcessorMixin):
         said = _spelled(conversation, self.tokenizer.eos_token)
         return super().apply_chat_template(said, *given, **settings)
 
-    def _encode(self, text: str, counts: Iterator[int]) -> list[int]:
-        """Begin token and text, with image tokens for the next of `counts` views at each `<image>`, and end tokens,
-        which follow the answers of a conversation. Other special tokens are encoded as text."""
+    def _encode(self, text: str, rule: GridRule, grids: Iterator[Grid]) -> list[int]:
+        """Begin token and text, with image tokens for the views of the next of `grids` at each `<image>`, and end
+        tokens, which follow the answers of a conversation. Other special tokens are encoded as text."""
         backend = self.tokenizer.backend_tokenizer
         backend.encode_special_tokens = True
         placeholder = [backend.token_to_id(IMAGE)] * self.image_tokens
@@ -117,7 +121,7 @@ class MM1Processor(ProcessorMixin):
 
         ids = [self.tokenizer.bos_token_id]
         for number, piece in enumerate(text.split(IMAGE)):
-            ids += placeholder * next(counts) if number else []
+            ids += rule.laid_out(next(grids), placeholder, encode) if number else []
             *turns, rest = piece.split(end)
             for turn in turns:
                 before, asked, answer = turn.rpartition(ASKED)
@@ -125,13 +129,12 @@ class MM1Processor(ProcessorMixin):
             ids += encode(rest)
         return ids
 
-    def _see(self, image: Any) -> list[np.ndarray]:
-        """The whole at `side` pixels and, of several views, its tiles at `side` pixels each."""
+    def _see(self, image: Any, rule: GridRule) -> tuple[Grid, list[np.ndarray]]:
+        """The grid of a picture; the whole at `side` pixels and, of several views, its tiles at `side` pixels each."""
         side = self.side
-        rule = GridRule(self.views, side if self.tiling == "ratio" else 0)
         flat = np.full((side, side, 3), MEAN_COLOUR, np.uint8)
         if self.blind and not rule.side:
-            return [flat] * rule.grid().views
+            return rule.grid(), [flat] * rule.grid().views
         if isinstance(image, str | Path):
             with Image.open(image, formats=PICTURE_FORMATS) as opened:
                 shown = as_shown(opened)
@@ -140,11 +143,11 @@ class MM1Processor(ProcessorMixin):
             shown = as_shown(image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image)))
         grid = rule.grid(shown.size)
         if self.blind:
-            return [flat] * grid.views
+            return grid, [flat] * grid.views
         seen = [np.asarray(square(shown, side, self.shape))]
         if grid != WHOLE:
             seen += tiles(np.asarray(square(shown, side, self.shape, grid)), grid)
-        return seen
+        return grid, seen
 
 
 def _spelled(said: Any, end: str) -> Any:

@@ -62,7 +62,8 @@ class Chat:
             prompt = prompt_of(prompt) if self.is_world else chat_prompt(prompt)
         limits = Limits.of(self.stage)
         seen = tuple((picture, grid_of(picture, limits.rule)) for picture in pictures)
-        image = (tokenizer.image,) * (limits.image_tokens * sum(grid.views for _, grid in seen))
+        view = [tokenizer.image] * limits.image_tokens
+        image = [token for _, grid in seen for token in limits.rule.laid_out(grid, view, tokenizer.encode)]
         newline = "\n" if continues else ""
         # without pictures in one piece, of which a tokenizer may join the ends
         before, after = (newline, prompt) if pictures else ("", newline + prompt)

@@ -88,6 +88,7 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
         side=stage.image_size,
         views=stage.views,
         tiling=stage.tiling,
+        tile_marks=stage.tile_marks,
         image_tokens=stage.architecture.connector.image_tokens,
         shape=stage.data.shape,
         blind=stage.architecture.blind,

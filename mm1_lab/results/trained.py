@@ -20,6 +20,7 @@ def what_ran(config: Stored) -> dict[str, str]:
     at_most = "up to " if model.get("tiling") == "ratio" else ""
     connector = started["connector"]
     size = f"{model['image_size']} px" + (f", {at_most}{views} views" if views > 1 else "")
+    size += " with marks" if model.get("tile_marks") == "text" else ""
     values = {
         "encoder": _part(started["encoder"]),
         "decoder": _part(started["decoder"]),

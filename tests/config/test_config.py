@@ -188,6 +188,7 @@ def claims(*rest: str) -> str:
         ("arms: {a: {learning_rate: yes}}\n", "learning_rate: must be a number or 'scale' or 'paper' (it is True)"),
         ("arms: {a: {sft: {views: yes, mixture: {charts: 1}}}}\n", "sft.views: must be a number (it is True)"),
         ("arms: {a: {sft: {tiling: ratio}}}\n", "'a': sft: tiling: ratio requires several views, the most t"),
+        ("arms: {a: {sft: {tile_marks: text}}}\n", "sft: tile_marks: text requires several views; set views: 5"),
         (
             "arms: {a: {sft: {views: 13}}}\n",
             "sft: 13 views require tiling: ratio; without it, views are 1, 5, 10 or 17",
@@ -409,9 +410,10 @@ class ModelsFromOutside:
         connector = ConnectorConfig(kind="mlp", image_tokens=9, width=64)
         views: Literal[1, 5] = 1 if folder == "a/mm1" else 5
         tiling: Literal["square", "ratio"] = "ratio" if folder == "a/tiled" else "square"
+        tile_marks: Literal["none", "text"] = "text" if folder == "a/tiled" else "none"
         return PretrainedMM1(
             **encoder.model_dump(include={"name", "folder", "digest", "size"}), family="mm1", encoder=encoder,
-            decoder=decoder, connector=connector, tuned=views == 5, views=views, tiling=tiling,
+            decoder=decoder, connector=connector, tuned=views == 5, views=views, tiling=tiling, tile_marks=tile_marks,
         )  # fmt: skip
 
 
@@ -466,8 +468,11 @@ def test_other_views_than_before_are_told_of_a_model_that_is_tuned_again(tmp_pat
         assert unlike_start(replace(request, trials=(trial,))) == [line] * told
     recipe = Recipe.model_validate({"sft": {"start": "a/tiled", "resolution": "native", "views": 5}})
     trial = resolve("a", recipe, scale, 0, WORLD, ModelsFromOutside())
-    line = "a/tiled was tuned with the tiling ratio, and is tuned with square (sft.tiling)"
-    assert unlike_start(replace(request, trials=(trial,))) == [line]
+    lines = [
+        "a/tiled was tuned with the tiling ratio, and is tuned with square (sft.tiling)",
+        "a/tiled was tuned with tile_marks: text, and is tuned with none (sft.tile_marks)",
+    ]
+    assert unlike_start(replace(request, trials=(trial,))) == lines
 
 
 def test_an_exported_model_without_steps_is_what_it_was() -> None:
@@ -486,7 +491,8 @@ def test_an_exported_model_without_steps_is_what_it_was() -> None:
     with pytest.raises(RequestError, match="exported, with 1 view of 384 px; set"):
         as_it_is("a/mm1", views=5)
     tiled = as_it_is("a/tiled").evaluation.model
-    assert (tiled.views, tiled.tiling) == (5, "ratio") and tiled.fingerprint != trials[0].evaluation.model.fingerprint
+    assert (tiled.views, tiled.tiling, tiled.tile_marks) == (5, "ratio", "text")
+    assert tiled.fingerprint != trials[0].evaluation.model.fingerprint
     with pytest.raises(RequestError, match=r"with 5 views of 384 px; set sft\.views: 1, sft\.tiling: square"):
         as_it_is("a/tuned", views=5, resolution=768, tiling="ratio")
     for start, name in (("a/mm1", "sequence_length"), ("a/tuned", "sft.sequence_length")):

@@ -300,10 +300,12 @@ def test_views_are_the_whole_and_its_tiles_also_in_an_exported_model(
         for left in range(0, 7 * columns, 7):
             expected.append(np.asarray(whole.crop((left, top, left + 7, top + 7))))
     picture = StoredPicture("a picture", path.read_bytes, ImageDecoder(), key=0)
-    processor: Any = SimpleNamespace(side=7, views=count, shape="squeeze", blind=False, tiling=tiling)
-    grid = grid_of(picture, GridRule(count, 7 if tiling == "ratio" else 0))
-    for seen in (views(picture, 7, grid), MM1Processor._see(processor, path)):
-        assert len(seen) == grid.views == len(expected) and np.array_equal(seen, expected)
+    processor: Any = SimpleNamespace(side=7, shape="squeeze", blind=False)
+    rule = GridRule(count, 7 if tiling == "ratio" else 0)
+    grid = grid_of(picture, rule)
+    found, read = MM1Processor._see(processor, path, rule)
+    for seen in (views(picture, 7, grid), read):
+        assert len(seen) == grid.views == found.views == len(expected) and np.array_equal(seen, expected)
 
 
 @pytest.mark.parametrize("ending", ["PNG", "TIFF"])

@@ -2,6 +2,7 @@
 
 import json
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -156,20 +157,24 @@ def test_a_set_is_refused_only_if_none_of_its_conversations_fits(files: Any) -> 
 
 
 def test_rows_that_are_replayed_are_those_of_square_grids(files: Any) -> None:
-    """Their pictures take less of them: sizes are not looked up in advance."""
+    """Their pictures take less of them: sizes are not looked up in advance. Marks have room, too, and no loss."""
     opened(files)
     rows = [{"image": name, "caption": f"a picture called {name}"} for name in PICTURES]
     data = files.open(captions=files.rows("captions.jsonl", rows * 4).name)
-    square, ratio = (Limits(96, 9, 10, GridRule(5, side)) for side in (0, SIDE))
-    assert square.of_pictures == Limits(96, 45, 2)
+    marked, square, ratio = (Limits(110, 9, 10, GridRule(5, *rule)) for rule in ((0, True), (0,), (SIDE,)))
+    assert square.of_pictures == Limits(110, 45, 2)
     found = []
-    for limits in (square, ratio):
+    for limits in (marked, square, ratio):
         source = data.source("captions", 0, limits)
         packer = Packer(data.tokenizer, limits, is_planned=True)
         packed = [packer.pack(source.documents(number)) for number in range(len(source._rows))]
         found.append([[picture.name for picture, _ in row.pictures] for row in packed])
         taken = sum((row.tokens == data.tokenizer.image).sum() for row in packed)
-    assert found[0] == found[1] and taken < 45 * sum(map(len, found[0]))
+        if limits == marked:
+            alone = [row for row in packed if len(row.pictures) == 1]
+            assert alone and {int((row.weights[:51] > 0).sum()) for row in alone} == {0}
+    assert sorted(chain(*found[0])) == sorted(chain(*found[1])), "none is left out"
+    assert found[1] == found[2] and taken < 45 * sum(map(len, found[1]))
 
 
 def test_what_is_drawn_is_square() -> None:

@@ -123,15 +123,17 @@ def test_a_stop_word_may_span_tokens(model: MM1, groups: list[PromptGroup]) -> N
     assert written(word) == expected != free
 
 
-def test_no_space_stands_between_an_answer_and_what_ends_it() -> None:
-    """SentencePiece tokenizers begin every text with a space, also that of a separator alone."""
-    letters = {piece: number for number, piece in enumerate("<\u2581abcdefghijklmnopqrstuvwxyz\n")}
+def test_no_space_stands_between_an_answer_and_what_ends_it_nor_between_tiles_and_marks() -> None:
+    """SentencePiece tokenizers begin every text with a space, also that of a separator or mark alone."""
+    letters = {piece: number for number, piece in enumerate("<\u2581abcdefghijklmnopqrstuvwxyz\n:,;")}
     backend = Backend(models.BPE(vocab=letters, merges=[], unk_token="<"))
     backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(split=False), decoders.Metaspace()
     tokenizer = BackendTokenizer(backend, *range(100, 104))
     question = make_benchmark("vqa").demonstrations[0][0]
     tokens = PromptWriter(tokenizer, image_tokens=1).demonstration(replace(question, shown="red"), "\n").tokens
     assert "".join(map(backend.id_to_token, tokens[-5:])) == "\u2581red\n"
+    tokens = PromptWriter(tokenizer, 1, GridRule(5, marked=True)).question(question).tokens
+    assert "".join(backend.id_to_token(token) or "V" for token in tokens[:10]) == "V:V,V;V,V;"
 
 
 def test_early_demonstrations_show_overviews_alone(tokenizer: Words) -> None:

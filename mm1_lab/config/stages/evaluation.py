@@ -97,7 +97,7 @@ class EvaluationStage(Stage):
         parts = model.architecture
         encoder, size, tokens = parts.encoder, parts.decoder.shape, parts.connector.image_tokens
         positions = self.positions()
-        images = self.image_prompts() * model.picture_tokens // tokens
+        images = self.image_prompts() * model.views
         flops = (
             encoder_flops(encoder.features, encoder.patch, model.image_size, images, 1)
             + network.connector * images
@@ -106,7 +106,7 @@ class EvaluationStage(Stage):
         prefixes = -(-settings.batch_size * settings.blocks // settings.questions)
         cached = prefixes * model.sequence_length + settings.batch_size * self.question_tokens
         pictures = settings.questions + settings.blocks * max(settings.shots)
-        features = min(KEPT_FEATURES, pictures * model.picture_tokens * size.width)
+        features = min(KEPT_FEATURES, pictures * model.views * tokens * size.width)
         state = float(itemsize * network.total)
         if itemsize == 2:  # under autocast all but the embedding, of which logits that share it have a copy
             state += 4.0 * network.vocabulary * size.width

@@ -18,7 +18,7 @@ from mm1_lab.config.cost import (
     training_cost,
     vocabulary_flops,
 )
-from mm1_lab.config.recipe import Lora, Tiling
+from mm1_lab.config.recipe import Lora, TileMarks, Tiling
 from mm1_lab.config.scale import MultimodalTraining, Scale, SftTraining
 from mm1_lab.config.size import (
     Attention,
@@ -68,7 +68,7 @@ class WholeModelStage(Stage):
     @property
     @abstractmethod
     def picture_tokens(self) -> int:
-        """Positions that a picture takes in a sequence: the image tokens of all its views."""
+        """Positions that a picture takes in a sequence: the image tokens of all its views, and their marks."""
 
     if TYPE_CHECKING:  # pydantic warns of a field, as `multimodal` has, that shadows a property
 
@@ -87,6 +87,10 @@ class WholeModelStage(Stage):
         @property
         def tiling(self) -> Tiling:
             """How their number is chosen."""
+
+        @property
+        def tile_marks(self) -> TileMarks:
+            """Whether text tokens separate them."""
 
     @property
     def row_sources(self) -> dict[str, float]:
@@ -216,6 +220,7 @@ class MultimodalStage(WholeModelStage):
     views: ClassVar[int] = 1
     """Images that each picture is turned into."""
     tiling: ClassVar[Tiling] = "square"
+    tile_marks: ClassVar[TileMarks] = "none"
     tuned: ClassVar[bool] = False
     """Whether it learns conversations: only answers count in the loss, and it is asked the benchmarks for these."""
 
@@ -255,6 +260,7 @@ class SftStage(WholeModelStage):
     """Hash of the files of the user's instruction sets; the world's own are covered by its version."""
     views: int
     tiling: Tiling = "square"
+    tile_marks: TileMarks = "none"
     replay: dict[str, float] = Field(default_factory=dict)
     """Rows of each pre-training source that a step reads beside its conversations; their sum is a whole number."""
     training: SftTraining
@@ -285,7 +291,7 @@ class SftStage(WholeModelStage):
 
     @property
     def picture_tokens(self) -> int:
-        return self.views * self.model.connector.image_tokens
+        return self.views * (self.model.connector.image_tokens + (self.tile_marks == "text"))
 
     @property
     def row_sources(self) -> dict[str, float]:

@@ -133,6 +133,9 @@ def unlike_start(request: Request) -> list[str]:
         if start.tiling != stage.tiling:
             before = f"was tuned with the tiling {start.tiling}, and is tuned with {stage.tiling}"
             lines.append(f"{start.name} {before} (sft.tiling)")
+        if start.tile_marks != stage.tile_marks:
+            before = f"was tuned with tile_marks: {start.tile_marks}, and is tuned with {stage.tile_marks}"
+            lines.append(f"{start.name} {before} (sft.tile_marks)")
     return list(dict.fromkeys(lines))
 
 
