@@ -187,8 +187,8 @@ def losses_table(study: Study) -> Table:
 def encoders_table(study: Study) -> Table:
     """How well each encoder by itself retrieves, in percent, means over seeds."""
     shares = []
-    for fingerprint in study.done["fingerprint"]:
-        encoder = study.records[fingerprint].get("summaries", {}).get("encoder", {})
+    for _, _, record in study.finished:
+        encoder = record.get("summaries", {}).get("encoder", {})
         shares.append(encoder.get("retrieval", {}).get("image_to_text"))
     percent = study.done.assign(**{"retrieval %": 100 * pd.Series(shares, study.done.index, float)})
     means = percent.groupby("arm")[["retrieval %"]].mean().reindex(study.scored)
