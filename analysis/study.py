@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.effects import levels_of
 from analysis.paper import UNPUBLISHED, Paper, PaperNumber, combine_numbers, read_paper
 from analysis.seeds import caution
-from analysis.statistics import UNKNOWN, Interval, arm_means, sum_over_questions
+from analysis.statistics import UNKNOWN, Interval, arm_means, over_questions
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure, Panel, RequestError, Sweep, canonical_json
 from mm1_lab.results.manifest import claim_keys
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_short_scores, read_variant
@@ -490,7 +490,7 @@ class Study(Variant):
                 sums[part] = total + sign * weight * own["mean"], own["count"], shots  # the latter of all arms alike
         if any(total.isna().any() for total, _, _ in sums.values()):
             return UNKNOWN
-        return sum_over_questions(sums.values())
+        return over_questions(*sums.values())
 
     @kept
     def _blocks(self, measure: Measure, seeds: tuple[int, ...]) -> tuple[pd.DataFrame, pd.Series[int]]:
