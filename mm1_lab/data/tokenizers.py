@@ -8,15 +8,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
-from tokenizers.normalizers import Replace
-from tokenizers.normalizers import Sequence as Normalizers
-from tokenizers.pre_tokenizers import ByteLevel, Split
-from tokenizers.pre_tokenizers import Sequence as PreTokenizers
-from tokenizers.trainers import BpeTrainer
 
 from mm1_lab.config import RequestError, canonical_json
 from mm1_lab.data.preprocessing import IMAGE
@@ -81,14 +74,15 @@ def bpe_tokenizer(texts: Iterable[str], size: int, folder: Path) -> BackendToken
     if not path.exists():
         if lack := why_not_writable(folder):
             raise RequestError(lack)
-        backend = Backend(BPE())
-        bytes_of = ByteLevel(add_prefix_space=False, use_regex=False)
-        backend.pre_tokenizer = PreTokenizers([Split(Regex(WORDS), "isolated"), bytes_of])
-        backend.decoder = ByteLevelDecoder()
-        trainer = BpeTrainer(
+        backend = Backend(models.BPE())
+        words = pre_tokenizers.Split(Regex(WORDS), "isolated")
+        bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        backend.pre_tokenizer = pre_tokenizers.Sequence([words, bytes_of])
+        backend.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
             vocab_size=size,
             special_tokens=list(SPECIAL.values()),
-            initial_alphabet=sorted(ByteLevel.alphabet()),
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
         backend.train_from_iterator((LONG_WORD.sub(r"\g<0> ", text) for text in texts), trainer)
@@ -134,7 +128,8 @@ def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
         )
     # Some, as Mistral's, put a space before every text; it stands for the text's own, with which answers begin.
     if backend.normalizer and backend.normalizer.normalize_str(" a") == "▁▁a":
-        backend.normalizer = Normalizers([Replace(Regex(r"\A (?!\z)"), ""), backend.normalizer])
+        first = normalizers.Replace(Regex(r"\A (?!\z)"), "")
+        backend.normalizer = normalizers.Sequence([first, backend.normalizer])
     # Also if it is there: as an ordinary token it would be found in text.
     backend.add_special_tokens([AddedToken(IMAGE, special=True, normalized=False)])
     return BackendTokenizer(

@@ -173,11 +173,10 @@ class CAbstractor(nn.Module):
         self.positions = nn.Parameter(torch.empty(patches, encoder_width))
         nn.init.trunc_normal_(self.positions, std=0.02)
         self.register_load_state_dict_pre_hook(_interpolate_positions)
-        first = _Bottleneck(encoder_width, width)
-        blocks = [first, *(_Bottleneck(width, width) for _ in range(2 * self.BLOCKS - 1))]
-        self.before = nn.Sequential(*blocks[: self.BLOCKS])
+        widths = [encoder_width] + [width] * (self.BLOCKS - 1)
+        self.before = nn.Sequential(*(_Bottleneck(before, width) for before in widths))
         self.pool = nn.AdaptiveAvgPool2d(math.isqrt(config.image_tokens))
-        self.after = nn.Sequential(*blocks[self.BLOCKS :])
+        self.after = nn.Sequential(*(_Bottleneck(width, width) for _ in range(self.BLOCKS)))
         self.project = nn.Sequential(
             nn.Linear(width, decoder_width), nn.SiLU(), nn.Linear(decoder_width, decoder_width)
         )
