@@ -12,8 +12,9 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as Backend
 
 from mm1_lab.config import RequestError, canonical_json
+from mm1_lab.data.derived import make_once
 from mm1_lab.data.preprocessing import IMAGE
-from mm1_lab.files import load_json, new_file, why_not_writable
+from mm1_lab.files import load_json
 from mm1_lab.formatting import first_line
 
 SPECIAL = {"pad": "<pad>", "begin": "<begin>", "end": "<end>", "image": IMAGE}
@@ -70,10 +71,8 @@ def bpe_tokenizer(texts: Iterable[str], size: int, folder: Path) -> BackendToken
     Training is deterministic. The 256 bytes and the special tokens need 260 entries. Raises RequestError if the folder
     cannot be written to.
     """
-    path = folder / "tokenizer.json"
-    if not path.exists():
-        if lack := why_not_writable(folder):
-            raise RequestError(lack)
+
+    def train(path: Path) -> None:
         backend = Backend(models.BPE())
         words = pre_tokenizers.Split(Regex(WORDS), "isolated")
         bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -86,8 +85,10 @@ def bpe_tokenizer(texts: Iterable[str], size: int, folder: Path) -> BackendToken
             show_progress=False,
         )
         backend.train_from_iterator((LONG_WORD.sub(r"\g<0> ", text) for text in texts), trainer)
-        with new_file(path) as temporary:
-            backend.save(str(temporary))
+        backend.save(str(path))
+
+    path = folder / "tokenizer.json"
+    make_once(path, train)
     backend = Backend.from_file(str(path))
     return BackendTokenizer(backend, **{name: backend.get_vocab()[token] for name, token in SPECIAL.items()})
 

@@ -2,7 +2,7 @@
 
 import gzip
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -215,8 +215,18 @@ def test_a_change_in_the_middle_of_a_file_is_noticed(files: Any) -> None:
     assert any("RIVER" in str(text) for sample in range(9) for text in after.collection("text").texts(sample))
 
 
-def test_many_may_make_index_tokenizer_and_pieces_at_once(everything: Open, files: Any) -> None:
+def test_many_may_make_index_tokenizer_and_pieces_at_once(
+    everything: Open, files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alone = everything(cache="elsewhere")
+    held: list[list[Path]] = []
+    training_text = Shards._training_text
+
+    def with_lock(data: Shards) -> Iterator[str]:
+        held.append([*data.cache.rglob("*.lease")])
+        yield from training_text(data)
+
+    monkeypatch.setattr(Shards, "_training_text", with_lock)
 
     def read(_: int) -> list[str]:
         data = Shards(files.folder / "data.yaml", files.folder / "cache", files.scale())
@@ -224,6 +234,7 @@ def test_many_may_make_index_tokenizer_and_pieces_at_once(everything: Open, file
 
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(read, range(4))) == [keys(epoch(alone.source("text", 0), 0))] * 4
+    assert len(held) == 2 and all(held), "one trains each tokenizer, under a lock"
     left_over = [path for path in (files.folder / "cache").rglob("*") if path.name.count(".") > path.is_file()]
     assert not left_over
 

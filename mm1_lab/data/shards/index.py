@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from mm1_lab.config import RequestError, canonical_json
+from mm1_lab.data.derived import make_once
 from mm1_lab.data.pixels import BROKEN_SHARE, files_apart
-from mm1_lab.data.shards.finding import File, make_once, short_hash
+from mm1_lab.data.shards.finding import File, short_hash
 from mm1_lab.data.shards.readers import READERS, Image, LeftOut, Reader
 from mm1_lab.data.shards.tables import PICTURES, Broken, Fields, read_rows
 from mm1_lab.data.types import Answer, Unlearnt
