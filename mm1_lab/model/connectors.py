@@ -297,8 +297,9 @@ def _keep_variance(module: nn.Module) -> None:
     """Initialises linear layers to preserve variance, so that image tokens start at the scale of the word embeddings.
 
     With torch's default initialisation they start at a third of it, and differ between images by only a twelfth.
-    `MultiheadAttention` keeps torch's: tokens of attention pooling and of the resampler start nearly alike, as in the
-    committed study. A version of them that starts otherwise needs another fingerprint.
+    The queries', keys' and values' projections of `MultiheadAttention`, no linear layers, keep torch's: tokens of
+    attention pooling and of the resampler start nearly alike, as in the committed study. A version of them that starts
+    otherwise needs another fingerprint.
     """
     if isinstance(module, nn.Linear) and not module.weight.is_meta:
         nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
