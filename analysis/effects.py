@@ -37,11 +37,8 @@ def levels_of(recipe: Recipe) -> dict[str, str]:
 
 
 def _of_mix(before: str, mix: DataMix) -> dict[str, str]:
-    return {f"{before}data mix": _mix(mix), f"{before}synthetic captions": f"{100 * mix.synthetic_share:g} %"}
-
-
-def _mix(mix: DataMix) -> str:
-    """Percent of captions, pages and text, and of further sources by name: `45.5:45.5:9.09`."""
+    """The axes of a mix: percent of captions, pages and text, and of further sources by name (`45.5:45.5:9.09`), and
+    the share of synthetic captions."""
     usual = {"captions": 0.0, "interleaved": 0.0, "text": 0.0}
     weights = usual | mix.weights
     total = sum(weights.values())
@@ -49,7 +46,7 @@ def _mix(mix: DataMix) -> str:
     for source, weight in weights.items():
         name = "" if source in usual else f"{source} "
         parts.append(f"{name}{100 * weight / total:.3g}")
-    return ":".join(parts)
+    return {f"{before}data mix": ":".join(parts), f"{before}synthetic captions": f"{100 * mix.synthetic_share:g} %"}
 
 
 def _level(value: object) -> str:

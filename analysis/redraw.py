@@ -208,7 +208,7 @@ def _write_scores(study: Study, output: Output) -> list[Table]:
     """Writes the scores, `table.md` last; returns its tables."""
     tables = [scores.means_table(study)]
     if study.cider_measures:
-        tables.append(scores.cider_table(study))
+        tables.append(scores.arms_table(study, study.cider_measures, "Captions by CIDEr", [scores.CIDER_NOTE]))
     tables.append(scores.losses_table(study))
     if study.sweep.reproduces == "Table 1":
         tables.append(scores.encoders_table(study))

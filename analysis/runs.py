@@ -95,8 +95,7 @@ def made_with(study: Study) -> str:
     on reproducibility."""
     found = defaultdict[str, Counter[str]](Counter)
     seconds: dict[str, float] = {}
-    records = [study.records[fingerprint] for fingerprint in study.done["fingerprint"].unique()]
-    for record in records:
+    for record in study.records.values():
         environment = record.get("environment", {})
         found[""][environment.get("processor") or "an unknown processor"] += 1
         for library, version in environment.get("versions", {}).items():
@@ -120,11 +119,8 @@ def mixes_machines(study: Study, arms: Iterable[str]) -> bool:
     processors, or the scores from different library versions. Stages that do not say where they ran do not count."""
     compared = set(arms)
     machines: dict[tuple[int, str], set[str]] = defaultdict(set)
-    done = study.done
-    done = done[done["arm"].isin(compared)]
-    for seed, fingerprint in zip(done["seed"], done["fingerprint"], strict=True):
-        record = study.records.get(fingerprint)
-        if record is None:
+    for arm, seed, record in study.finished:
+        if arm not in compared:
             continue
         environment = record.get("environment", {})
         scored_on = [environment.get(key) for key in ("processor", "threads", "versions")]

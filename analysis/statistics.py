@@ -22,7 +22,7 @@ it is conditional on these models, says nothing about newly trained ones, and gi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -194,19 +194,14 @@ def arm_means(scores: pd.DataFrame, fitted: pd.DataFrame | None = None) -> dict[
     return means
 
 
-def over_questions(means: pd.Series[float], counts: pd.Series[int], weights: pd.Series[int]) -> Interval:
-    """The mean of a score or difference over benchmarks, with an error from the spread between blocks of questions.
+def over_questions(*terms: tuple[pd.Series[float], pd.Series[int], pd.Series[int]]) -> Interval:
+    """The mean of a score or difference over benchmarks, with an error from the spread between blocks of questions; of
+    several terms, whose benchmarks may differ, the sum: they deviate together in the blocks that they share.
 
-    `means` of blocks and their numbers of questions, `counts`, are indexed by benchmark and block; `weights` are
-    the benchmarks'. The unit is the block, as its questions share demonstrations; the result is the
-    closed form of a bootstrap over blocks. Degrees of freedom are by Welch and Satterthwaite.
+    A term is the means of blocks and their numbers of questions, indexed by benchmark and block, and the benchmarks'
+    weights. The unit is the block, as its questions share demonstrations; the result is the closed form of a bootstrap
+    over blocks. Degrees of freedom are by Welch and Satterthwaite.
     """
-    return sum_over_questions([(means, counts, weights)])
-
-
-def sum_over_questions(terms: Iterable[tuple[pd.Series[float], pd.Series[int], pd.Series[int]]]) -> Interval:
-    """The sum of what `over_questions` takes, with its interval: the terms may be means over different benchmarks, and
-    deviate together in the blocks that they share."""
     estimate = 0.0
     deviations: Any = None
     for means, counts, weights in terms:
@@ -242,4 +237,4 @@ def over_blocks(rows: pd.DataFrame) -> Interval:
     """`over_questions` of scores: rows with benchmark, block, shots and score."""
     blocks = rows.groupby(["benchmark", "block"], observed=True)["score"].agg(["mean", "count"])
     shots = rows.groupby("benchmark", observed=True)["shots"].nunique()
-    return over_questions(blocks["mean"], blocks["count"], shots)
+    return over_questions((blocks["mean"], blocks["count"], shots))

@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.effects import levels_of
 from analysis.paper import UNPUBLISHED, Paper, PaperNumber, combine_numbers, read_paper
 from analysis.seeds import caution
-from analysis.statistics import UNKNOWN, Interval, arm_means, sum_over_questions
+from analysis.statistics import UNKNOWN, Interval, arm_means, over_questions
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Measure, Panel, RequestError, Sweep, canonical_json
 from mm1_lab.results.manifest import claim_keys
 from mm1_lab.results.reading import Variant, read_held_out, read_records, read_short_scores, read_variant
@@ -291,7 +291,7 @@ class Study(Variant):
         by_cell: dict[tuple[Any, ...], str] = {}
         values = self.all_values(measure).loc[self.distinct].to_numpy()
         for arm, own in zip(self.distinct, values, strict=True):
-            models = self._models_of(arm)
+            models = self._models[arm]
             there = zip(self.seeds, own.tolist(), strict=True)
             known = {seed: (models[seed], value) for seed, value in there if seed in models and not np.isnan(value)}
             found[arm] = arm
@@ -306,23 +306,27 @@ class Study(Variant):
                 by_cell.setdefault((seed, cell), found[arm])
         return found
 
-    @kept
-    def _models_of(self, arm: str) -> dict[int, frozenset[str]]:
-        """The fingerprints of the trained models behind each of an arm's finished trials, by seed."""
-        models = {}
-        own = self.done[self.done["arm"] == arm]
-        for seed, fingerprint in zip(own["seed"], own["fingerprint"], strict=True):
-            stages = self.records.get(fingerprint, {}).get("fingerprints", {})
-            if stages:
-                models[seed] = frozenset(name for kind, name in stages.items() if kind != "evaluation")
+    @cached_property
+    def finished(self) -> list[tuple[str, int, Record]]:
+        """The arm, seed and record of each finished trial."""
+        done = zip(self.done["arm"], self.done["seed"], self.done["fingerprint"], strict=True)
+        return [(arm, seed, self.records.get(fingerprint, {})) for arm, seed, fingerprint in done]
+
+    @cached_property
+    def _models(self) -> dict[str, dict[int, frozenset[str]]]:
+        """The fingerprints of the trained models behind each finished trial, by arm and seed."""
+        models = defaultdict[str, dict[int, frozenset[str]]](dict)
+        for arm, seed, record in self.finished:
+            if stages := record.get("fingerprints"):
+                models[arm][seed] = frozenset(name for kind, name in stages.items() if kind != "evaluation")
         return models
 
     @cached_property
     def own_rows(self) -> dict[str, int]:
         """The `own_rows` of each arm that was pre-trained."""
         found = {}
-        for arm, name in zip(self.done["arm"], self.done["fingerprint"], strict=True):
-            tokens = own_rows(self.records.get(name, {}).get("config", {}))  # alike at every seed
+        for arm, _, record in self.finished:
+            tokens = own_rows(record.get("config", {}))  # alike at every seed
             if tokens is not None:
                 found[arm] = tokens
         return found
@@ -331,8 +335,8 @@ class Study(Variant):
     def epochs(self) -> dict[str, str]:
         """The `epochs_text` of each arm that is tuned on conversations of the user's; of its first seed."""
         found: dict[str, str] = {}
-        for arm, name in zip(self.done["arm"], self.done["fingerprint"], strict=True):
-            tuning = self.records.get(name, {}).get("summaries", {}).get("sft", {})
+        for arm, _, record in self.finished:
+            tuning = record.get("summaries", {}).get("sft", {})
             if any(tuning.get("epochs", {}).values()):  # the world's conversations never end
                 found.setdefault(arm, epochs_text(tuning["epochs"], tuning.get("left_out", 0)))
         return found
@@ -371,8 +375,7 @@ class Study(Variant):
         of views and their side if pictures have fewer by their shapes; None if its record is an earlier one, which does
         not tell. And whether its pictures, which `text` has none of, make them more."""
         found: dict[str, tuple[tuple[int, ...] | None, bool]] = {}
-        for arm, name in zip(self.done["arm"], self.done["fingerprint"], strict=True):  # alike at every seed
-            record = self.records.get(name, {})
+        for arm, _, record in self.finished:  # alike at every seed
             told = record.get("held_out_left_out")
             count = None if told is None else told.get(source, 0)
             sft = self.sweep.arms[arm].sft
@@ -487,7 +490,7 @@ class Study(Variant):
                 sums[part] = total + sign * weight * own["mean"], own["count"], shots  # the latter of all arms alike
         if any(total.isna().any() for total, _, _ in sums.values()):
             return UNKNOWN
-        return sum_over_questions(sums.values())
+        return over_questions(*sums.values())
 
     @kept
     def _blocks(self, measure: Measure, seeds: tuple[int, ...]) -> tuple[pd.DataFrame, pd.Series[int]]:

@@ -131,15 +131,11 @@ def to_markdown(*tables: Table) -> str:
         ruler = ["---" if text else "---:" for text in table.is_text]
         lines = []
         for line in [table.head, ruler, *table.lines("**%s**")]:
-            cells = [STARS.sub(_escaped, plain_markdown(cell)).replace("|", "\\|") for cell in line]
-            lines.append(f"| {' | '.join(cells)} |")
+            cells = [plain_markdown(cell).replace("|", "\\|") for cell in line]
+            lines.append(STARS.sub(lambda stars: r"\*" * len(stars[0]), f"| {' | '.join(cells)} |"))
         parts.append("\n".join(lines))
         parts += [plain_markdown(note) for note in table.notes]
     return "\n\n".join(parts) + "\n"
-
-
-def _escaped(stars: re.Match[str]) -> str:
-    return r"\*" * len(stars[0])
 
 
 def to_latex(*tables: Table) -> str:

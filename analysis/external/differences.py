@@ -119,7 +119,7 @@ def _between_questions(each: pd.Series[float]) -> Interval:
     shots is one: what makes it easy for a model does so at all of them."""
     questions = each.groupby(level=["benchmark", "question"]).agg(["mean", "size"])
     cells = each.groupby(level=CELL).mean()
-    found = over_questions(questions["mean"], questions["size"], cells.groupby(level="benchmark").size())
+    found = over_questions((questions["mean"], questions["size"], cells.groupby(level="benchmark").size()))
     return replace(found, estimate=float(cells.mean()))
 
 

@@ -49,8 +49,8 @@ WITH_SHOTS = re.compile(r"(.+?)[ _](\d+)[-_ ]?shots?")
 OURS = {"family", "metric"}
 """Columns of a table of this lab."""
 TEXT = (".csv", ".tsv", ".txt")
-CELL = ["benchmark", "shots", "question"]
-KEY = ["arm", "seed", "repeat", *CELL]
+QUESTION = ["benchmark", "shots", "question"]
+KEY = ["arm", "seed", "repeat", *QUESTION]
 SELDOM = 0.001
 """Chance below which scores do not repeat in the same order by luck."""
 
@@ -234,9 +234,9 @@ def _numbers_of_runs(table: pd.DataFrame, frame: pd.DataFrame) -> tuple[pd.Serie
     for name in table.columns:
         if RUN.fullmatch(re.sub("[^a-z]", "", name.lower())):
             runs = frame.assign(run=table[name].map(str))
-            if runs.duplicated(["arm", "run"]).any() and not runs.duplicated(["arm", "run", *CELL]).any():
+            if runs.duplicated(["arm", "run"]).any() and not runs.duplicated(["arm", "run", *QUESTION]).any():
                 return runs.groupby("arm")["run"].transform(lambda own: pd.factorize(own)[0]), []
-    of_cells = frame.groupby(["arm", *CELL])
+    of_cells = frame.groupby(["arm", *QUESTION])
     counts = of_cells.size().groupby("arm").nunique()
     uneven = some(list(counts.index[counts > 1]))
     by_order = (
@@ -276,7 +276,7 @@ def _finished(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 def _check_independent(table: pd.DataFrame, frame: pd.DataFrame, where: str) -> list[str]:
     """Notes on columns that tell an arm's repeats apart, in every arm by the same values, as seeds, questions or
     checkpoints do, whose scores are no independent runs. Raises RequestError for one that is called like these."""
-    is_repeat = frame.duplicated(["arm", *CELL], keep=False)
+    is_repeat = frame.duplicated(["arm", *QUESTION], keep=False)
     table, repeats = table[is_repeat], frame[is_repeat]
     if repeats["arm"].nunique() < 2:
         return []
@@ -306,7 +306,7 @@ def _copies(frame: pd.DataFrame) -> list[str]:
     Scores of few possible values, such as rounded ones, repeat by luck: m different runs stand so many `times` in the
     same order in at most m! / m^(m · times) of cases, as if m values were equally likely; among many arms, some do.
     """
-    runs = frame.set_index(["arm", "repeat", *CELL])["score"].unstack(CELL)
+    runs = frame.set_index(["arm", "repeat", *QUESTION])["score"].unstack(QUESTION)
     arms = runs.groupby(level="arm", sort=False)
     copied, chance = [], 1.0
     for arm, own in arms:
@@ -329,7 +329,7 @@ def _tell_apart(repeats: pd.DataFrame, columns: pd.DataFrame) -> bool:
     be the same by chance."""
     rows = columns.itertuples(index=False)
     values = repeats.assign(value=[repr(tuple(map(str, row))) for row in rows])
-    if values.duplicated(["arm", *CELL, "value"]).any():
+    if values.duplicated(["arm", *QUESTION, "value"]).any():
         return False
     first, *others = (set(own) for _, own in values.groupby("arm")["value"])
     return all(

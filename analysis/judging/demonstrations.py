@@ -84,5 +84,4 @@ def _gain(family: str, rows: pd.DataFrame, least: float) -> Check:
 
 def mean_by_seed(table: pd.DataFrame) -> pd.Series[float]:
     """The plain mean over benchmarks and shots for each seed."""
-    each = table.groupby(["seed", "benchmark", "shots"], sort=False, observed=True)["score"].mean()
-    return each.groupby("seed").mean()
+    return benchmark_scores(table, ["seed"]).groupby("seed")["score"].mean()

@@ -48,7 +48,7 @@ def validity_checks(study: Study) -> list[Check]:
         return []
     keys = ["seed", "benchmark", "shots", "block", "question"]
     scores = scores.merge(unseen[[*keys, "score"]].rename(columns={"score": "blind"}), on=keys, how="left")
-    records = [study.records[fingerprint] for fingerprint in study.done.query("arm == @base")["fingerprint"]]
+    records = [record for arm, _, record in study.finished if arm == base]
     by_seed = [pd.DataFrame(record.get("majority_by_kind", {})) for record in records]
     majorities: Any = pd.concat(by_seed).groupby(level=0).mean().unstack()
     scores = scores.join(majorities.rename("majority"), on=["benchmark", "kind"])

@@ -74,13 +74,6 @@ def shown_measures(study: Study) -> list[Measure]:
     return [*shown, *own]
 
 
-def short_measures(study: Study) -> list[Measure]:
-    """The measures of the table at the end of a run: chat, the means by shots, that of text, and own benchmarks."""
-    chosen = [measure for measure in study.measures if measure in (CHAT, TEXT_CORE) or not measure.of]
-    chosen.sort(key=lambda measure: (measure == TEXT_CORE, measure != CHAT))
-    return chosen + [measure for measure in shown_measures(study) if measure not in study.measures]
-
-
 def means(study: Study) -> pd.DataFrame:
     """A row per panel, label and measure: value, interval, seeds, and the paper's number if known."""
     rows = []
@@ -135,13 +128,11 @@ def arms_table(study: Study, measures: Sequence[Measure], heading: str, notes: S
 
 
 def short_table(study: Study) -> Table:
-    """The table at the end of a run."""
-    return arms_table(study, short_measures(study), title(study), notes_of(study))
-
-
-def cider_table(study: Study) -> Table:
-    """The CIDEr of captions that are scored by content."""
-    return arms_table(study, study.cider_measures, "Captions by CIDEr", [CIDER_NOTE])
+    """The table at the end of a run: chat, the means by shots, that of text, and own benchmarks."""
+    chosen = [measure for measure in study.measures if measure in (CHAT, TEXT_CORE) or not measure.of]
+    chosen.sort(key=lambda measure: (measure == TEXT_CORE, measure != CHAT))
+    chosen += [measure for measure in shown_measures(study) if measure not in study.measures]
+    return arms_table(study, chosen, title(study), notes_of(study))
 
 
 def _cells(study: Study, arm: str, measures: Sequence[Measure]) -> dict[str, str]:
@@ -187,8 +178,8 @@ def losses_table(study: Study) -> Table:
 def encoders_table(study: Study) -> Table:
     """How well each encoder by itself retrieves, in percent, means over seeds."""
     shares = []
-    for fingerprint in study.done["fingerprint"]:
-        encoder = study.records[fingerprint].get("summaries", {}).get("encoder", {})
+    for _, _, record in study.finished:
+        encoder = record.get("summaries", {}).get("encoder", {})
         shares.append(encoder.get("retrieval", {}).get("image_to_text"))
     percent = study.done.assign(**{"retrieval %": 100 * pd.Series(shares, study.done.index, float)})
     means = percent.groupby("arm")[["retrieval %"]].mean().reindex(study.scored)

@@ -229,11 +229,11 @@ class MixtureBatches(StageBatches[Source]):
 
     def __call__(self, step: int) -> Batch:
         """Returns the batch of `step`; in a worker group, only this worker's rows of it."""
-        names = self.numbers(step)[team.own(self.count)]
+        names = self.chosen(step)[team.own(self.count)]
         rows = [self.row(name, number) for name, number in names]
         return make_batch(rows, [name for name, _ in names], self.side, self.blind, step_rows=self.count)
 
-    def numbers(self, step: int) -> list[tuple[str, int]]:
+    def chosen(self, step: int) -> list[tuple[str, int]]:
         """The source of each of the step's rows, and the row's number within that source."""
         return self.mixture.rows(step * self.count, self.count)
 
@@ -257,7 +257,7 @@ class ConversationBatches(StageBatches[Conversations]):
         numbers = self.mixture.rows(step * self.count, self.count)
         documents = (self.sources[name].document(number) for name, number in numbers)
         rows, places = self.packer.pack_all(documents, at_least=team.size())
-        replayed = self.replay.numbers(step) if self.replay else []
+        replayed = self.replay.chosen(step) if self.replay else []
         count = len(rows) + len(replayed)
         own_rows = []
         names = []  # of each document

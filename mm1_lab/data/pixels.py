@@ -85,36 +85,15 @@ class ImageDecoder:
     kept: dict[tuple[Hashable, int, Grid], Pixels] = field(default_factory=dict, repr=False)
 
     def get(self, picture: StoredPicture, side: int, grid: Grid) -> Pixels:
-        """Returns the image as a grid of squares of `side` pixels.
-
-        Raises BrokenPicture if its bytes cannot be read or decoded, RequestError if they cannot be read at present.
-        """
+        """Returns the image as a grid of squares of `side` pixels. Raises as `StoredPicture.opened`."""
         pixels = self.kept.get((picture.key, side, grid))
         if pixels is None:
-            pixels = np.asarray(self.read(picture, lambda image: square(as_shown(image), side, self.shape, grid)))
+            pixels = np.asarray(picture.opened(lambda image: square(as_shown(image), side, self.shape, grid)))
             pixels.flags.writeable = False
             if side * max(grid) <= CACHED_SIDE and self.room >= pixels.nbytes:
                 self.room -= pixels.nbytes
                 self.kept[picture.key, side, grid] = pixels
         return pixels
-
-    def read(self, picture: StoredPicture, use: Callable[[Image.Image], Found]) -> Found:
-        """What `use` finds in the image, of which it decodes what it needs. Raises as `get`."""
-        try:
-            with Image.open(io.BytesIO(picture.read()), formats=PICTURE_FORMATS) as image:
-                if image.width * image.height > LARGEST_PICTURE:
-                    raise ValueError(f"{image.width} × {image.height} pixels exceed the limit of {LARGEST_PICTURE}")
-                return use(image)
-        except RequestError:  # the connection failed, which says nothing about the image
-            raise
-        except UnidentifiedImageError:  # whose message holds an address instead of a name
-            raise BrokenPicture(f"{picture.name} (is none of {', '.join(PICTURE_FORMATS)}; convert it)") from None
-        except Exception as error:  # Pillow raises many kinds for damaged files
-            if isinstance(error, OSError) and error.errno in PASSING:
-                raise RequestError(
-                    f"{picture.name} cannot be read now ({error.strerror}); run the command again"
-                ) from None
-            raise BrokenPicture(f"{picture.name} ({str(error).strip() or type(error).__name__})") from error
 
 
 def read_file(path: Path) -> bytes:
@@ -139,8 +118,29 @@ class StoredPicture:
         return self.decoder.get(self, side, grid)
 
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels, without decoding it. Raises as `pixels`."""
-        return self.decoder.read(self, shown_size)
+        """Width and height in pixels, without decoding it. Raises as `opened`."""
+        return self.opened(shown_size)
+
+    def opened(self, use: Callable[[Image.Image], Found]) -> Found:
+        """What `use` finds in the image, of which it decodes what it needs.
+
+        Raises BrokenPicture if its bytes cannot be read or decoded, RequestError if they cannot be read at present.
+        """
+        try:
+            with Image.open(io.BytesIO(self.read()), formats=PICTURE_FORMATS) as image:
+                if image.width * image.height > LARGEST_PICTURE:
+                    raise ValueError(f"{image.width} × {image.height} pixels exceed the limit of {LARGEST_PICTURE}")
+                return use(image)
+        except RequestError:  # the connection failed, which says nothing about the image
+            raise
+        except UnidentifiedImageError:  # whose message holds an address instead of a name
+            raise BrokenPicture(f"{self.name} (is none of {', '.join(PICTURE_FORMATS)}; convert it)") from None
+        except Exception as error:  # Pillow raises many kinds for damaged files
+            if isinstance(error, OSError) and error.errno in PASSING:
+                raise RequestError(
+                    f"{self.name} cannot be read now ({error.strerror}); run the command again"
+                ) from None
+            raise BrokenPicture(f"{self.name} ({str(error).strip() or type(error).__name__})") from error
 
 
 def image_tensor(images: Sequence[Pixels]) -> torch.Tensor:

@@ -8,19 +8,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
-from tokenizers.normalizers import Replace
-from tokenizers.normalizers import Sequence as Normalizers
-from tokenizers.pre_tokenizers import ByteLevel, Split
-from tokenizers.pre_tokenizers import Sequence as PreTokenizers
-from tokenizers.trainers import BpeTrainer
 
 from mm1_lab.config import RequestError, canonical_json
+from mm1_lab.data.derived import make_once
 from mm1_lab.data.preprocessing import IMAGE
-from mm1_lab.files import load_json, new_file, why_not_writable
+from mm1_lab.files import load_json
 from mm1_lab.formatting import first_line
 
 SPECIAL = {"pad": "<pad>", "begin": "<begin>", "end": "<end>", "image": IMAGE}
@@ -77,23 +71,24 @@ def bpe_tokenizer(texts: Iterable[str], size: int, folder: Path) -> BackendToken
     Training is deterministic. The 256 bytes and the special tokens need 260 entries. Raises RequestError if the folder
     cannot be written to.
     """
-    path = folder / "tokenizer.json"
-    if not path.exists():
-        if lack := why_not_writable(folder):
-            raise RequestError(lack)
-        backend = Backend(BPE())
-        bytes_of = ByteLevel(add_prefix_space=False, use_regex=False)
-        backend.pre_tokenizer = PreTokenizers([Split(Regex(WORDS), "isolated"), bytes_of])
-        backend.decoder = ByteLevelDecoder()
-        trainer = BpeTrainer(
+
+    def train(path: Path) -> None:
+        backend = Backend(models.BPE())
+        words = pre_tokenizers.Split(Regex(WORDS), "isolated")
+        bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        backend.pre_tokenizer = pre_tokenizers.Sequence([words, bytes_of])
+        backend.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
             vocab_size=size,
             special_tokens=list(SPECIAL.values()),
-            initial_alphabet=sorted(ByteLevel.alphabet()),
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
         backend.train_from_iterator((LONG_WORD.sub(r"\g<0> ", text) for text in texts), trainer)
-        with new_file(path) as temporary:
-            backend.save(str(temporary))
+        backend.save(str(path))
+
+    path = folder / "tokenizer.json"
+    make_once(path, train)
     backend = Backend.from_file(str(path))
     return BackendTokenizer(backend, **{name: backend.get_vocab()[token] for name, token in SPECIAL.items()})
 
@@ -134,7 +129,8 @@ def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
         )
     # Some, as Mistral's, put a space before every text; it stands for the text's own, with which answers begin.
     if backend.normalizer and backend.normalizer.normalize_str(" a") == "▁▁a":
-        backend.normalizer = Normalizers([Replace(Regex(r"\A (?!\z)"), ""), backend.normalizer])
+        first = normalizers.Replace(Regex(r"\A (?!\z)"), "")
+        backend.normalizer = normalizers.Sequence([first, backend.normalizer])
     # Also if it is there: as an ordinary token it would be found in text.
     backend.add_special_tokens([AddedToken(IMAGE, special=True, normalized=False)])
     return BackendTokenizer(

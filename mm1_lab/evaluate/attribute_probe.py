@@ -46,8 +46,8 @@ def attribute_probe(stage: EncoderStage, folder: Path, tokens: int | None = None
     encoder.to(team.device()).eval()
     train = _scenes("train", TRAINING_SCENES)
     test = _scenes("test", TEST_SCENES)
-    seen = _scene_features(encoder, train, stage.image_size, tokens)
-    unseen = _scene_features(encoder, test, stage.image_size, tokens)
+    seen = _scene_features(encoder, train, tokens)
+    unseen = _scene_features(encoder, test, tokens)
 
     labels = []
     for attribute, options in _CLASSES.items():
@@ -84,11 +84,12 @@ def _scenes(split: Split, count: int) -> list[Scene]:
     return [sample_scene(Random(f"probe/{split}/{number}"), split, letters=0.5) for number in range(count)]
 
 
-def _scene_features(encoder: Encoder, scenes: list[Scene], side: int, tokens: int | None) -> torch.Tensor:
+def _scene_features(encoder: Encoder, scenes: list[Scene], tokens: int | None) -> torch.Tensor:
     """float64 (scenes, patches · width), or (scenes, tokens · width), on the CPU."""
     features = []
     for start in range(0, len(scenes), CHUNK):
-        pictures = [ScenePicture(scene).pixels(side) for scene in scenes[start : start + CHUNK]]
+        some = scenes[start : start + CHUNK]
+        pictures = [ScenePicture(scene).pixels(encoder.config.image_size) for scene in some]
         patches = encoder(image_tensor(pictures).to(team.device()))
         if tokens is not None:
             grid = patches.unflatten(1, (encoder.side, -1)).movedim(3, 1)

@@ -1,7 +1,5 @@
 """Whether prompts, with their demonstrations and answers, fit the rows on which models are trained."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -159,12 +159,8 @@ def _text_of(value: Any) -> str:
     return str(value)
 
 
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
 Text = Annotated[str, BeforeValidator(_text_of)]
-Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(lambda value: value if isinstance(value, list) else [value])]
 
 
 class Line(Config):

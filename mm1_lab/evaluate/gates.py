@@ -29,26 +29,28 @@ from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.run import Answering
 from mm1_lab.model import build_mm1, load_weights
 
-BOUNDS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
-    "reader": {"336": (8.0,), "448": (3.0,), "print": (40.0,)},
-    "probe": {
-        "colour": (90.0,),
-        "place": (90.0,),
-        "size": (90.0,),
-        "identity": (45.0, 90.0),
-        "identity, size quarter 1": (0.0, 55.0),
-        f"identity, size quarter {QUARTERS}": (75.0,),
-        "more cells": (4.0,),
-    },
-    "words": {"up to 4 shots": (90.0,)},
+BOUNDS: Mapping[str, tuple[float, ...]] = {
+    # of the reader
+    "336": (8.0,),
+    "448": (3.0,),
+    "print": (40.0,),
+    # of the probe
+    "colour": (90.0,),
+    "place": (90.0,),
+    "size": (90.0,),
+    "identity": (45.0, 90.0),
+    "identity, size quarter 1": (0.0, 55.0),
+    f"identity, size quarter {QUARTERS}": (75.0,),
+    "more cells": (4.0,),
+    # of the decoder
+    "up to 4 shots": (90.0,),
 }
-"""The least, and perhaps the most, that a measurement may be, by gate and what is measured; the rest is reported.
+"""The least, and perhaps the most, that a measurement may be, by what is measured; the rest is reported.
 
 Of the reader: points by which it names more things at a resolution than at the next lower one, and more letters of
-small print at 1344 than at 336. Of the probe: percent
-right, and points by which it finds more names in the most averaged cells than in the fewest. Colours and places must
-be seen, and of names something must be left to see, which grows with the size of things. Of the decoder: percent of a
-kind of question about scenes in words.
+small print at 1344 than at 336. Of the probe: percent right, and points by which it finds more names in the most
+averaged cells than in the fewest. Colours and places must be seen, and of names something must be left to see, which
+grows with the size of things. Of the decoder: percent of a kind of question about scenes in words.
 """
 LOOKS_UP = 60.0
 """Least percentage right of a kind of question in words: below, the decoder cannot look up, which lowers all scores on
@@ -76,14 +78,14 @@ def _percentage(gate: str, key: str, what: str, cases: tuple[int, int], seed: in
 
     right, count = cases
     interval = binomtest(right, count).proportion_ci(method="wilson")
-    bounds = BOUNDS[gate].get(key, ())
+    bounds = BOUNDS.get(key, ())
     ends = {"low": 100 * float(interval.low), "high": 100 * float(interval.high)}
     return Check.within(GATES[gate], what, 100 * right / count, *bounds, seed=seed, **ends)
 
 
 def _gain(gate: str, key: str, what: str, lower: Check, higher: Check) -> Check:
     """The check of the points by which one percentage exceeds another."""
-    bounds = BOUNDS[gate].get(key, ())
+    bounds = BOUNDS.get(key, ())
     return Check.within(GATES[gate], f"{what}, points", higher.value - lower.value, *bounds, seed=higher.seed)
 
 

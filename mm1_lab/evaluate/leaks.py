@@ -45,7 +45,7 @@ def find_leaks(
     for seed, stream in product(seeds, STREAMS):
         for document in emitted(stream, seed, rows, longest):
             searched += 1
-            for check in judge(document, stream in WITH_IMAGES, scenes, references):
+            for check in failed_checks(document, stream in WITH_IMAGES, scenes, references):
                 found[check, stream] += 1
     return searched, found
 
@@ -67,7 +67,9 @@ def emitted(stream: str, seed: int, rows: int, longest: int) -> Iterator[Documen
             yield from source.documents(row)
 
 
-def judge(document: Document, with_images: bool, scenes: set[tuple[Thing, ...]], references: set[str]) -> set[str]:
+def failed_checks(
+    document: Document, with_images: bool, scenes: set[tuple[Thing, ...]], references: set[str]
+) -> set[str]:
     """Returns the checks that the document fails."""
     failed = set()
     for part in document.parts:

@@ -39,12 +39,9 @@ _MINUS = re.compile(r"(?<!\w)[-−](?=[$.]?\d)")
 """The minus of a negative number, not one between two numbers or words."""
 
 
-CONTRACTIONS = {}
-for _word in _SHORTENED.split():
-    for _at, _letter in enumerate(_word):
-        if _letter == "'":
-            CONTRACTIONS[_word[:_at] + _word[_at + 1 :]] = _word
-CONTRACTIONS["somebody'd"] = "somebodyd"
+CONTRACTIONS = {
+    word[:at] + word[at + 1 :]: word for word in _SHORTENED.split() for at, letter in enumerate(word) if letter == "'"
+} | {"somebody'd": "somebodyd"}
 """The official table of spellings that lack one apostrophe (`dont` → `don't`), including its error `somebodyd`.
 Spellings that are also other words (`well`, `shed`, `were`) are not in it."""
 

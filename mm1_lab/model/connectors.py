@@ -173,11 +173,10 @@ class CAbstractor(nn.Module):
         self.positions = nn.Parameter(torch.empty(patches, encoder_width))
         nn.init.trunc_normal_(self.positions, std=0.02)
         self.register_load_state_dict_pre_hook(_interpolate_positions)
-        first = _Bottleneck(encoder_width, width)
-        blocks = [first, *(_Bottleneck(width, width) for _ in range(2 * self.BLOCKS - 1))]
-        self.before = nn.Sequential(*blocks[: self.BLOCKS])
+        widths = [encoder_width] + [width] * (self.BLOCKS - 1)
+        self.before = nn.Sequential(*(_Bottleneck(before, width) for before in widths))
         self.pool = nn.AdaptiveAvgPool2d(math.isqrt(config.image_tokens))
-        self.after = nn.Sequential(*blocks[self.BLOCKS :])
+        self.after = nn.Sequential(*(_Bottleneck(width, width) for _ in range(self.BLOCKS)))
         self.project = nn.Sequential(
             nn.Linear(width, decoder_width), nn.SiLU(), nn.Linear(decoder_width, decoder_width)
         )
@@ -298,8 +297,9 @@ def _keep_variance(module: nn.Module) -> None:
     """Initialises linear layers to preserve variance, so that image tokens start at the scale of the word embeddings.
 
     With torch's default initialisation they start at a third of it, and differ between images by only a twelfth.
-    `MultiheadAttention` keeps torch's: tokens of attention pooling and of the resampler start nearly alike, as in the
-    committed study. A version of them that starts otherwise needs another fingerprint.
+    The queries', keys' and values' projections of `MultiheadAttention`, no linear layers, keep torch's: tokens of
+    attention pooling and of the resampler start nearly alike, as in the committed study. A version of them that starts
+    otherwise needs another fingerprint.
     """
     if isinstance(module, nn.Linear) and not module.weight.is_meta:
         nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))

@@ -7,6 +7,7 @@ make some heads attend a few positions back from the first step on. Training is 
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qw
 
 from mm1_lab import team
 from mm1_lab.config import PretrainedDecoder, Size
-from mm1_lab.model.filling import Copied, Drawn, Stored, fill
+from mm1_lab.model.filling import copy_dense, draw_normal, fill, read_stored
 from mm1_lab.model.modeling_mm1 import without_stray_windows
 from mm1_lab.weights.library import library_weights
 from mm1_lab.weights.stored import load_weights, quiet_library
@@ -105,7 +106,7 @@ def build_decoder(size: Size, vocabulary: int, sequence: int) -> PreTrainedModel
         return decoder
     decoder = empty_decoder(config)
     spreads = _spreads(decoder)
-    unread = dict.fromkeys(spreads, Drawn(torch.initial_seed(), spreads))
+    unread = dict.fromkeys(spreads, partial(draw_normal, torch.initial_seed(), spreads))
     if team.size() > 1:
         decoder.unread = unread
     if not decoder.lm_head.weight.is_meta:
@@ -175,7 +176,7 @@ def upcycle(decoder: PreTrainedModel, dense: Path) -> None:
     whose weight is its probability, they are not. Routers stay as initialised.
     """
     names = [name for name in decoder.state_dict() if ".mlp.gate." not in name and "shared" not in name]
-    copied = dict.fromkeys(names, Copied(dense))
+    copied = dict.fromkeys(names, partial(copy_dense, dense))
     if team.size() == 1:
         fill(decoder, copied)
     else:
@@ -227,7 +228,7 @@ def leave_to_team(model: PreTrainedModel, folder: Path, whole: Sequence[str] = (
         is_sharded = own[name].ndim > 0 and own[name].numel() > 0 and name not in whole
         if is_sharded and stored[name].size == own[name].shape:
             unread.append(name)
-    model.unread = dict.fromkeys(sorted(unread), Stored(folder))
+    model.unread = dict.fromkeys(sorted(unread), partial(read_stored, folder))
     rest: dict[str, Tensor] = {}
     if not team.is_first():
         return rest

@@ -1,7 +1,9 @@
 """Language-model pre-training of the decoder on text alone, in phases with rows of different lengths."""
 
+from collections.abc import Callable
+
 from mm1_lab import team
-from mm1_lab.config import DecoderStage, DecoderTraining, Phase
+from mm1_lab.config import DecoderStage, DecoderTraining
 from mm1_lab.data.batches import Batch, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Limits, TextCurriculum
@@ -14,32 +16,30 @@ from mm1_lab.train.stages import StageRun, new_decoder
 NAMES = ("text",)
 
 
-class TextBatches:
-    """The batches of a decoder's pre-training by step. Row numbers continue across phases."""
+def text_batches(training: DecoderTraining, data: Data, seed: int) -> Callable[[int], Batch]:
+    """The batches of a decoder's pre-training by step, on which alone each depends; in a team, this process's rows of
+    them. Row numbers continue across phases."""
+    # the first step and the first row of each phase, how many rows a step has, what packs them, and their text
+    phases: list[tuple[int, int, int, Packer, TextCurriculum]] = []
+    is_planned = data.identity.kind == "shards"
+    step = row = 0
+    for phase, steps in zip(training.phases, training.phase_steps(), strict=True):
+        limits = Limits(phase.sequence_length, 1, 0)
+        between = "" if is_planned else " "
+        packer = Packer(data.tokenizer, limits, training.prompt_loss_weight, between=between, is_planned=is_planned)
+        text = data.pretraining_text(seed, phase.sequence_length)
+        phases.append((step, row, phase.batch_size, packer, text))
+        step += steps
+        row += phase.batch_size * steps
 
-    def __init__(self, training: DecoderTraining, data: Data, seed: int) -> None:
-        self._training = training
-        self._phases: list[tuple[int, int, Phase, Packer, TextCurriculum]] = []
-        """The first step and the first row of each phase, what packs its rows, and its text."""
-        is_planned = data.identity.kind == "shards"
-        step = row = 0
-        for phase, steps in zip(training.phases, training.phase_steps(), strict=True):
-            limits = Limits(phase.sequence_length, 1, 0)
-            between = "" if is_planned else " "
-            packer = Packer(data.tokenizer, limits, training.prompt_loss_weight, between=between, is_planned=is_planned)
-            self._phases.append((step, row, phase, packer, data.pretraining_text(seed, phase.sequence_length)))
-            step += steps
-            row += phase.batch_size * steps
-
-    def __call__(self, step: int) -> Batch:
-        """The batch of `step`, which depends on nothing else; in a team, this process's rows of it."""
-        progress = step / self._training.steps
-        start, row, phase, packer, text = next(one for one in reversed(self._phases) if one[0] <= step)
-        count = phase.batch_size
+    def batch(step: int) -> Batch:
+        start, row, count, packer, text = next(one for one in reversed(phases) if one[0] <= step)
         first = row + count * (step - start)
         numbers = range(first, first + count)[team.own(count)]
-        rows = [packer.pack(text.documents(number, progress)) for number in numbers]
+        rows = [packer.pack(text.documents(number, step / training.steps)) for number in numbers]
         return make_batch(rows, NAMES * len(rows), side=1, blind=True, step_rows=count)
+
+    return batch
 
 
 def train_decoder(run: StageRun[DecoderStage]) -> None:
@@ -55,6 +55,6 @@ def train_decoder(run: StageRun[DecoderStage]) -> None:
         states = read_rows(decoder, decoder.get_input_embeddings()(batch.tokens), batch)
         return language_loss(decoder, states, batch, NAMES)
 
-    batches = TextBatches(stage.training, run.data, stage.seed)
+    batches = text_batches(stage.training, run.data, stage.seed)
     recorder, decoder = fit(run, decoder, objective, NAMES, batches)
     finish(run, recorder, decoder)

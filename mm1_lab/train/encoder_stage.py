@@ -6,7 +6,7 @@ the encoder can later be used with bidirectional attention. The class token prec
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
@@ -66,39 +66,40 @@ class DecodedPairs(NamedTuple):
     """The account of broken images."""
 
 
-class StepPairs:
-    """Pairs t · batch … (t + 1) · batch − 1 for step t, without broken images; in a team, this process's part."""
+def step_pairs(stage: EncoderStage, data: Data) -> Callable[[int], DecodedPairs]:
+    """Reads pairs t · batch … (t + 1) · batch − 1 for step t, without broken images; in a team, this process's part.
 
-    def __init__(self, stage: EncoderStage, data: Data) -> None:
-        self._stage = stage
-        self._pairs = data.pairs(stage.seed)
-        # users' usual and dense captions are of different pictures, each with an order of its own
-        self._by_kind = stage.data.kind == "shards"
-        if stage.distinct_pairs is not None:
-            self._pairs = RepeatedPairs(self._pairs, stage.distinct_pairs, stage.seed)
+    Of the first n pairs exactly ⌊n · synthetic share⌋ have dense captions.
+    """
+    pairs = data.pairs(stage.seed)
+    if stage.distinct_pairs is not None:
+        pairs = RepeatedPairs(pairs, stage.distinct_pairs, stage.seed)
+    # users' usual and dense captions are of different pictures, each with an order of its own
+    by_kind = stage.data.kind == "shards"
+    count = stage.training.batch_size
+    share = stage.synthetic_share
 
-    def __call__(self, step: int) -> DecodedPairs:
-        """Of the first n pairs exactly ⌊n · synthetic share⌋ have dense captions."""
-        count = self._stage.training.batch_size
-        share = self._stage.synthetic_share
+    def read(step: int) -> DecodedPairs:
         own = range(count)[team.own(count)]
         pictures, captions = [], []
         for place in own:
             index = step * count + place
             dense_before = math.floor(index * share)
             is_dense = math.floor((index + 1) * share) > dense_before
-            if self._by_kind:
+            if by_kind:
                 index = dense_before if is_dense else index - dense_before
-            picture, caption = self._pairs.pair(index, is_dense)
+            picture, caption = pairs.pair(index, is_dense)
             pictures.append(picture)
             captions.append(caption)
-        found, decoded = decode(pictures, self._stage.image_size)
+        found, decoded = decode(pictures, stage.image_size)
         if not found:
             broken = "; ".join(decoded.broken[:10])
             raise TooManyBrokenPictures(f"none of {len(pictures)} images can be decoded: {broken}")
         texts = [captions[at] for at in found]
         places = [own[at] for at in found]
         return DecodedPairs(list(found.values()), texts, places, decoded)
+
+    return read
 
 
 class RepeatedPairs:
@@ -255,10 +256,10 @@ def _train_contrastive(run: StageRun[EncoderStage]) -> None:
         network.load_state_dict(load_file(start / TEXT_TOWER), strict=False)
     if stage.compile:
         compile_parts(network.encoder)
-    pairs = StepPairs(stage, data)
+    read = step_pairs(stage, data)
 
     def batch(step: int) -> PairBatch:
-        found = pairs(step)
+        found = read(step)
         return pair_batch(found.images, found.captions, data.tokenizer, found.decoded)
 
     recorder, network = fit(run, network, network.loss, ["pairs"], batch)
@@ -346,11 +347,11 @@ def _train_reconstructive(run: StageRun[EncoderStage]) -> None:
     stage = run.stage
     with team.only_in_first():
         network = Reconstructive(new_encoder(stage, run.data.tokenizer), stage.patch)
-    pairs = StepPairs(stage, run.data)
+    read = step_pairs(stage, run.data)
     patches = network.trunk.patches
 
     def batch(step: int) -> ImageBatch:
-        found = pairs(step)
+        found = read(step)
         # for all of the step, so that a team draws as a single process does
         random = np.random.default_rng([stage.seed, step])
         prefixes = random.integers(1, patches, stage.training.batch_size)

@@ -9,6 +9,7 @@ import copy
 import math
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ from mm1_lab import team
 from mm1_lab.config import DecoderStage, ModelStage, Resources
 from mm1_lab.config.cost import keeps_whole_gradients, shard_group, state_bytes
 from mm1_lab.model import MM1, Encoder, read_by_document
-from mm1_lab.model.filling import Stored, fill
+from mm1_lab.model.filling import fill, read_stored
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -128,7 +129,7 @@ def read_sharded(model: MM1, folder: Path, shards: int) -> None:
     model._apply(lambda values: torch.empty_like(values, device=device) if values.is_meta else values.to(device))
     tied = model.all_tied_weights_keys
     names = [name for name, values in model.state_dict().items() if name not in tied and values.numel()]
-    fill(model, dict.fromkeys(names, Stored(folder)))
+    fill(model, dict.fromkeys(names, partial(read_stored, folder)))
     for name, source in tied.items():
         model.get_parameter(name).data.copy_(model.get_parameter(source))
 

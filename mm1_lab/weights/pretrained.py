@@ -166,10 +166,14 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
         text = AutoConfig.for_model(**config["text_config"])
         encoder = _exported_tower(name, folder, config["encoder_config"])
         processor = load_json(folder / "processor_config.json")
-        seen = {"blind": processor["blind"], "pictures": processor.get("shape"), "views": processor.get("views", 1)}
-        seen["tiling"] = processor.get("tiling", "square")
-        seen["tile_marks"] = processor.get("tile_marks", "none")
-        seen["connector"] = config["connector"]
+        seen = {
+            "blind": processor["blind"],
+            "pictures": processor.get("shape"),
+            "views": processor.get("views", 1),
+            "tiling": processor.get("tiling", "square"),
+            "tile_marks": processor.get("tile_marks", "none"),
+            "connector": config["connector"],
+        }
         tuned, template = processor.get("tuned"), folder / "chat_template.jinja"
         if tuned is None:  # an older export: before tuning, its template joins the parts of messages and ends no answer
             tuned = template.exists() and "eos_token" in template.read_text(encoding="utf-8")

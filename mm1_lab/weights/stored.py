@@ -1,7 +1,5 @@
 """Saves the weights of transformers models together with their stage, and loads them."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -30,7 +30,7 @@ from analysis.pages.notes import FEW_SEEDS, MIXED
 from analysis.pages.overview import _question
 from analysis.pages.scores import (
     OTHER_DOCUMENTS,
-    cider_table,
+    arms_table,
     losses_table,
     means,
     means_table,
@@ -322,7 +322,7 @@ def test_captions_by_content_have_their_cider_beside(data_mix: Sweep) -> None:
     names = [f"captions cider {shots}-shot" for shots in (0, 4, 8)]
     assert study.trial_values(AVERAGE).equals(plain.trial_values(AVERAGE))
     assert study.families["captioning"] == "captioning (content)"
-    table = cider_table(study).frame.set_index("arm")
+    table = arms_table(study, study.cider_measures, "", []).frame.set_index("arm")
     mean = captions[(captions["arm"] == "base") & (captions["shots"] == 0)]["score"].mean() * 3
     assert list(table) == names and table.loc["base", names[0]].startswith(f"{mean:.1f}")
     assert set(names) <= set(means(study)["measure"]) and not plain.cider_measures

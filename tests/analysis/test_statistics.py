@@ -19,8 +19,8 @@ from analysis.statistics import (
     moderated,
     one_sample,
     other_arms,
+    over_questions,
     shrunk,
-    sum_over_questions,
 )
 from mm1_lab.config import WORLD_DATA, DataIdentity
 from mm1_lab.results import Manifest
@@ -81,7 +81,7 @@ def test_a_difference_of_means_over_shared_and_other_blocks_has_the_error_that_a
     for kind, sign in (("first", 1.0), ("second", -1.0)):
         blocks = pd.concat({name: sets[f"{name} {kind}"] for name in names[kind]})
         terms.append((sign * blocks["mean"], blocks["count"], pd.Series(1, names[kind])))
-    found = sum_over_questions(terms)
+    found = over_questions(*terms)
     total = np.zeros(4000)
     drawn = {name: generator.integers(0, 40, (4000, 40)) for name in "xyz"}
     for label, frame in sets.items():
@@ -92,7 +92,7 @@ def test_a_difference_of_means_over_shared_and_other_blocks_has_the_error_that_a
     assert found.error == pytest.approx(total.std() * math.sqrt(40 / 39), rel=0.05)
     means, counts, weights = terms[1]
     single = (means[[("x", 0)]], counts[[("x", 0)]], weights[["x"]])
-    assert math.isnan(sum_over_questions([terms[0], single]).error), "a single block has no variance beside others"
+    assert math.isnan(over_questions(terms[0], single).error), "a single block has no variance beside others"
 
 
 @pytest.mark.parametrize(("estimate", "verdict"), [(-4, "supported"), (-2.4, "undecided"), (-1, "contradicted")])

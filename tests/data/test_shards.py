@@ -2,7 +2,7 @@
 
 import gzip
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from mm1_lab.data.shards.collection import PICTURE
 from mm1_lab.data.shards.finding import find
 from mm1_lab.data.shards.index import index_file
 from mm1_lab.data.types import BrokenPicture, Document, Limits
-from mm1_lab.train.decoder_stage import TextBatches
-from mm1_lab.train.encoder_stage import StepPairs
+from mm1_lab.train.decoder_stage import text_batches
+from mm1_lab.train.encoder_stage import step_pairs
 from mm1_lab.train.multimodal import sources_of
 from tests.conftest import evaluation_of
 
@@ -98,7 +98,7 @@ def test_no_document_of_a_long_row_is_lost(files: Any) -> None:
     assert len(rows) > 4 and full > 2048 * 0.99
     assert [packer.pack(row).documents.max() for row in rows] == list(map(len, rows))
     phase = Phase(share=1, sequence_length=1024, batch_size=len(rows))  # shorter than the rows of arms
-    batches = TextBatches(DecoderTraining(learning_rate=1e-3, steps=1, phases=(phase,)), data, 0)
+    batches = text_batches(DecoderTraining(learning_rate=1e-3, steps=1, phases=(phase,)), data, 0)
     planned = [len(list(data.pretraining_text(0, 1024).documents(row, 0.0))) for row in range(len(rows))]
     assert batches(0).documents.max(dim=1).values.tolist() == planned
 
@@ -174,7 +174,7 @@ def test_an_encoder_sees_each_pair_of_either_kind_once_an_epoch(everything: Open
     stage = evaluation_of().model.inputs["encoder"]
     assert isinstance(stage, EncoderStage)
     stage = stage.model_copy(update={"synthetic_share": 0.25, "data": data.identity})
-    steps = list(map(StepPairs(stage, data), range(208 // stage.training.batch_size)))
+    steps = list(map(step_pairs(stage, data), range(208 // stage.training.batch_size)))
     said = [text for step in steps for text in step.captions]
     dense = [text for text in said if text.startswith("a long and dense")]
     usual = [text for text in said if text.startswith("picture")]
@@ -215,8 +215,18 @@ def test_a_change_in_the_middle_of_a_file_is_noticed(files: Any) -> None:
     assert any("RIVER" in str(text) for sample in range(9) for text in after.collection("text").texts(sample))
 
 
-def test_many_may_make_index_tokenizer_and_pieces_at_once(everything: Open, files: Any) -> None:
+def test_many_may_make_index_tokenizer_and_pieces_at_once(
+    everything: Open, files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alone = everything(cache="elsewhere")
+    held: list[list[Path]] = []
+    training_text = Shards._training_text
+
+    def with_lock(data: Shards) -> Iterator[str]:
+        held.append([*data.cache.rglob("*.lease")])
+        yield from training_text(data)
+
+    monkeypatch.setattr(Shards, "_training_text", with_lock)
 
     def read(_: int) -> list[str]:
         data = Shards(files.folder / "data.yaml", files.folder / "cache", files.scale())
@@ -224,6 +234,7 @@ def test_many_may_make_index_tokenizer_and_pieces_at_once(everything: Open, file
 
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(read, range(4))) == [keys(epoch(alone.source("text", 0), 0))] * 4
+    assert len(held) == 2 and all(held), "one trains each tokenizer, under a lock"
     left_over = [path for path in (files.folder / "cache").rglob("*") if path.name.count(".") > path.is_file()]
     assert not left_over
 

@@ -136,8 +136,7 @@ def test_a_store_that_one_may_only_read_is_enough_for_data_that_are_indexed(
     def lack(folder: Path) -> str:  # permissions do not hold for root
         return f"{folder}: cannot be written to"
 
-    monkeypatch.setattr("mm1_lab.data.shards.finding.why_not_writable", lack)
-    monkeypatch.setattr("mm1_lab.data.tokenizers.why_not_writable", lack)
+    monkeypatch.setattr("mm1_lab.data.derived.why_not_writable", lack)
     assert told(*COMMAND) == said
     files.jsonl("t.jsonl", ["a text", "a third"])
     assert "results/local/store/data/index: cannot be written to" in refused(*COMMAND)

@@ -23,7 +23,7 @@ def picture(benchmark: str) -> Scene:
 
 
 def failed(*parts: Part, with_images: bool = False) -> set[str]:
-    return leaks.judge(Document("planted", parts), with_images, SCENES, REFERENCES)
+    return leaks.failed_checks(Document("planted", parts), with_images, SCENES, REFERENCES)
 
 
 def test_a_benchmark_scene_is_found_however_it_looks() -> None:
@@ -62,4 +62,4 @@ def test_every_stream_is_read_and_nothing_leaks() -> None:
     assert searched >= 0.95 * samples and not found
     text = next(iter(leaks.emitted("text", 0, 1, 256)))
     sentence = re.split("[.?]", next(part for part in text.parts if isinstance(part, str)))[0].strip()
-    assert "reference" in leaks.judge(text, False, SCENES, REFERENCES | {sentence})
+    assert "reference" in leaks.failed_checks(text, False, SCENES, REFERENCES | {sentence})

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from mm1_lab.config import EncoderStage, MultimodalStage, Network, Size, load_scale
 from mm1_lab.data.types import Data
 from mm1_lab.model import build_encoder, count_parameters, load_weights
-from mm1_lab.train.encoder_stage import Reconstructive, RepeatedPairs, StepPairs, normalised_patches
+from mm1_lab.train.encoder_stage import Reconstructive, RepeatedPairs, normalised_patches, step_pairs
 from tests.conftest import SCALES, Flat, Squares, Words
 from tests.train.conftest import Finished, points, shortened, train, weights_of
 
@@ -105,7 +105,7 @@ def test_few_different_pairs_come_again_in_another_order(encoder_stage: EncoderS
     assert [sorted(epoch) for epoch in captions] == [first] * 3
     assert captions[0] != captions[1] != captions[2]
     stage = encoder_stage.model_copy(update={"distinct_pairs": 10, "seed": 1, "synthetic_share": 0.0})
-    found = StepPairs(stage, squares)(1)
+    found = step_pairs(stage, squares)(1)
     assert found.places == list(range(8)) and len(found.images) == found.decoded.asked == 8
     assert found.captions == [pairs.pair(index, False)[1] for index in range(8, 16)]
 
@@ -118,7 +118,7 @@ def test_a_broken_picture_leaves_its_caption_and_its_place_in_the_step_out(
         Squares, "pair", lambda self, index, dense: (Flat(None if index % 4 == 1 else index), f"{index}")
     )
     monkeypatch.setattr("mm1_lab.team.own", lambda count: slice(count // 2, count))
-    found = StepPairs(encoder_stage, squares)(1)
+    found = step_pairs(encoder_stage, squares)(1)
     assert found.places == [4, 6, 7] and found.captions == ["12", "14", "15"]
     assert [int(image[0, 0, 0]) for image in found.images] == [12, 14, 15]
     assert found.decoded.asked == 4 and found.decoded.broken == ("torn.jpg",)

@@ -125,16 +125,16 @@ def test_replayed_rows_follow_the_conversations_and_are_those_of_pre_training(mo
     for step in range(8):
         alone, whole = conversations(step), batches(step)
         more = len(whole.tokens) - len(alone.tokens)
-        asked += [name for name, _ in replay.numbers(step)]
+        asked += [name for name, _ in replay.chosen(step)]
         assert more == stage.replayed_rows == 5 and whole.step_rows == len(whole.tokens)
         for own, both in zip(columns(alone), columns(whole), strict=True):
             assert torch.equal(both[: len(own)], own)
         packer = Packer(world.tokenizer, Limits.of(stage), drop_overlong=True, between=" ")
-        rows = [packer.pack(replayed[name].documents(number)) for name, number in replay.numbers(step)]
+        rows = [packer.pack(replayed[name].documents(number)) for name, number in replay.chosen(step)]
         assert torch.equal(whole.tokens[-5:], torch.tensor(np.stack([row.tokens for row in rows])).long())
         assert torch.equal(whole.weights[-5:], torch.tensor(np.stack([row.weights for row in rows])))
         documents = []
-        for (name, _), row in zip(replay.numbers(step), rows, strict=True):
+        for (name, _), row in zip(replay.chosen(step), rows, strict=True):
             documents += [f"replay.{name}"] * int(row.documents.max())
         assert list(whole.sources) == [*alone.sources, *documents]
         parts = []

@@ -72,11 +72,8 @@ class Entry(Config):
         return found
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str | dict) else value
-
-
-Files = Annotated[tuple[str | Entry, ...], BeforeValidator(_as_list)]
+ONE_OR_MORE = BeforeValidator(lambda value: [value] if isinstance(value, str | dict) else value)
+Files = Annotated[tuple[str | Entry, ...], ONE_OR_MORE]
 """One name or entry, or a list of them."""
 
 

@@ -9,7 +9,6 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -18,8 +17,9 @@ from typing import NamedTuple
 import fsspec
 
 from mm1_lab.config import RequestError
+from mm1_lab.data.derived import make_once
 from mm1_lab.data.shards.tables import ENDINGS
-from mm1_lab.files import expanded, locked, new_file, why_not_writable
+from mm1_lab.files import expanded
 from mm1_lab.formatting import first_line
 
 HUB = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([\w.-]+))?")
@@ -34,19 +34,6 @@ A_FOLDER_NEEDS = "a folder of pictures needs metadata.csv, .jsonl or .parquet wi
 def short_hash(*values: object) -> str:
     """24 hexadecimal digits that name what is derived from `values`."""
     return hashlib.sha256(repr(values).encode()).hexdigest()[:24]
-
-
-def make_once(path: Path, make: Callable[[Path], None]) -> None:
-    """Has `make` write `path` if it is missing: in one process, on whatever node, while others wait at its lock. Raises
-    RequestError if its folder cannot be written to."""
-    if path.exists():
-        return
-    if lack := why_not_writable(path.parent):
-        raise RequestError(lack)
-    with locked(path.parents[1] / "locks" / f"{path.parent.name}-{path.stem[:2]}.lock"):
-        if not path.exists():
-            with new_file(path) as temporary:
-                make(temporary)
 
 
 class File(NamedTuple):

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from mm1_lab.config import RequestError, canonical_json
+from mm1_lab.data.derived import make_once
 from mm1_lab.data.pixels import BROKEN_SHARE, files_apart
-from mm1_lab.data.shards.finding import File, make_once, short_hash
+from mm1_lab.data.shards.finding import File, short_hash
 from mm1_lab.data.shards.readers import READERS, Image, LeftOut, Reader
-from mm1_lab.data.shards.tables import PICTURES, Broken, Fields, read_rows
+from mm1_lab.data.shards.tables import PICTURE_ENDINGS, Broken, Fields, read_rows
 from mm1_lab.data.types import Answer, Unlearnt
 from mm1_lab.files import load_json, spelt_otherwise, write_text
 from mm1_lab.formatting import without_secrets
@@ -174,7 +175,7 @@ def _unusable(path: Path, file: File, left_out: Counter[str], needs: str) -> Req
     """The error of a file of which all rows are left out."""
     reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items()) or "it is empty"
     if left_out["no image"] and path.suffix == ".tar":
-        needs += f"; pictures in a tar end in {', '.join(PICTURES)}"
+        needs += f"; pictures in a tar end in {', '.join(PICTURE_ENDINGS)}"
     return RequestError(f"{file.name}: contains no usable {file.reader} ({reasons}); each needs {needs}")
 
 

@@ -22,7 +22,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from mm1_lab.data.preprocessing import IMAGE
-from mm1_lab.data.shards.tables import PICTURES, Broken, Columns, Fields
+from mm1_lab.data.shards.tables import PICTURE_ENDINGS, Broken, Columns, Fields
 from mm1_lab.data.types import Answer, Unlearnt
 from mm1_lab.formatting import sound
 
@@ -288,7 +288,7 @@ class Reader(NamedTuple):
     optional: tuple[str, ...] = ()
 
 
-IMAGE_COLUMNS = ("image", "file_name", "path", *(ending[1:] for ending in PICTURES), "image_path")
+IMAGE_COLUMNS = ("image", "file_name", "path", *(ending[1:] for ending in PICTURE_ENDINGS), "image_path")
 CONVERSATION: Columns = {
     "text": ("messages", "conversations", "texts"),
     "image": ("images", "image", "file_name", "image_path"),

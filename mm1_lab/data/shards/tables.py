@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from mm1_lab.config import RequestError
 from mm1_lab.formatting import first_line, sound
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 """Endings of pictures in a tar."""
 COLUMNAR = (".parquet", ".arrow", ".csv")
 """Endings of files whose rows all have the same columns."""
@@ -218,10 +218,10 @@ def _tar_row(
     key: str, members: Mapping[str, tarfile.TarInfo], stream: BinaryIO, wanted: Collection[str]
 ) -> Fields | Broken:
     """The row of the members that share a key, by their endings."""
-    image = _first(members, PICTURES)
+    image = _first(members, PICTURE_ENDINGS)
     row: Fields = {"caption": None}
     if not image:
-        dotted = [ending for ending in members if ending.endswith(PICTURES)]
+        dotted = [ending for ending in members if ending.endswith(PICTURE_ENDINGS)]
         if dotted:
             return Broken(f"goes on with {dotted[0]!r}, but keys end at the first dot; rename it to KEY.jpg")
         row |= dict.fromkeys(wanted)  # a conversation may be in KEY.json alone; others are left out

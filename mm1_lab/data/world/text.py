@@ -246,11 +246,6 @@ def joined(draw: Callable[[], Parts], count: int) -> Parts:
     return tuple(parts)
 
 
-def compounds_and_asked(random: Random) -> Parts:
-    """A scene in compound words, then questions about it."""
-    return _told_and_asked(random, in_compounds, _COUNTS)
-
-
 def retold(random: Random, in_order: bool = False) -> Parts:
     """Scenes described twice, always in the same two voices; the second one is as in captions and pages.
 
@@ -413,7 +408,7 @@ _SHORT: Weights = {
 }
 _DOCUMENTS: Weights = {
     told_and_asked: 9,
-    compounds_and_asked: 3,
+    partial(_told_and_asked, voice=in_compounds, counts=_COUNTS): 3,
     many_shots: 8,
     medley: 2,
     retold: 6,

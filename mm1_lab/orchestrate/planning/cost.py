@@ -451,10 +451,10 @@ def _check_documents(stage: Stage, request: Request) -> None:
 def _pack_some_rows(stage: Stage, data: "Data") -> None:
     """Raises RequestError if documents of the world, which is made for its own tokenizer, do not fit a row."""
     from mm1_lab.data.packing import ROWS_TRIED, Packer
-    from mm1_lab.train.decoder_stage import TextBatches
+    from mm1_lab.train.decoder_stage import text_batches
 
     if isinstance(stage, DecoderStage):
-        batches = TextBatches(stage.training, data, stage.seed)
+        batches = text_batches(stage.training, data, stage.seed)
         for first_step in accumulate([0, *stage.training.phase_steps()[:-1]]):
             batches(first_step)
     elif isinstance(stage, ModelStage):
