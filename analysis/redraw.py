@@ -109,7 +109,7 @@ def _draw_and_note(folder: Path, target: Path, latex: bool) -> Drawn:
     manifest, ledger = read_manifest(folder), Ledger(folder.parents[1])
     marks = {row.fingerprint: ledger.mark(row.fingerprint) for row in read_trials(folder)}
     # before anything is read: what comes meanwhile makes other contents
-    contents = contents_now(folder, manifest.overrides, manifest.data_name, marks)
+    contents = contents_now(folder, manifest, marks)
     drawn = _draw(folder, target, latex)
     note_drawing(folder, drawn.files, contents)
     return drawn

@@ -71,17 +71,14 @@ def run(
     RequestError if none is finished.
     """
     from analysis import draw_sweep, sweep_in_short
-    from mm1_lab.orchestrate.execution.executor import Leaving, check_shared, make_executor
+    from mm1_lab.orchestrate.execution.executor import Leaving, make_executor
     from mm1_lab.orchestrate.recipe_search import rounds_of, run_request
 
     _check_loaded(sweep)
-    if share:
-        check_shared(sweep.ledger.results, sweep.names_store)
+    executor = make_executor(sweep, inline, address, share, minutes, rounds=bool(sweep.sweep.search))
     sweep.ledger.check_writable()
     _warn_of([sweep])
-    with make_executor(
-        inline, address, share, minutes, rounds=bool(sweep.sweep.search), settings=sweep.overrides
-    ) as executor:
+    with executor:
         try:
             code = run_request(sweep, executor, draw_sweep, sweep_in_short)
         except Leaving as leaving:

@@ -156,13 +156,11 @@ def check_there(folder: Path, usual: Path) -> None:
         raise RequestError(f"{folder}: there is no such folder")
 
 
-def executor_of(options: argparse.Namespace, started: float, rounds: bool) -> Executor:
+def executor_of(options: argparse.Namespace, request: Request, started: float, rounds: bool) -> Executor:
     """The executor that the options `EXECUTOR` describe; others as in `make_executor`. Raises RequestError."""
-    from mm1_lab.orchestrate.execution.executor import check_shared, make_executor
+    from mm1_lab.orchestrate.execution.executor import make_executor
 
-    if options.share:
-        check_shared(options.results, options.store is not DEFAULT_STORE)
-    return make_executor(options.inline, options.address, options.share, options.minutes, rounds, started, options.set)
+    return make_executor(request, options.inline, options.address, options.share, options.minutes, rounds, started)
 
 
 def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | None = None, text: str = "") -> Request:

@@ -117,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
         looks = _looks(options, request)
         if options.share and options.anew:
             raise RequestError("--anew deletes what other processes with --share have done; leave one of them out")
-        executor = executor_of(options, started, rounds=bool(looks or request.sweep.search))
+        executor = executor_of(options, request, started, rounds=bool(looks or request.sweep.search))
         ledger = request.ledger
         if options.vary or not (ledger.results.exists() and ledger.store.exists()):
             # what is refused leaves no file or folder; if none is new, the run checks its plan, which takes a while for

@@ -199,8 +199,8 @@ def show_text(request: Request, arms: list[str]) -> str:
         return "\n".join([request.sweep.heading, "", *table])
     if len(values) == 1:
         text = yaml.safe_dump(values[arms[0]], sort_keys=False, allow_unicode=True).rstrip()
-        counted = "\n# more than those above: with connector, embeddings, norms and biases"
-        return text.replace("\nparameters of parts:", f"{counted}\nparameters of parts:", 1)
+        more = "\n# more than those above: with connector, embeddings, norms and biases"
+        return text.replace("\nparameters of parts:", f"{more}\nparameters of parts:", 1)
     differing = _differing(flat(values[arms[0]]), flat(values[arms[1]]))
     if not differing:
         return f"{arms[0]} and {arms[1]} are the same trials."

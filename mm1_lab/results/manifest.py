@@ -4,7 +4,7 @@ import csv
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -27,7 +27,7 @@ from mm1_lab.config import (
     digest,
 )
 from mm1_lab.files import RESULTS, file_digest, locked, make_folder, package_version, write_csv, write_json
-from mm1_lab.formatting import command_line, counted
+from mm1_lab.formatting import at_seeds, command_line, counted, trials_of
 from mm1_lab.results.schema import (
     AGAIN,
     DRAWING,
@@ -89,6 +89,10 @@ class Manifest(Config):
         name = Path(self.file).stem
         return name if name != self.sweep.name else ""
 
+    def variant_of(self, sweep: str) -> str:
+        """The folder name of another sweep with these overrides and data."""
+        return variant_name(sweep, self.overrides, self.data_name)
+
     def command(self, *options: str, words: tuple[str, ...] = (), results: Path = RESULTS) -> str:
         """The command that runs this sweep again, or another one that begins with these words; of the data file, only
         with its name."""
@@ -142,8 +146,16 @@ def _spelt(value: str) -> str:
 
 def seeds_of_search(folder: Path, manifest: Manifest) -> list[int]:
     """The seeds of the search in `folder`, or of the one whose winner the sweep there confirms: they run it again."""
-    variant = variant_name(manifest.searched or manifest.sweep.name, manifest.overrides, manifest.data_name)
+    variant = manifest.variant_of(manifest.searched or manifest.sweep.name)
     return sorted({row.seed for row in read_trials(folder.with_name(variant))})
+
+
+def run_options(folder: Path, manifest: Manifest, arm: str, *seeds: int) -> tuple[str, ...]:
+    """The options with which `run` makes an arm's trials at these seeds; of a search, and of its winner's confirmation,
+    the search's own, as it makes its arms by the scores at all of its seeds."""
+    if manifest.sweep.search or manifest.searched:
+        return at_seeds(seeds_of_search(folder, manifest))
+    return trials_of(arm, *seeds)
 
 
 LATE = ", or restore a copy: without one, its claims count as made after their scores"
@@ -178,9 +190,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise RequestError(f"{error}; {rules}: use that one, or run the sweep in another folder") from None
 
 
-def gates_file(folder: Path, overrides: Iterable[str], data_name: str) -> Path:
-    """What `check-scale` found, with these overrides and data, at the scale of a sweep's folder."""
-    return folder.with_name(variant_name("check_scale", overrides, data_name)) / "gates.csv"
+def gates_file(folder: Path, manifest: Manifest) -> Path:
+    """What `check-scale` found at the scale of a sweep's folder, with its overrides and data."""
+    return folder.with_name(manifest.variant_of("check_scale")) / "gates.csv"
 
 
 def drawn_contents(folder: Path) -> dict[str, Any]:
@@ -197,11 +209,11 @@ def drawn_contents(folder: Path) -> dict[str, Any]:
     return contents if is_whole else {}
 
 
-def contents_now(folder: Path, overrides: Sequence[str], data_name: str, marks: Mapping[str, str]) -> dict[str, Any]:
+def contents_now(folder: Path, manifest: Manifest, marks: Mapping[str, str]) -> dict[str, Any]:
     """What a sweep is drawn from now, as in `drawn_contents`, given the marks of its trials; empty without scores."""
     if not any(marks.values()):
         return {}
-    paths = (folder / "sweep.json", folder / "trials.csv", gates_file(folder, overrides, data_name))
+    paths = (folder / "sweep.json", folder / "trials.csv", gates_file(folder, manifest))
     digests = {path.name: file_digest(path) for path in paths if path.exists()}
     return {"version": package_version(), "files": digests, "trials": dict(marks)}
 

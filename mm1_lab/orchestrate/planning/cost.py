@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 from statistics import median
@@ -464,10 +465,6 @@ def _pack_some_rows(stage: Stage, data: "Data") -> None:
                 packer.pack(data.source(name, stage.seed).documents(row))
 
 
-FITTING: set[tuple[str, str, int]] = set()
-"""Pre-trained models, by folder, digest and layers used, of which this process has found that their weights fit."""
-
-
 def _check_pretrained(stage: Stage) -> None:
     """Raises RequestError for weights of others that cannot be loaded."""
     if not isinstance(stage, MultimodalStage):
@@ -475,12 +472,15 @@ def _check_pretrained(stage: Stage) -> None:
     encoder, decoder = stage.encoder, stage.decoder
     for model in (encoder, getattr(encoder, "beside", None), decoder):
         if isinstance(model, (PretrainedEncoder, PretrainedDecoder)):
-            key = (model.folder, model.digest, model.size.layers)
-            if key not in FITTING:
-                from mm1_lab.weights.library import check_weights
+            _check_weights(model)
 
-                check_weights(model)
-                FITTING.add(key)
+
+@cache
+def _check_weights(model: PretrainedEncoder | PretrainedDecoder) -> None:
+    """Once in a process, as the weights that are to be loaded may be those of many stages."""
+    from mm1_lab.weights.library import check_weights
+
+    check_weights(model)
 
 
 BUILT: set[str] = set()

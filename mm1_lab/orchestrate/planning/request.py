@@ -33,7 +33,7 @@ from mm1_lab.config import (
 )
 from mm1_lab.config.measure import splits
 from mm1_lab.files import PARTS, RESULTS, STORE, expanded, here_or_shipped
-from mm1_lab.formatting import at_seeds, command_line, counted, trials_of
+from mm1_lab.formatting import command_line, counted
 from mm1_lab.orchestrate.planning.finding import (
     SWEEPS,
     decoders_tokenizer,
@@ -44,7 +44,7 @@ from mm1_lab.orchestrate.planning.finding import (
     split_settings,
 )
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
-from mm1_lab.results.manifest import data_name, deciding, merge_manifest, read_trials, seeds_of_search
+from mm1_lab.results.manifest import data_name, deciding, merge_manifest, read_trials, run_options
 from mm1_lab.rows import OF_OWN_DATA, OF_TUNED, Family
 from mm1_lab.weights.pretrained import HuggingFace
 
@@ -120,16 +120,9 @@ class Request:
         folders = {"results": self.ledger.results, "store": self.ledger.store}
         return command_line(*words, settings=self.overrides, data=self.data_path, **folders)
 
-    def _options(self, arm: str, *seeds: int) -> tuple[str, ...]:
-        """The options of `run` for an arm at these seeds; for a search, which makes its arms and its confirmation, the
-        search's own."""
-        if self.sweep.search:
-            return at_seeds(seeds_of_search(self.folder, self.manifest))
-        return trials_of(arm, *seeds)
-
     def to_score(self, arm: str, *seeds: int) -> str:
         """What gives an arm scores at these seeds: the command, and why it has none if it diverged."""
-        options = self._options(arm, *seeds)
+        options = run_options(self.folder, self.manifest, arm, *seeds)
         reasons = self.ledger.diverged()
         for trial in self.trials:
             own = [reasons[key] for key in (trial.fingerprint, trial.evaluation.model.fingerprint) if key in reasons]
@@ -162,8 +155,8 @@ class Request:
         if not self.ledger.has_intact_weights(fingerprint):
             remedy = self.to_score(trial.arm, trial.seed)
             if self.ledger.has_scores(trial.fingerprint):
-                command = self.command(*self._options(trial.arm, trial.seed), "--anew")
-                remedy = f"train it again: {command}"
+                options = run_options(self.folder, self.manifest, trial.arm, trial.seed)
+                remedy = f"train it again: {self.command(*options, '--anew')}"
             raise RequestError(
                 f"{trial.name}: there are no weights for it in {self.ledger.store}; {remedy}{self.elsewhere}"
             )
