@@ -290,7 +290,7 @@ class RecipeSearch(Rounds):
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         settings = self.settings
         samplers = optuna.samplers
-        seed = self.request.seeds[0]
+        seed = min(self.request.seeds)  # results do not know in which order they were named
         at_random = min(10, settings.trials // 2) + bool(self._base_values())
         sampler: optuna.samplers.BaseSampler
         if settings.sampler == "gp":

@@ -317,6 +317,17 @@ def test_two_spellings_of_an_arm_are_one(laboratory: Laboratory, tmp_path: Path)
     assert [len(names) for names in laboratory.rounds] == [2], "with the base"
 
 
+def test_a_search_is_the_same_in_whatever_order_its_seeds_are_named(tmp_path: Path) -> None:
+    """Its results, by which `status` and others find its arms, know only which seeds they are."""
+    path = write(tmp_path)
+    first, second = (
+        load_request(path, "smoke", seeds, results=tmp_path / "results", store=tmp_path / "store")
+        for seeds in ("0,1", "1,0")
+    )
+    arms = [[*rounds_of(request, to_the_end=True)[0].sweep.arms] for request in (first, second)]
+    assert len(arms[0]) > 3 and arms[0] == arms[1]
+
+
 def test_rounding_crosses_no_bound(tmp_path: Path) -> None:
     write(tmp_path, over={"learning_rate": {"low": 0.0012344, "high": 0.0012346}}, trials=3)
     arms = rounds_of(ask(tmp_path, tmp_path), to_the_end=True)[0].sweep.arms
