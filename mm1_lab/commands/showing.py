@@ -52,7 +52,8 @@ def status(options: argparse.Namespace) -> int:
     chains = None
     if options.sweep:
         options.scale = options.scale or "mini"
-        request = request_of(options, options.sweep)
+        confirmation = confirmation_of(options)
+        request = confirmation or request_of(options, options.sweep)
         remark = ""
         if options.results != RESULTS and not options.results.is_dir():  # misspelt, or a run has only begun
             remark = f"{options.results}: there is no such folder yet"
@@ -60,7 +61,8 @@ def status(options: argparse.Namespace) -> int:
             remark = f"{request.folder}: no run has got under way here; shown is seed 0, others by --seeds"
         if options.seeds is None:
             request = request.at_seeds({row.seed for row in read_trials(request.folder)})
-        request = rounds_of(request)[0]
+        if not confirmation:
+            request = rounds_of(request)[0]
         if remark:
             print(remark, file=sys.stderr)
         sweeps = [(request.manifest, request.rows)]

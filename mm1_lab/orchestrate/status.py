@@ -58,12 +58,12 @@ class _States:
     """Tells the states of trials, as they are when it is made; `chains` as for `status_values`."""
 
     def __init__(
-        self, ledger: Ledger, chains: Mapping[str, Sequence[Stage]] | None, failures: Mapping[str, Mapping[str, Any]]
+        self, ledger: Ledger, chains: Mapping[str, Sequence[Stage]] | None, failures: Mapping[str, dict[str, Any]]
     ) -> None:
         self.ledger = ledger
         self.chains = chains
         self.claimed = ledger.claims.recent()
-        self.failures = {**failed_before(failures, chains or {}, ledger), **failures}
+        self.failures = failures_of_trials(failures, chains or {}, ledger)
         self.interruption = cache(ledger.interruption)  # many trials share stages
 
     def of(self, fingerprint: str, marks: Mapping[str, str], in_tables: str) -> tuple[str, str]:
@@ -113,17 +113,18 @@ def unused_trials(sweeps: Iterable[Told], results: Path) -> int:
     return len(names - {row.fingerprint for _, rows in sweeps for row in rows})
 
 
-def failed_before(
-    failures: Mapping[str, Mapping[str, Any]], chains: Mapping[str, Sequence[Stage]], ledger: Ledger
+def failures_of_trials(
+    failures: Mapping[str, dict[str, Any]], chains: Mapping[str, Sequence[Stage]], ledger: Ledger
 ) -> dict[str, dict[str, Any]]:
-    """For each trial that waits for a stage that failed, the stage's failure, by the trial's fingerprint: of the trials
-    in `chains`, and of those that the command was to run in which the stage failed."""
+    """The failures, and for each trial that waits for a stage that failed, the stage's, by the trial's fingerprint: of
+    the trials in `chains`, and of those that the command was to run in which the stage failed."""
     waiting = [(key, failure) for failure in failures.values() for key in failure.get("blocks", ())]
     for key, chain in chains.items():
         for stage in chain:
             if stage.fingerprint in failures and not ledger.is_done(stage):
                 waiting.append((key, failures[stage.fingerprint]))
-    return {key: {**failure, "reason": f"{failure['stage']}: {failure['reason']}"} for key, failure in waiting}
+    told = {key: {**failure, "reason": f"{failure['stage']}: {failure['reason']}"} for key, failure in waiting}
+    return {**told, **failures}
 
 
 def status_text(status: dict[str, Any]) -> str:

@@ -162,13 +162,6 @@ LATE = ", or restore a copy: without one, its claims count as made after their s
 """What is added where a sweep's `sweep.json` must go."""
 
 
-def data_name(path: Path | None, data: DataIdentity) -> str:
-    """`world`, or the stem of the data file with a hash of the data's identity: `books-1f9ac2`."""
-    if path is None:
-        return "world"
-    return f"{path.stem}-{digest([data.digest, data.tokenizer], 6)}"
-
-
 def read_manifest(folder: Path) -> Manifest:
     """Reads `sweep.json`. Raises RequestError if the folder has none, or one of another schema version."""
     path = folder / "sweep.json"

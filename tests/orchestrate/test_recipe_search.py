@@ -425,6 +425,7 @@ def test_interrupted_and_run_again_it_ends_with_a_verdict(
     seeds = {row.split(",")[1] for row in (folder.parent / "mix_confirmed" / "trials.csv").read_text().splitlines()[1:]}
     assert seeds == {"1000"}
     confirmed = ("mix_confirmed", "--scale", "smoke")
+    assert "mix_confirmed at smoke: 2 done, 0 missing" in told("status", *confirmed)
     assert "mix_confirmed at smoke: winner / seed 1000" in told("answers", "mix_confirmed", "winner", *confirmed[1:])
     other = told("answers", "mix_confirmed", "winner", "--seed", "3", *confirmed[1:], code=2)
     assert other.endswith("winner is not finished at seed 3 (it is at 1000)\n"), "which no command would train"

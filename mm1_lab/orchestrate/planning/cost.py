@@ -112,11 +112,13 @@ class Networks:
 
     def __init__(self, request: Request) -> None:
         self.scale = request.scale
-        self.words = request.open_data().tokenizer
+        self.tokenizer = request.open_data().tokenizer
         if (request.data.kind, request.data.tokenizer) == ("world", "world") and request.scale.hardware:
             # without user data, a plan for GPUs assumes the vocabulary size that the user's tokenizer would have;
             # nothing else of a tokenizer shapes a network
-            self.words = cast("Tokenizer", SimpleNamespace(size=request.scale.vocabulary, image=self.words.image))
+            self.tokenizer = cast(
+                "Tokenizer", SimpleNamespace(size=request.scale.vocabulary, image=self.tokenizer.image)
+            )
 
     def of(self, stage: Stage) -> Network:
         import torch
@@ -125,14 +127,14 @@ class Networks:
         from mm1_lab.train.stages import KINDS
 
         trained = _trained(stage)
-        key = same_network(trained), self.words.size, bool(self.scale.hardware)
+        key = same_network(trained), self.tokenizer.size, bool(self.scale.hardware)
         if key not in NETWORKS:
             with torch.device("meta"):
-                model = KINDS[type(trained)].build(trained, self.words)
+                model = KINDS[type(trained)].build(trained, self.tokenizer)
             saved = connector_activations(model, trained.precision) if self.scale.hardware else 0.0
             counts, flops = count_parameters(model), connector_flops(model)
             adapters = add_adapters(model, trained) if isinstance(trained, ModelStage) else {}
-            NETWORKS[key] = Network(counts, flops, self.words.size, saved, adapters)
+            NETWORKS[key] = Network(counts, flops, self.tokenizer.size, saved, adapters)
         return NETWORKS[key]
 
 

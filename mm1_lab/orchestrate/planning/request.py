@@ -26,6 +26,7 @@ from mm1_lab.config import (
     Sweep,
     Trial,
     canonical_json,
+    digest,
     load_sweep,
     nearest,
     resolve,
@@ -44,7 +45,7 @@ from mm1_lab.orchestrate.planning.finding import (
     split_settings,
 )
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
-from mm1_lab.results.manifest import data_name, deciding, merge_manifest, read_trials, run_options
+from mm1_lab.results.manifest import deciding, merge_manifest, read_trials, run_options
 from mm1_lab.rows import OF_OWN_DATA, OF_TUNED, Family
 from mm1_lab.weights.pretrained import HuggingFace
 
@@ -103,7 +104,10 @@ class Request:
 
     @property
     def data_name(self) -> str:
-        return data_name(self.data_path, self.data)
+        """`world`, or the stem of the data file with a hash of the data's identity: `books-1f9ac2`."""
+        if self.data_path is None:
+            return "world"
+        return f"{self.data_path.stem}-{digest([self.data.digest, self.data.tokenizer], 6)}"
 
     @property
     def variant(self) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 from mm1_lab.config import RequestError, digest
 from mm1_lab.files import RESULTS, locked, replace, share, write_text
 from mm1_lab.formatting import first_line, without_secrets
-from mm1_lab.orchestrate.status import failed_before
+from mm1_lab.orchestrate.status import failures_of_trials
 from mm1_lab.orchestrate.tracking import contents
 from mm1_lab.orchestrate.tracking.trackers import TrialLogger
 from mm1_lab.results import Ledger
@@ -172,8 +172,7 @@ class MlflowLogger(TrialLogger):
 
     def failed_trials(self) -> dict[str, tuple[contents.Names, dict[str, Any]]]:
         """Arms and seeds, and the failure, of each trial that failed or waits for a stage that did; by fingerprint."""
-        failures = self.ledger.failures()
-        failures = failed_before(failures, {}, self.ledger) | failures
+        failures = failures_of_trials(self.ledger.failures(), {}, self.ledger)
         waiting = self.trials(finished=False) if failures else {}
         return {name: (own, failures[name]) for name, own in waiting.items() if name in failures}
 
