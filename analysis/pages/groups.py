@@ -86,7 +86,7 @@ class Drawn:
     def command(self) -> str:
         """The command that runs its trials again."""
         manifest = self.manifest
-        if manifest.searched:
+        if manifest.confirms:
             return manifest.command(*at_seeds(self.search_seeds))
         seeds, looks = sorted(set(self.runs["seed"])), manifest.looks
         if looks:  # it may have stopped before its last seeds

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab.commands import common as opt
-from mm1_lab.commands.common import DONE, about, command, folder_with_results, has_changed, option, print_json, switch
+from mm1_lab.commands.common import (
+    DONE,
+    command,
+    folder_with_results,
+    has_changed,
+    option,
+    print_json,
+    request_about,
+    switch,
+)
 from mm1_lab.config import (
     UNPARSED,
     BenchmarkConfig,
@@ -73,7 +82,7 @@ def answers(options: argparse.Namespace) -> int:
     if options.limit < 0:
         raise RequestError(f"--limit {options.limit}: give how many questions to show, 0 or more")
     arm = options.arm
-    request = opt.confirmation_of(options) or about(options, [arm])
+    request = request_about(options, [arm])
     folder = folder_with_results(request)
     fingerprint, seed = _finished(request, folder, arm, options.seed)
     from analysis.table import Table, to_plain
@@ -119,7 +128,8 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
         at = "" if seed is None else f" at seed {seed}"
         there = f" (it is at {', '.join(map(str, own))})" if own else ""
         remedy = f"; {request.to_score(arm, seed or 0)}{'' if own else request.elsewhere}"
-        if own and request.sweep.search and seed not in [row.seed for row in trials if row.arm == arm]:
+        is_of_search = request.sweep.search or request.manifest.confirms
+        if own and is_of_search and seed not in [row.seed for row in trials if row.arm == arm]:
             remedy = ""  # a search chooses the seeds of its confirmation itself
         raise RequestError(f"{folder}: {arm} is not finished{at}{there}{remedy}")
     chosen = next(iter(own)) if seed is None else seed

@@ -222,7 +222,7 @@ def confirmation_of(options: argparse.Namespace) -> Request | None:
         if not ending:
             raise
     request = request_of(options, options.sweep.removesuffix(ending[0]), ())
-    sweep = request.sweep.model_copy(update={"name": f"{request.sweep.name}{ending[0]}"})
+    sweep = request.sweep.model_copy(update={"name": f"{request.sweep.name}{ending[0]}", "search": None})
     request = replace(request, sweep=sweep)
     folder = folder_with_results(request)
     known, given = read_manifest(folder).sweep.arms, vars(options)
@@ -245,11 +245,14 @@ def has_changed(request: Request, folder: Path, arm: str) -> bool:
     return any(fingerprint != before.get(seed, fingerprint) for seed, fingerprint in now.items())
 
 
-def about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
-    """The request for those of `arms` that the sweep has, or if it has none of them, for all of its arms.
+def request_about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
+    """The request for those of `arms` that the sweep has, or if it has none of them, for all of its arms; or for a
+    search's confirmation under its name.
 
     So an arm that the data do not allow is refused only if it is asked about.
     """
+    if confirmation := confirmation_of(options):
+        return confirmation
     sweep = load_sweep(find_sweep(options.sweep, options.results), *SWEEPS)
     asked = () if sweep.search else [arm for arm in arms if arm in sweep.arms]  # a search is of all of its arms
     return request_of(options, options.sweep, asked)

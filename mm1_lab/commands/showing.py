@@ -12,7 +12,6 @@ from pathlib import Path
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import (
     DONE,
-    about,
     command,
     confirmation_of,
     folder_with_results,
@@ -20,6 +19,7 @@ from mm1_lab.commands.common import (
     option,
     parse_looks,
     print_json,
+    request_about,
     request_of,
     switch,
 )
@@ -52,8 +52,7 @@ def status(options: argparse.Namespace) -> int:
     chains = None
     if options.sweep:
         options.scale = options.scale or "mini"
-        confirmation = confirmation_of(options)
-        request = confirmation or request_of(options, options.sweep)
+        request = confirmation_of(options) or request_of(options, options.sweep)
         remark = ""
         if options.results != RESULTS and not options.results.is_dir():  # misspelt, or a run has only begun
             remark = f"{options.results}: there is no such folder yet"
@@ -61,8 +60,7 @@ def status(options: argparse.Namespace) -> int:
             remark = f"{request.folder}: no run has got under way here; shown is seed 0, others by --seeds"
         if options.seeds is None:
             request = request.at_seeds({row.seed for row in read_trials(request.folder)})
-        if not confirmation:
-            request = rounds_of(request)[0]
+        request = rounds_of(request)[0]
         if remark:
             print(remark, file=sys.stderr)
         sweeps = [(request.manifest, request.rows)]
@@ -102,10 +100,8 @@ def show(options: argparse.Namespace) -> int:
 
     if len(options.arms) > 2:
         raise RequestError(f"show: {len(options.arms)} arms were given; give one, or two to compare them")
-    confirmation = confirmation_of(options)
-    request = confirmation or about(options, options.arms)
-    further = not options.arms or not set(options.arms) <= set(request.sweep.arms)
-    if further and not confirmation:  # a search has made them
+    request = request_about(options, options.arms)
+    if not options.arms or not set(options.arms) <= set(request.sweep.arms):  # a search has made them
         request = rounds_of(request)[0]
     if options.json:
         print_json(show_values(request, options.arms))
@@ -138,7 +134,7 @@ def compare(options: argparse.Namespace) -> int:
         measure = None if options.measure is None else Measure.parse(options.measure)
     except ValueError as error:
         raise RequestError(f"--measure {options.measure}: {error}") from None
-    request = confirmation_of(options) or about(options, [options.first, options.second])
+    request = request_about(options, [options.first, options.second])
     folder = folder_with_results(request)
     only = () if options.seeds is None else request.seeds
     study = read_study(folder)

@@ -84,7 +84,7 @@ class Manifest(Config):
         return self.data.kind == WORLD_DATA.kind
 
     @property
-    def searched(self) -> str:
+    def confirms(self) -> str:
         """The name of the search whose winner this sweep confirms; empty for other sweeps."""
         name = Path(self.file).stem
         return name if name != self.sweep.name else ""
@@ -97,7 +97,7 @@ class Manifest(Config):
         """The command that runs this sweep again, or another one that begins with these words; of the data file, only
         with its name."""
         data = f"FOLDER/{self.data_name.rpartition('-')[0]}.yaml" if self.data_name != "world" else None
-        words = words or ("run", self.asked or self.searched or self.sweep.name)
+        words = words or ("run", self.asked or self.confirms or self.sweep.name)
         return command_line(
             *words, "--scale", self.scale, *options, settings=self.overrides, data=data, results=results
         )
@@ -146,14 +146,14 @@ def _spelt(value: str) -> str:
 
 def seeds_of_search(folder: Path, manifest: Manifest) -> list[int]:
     """The seeds of the search in `folder`, or of the one whose winner the sweep there confirms: they run it again."""
-    variant = manifest.variant_of(manifest.searched or manifest.sweep.name)
+    variant = manifest.variant_of(manifest.confirms or manifest.sweep.name)
     return sorted({row.seed for row in read_trials(folder.with_name(variant))})
 
 
 def run_options(folder: Path, manifest: Manifest, arm: str, *seeds: int) -> tuple[str, ...]:
     """The options with which `run` makes an arm's trials at these seeds; of a search, and of its winner's confirmation,
     the search's own, as it makes its arms by the scores at all of its seeds."""
-    if manifest.sweep.search or manifest.searched:
+    if manifest.sweep.search or manifest.confirms:
         return at_seeds(seeds_of_search(folder, manifest))
     return trials_of(arm, *seeds)
 

@@ -104,7 +104,7 @@ class Estimate:
 
 
 NETWORKS: dict[tuple[str, int, bool], Network] = {}
-"""What this process has built, by `same_network`, vocabulary and whether it was asked what connectors save."""
+"""What this process has built, by `network_key`, vocabulary and whether it was asked what connectors save."""
 
 
 class Networks:
@@ -127,7 +127,7 @@ class Networks:
         from mm1_lab.train.stages import KINDS
 
         trained = _trained(stage)
-        key = same_network(trained), self.tokenizer.size, bool(self.scale.hardware)
+        key = network_key(trained), self.tokenizer.size, bool(self.scale.hardware)
         if key not in NETWORKS:
             with torch.device("meta"):
                 model = KINDS[type(trained)].build(trained, self.tokenizer)
@@ -174,11 +174,11 @@ def _trained(stage: Stage) -> Stage:
     return next(needed for needed in stage.chain() if needed.TRAINS)
 
 
-def same_network(stage: Stage) -> str:
+def network_key(stage: Stage) -> str:
     """A key that is equal for stages that train the same network, whatever the data, seed and schedule."""
     values = stage.model_dump(mode="json", exclude={"seed", "data", "training", "shares", "replay", *stage.inputs})
     for name, needed in stage.inputs.items():
-        values[name] = same_network(needed)
+        values[name] = network_key(needed)
     return canonical_json({"kind": stage.KIND, **values})
 
 
@@ -486,7 +486,7 @@ def _check_weights(model: PretrainedEncoder | PretrainedDecoder) -> None:
 
 
 BUILT: set[str] = set()
-"""The networks, by `same_network`, that this process has found to be buildable."""
+"""The networks, by `network_key`, that this process has found to be buildable."""
 
 
 def check_networks(stages: Iterable[Stage]) -> None:
@@ -499,7 +499,7 @@ def check_networks(stages: Iterable[Stage]) -> None:
         for stage in stages:
             if isinstance(stage, ModelStage):
                 _check_learns(stage)
-            network = same_network(stage)
+            network = network_key(stage)
             if network not in BUILT:
                 KINDS[type(stage)].check(stage)
                 BUILT.add(network)

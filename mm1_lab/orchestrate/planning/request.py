@@ -351,30 +351,30 @@ def load_request(
     # What is asked
     only, settings = _texts("only", only), _settings(settings)
     names_store = store is not STORE  # the object
-    sweep, results, store = _path("sweep", sweep), _path("results", results), _path("store", store)
-    if "\n" in sweep:
+    asked, results, store = str(_path("sweep", sweep)), _path("results", results), _path("store", store)
+    if "\n" in asked:
         raise RequestError("sweep: give the path of a YAML file, or a name, not its text")
     if not isinstance(scale, str):
         raise RequestError(f"scale={scale!r}: give a name, such as 'smoke'")
-    file = find_sweep(sweep, Path(results))
+    file = find_sweep(asked, results)
     of_recipe, of_scale = split_settings(settings)
-    loaded = load_sweep(file, *SWEEPS, settings=of_recipe, text=text)
-    if loaded.connectors:
-        ALLOWED[loaded.connectors.digest] = loaded.connectors
-    only = _arms_named(only, loaded, file)
-    asked = {arm: recipe for arm, recipe in loaded.arms.items() if not only or arm in only}
-    part = loaded.model_copy(update={"arms": asked})
+    whole = load_sweep(file, *SWEEPS, settings=of_recipe, text=text)
+    if whole.connectors:
+        ALLOWED[whole.connectors.digest] = whole.connectors
+    only = _arms_named(only, whole, file)
+    arms = {arm: recipe for arm, recipe in whole.arms.items() if not only or arm in only}
+    part = whole.model_copy(update={"arms": arms})
     if isinstance(seeds, Iterable) and not isinstance(seeds, str):
         seeds = ",".join([*map(str, seeds), ""])
     chosen = parse_seeds(str(seeds))
-    if (count := len(asked) * len(chosen)) > MOST_TRIALS:
+    if (count := len(arms) * len(chosen)) > MOST_TRIALS:
         raise RequestError(
-            f"{file}: {len(asked):,} arms at {len(chosen):,} seeds are {count:,} trials, and one command takes at most "
+            f"{file}: {len(arms):,} arms at {len(chosen):,} seeds are {count:,} trials, and one command takes at most "
             f"{MOST_TRIALS:,}; name fewer with --only or --seeds"
         )
-    numbers = find_scale(scale, of_scale, file.parent)
-    ledger = Ledger(Path(results), Path(store), here_or_shipped(PARTS))
-    path = Path(_path("data", data)) if data else None
+    concrete = find_scale(scale, of_scale, file.parent)
+    ledger = Ledger(results, store, here_or_shipped(PARTS))
+    path = _path("data", data) if data else None
     data_file = None
     if path:
         from mm1_lab.data.shards.datafile import DataFile
@@ -383,26 +383,26 @@ def load_request(
 
     # Every arm that is asked for can be built: told before data are indexed, which may take hours
     models = HuggingFace()
-    resolve_sweep(part, numbers, chosen[:1], _identity_without_index(data_file), models)
-    models.fetches = len(asked) == len(loaded.arms)  # no model for the others
+    resolve_sweep(part, concrete, chosen[:1], _identity_without_index(data_file), models)
+    models.fetches = len(arms) == len(whole.arms)  # no model for the others
 
     # The data, which depend on a pre-trained decoder's tokenizer, and the scale's settings that depend on them
     named = data_file.tokenizer_folder(path) if path and data_file else None
-    tokenizer = decoders_tokenizer(loaded.arms, numbers, models, data_file, only, named)
-    numbers, identity = _with_data(numbers, path, data_file, tokenizer, ledger)
+    tokenizer = decoders_tokenizer(whole.arms, concrete, models, data_file, only, named)
+    concrete, identity = _with_data(concrete, path, data_file, tokenizer, ledger)
 
     # The trials
-    trials = resolve_sweep(part, numbers, chosen, identity, models)
-    if path and not (numbers.benchmarks or {"captions", "synthetic"} & set(identity.sources)):
+    trials = resolve_sweep(part, concrete, chosen, identity, models)
+    if path and not (concrete.benchmarks or {"captions", "synthetic"} & set(identity.sources)):
         raise RequestError(
             f"{path}: there is nothing to evaluate on; name captioned images under `captions`, of which some are held "
             "out, or list `benchmarks`"
         )
     return Request(
-        asked=sweep,
+        asked=asked,
         file=file.absolute(),
-        sweep=loaded,
-        scale=numbers,
+        sweep=whole,
+        scale=concrete,
         scale_name=scale,
         overrides=settings,
         data_path=path,
@@ -435,11 +435,11 @@ def _texts(name: str, given: object) -> tuple[str, ...]:
     return texts
 
 
-def _path(name: str, given: object) -> str:
+def _path(name: str, given: object) -> Path:
     """A path or a name as given from Python. Raises RequestError for anything else."""
     if not isinstance(given, str | Path):
         raise RequestError(f"{name}={given!r}: give a path")
-    return str(expanded(given))
+    return expanded(given)
 
 
 def _arms_named(texts: Iterable[str], sweep: Sweep, file: Path) -> list[str]:
