@@ -21,7 +21,7 @@ from mm1_lab.config.base import open_table
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.lr_search import RateGrids, Rounds, run_rounds, run_search
-from mm1_lab.orchestrate.planning.cost import check_networks
+from mm1_lab.orchestrate.planning.feasible import check_networks
 from mm1_lab.orchestrate.planning.finding import CONFIRMATION
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.search_page import PAGE, draw_history, write_page

@@ -178,7 +178,8 @@ def _parameters_of_parts(trial: Trial, request: Request) -> Mapping[str, int]:
         recorded = summary_of_model(request.ledger.record(trial.fingerprint)) if is_done else {}
         if counts := recorded.get("parameters"):
             return dict(counts)
-        from mm1_lab.orchestrate.planning.cost import Networks, check_networks
+        from mm1_lab.orchestrate.planning.cost import Networks
+        from mm1_lab.orchestrate.planning.feasible import check_networks
 
         check_networks([trial.evaluation.model])
         return Networks(request).of(trial.evaluation).counts

@@ -20,11 +20,11 @@ from mm1_lab.orchestrate.execution.worker import Worker, repository_commit
 from mm1_lab.orchestrate.execution.worklist import DiskFull, Observer, WorkList
 from mm1_lab.orchestrate.planning.cost import (
     check_disk,
-    check_feasible,
     fitted_resources,
     measured_slowness,
     stage_seconds,
 )
+from mm1_lab.orchestrate.planning.feasible import check_feasible
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan, make_tasks
 from mm1_lab.orchestrate.planning.plan_text import time_text
 from mm1_lab.orchestrate.planning.request import Request

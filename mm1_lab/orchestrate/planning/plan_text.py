@@ -12,7 +12,6 @@ from mm1_lab.formatting import counted, duration, short, text_table
 from mm1_lab.orchestrate.planning.cost import (
     Estimate,
     Networks,
-    check_feasible,
     core_slots,
     estimate_stages,
     machine_slots,
@@ -21,6 +20,7 @@ from mm1_lab.orchestrate.planning.cost import (
     training_flops,
 )
 from mm1_lab.orchestrate.planning.doubts import doubts
+from mm1_lab.orchestrate.planning.feasible import check_feasible
 from mm1_lab.orchestrate.planning.plan import Plan, PlannedStage, make_plan, path_lengths
 from mm1_lab.orchestrate.planning.request import Request
 
