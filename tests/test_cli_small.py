@@ -304,6 +304,9 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     error = refused("compare", "data_mix", "captions", "base", *SMOKE)
     assert "it has results at mini: add --scale mini" in error
     assert "run the sweep first" in refused("compare", "encoder_scratch", "scratch", "base")
+    for asked in (["compare", "lr_law", "9M", "85M"], ["answers", "lr_law", "9M"]):
+        assert main(asked) == 2 and "; known: 9M 0.00308, 9M 0.00615" in capsys.readouterr().err
+    assert "9M is not finished; run it first: mm1-lab run lr_law" in refused("answers", "lr_law", "9M", *SMOKE)
 
 
 def test_committed_answers_have_their_points_by_the_references_beside_them(capsys: Output, here: Path) -> None:

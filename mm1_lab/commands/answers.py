@@ -18,6 +18,7 @@ from mm1_lab.commands.common import (
     command,
     folder_with_results,
     has_changed,
+    known_arms,
     option,
     print_json,
     request_about,
@@ -120,7 +121,7 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
     Raises RequestError if there is none.
     """
     trials, ledger = read_trials(folder), Ledger(folder.parents[1])
-    known = dict.fromkeys([*request.sweep.arms, *(row.arm for row in trials)])
+    known = known_arms(request, (row.arm for row in trials))
     if arm not in known:
         raise RequestError(f"{folder}: has no arm {arm!r}{nearest(arm, known)}")
     own = {row.seed: row.fingerprint for row in trials if row.arm == arm and ledger.has_intact_scores(row.fingerprint)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic_core import to_json
 
 from mm1_lab import files
-from mm1_lab.config import RequestError, Search, load_sweep, nearest
+from mm1_lab.config import RateSearch, RequestError, Search, load_sweep, nearest
 from mm1_lab.files import PUBLISHED, RESULTS, expanded, here_or_shipped
 from mm1_lab.orchestrate.planning.finding import CONFIRMATION, SWEEPS, find_sweep, only_of_search, split_settings
 from mm1_lab.results.manifest import read_manifest, read_trials
@@ -236,6 +236,15 @@ def confirmation_of(options: argparse.Namespace) -> Request | None:
         if seed not in confirmed:
             raise RequestError(f"--seeds: {folder} has no seed {seed}; it has {', '.join(map(str, confirmed))}")
     return request.with_arms({arm: known[arm] for arm in only or known}, seeds)
+
+
+def known_arms(request: Request, found: Iterable[str]) -> list[str]:
+    """The arms of a sweep, with those `found` in its results. A search for learning rates that was run has these alone,
+    as it runs each arm of its file at several rates."""
+    arms = dict.fromkeys(found)
+    if arms and isinstance(request.sweep.search, RateSearch):
+        return [*arms]
+    return [*dict.fromkeys([*request.sweep.arms, *arms])]
 
 
 def has_changed(request: Request, folder: Path, arm: str) -> bool:

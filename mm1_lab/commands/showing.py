@@ -16,6 +16,7 @@ from mm1_lab.commands.common import (
     confirmation_of,
     folder_with_results,
     has_changed,
+    known_arms,
     option,
     parse_looks,
     print_json,
@@ -140,7 +141,7 @@ def compare(options: argparse.Namespace) -> int:
     study = read_study(folder)
     remarks = []
     for arm in (options.first, options.second):
-        if arm in {*request.sweep.arms, *study.sweep.arms} and study.representative(arm) not in study.scored:
+        if arm in known_arms(request, study.sweep.arms) and study.representative(arm) not in study.scored:
             remedy = request.to_score(arm, *study.seeds)
             raise RequestError(f"{folder}: {arm} has no scores; {remedy}{request.elsewhere}")
         if has_changed(request, folder, arm):
