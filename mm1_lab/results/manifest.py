@@ -144,8 +144,8 @@ def _spelt(value: str) -> str:
     return read if isinstance(read, str) else canonical_json(read)
 
 
-def seeds_of_search(folder: Path, manifest: Manifest) -> list[int]:
-    """The seeds of the search in `folder`, or of the one whose winner the sweep there confirms: they run it again."""
+def seeds_of(folder: Path, manifest: Manifest) -> list[int]:
+    """The seeds of the sweep in `folder`, or of the search whose winner it confirms: they run it again."""
     variant = manifest.variant_of(manifest.confirms or manifest.sweep.name)
     return sorted({row.seed for row in read_trials(folder.with_name(variant))})
 
@@ -154,7 +154,7 @@ def run_options(folder: Path, manifest: Manifest, arm: str, *seeds: int) -> tupl
     """The options with which `run` makes an arm's trials at these seeds; of a search, and of its winner's confirmation,
     the search's own, as it makes its arms by the scores at all of its seeds."""
     if manifest.sweep.search or manifest.confirms:
-        return at_seeds(seeds_of_search(folder, manifest))
+        return at_seeds(seeds_of(folder, manifest))
     return trials_of(arm, *seeds)
 
 
