@@ -297,6 +297,8 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     assert "captions-66 has development seeds 0 and 1; arms are compared at seeds that both have" in error
     error = refused("compare", "data_mix", "captions", "capions-66")
     assert "has no scores; did you mean 'captions-66'?" in error
+    write_results(here / "other", sweep, ("captions",), (5, 6), questions=8)
+    assert "--only base --seeds 5, --results" in refused("answers", "data_mix", "base", "--results", "other")
     Path("data_mix.yaml").write_text("title: T\nrecipe: base\narms: {captions-90: {data_mix: {captions: 9}}}\n")
     command = "mm1-lab run data_mix.yaml --scale mini --only captions-90 --seeds 0,1"
     error = refused("compare", "data_mix.yaml", "captions", "captions-90")

@@ -128,7 +128,8 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
     if not own or seed not in (None, *own):
         at = "" if seed is None else f" at seed {seed}"
         there = f" (it is at {', '.join(map(str, own))})" if own else ""
-        remedy = f"; {request.to_score(arm, seed or 0)}{'' if own else request.elsewhere}"
+        first = min((row.seed for row in trials), default=0)  # at which other arms may have answers
+        remedy = f"; {request.to_score(arm, first if seed is None else seed)}{'' if own else request.elsewhere}"
         is_of_search = request.sweep.search or request.manifest.confirms
         if own and is_of_search and seed not in [row.seed for row in trials if row.arm == arm]:
             remedy = ""  # a search chooses the seeds of its confirmation itself
