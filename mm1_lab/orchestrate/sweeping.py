@@ -155,7 +155,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> Round:
         raise
     finally:
         for logger in loggers:
-            logger.close()
+            logger.catch_up()
     return Round(request, plan, work_list)
 
 

@@ -325,7 +325,7 @@ def test_a_sweep_goes_on_without_mlflow_and_is_logged_later(
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "http://127.0.0.1:9" in error and "mm1-lab sync-mlflow" in error
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    logger.close()
+    logger.catch_up()
     assert not capsys.readouterr().err and "base / seed 0 at smoke" in runs_of(request_)[1]
 
 
