@@ -330,12 +330,10 @@ class RecipeSearch(Rounds):
         sweep, recipe = self.request.sweep, self.recipes[arm]
         earlier = self.confirmations()
         *_, name = earlier
-        taken = set(self.request.seeds)
         for other, trials in earlier.items():
             if trials and all(self.request.resolve("", recipe, seed).fingerprint == trials[seed] for seed in trials):
                 name = other
-        for other, trials in earlier.items():
-            taken |= trials.keys() if other != name else set()
+        taken = {*self.request.seeds, *(seed for other in earlier if other != name for seed in earlier[other])}
         claim = Contrast(
             claim=f"the winner beats the base: {self.measure}",
             first="winner",

@@ -73,13 +73,12 @@ def _found(search: RecipeSearch) -> Iterator[str]:
     """How far the search went, and its winner, in Markdown."""
     request, settings = search.request, search.settings
     yield f"# {request.sweep.title}: search at {request.scale_name}"
-    outcomes = [trial.user_attrs.get("why", "") for trial in search.proposals()]
-    told = [trial for trial in search.proposals() if trial.state.is_finished()]
-    scored = [trial.user_attrs["arm"] for trial in told if "why" not in trial.user_attrs]
+    finished = [trial for trial in search.proposals() if trial.state.is_finished()]
+    scored = [trial.user_attrs["arm"] for trial in finished if "why" not in trial.user_attrs]
     text = f"{settings.trials} trials by {settings.sampler}, {len(scored)} with scores"
     if len(set(scored)) < len(scored):  # as lists are soon exhausted
         text += f" of {counted(len(set(scored)), 'distinct arm')}"
-    if diverged := outcomes.count("diverged"):
+    if diverged := sum(trial.user_attrs.get("why") == "diverged" for trial in finished):
         text += f", {diverged} diverged"
     if refused := search.refused():
         text += f"; {refused}"
