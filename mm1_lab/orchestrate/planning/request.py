@@ -128,7 +128,7 @@ class Request:
         """What gives an arm scores at these seeds: the command, and why it has none if it diverged."""
         options = run_options(self.folder, self.manifest, arm, *seeds)
         reasons = self.ledger.diverged()
-        for trial in self.trials:
+        for trial in self.at_seeds(seeds).trials:
             own = [reasons[key] for key in (trial.fingerprint, trial.evaluation.model.fingerprint) if key in reasons]
             if trial.arm == arm and own:
                 return f"it diverged ({own[0]}); to try it as it is: {self.command(*options, '--anew')}"
