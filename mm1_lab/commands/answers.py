@@ -120,6 +120,8 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
 
     Raises RequestError if there is none.
     """
+    from mm1_lab.orchestrate.recipe_search import rounds_of
+
     trials, ledger = read_trials(folder), Ledger(folder.parents[1])
     known = known_arms(request, (row.arm for row in trials))
     if arm not in known:
@@ -129,7 +131,8 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
         at = "" if seed is None else f" at seed {seed}"
         there = f" (it is at {', '.join(map(str, own))})" if own else ""
         first = min((row.seed for row in trials), default=0)  # at which other arms may have answers
-        remedy = f"; {request.to_score(arm, first if seed is None else seed)}{'' if own else request.elsewhere}"
+        to_score = rounds_of(request)[0].to_score(arm, first if seed is None else seed)  # a search makes its arms
+        remedy = f"; {to_score}{'' if own else request.elsewhere}"
         is_of_search = request.sweep.search or request.manifest.confirms
         if own and is_of_search and seed not in [row.seed for row in trials if row.arm == arm]:
             remedy = ""  # a search chooses the seeds of its confirmation itself

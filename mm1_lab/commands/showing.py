@@ -130,6 +130,7 @@ def compare(options: argparse.Namespace) -> int:
     from analysis.pages.compare import compare_arms, compare_table
     from analysis.study import read_study
     from analysis.table import to_plain
+    from mm1_lab.orchestrate.recipe_search import rounds_of
 
     try:
         measure = None if options.measure is None else Measure.parse(options.measure)
@@ -142,7 +143,7 @@ def compare(options: argparse.Namespace) -> int:
     remarks = []
     for arm in (options.first, options.second):
         if arm in known_arms(request, study.sweep.arms) and study.representative(arm) not in study.scored:
-            remedy = request.to_score(arm, *study.seeds)
+            remedy = rounds_of(request)[0].to_score(arm, *study.seeds)  # a search makes its arms
             raise RequestError(f"{folder}: {arm} has no scores; {remedy}{request.elsewhere}")
         if has_changed(request, folder, arm):
             changed = "the sweep, its data, settings or the version are others now"

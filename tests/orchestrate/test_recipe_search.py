@@ -240,6 +240,10 @@ def test_where_all_that_is_proposed_diverges_the_search_failed(
     write(tmp_path, over={"data_mix.text": [2, 4]}, trials=2)
     assert search(ask(tmp_path, tmp_path)) == 0
     assert "The winner: data_mix.text 2.\n" in capsys.readouterr().out, "not what was asked first, and diverged"
+    given = ["--scale", "smoke", "--results", str(tmp_path / "results"), "--store", str(tmp_path / "store")]
+    for command in (["answers", "", "data_mix.text 4"], ["compare", "", "data_mix.text 4", "base"]):
+        command[1] = str(tmp_path / "sweeps" / "mix.yaml")
+        assert main([*command, *given]) == 2 and "; it diverged (" in capsys.readouterr().err, "run would do nothing"
 
 
 @pytest.mark.usefixtures("unrendered")
