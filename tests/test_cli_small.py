@@ -300,8 +300,8 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     write_results(here / "other", sweep, ("captions",), (5, 6), questions=8)
     assert "--only base --seeds 5, --results" in refused("answers", "data_mix", "base", "--results", "other")
     request = load_request("data_mix", seeds="5,", only=["base"], results="other")
-    model = request.trials[0].evaluation.model.fingerprint
-    request.ledger.record_failure(model, "base", 1, "diverged", "a loss is nan")
+    encoder = {stage.name: stage for stage in request.trials[0].evaluation.chain()}["encoder"]
+    request.ledger.record_failure(encoder.fingerprint, "base", 1, "diverged", "a loss is nan")
     for asked in (["answers", "data_mix", "base"], ["compare", "data_mix", "captions", "base"]):
         assert "it diverged (a loss is nan); to try it as it is: " in refused(*asked, "--results", "other")
     Path("data_mix.yaml").write_text("title: T\nrecipe: base\narms: {captions-90: {data_mix: {captions: 9}}}\n")

@@ -129,7 +129,7 @@ class Request:
         options = run_options(self.folder, self.manifest, arm, *seeds)
         reasons = self.ledger.diverged()
         for trial in self.at_seeds(seeds).trials:
-            own = [reasons[key] for key in (trial.fingerprint, trial.evaluation.model.fingerprint) if key in reasons]
+            own = [reasons[one.fingerprint] for one in trial.evaluation.chain() if one.fingerprint in reasons]
             if trial.arm == arm and own:
                 return f"it diverged ({own[0]}); to try it as it is: {self.command(*options, '--anew')}"
         return f"run it first: {self.command(*options)}"
