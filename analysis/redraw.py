@@ -39,7 +39,7 @@ from mm1_lab.files import machine_cpus
 from mm1_lab.formatting import counted
 from mm1_lab.processes import begin_helper, by_helpers, interrupts_blocked, shorten_sockets
 from mm1_lab.results.ledger import Ledger
-from mm1_lab.results.manifest import contents_now, note_drawing, read_manifest, read_trials, seeds_of_search
+from mm1_lab.results.manifest import contents_now, note_drawing, read_manifest, read_trials, seeds_of
 from mm1_lab.results.reading import DRAWN, list_variants, read_variant
 from mm1_lab.results.schema import DRAWING
 
@@ -109,7 +109,7 @@ def _draw_and_note(folder: Path, target: Path, latex: bool) -> Drawn:
     manifest, ledger = read_manifest(folder), Ledger(folder.parents[1])
     marks = {row.fingerprint: ledger.mark(row.fingerprint) for row in read_trials(folder)}
     # before anything is read: what comes meanwhile makes other contents
-    contents = contents_now(folder, manifest.overrides, manifest.data_name, marks)
+    contents = contents_now(folder, manifest, marks)
     drawn = _draw(folder, target, latex)
     note_drawing(folder, drawn.files, contents)
     return drawn
@@ -193,7 +193,7 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
         missing=study.missing(),
         caution=study.caution,
         runs=study.done[["arm", "seed", "fingerprint"]],
-        search_seeds=seeds_of_search(folder, study.manifest) if study.manifest.searched else (),
+        search_seeds=seeds_of(folder, study.manifest) if study.manifest.confirms else (),
         paired=pair_arms(study),
         claims=claims_table,
         contrasts=claims,

@@ -24,14 +24,11 @@ def __getattr__(name: str) -> Any:
     """Looks names up on first use, so that `import mm1_lab` and `mm1-lab --help` are fast."""
     if name == "__version__":
         return import_module("mm1_lab.files").package_version()
-    if name == "judge":
-        return import_module("analysis.external.judge").judge
     if name == "results":
         return import_module("mm1_lab.results")
-    if name == "RequestError":
-        return import_module("mm1_lab.config").RequestError
     if name in __all__:
-        return getattr(import_module("mm1_lab.lab"), name)
+        places = {"judge": "analysis.external.judge", "RequestError": "mm1_lab.config"}
+        return getattr(import_module(places.get(name, "mm1_lab.lab")), name)
     raise AttributeError(f"module 'mm1_lab' has no attribute {name!r}")
 
 

@@ -246,10 +246,6 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object
     write_text(path, text.getvalue())
 
 
-def folder_size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
 def is_complete(folder: Path | str) -> bool:
     """Whether the folder has been committed."""
     return os.path.exists(f"{folder}/{DONE}")  # for every trial of a plan; a Path costs more than the check

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.files import RESULTS
+from mm1_lab.files import RESULTS, STORE
 
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 SECRET_PART = re.compile(
@@ -87,7 +87,7 @@ def command_line(
     settings: Iterable[str] = (),
     data: object = None,
     results: Path = RESULTS,
-    store: Path = RESULTS / "store",
+    store: Path = STORE,
 ) -> str:
     """A command quoted for the shell, such as `mm1-lab run data_mix --scale mini --set train.steps=200`."""
     command = ["mm1-lab", *words]
@@ -95,7 +95,7 @@ def command_line(
         command += ["--set", setting]
     if data:
         command += ["--data", str(data)]
-    for option, folder, usual in (("--results", results, RESULTS), ("--store", store, RESULTS / "store")):
+    for option, folder, usual in (("--results", results, RESULTS), ("--store", store, STORE)):
         if folder.absolute() != usual.absolute():
             command += [option, str(folder)]
     return shlex.join(command)

@@ -40,18 +40,14 @@ def plan(sweep: Request) -> pd.DataFrame:
     import pandas as pd
 
     from mm1_lab.orchestrate.planning.plan import make_plan
-    from mm1_lab.orchestrate.planning.plan_text import name_arms
+    from mm1_lab.orchestrate.planning.plan_text import name_arms, stage_values
     from mm1_lab.orchestrate.recipe_search import rounds_of
 
     _check_loaded(sweep)
     rounds = rounds_of(sweep, to_the_end=True)
     _warn_of(rounds)
     trials = [trial for part in rounds for trial in part.trials]
-    stages = make_plan(trials, sweep.ledger).stages.values()
-    rows = []
-    for one in stages:
-        stage = {"kind": one.stage.name, "fingerprint": one.fingerprint, "seed": one.stage.seed}
-        rows.append(stage | {"state": one.state, "why": one.why})
+    rows = [stage_values(planned) for planned in make_plan(trials, sweep.ledger).stages.values()]
     name_arms(rows, rounds)
     return pd.DataFrame(rows, columns=["kind", "fingerprint", "seed", "state", "why", "arms"])
 
@@ -71,17 +67,14 @@ def run(
     RequestError if none is finished.
     """
     from analysis import draw_sweep, sweep_in_short
-    from mm1_lab.orchestrate.execution.executor import Leaving, check_shared, make_executor
+    from mm1_lab.orchestrate.execution.executor import Leaving, make_executor
     from mm1_lab.orchestrate.recipe_search import rounds_of, run_request
 
     _check_loaded(sweep)
-    if share:
-        check_shared(sweep.ledger.results, sweep.names_store)
+    executor = make_executor(sweep, inline, address, share, minutes, rounds=bool(sweep.sweep.search))
     sweep.ledger.check_writable()
     _warn_of([sweep])
-    with make_executor(
-        inline, address, share, minutes, rounds=bool(sweep.sweep.search), settings=sweep.overrides
-    ) as executor:
+    with executor:
         try:
             code = run_request(sweep, executor, draw_sweep, sweep_in_short)
         except Leaving as leaving:

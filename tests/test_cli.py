@@ -38,7 +38,7 @@ def test_help_and_a_finished_sweep_need_nothing_heavy(finished: Any) -> None:
     script = f"""
 import sys
 from mm1_lab.cli import command_parsers, main, make_parser
-from mm1_lab.orchestrate.planning.cost import check_networks
+from mm1_lab.orchestrate.planning.feasible import check_networks
 from mm1_lab.orchestrate.planning.request import load_request
 try:
     main(["--help"])

@@ -297,6 +297,13 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     assert "captions-66 has development seeds 0 and 1; arms are compared at seeds that both have" in error
     error = refused("compare", "data_mix", "captions", "capions-66")
     assert "has no scores; did you mean 'captions-66'?" in error
+    write_results(here / "other", sweep, ("captions",), (5, 6), questions=8)
+    assert "--only base --seeds 5, --results" in refused("answers", "data_mix", "base", "--results", "other")
+    request = load_request("data_mix", seeds="5,", only=["base"], results="other")
+    encoder = {stage.name: stage for stage in request.trials[0].evaluation.chain()}["encoder"]
+    request.ledger.record_failure(encoder.fingerprint, "base", 1, "diverged", "a loss is nan")
+    for asked in (["answers", "data_mix", "base"], ["compare", "data_mix", "captions", "base"]):
+        assert "it diverged (a loss is nan); to try it as it is: " in refused(*asked, "--results", "other")
     Path("data_mix.yaml").write_text("title: T\nrecipe: base\narms: {captions-90: {data_mix: {captions: 9}}}\n")
     command = "mm1-lab run data_mix.yaml --scale mini --only captions-90 --seeds 0,1"
     error = refused("compare", "data_mix.yaml", "captions", "captions-90")
@@ -304,6 +311,9 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     error = refused("compare", "data_mix", "captions", "base", *SMOKE)
     assert "it has results at mini: add --scale mini" in error
     assert "run the sweep first" in refused("compare", "encoder_scratch", "scratch", "base")
+    for asked in (["compare", "lr_law", "9M", "85M"], ["answers", "lr_law", "9M"]):
+        assert main(asked) == 2 and "; known: 9M 0.00308, 9M 0.00615" in capsys.readouterr().err
+    assert "9M is not finished; run it first: mm1-lab run lr_law" in refused("answers", "lr_law", "9M", *SMOKE)
 
 
 def test_committed_answers_have_their_points_by_the_references_beside_them(capsys: Output, here: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from analysis.effects import levels_of
 from analysis.pages.scores import OTHER_DOCUMENTS
 from mm1_lab.cli import main
-from mm1_lab.commands.running import varied_sweep
+from mm1_lab.commands.varying import varied_sweep
 from mm1_lab.config import Adapters, Lora, Recipe, SftRecipe, load_sweep
 from mm1_lab.files import write_text
 from tests.conftest import REPOSITORY, Refused, Told

@@ -110,7 +110,7 @@ def failed_gates(study: Study, checks: Sequence[Check]) -> tuple[str, ...]:
     manifest = study.manifest
     gates = []
     if not earlier_world(manifest):
-        gates = read_checks(gates_file(study.folder, manifest.overrides, manifest.data_name))
+        gates = read_checks(gates_file(study.folder, manifest))
     for gate in gates:
         if gate.verdict == "fail" and gate.seed in (None, *study.seeds):
             seed = "" if gate.seed is None else f", seed {gate.seed}"

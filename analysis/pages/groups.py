@@ -17,7 +17,7 @@ from analysis.proxies import Paired, accuracy, accuracy_table
 from analysis.seeds import seeds_text, tuned_on
 from analysis.table import Table
 from mm1_lab.formatting import at_seeds, counted
-from mm1_lab.results import Manifest, variant_name
+from mm1_lab.results import Manifest
 
 DATA = {
     "world": "in a miniature world of drawn shapes; the numbers show how these choices act there, not what models "
@@ -65,7 +65,7 @@ class Drawn:
         """Scale, and what overrides and data add to the name of a file about several sweeps; sweeps with the same group
         are comparable."""
         manifest = self.manifest
-        named = variant_name("lessons", manifest.overrides, manifest.data_name)
+        named = manifest.variant_of("lessons")
         return manifest.scale, named.removeprefix("lessons")
 
     @property
@@ -86,7 +86,7 @@ class Drawn:
     def command(self) -> str:
         """The command that runs its trials again."""
         manifest = self.manifest
-        if manifest.searched:
+        if manifest.confirms:
             return manifest.command(*at_seeds(self.search_seeds))
         seeds, looks = sorted(set(self.runs["seed"])), manifest.looks
         if looks:  # it may have stopped before its last seeds

@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab.commands import common as opt
-from mm1_lab.commands.common import DONE, about, command, folder_with_results, has_changed, option, print_json, switch
+from mm1_lab.commands.common import (
+    DONE,
+    command,
+    folder_with_results,
+    has_changed,
+    known_arms,
+    option,
+    print_json,
+    request_about,
+    switch,
+)
 from mm1_lab.config import (
     UNPARSED,
     BenchmarkConfig,
@@ -73,7 +83,7 @@ def answers(options: argparse.Namespace) -> int:
     if options.limit < 0:
         raise RequestError(f"--limit {options.limit}: give how many questions to show, 0 or more")
     arm = options.arm
-    request = opt.confirmation_of(options) or about(options, [arm])
+    request = request_about(options, [arm])
     folder = folder_with_results(request)
     fingerprint, seed = _finished(request, folder, arm, options.seed)
     from analysis.table import Table, to_plain
@@ -110,16 +120,21 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
 
     Raises RequestError if there is none.
     """
+    from mm1_lab.orchestrate.recipe_search import rounds_of
+
     trials, ledger = read_trials(folder), Ledger(folder.parents[1])
-    known = dict.fromkeys([*request.sweep.arms, *(row.arm for row in trials)])
+    known = known_arms(request, (row.arm for row in trials))
     if arm not in known:
         raise RequestError(f"{folder}: has no arm {arm!r}{nearest(arm, known)}")
     own = {row.seed: row.fingerprint for row in trials if row.arm == arm and ledger.has_intact_scores(row.fingerprint)}
     if not own or seed not in (None, *own):
         at = "" if seed is None else f" at seed {seed}"
         there = f" (it is at {', '.join(map(str, own))})" if own else ""
-        remedy = f"; {request.to_score(arm, seed or 0)}{'' if own else request.elsewhere}"
-        if own and request.sweep.search and seed not in [row.seed for row in trials if row.arm == arm]:
+        first = min((row.seed for row in trials), default=0)  # at which other arms may have answers
+        to_score = rounds_of(request)[0].to_score(arm, first if seed is None else seed)  # a search makes its arms
+        remedy = f"; {to_score}{'' if own else request.elsewhere}"
+        is_of_search = request.sweep.search or request.manifest.confirms
+        if own and is_of_search and seed not in [row.seed for row in trials if row.arm == arm]:
             remedy = ""  # a search chooses the seeds of its confirmation itself
         raise RequestError(f"{folder}: {arm} is not finished{at}{there}{remedy}")
     chosen = next(iter(own)) if seed is None else seed

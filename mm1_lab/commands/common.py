@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic_core import to_json
 
 from mm1_lab import files
-from mm1_lab.config import RequestError, Search, load_sweep, nearest
+from mm1_lab.config import RateSearch, RequestError, Search, load_sweep, nearest
 from mm1_lab.files import PUBLISHED, RESULTS, expanded, here_or_shipped
 from mm1_lab.orchestrate.planning.finding import CONFIRMATION, SWEEPS, find_sweep, only_of_search, split_settings
 from mm1_lab.results.manifest import read_manifest, read_trials
@@ -158,13 +158,11 @@ def check_there(folder: Path, usual: Path) -> None:
         raise RequestError(f"{folder}: there is no such folder")
 
 
-def executor_of(options: argparse.Namespace, started: float, rounds: bool) -> Executor:
+def executor_of(options: argparse.Namespace, request: Request, started: float, rounds: bool) -> Executor:
     """The executor that the options `EXECUTOR` describe; others as in `make_executor`. Raises RequestError."""
-    from mm1_lab.orchestrate.execution.executor import check_shared, make_executor
+    from mm1_lab.orchestrate.execution.executor import make_executor
 
-    if options.share:
-        check_shared(options.results, options.store is not DEFAULT_STORE)
-    return make_executor(options.inline, options.address, options.share, options.minutes, rounds, started, options.set)
+    return make_executor(request, options.inline, options.address, options.share, options.minutes, rounds, started)
 
 
 def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | None = None, text: str = "") -> Request:
@@ -226,7 +224,7 @@ def confirmation_of(options: argparse.Namespace) -> Request | None:
         if not ending:
             raise
     request = request_of(options, options.sweep.removesuffix(ending[0]), ())
-    sweep = request.sweep.model_copy(update={"name": f"{request.sweep.name}{ending[0]}"})
+    sweep = request.sweep.model_copy(update={"name": f"{request.sweep.name}{ending[0]}", "search": None})
     request = replace(request, sweep=sweep)
     folder = folder_with_results(request)
     known, given = read_manifest(folder).sweep.arms, vars(options)
@@ -242,6 +240,15 @@ def confirmation_of(options: argparse.Namespace) -> Request | None:
     return request.with_arms({arm: known[arm] for arm in only or known}, seeds)
 
 
+def known_arms(request: Request, found: Iterable[str]) -> list[str]:
+    """The arms of a sweep, with those `found` in its results. A search for learning rates that was run has these alone,
+    as it runs each arm of its file at several rates."""
+    arms = dict.fromkeys(found)
+    if arms and isinstance(request.sweep.search, RateSearch):
+        return [*arms]
+    return [*dict.fromkeys([*request.sweep.arms, *arms])]
+
+
 def has_changed(request: Request, folder: Path, arm: str) -> bool:
     """Whether an arm of the sweep is another now than in its results."""
     before = {row.seed: row.fingerprint for row in read_trials(folder) if row.arm == arm}
@@ -249,11 +256,14 @@ def has_changed(request: Request, folder: Path, arm: str) -> bool:
     return any(fingerprint != before.get(seed, fingerprint) for seed, fingerprint in now.items())
 
 
-def about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
-    """The request for those of `arms` that the sweep has, or if it has none of them, for all of its arms.
+def request_about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
+    """The request for those of `arms` that the sweep has, or if it has none of them, for all of its arms; or for a
+    search's confirmation under its name.
 
     So an arm that the data do not allow is refused only if it is asked about.
     """
+    if confirmation := confirmation_of(options):
+        return confirmation
     of_recipe, _ = split_settings(options.set)
     sweep = load_sweep(find_sweep(options.sweep, options.results), *SWEEPS, settings=of_recipe)
     asked = () if sweep.search else [arm for arm in arms if arm in sweep.arms]  # a search is of all of its arms

@@ -16,7 +16,7 @@ from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, executor_of, option, repeated, request_of, switch
 from mm1_lab.config import GATES, Check, RequestError, nearest, parse_count, scale_of
 from mm1_lab.files import PUBLISHED, PUBLISHED_CONTROLS, expanded, here_or_shipped
-from mm1_lab.results import Ledger, variant_name
+from mm1_lab.results import Ledger
 
 if TYPE_CHECKING:
     from analysis.study import Study
@@ -55,7 +55,7 @@ def check_scale(options: argparse.Namespace) -> int:
     if measured := [gate for gate in gates if gate != "validity"]:
         request.ledger.check_writable()
         write = partial(write_gates, request.scale_name, request.seeds)
-        executor = make_executor(options.inline, None, settings=options.set)
+        executor = make_executor(request, options.inline)
         rows = measure_gates(request, measured, options.samples, executor, write)
         print(f"\n{to_plain(gates_table(request.scale_name, request.seeds, rows))}")
         verdicts += [row.verdict for row in rows]
@@ -89,7 +89,7 @@ def _judge(
     own = request.folder.parent.resolve()
     for parent in (own, here_or_shipped(published).resolve() / request.scale_name):
         for sweep in sweeps:
-            folder = parent / variant_name(sweep, request.overrides, request.data_name)
+            folder = parent / request.manifest.variant_of(sweep)
             if not (folder / "sweep.json").exists():
                 continue
             study = read_study(folder, seeds)
@@ -131,7 +131,7 @@ def fit_lr_law(options: argparse.Namespace) -> int:
         predicted = {name: params for name, params in known.items() if params > max(sizes.values())}
     else:
         predicted = decoder_sizes("--predict", options.predict, scale)
-    executor = executor_of(options, started, rounds=True)
+    executor = executor_of(options, request, started, rounds=True)
     request.ledger.check_writable()
 
     def draw(folder: Path) -> list[Path]:

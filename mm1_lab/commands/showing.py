@@ -12,14 +12,15 @@ from pathlib import Path
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import (
     DONE,
-    about,
     command,
     confirmation_of,
     folder_with_results,
     has_changed,
+    known_arms,
     option,
     parse_looks,
     print_json,
+    request_about,
     request_of,
     switch,
 )
@@ -52,7 +53,7 @@ def status(options: argparse.Namespace) -> int:
     chains = None
     if options.sweep:
         options.scale = options.scale or "mini"
-        request = request_of(options, options.sweep)
+        request = confirmation_of(options) or request_of(options, options.sweep)
         remark = ""
         if options.results != RESULTS and not options.results.is_dir():  # misspelt, or a run has only begun
             remark = f"{options.results}: there is no such folder yet"
@@ -100,10 +101,8 @@ def show(options: argparse.Namespace) -> int:
 
     if len(options.arms) > 2:
         raise RequestError(f"show: {len(options.arms)} arms were given; give one, or two to compare them")
-    confirmation = confirmation_of(options)
-    request = confirmation or about(options, options.arms)
-    further = not options.arms or not set(options.arms) <= set(request.sweep.arms)
-    if further and not confirmation:  # a search has made them
+    request = request_about(options, options.arms)
+    if not options.arms or not set(options.arms) <= set(request.sweep.arms):  # a search has made them
         request = rounds_of(request)[0]
     if options.json:
         print_json(show_values(request, options.arms))
@@ -131,19 +130,20 @@ def compare(options: argparse.Namespace) -> int:
     from analysis.pages.compare import compare_arms, compare_table
     from analysis.study import read_study
     from analysis.table import to_plain
+    from mm1_lab.orchestrate.recipe_search import rounds_of
 
     try:
         measure = None if options.measure is None else Measure.parse(options.measure)
     except ValueError as error:
         raise RequestError(f"--measure {options.measure}: {error}") from None
-    request = confirmation_of(options) or about(options, [options.first, options.second])
+    request = request_about(options, [options.first, options.second])
     folder = folder_with_results(request)
     only = () if options.seeds is None else request.seeds
     study = read_study(folder)
     remarks = []
     for arm in (options.first, options.second):
-        if arm in {*request.sweep.arms, *study.sweep.arms} and study.representative(arm) not in study.scored:
-            remedy = request.to_score(arm, *study.seeds)
+        if arm in known_arms(request, study.sweep.arms) and study.representative(arm) not in study.scored:
+            remedy = rounds_of(request)[0].to_score(arm, *study.seeds)  # a search makes its arms
             raise RequestError(f"{folder}: {arm} has no scores; {remedy}{request.elsewhere}")
         if has_changed(request, folder, arm):
             changed = "the sweep, its data, settings or the version are others now"

@@ -38,7 +38,7 @@ def measure_gates(
         raise RequestError(OTHERS)
     base, scale = request.resolve("base", request.sweep.base, 0), scale_of(request.sweep.base, request.scale)
     setup = f"{base.fingerprint}-{digest([scale.resolutions, scale.image_tokens], 6)}"
-    table = gates_file(request.folder, request.overrides, request.data_name)
+    table = gates_file(request.folder, request.manifest)
     read_checks(table, setup)  # a damaged file is reported before anything is measured
     encoders = [_from_scratch(trial.model.architecture.encoder) for trial in trials if "probe" in gates]
     decoders = [(trial, _from_scratch(trial.model.architecture.decoder)) for trial in trials if "words" in gates]
@@ -106,7 +106,8 @@ def _train(stages: Sequence[Stage], request: Request, executor: Executor) -> Non
     kinds = Counter(stage.KIND for task in plan.tasks.values() for stage in task.stages)
     print(f"trained first: {', '.join(counted(count, kind) for kind, count in kinds.items())}", flush=True)
     with executor:
-        result = work_through(plan, request, executor, check_runnable(plan, request, executor))
+        check_runnable(plan, request, executor)
+        result = work_through(plan, request, executor)
     for key, outcome in result.failed.items():
         log = ledger.failure_file(key, "log")
         raise RequestError(f"{plan.tasks[key].label} {outcome.kind}: {outcome.reason} ({log})")

@@ -21,7 +21,7 @@ from mm1_lab.config.base import open_table
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.lr_search import RateGrids, Rounds, run_rounds, run_search
-from mm1_lab.orchestrate.planning.cost import check_networks
+from mm1_lab.orchestrate.planning.feasible import check_networks
 from mm1_lab.orchestrate.planning.finding import CONFIRMATION
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.search_page import PAGE, draw_history, write_page
@@ -290,7 +290,7 @@ class RecipeSearch(Rounds):
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         settings = self.settings
         samplers = optuna.samplers
-        seed = self.request.seeds[0]
+        seed = min(self.request.seeds)  # results do not know in which order they were named
         at_random = min(10, settings.trials // 2) + bool(self._base_values())
         sampler: optuna.samplers.BaseSampler
         if settings.sampler == "gp":
@@ -330,12 +330,10 @@ class RecipeSearch(Rounds):
         sweep, recipe = self.request.sweep, self.recipes[arm]
         earlier = self.confirmations()
         *_, name = earlier
-        taken = set(self.request.seeds)
         for other, trials in earlier.items():
             if trials and all(self.request.resolve("", recipe, seed).fingerprint == trials[seed] for seed in trials):
                 name = other
-        for other, trials in earlier.items():
-            taken |= trials.keys() if other != name else set()
+        taken = {*self.request.seeds, *(seed for other in earlier if other != name for seed in earlier[other])}
         claim = Contrast(
             claim=f"the winner beats the base: {self.measure}",
             first="winner",

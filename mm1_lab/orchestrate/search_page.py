@@ -7,8 +7,8 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from statistics import stdev
 from textwrap import indent
@@ -28,16 +28,6 @@ ENOUGH = 20
 """Trials with scores from which on it is told which fields matter."""
 
 
-@dataclass(frozen=True)
-class _Arm:
-    name: str
-    status: str
-    """`scored`, `diverged` or `no scores yet`."""
-    score: float
-    """Not a number without scores, as `spread`, the standard deviation over seeds, is of one seed."""
-    spread: float
-
-
 def write_page(search: RecipeSearch, short: Callable[[Path], str]) -> str:
     """Writes `search.md` and `search.csv`, as things stand; returns the first. `short` summarises a sweep's folder,
     that of a search by its `search.csv`."""
@@ -49,20 +39,8 @@ def write_page(search: RecipeSearch, short: Callable[[Path], str]) -> str:
     return text
 
 
-def _ranked(search: RecipeSearch) -> list[_Arm]:
-    """The search's arms, the best first, those without scores last."""
-    arms = []
-    for name, recipe in search.recipes.items():
-        [score] = search.scores(recipe) or [math.nan]
-        status = "scored" if math.isfinite(score) else "diverged" if search.scores(recipe) else "no scores yet"
-        of_seeds = [search.scores(recipe, [seed])[0] for seed in search.request.seeds if status == "scored"]
-        arms.append(_Arm(name, status, score, stdev(of_seeds) if len(of_seeds) > 1 else math.nan))
-    sign = -1 if search.direction == "maximize" else 1
-    return sorted(arms, key=lambda arm: (arm.status != "scored", sign * arm.score if arm.status == "scored" else 0))
-
-
 def _write_csv(search: RecipeSearch, path: Path) -> None:
-    """A row per arm, and one per proposal that was refused."""
+    """A row per arm, the best first, those without scores last, and one per proposal that was refused."""
     proposed: Counter[str] = Counter()
     values: dict[str, list[object]] = {}
     refused: list[list[object]] = []
@@ -74,26 +52,33 @@ def _write_csv(search: RecipeSearch, path: Path) -> None:
         else:
             refused.append(["", "", *chosen, "", "", 1, trial.user_attrs["why"]])
     fields = search.settings.over
-    rows = []
-    for rank, arm in enumerate(_ranked(search), 1):
-        numbers = ["" if math.isnan(number) else number for number in (arm.score, arm.spread)]
-        outside = [""] * len(fields)  # of a base that is not in the space
-        place = rank if arm.status == "scored" else ""
-        rows.append([place, arm.name, *values.get(arm.name, outside), *numbers, proposed[arm.name], arm.status])
-    write_csv(path, ("rank", "arm", *fields, "score", "sd", "proposed", "status"), [*rows, *refused])
+    outside = [""] * len(fields)  # of a base that is not in the space
+    scored: list[tuple[float, list[object]]] = []
+    others: list[list[object]] = []
+    for name, recipe in search.recipes.items():
+        row = [name, *values.get(name, outside)]
+        [score] = search.scores(recipe) or [None]
+        if score is None or not math.isfinite(score):
+            others.append(["", *row, "", "", proposed[name], "no scores yet" if score is None else "diverged"])
+            continue
+        of_seeds = [search.scores(recipe, [seed])[0] for seed in search.request.seeds]
+        spread = stdev(of_seeds) if len(of_seeds) > 1 else ""
+        scored.append((score, [*row, score, spread, proposed[name], "scored"]))
+    scored.sort(key=itemgetter(0), reverse=search.direction == "maximize")
+    ranked = [[rank, *row] for rank, (_, row) in enumerate(scored, 1)]
+    write_csv(path, ("rank", "arm", *fields, "score", "sd", "proposed", "status"), [*ranked, *others, *refused])
 
 
 def _found(search: RecipeSearch) -> Iterator[str]:
     """How far the search went, and its winner, in Markdown."""
     request, settings = search.request, search.settings
     yield f"# {request.sweep.title}: search at {request.scale_name}"
-    outcomes = [trial.user_attrs.get("why", "") for trial in search.proposals()]
-    told = [trial for trial in search.proposals() if trial.state.is_finished()]
-    scored = [trial.user_attrs["arm"] for trial in told if "why" not in trial.user_attrs]
+    finished = [trial for trial in search.proposals() if trial.state.is_finished()]
+    scored = [trial.user_attrs["arm"] for trial in finished if "why" not in trial.user_attrs]
     text = f"{settings.trials} trials by {settings.sampler}, {len(scored)} with scores"
     if len(set(scored)) < len(scored):  # as lists are soon exhausted
         text += f" of {counted(len(set(scored)), 'distinct arm')}"
-    if diverged := outcomes.count("diverged"):
+    if diverged := sum(trial.user_attrs.get("why") == "diverged" for trial in finished):
         text += f", {diverged} diverged"
     if refused := search.refused():
         text += f"; {refused}"

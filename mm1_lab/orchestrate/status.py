@@ -58,12 +58,12 @@ class _States:
     """Tells the states of trials, as they are when it is made; `chains` as for `status_values`."""
 
     def __init__(
-        self, ledger: Ledger, chains: Mapping[str, Sequence[Stage]] | None, failures: Mapping[str, Mapping[str, Any]]
+        self, ledger: Ledger, chains: Mapping[str, Sequence[Stage]] | None, failures: Mapping[str, dict[str, Any]]
     ) -> None:
         self.ledger = ledger
         self.chains = chains
         self.claimed = ledger.claims.recent()
-        self.failures = {**failed_before(failures, chains or {}, ledger), **failures}
+        self.failures = failures_of_trials(failures, chains or {}, ledger)
         self.interruption = cache(ledger.interruption)  # many trials share stages
 
     def of(self, fingerprint: str, marks: Mapping[str, str], in_tables: str) -> tuple[str, str]:
@@ -113,17 +113,18 @@ def unused_trials(sweeps: Iterable[Told], results: Path) -> int:
     return len(names - {row.fingerprint for _, rows in sweeps for row in rows})
 
 
-def failed_before(
-    failures: Mapping[str, Mapping[str, Any]], chains: Mapping[str, Sequence[Stage]], ledger: Ledger
+def failures_of_trials(
+    failures: Mapping[str, dict[str, Any]], chains: Mapping[str, Sequence[Stage]], ledger: Ledger
 ) -> dict[str, dict[str, Any]]:
-    """For each trial that waits for a stage that failed, the stage's failure, by the trial's fingerprint: of the trials
-    in `chains`, and of those that the command was to run in which the stage failed."""
+    """The failures, and for each trial that waits for a stage that failed, the stage's, by the trial's fingerprint: of
+    the trials in `chains`, and of those that the command was to run in which the stage failed."""
     waiting = [(key, failure) for failure in failures.values() for key in failure.get("blocks", ())]
     for key, chain in chains.items():
         for stage in chain:
             if stage.fingerprint in failures and not ledger.is_done(stage):
                 waiting.append((key, failures[stage.fingerprint]))
-    return {key: {**failure, "reason": f"{failure['stage']}: {failure['reason']}"} for key, failure in waiting}
+    told = {key: {**failure, "reason": f"{failure['stage']}: {failure['reason']}"} for key, failure in waiting}
+    return {**told, **failures}
 
 
 def status_text(status: dict[str, Any]) -> str:
@@ -177,7 +178,8 @@ def _parameters_of_parts(trial: Trial, request: Request) -> Mapping[str, int]:
         recorded = summary_of_model(request.ledger.record(trial.fingerprint)) if is_done else {}
         if counts := recorded.get("parameters"):
             return dict(counts)
-        from mm1_lab.orchestrate.planning.cost import Networks, check_networks
+        from mm1_lab.orchestrate.planning.cost import Networks
+        from mm1_lab.orchestrate.planning.feasible import check_networks
 
         check_networks([trial.evaluation.model])
         return Networks(request).of(trial.evaluation).counts
@@ -199,8 +201,8 @@ def show_text(request: Request, arms: list[str]) -> str:
         return "\n".join([request.sweep.heading, "", *table])
     if len(values) == 1:
         text = yaml.safe_dump(values[arms[0]], sort_keys=False, allow_unicode=True).rstrip()
-        counted = "\n# more than those above: with connector, embeddings, norms and biases"
-        return text.replace("\nparameters of parts:", f"{counted}\nparameters of parts:", 1)
+        more = "\n# more than those above: with connector, embeddings, norms and biases"
+        return text.replace("\nparameters of parts:", f"{more}\nparameters of parts:", 1)
     differing = _differing(flat(values[arms[0]]), flat(values[arms[1]]))
     if not differing:
         return f"{arms[0]} and {arms[1]} are the same trials."

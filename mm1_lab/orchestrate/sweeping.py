@@ -20,12 +20,12 @@ from mm1_lab.orchestrate.execution.worker import Worker, repository_commit
 from mm1_lab.orchestrate.execution.worklist import DiskFull, Observer, WorkList
 from mm1_lab.orchestrate.planning.cost import (
     check_disk,
-    check_feasible,
     fitted_resources,
     measured_slowness,
     stage_seconds,
 )
-from mm1_lab.orchestrate.planning.plan import Fitted, Plan, make_plan, make_tasks
+from mm1_lab.orchestrate.planning.feasible import check_feasible
+from mm1_lab.orchestrate.planning.plan import Plan, make_plan, make_tasks
 from mm1_lab.orchestrate.planning.plan_text import time_text
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_logger import MlflowLogger, named_store
@@ -135,7 +135,8 @@ def complete(request: Request, executor: Executor, draw: Draw) -> Round:
     names = dict.fromkeys(trial.fingerprint for trial in request.trials)
     marks = {name: request.ledger.intact_mark(name, known) for name in names}
     plan = make_plan(request.trials, request.ledger)
-    fitted = _prepare(plan, request, executor) if plan.tasks else {}
+    if plan.tasks:
+        _prepare(plan, request, executor)
     trials = request.write_manifest()
     _record_diverged(plan, request.ledger)
     work_list = None
@@ -145,7 +146,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> Round:
         loggers.append(MlflowLogger(request.folder, request.ledger))
     try:
         if plan.tasks:
-            work_list = work_through(plan, request, executor, fitted, loggers)
+            work_list = work_through(plan, request, executor, loggers)
         if changed:
             with locked(request.folder / ".draw.lock"):  # processes that share the work end at the same time
                 draw_changed(request, draw, {} if plan.tasks else marks)
@@ -154,7 +155,7 @@ def complete(request: Request, executor: Executor, draw: Draw) -> Round:
         raise
     finally:
         for logger in loggers:
-            logger.close()
+            logger.catch_up()
     return Round(request, plan, work_list)
 
 
@@ -168,7 +169,7 @@ def _record_diverged(plan: Plan, ledger: Ledger) -> None:
             ledger.record_failure(trial.fingerprint, trial.name, 1, "diverged", diverged[cause], cause)
 
 
-def _prepare(plan: Plan, request: Request, executor: Executor) -> Fitted:
+def _prepare(plan: Plan, request: Request, executor: Executor) -> None:
     """Says what is to be done, and checks that it can be."""
     done = f"{len(plan.done)} of {counted(len(plan.trials), 'trial')} done before"
     tasks = counted(len(plan.tasks), "task")
@@ -177,10 +178,9 @@ def _prepare(plan: Plan, request: Request, executor: Executor) -> Fitted:
     names = (name for _, stage in plan.missing for name in stage.size_names(request.scale))
     if more and not executor.shares_stages and not more.isdisjoint(names):
         print("`workers` are ignored: without Ray (--inline, --share) a stage is one process", flush=True)
-    fitted = check_runnable(plan, request, executor)
+    check_runnable(plan, request, executor)
     if not request.scale.hardware:
         print(time_text(plan, request, executor.slots), flush=True)
-    return fitted
 
 
 def _reused(plan: Plan, ledger: Ledger) -> str:
@@ -191,18 +191,17 @@ def _reused(plan: Plan, ledger: Ledger) -> str:
     return f", {counted(count, 'stage')} reused from {ledger.store}" if count else ""
 
 
-def check_runnable(plan: Plan, request: Request, executor: Executor) -> Fitted:
-    """Checks that the plan can be run, and opens the executor. Returns the `fitted_resources`."""
-    fitted = check_plan(plan, request, executor)
+def check_runnable(plan: Plan, request: Request, executor: Executor) -> None:
+    """Checks that the plan can be run, as `check_plan` does, and opens the executor."""
+    check_plan(plan, request, executor)
     check_disk(plan, request.ledger.store)
     executor.open(request.scale)
     executor.check_room(plan.tasks.values(), request.scale)
-    return fitted
 
 
-def check_plan(plan: Plan, request: Request, executor: Executor) -> Fitted:
-    """Raises RequestError for what `mm1-lab plan` refuses, too, before anything is written. Returns the
-    `fitted_resources`."""
+def check_plan(plan: Plan, request: Request, executor: Executor) -> None:
+    """Fits the plan to the scale's hardware. Raises RequestError for what `mm1-lab plan` refuses, too, before anything
+    is written."""
     if request.scale_name == "paper" and not request.data_path:
         raise RequestError(
             "--scale paper is for planning: say `plan` instead of `run`; to train at these sizes, give your own --data"
@@ -210,14 +209,12 @@ def check_plan(plan: Plan, request: Request, executor: Executor) -> Fitted:
     if not executor.shares_stages:  # neither too many for a batch nor what each GPU of several holds
         request = replace(request, scale=request.scale.model_copy(update={"workers": {}}))
     check_feasible(plan, request)
-    return fitted_resources(plan, request)
+    plan.fitted = fitted_resources(plan, request)
 
 
-def work_through(
-    plan: Plan, request: Request, executor: Executor, fitted: Fitted, observers: Sequence[Observer] = ()
-) -> WorkList:
-    """Runs the plan's tasks and shows their progress; returns which are done, failed (also recorded in the ledger) and
-    blocked. `fitted` is what `check_runnable` returned. Raises DiskFull."""
+def work_through(plan: Plan, request: Request, executor: Executor, observers: Sequence[Observer] = ()) -> WorkList:
+    """Runs the tasks of a plan that was found runnable, and shows their progress; returns which are done, failed (also
+    recorded in the ledger) and blocked. Raises DiskFull."""
     ledger = request.ledger
     worker = Worker(
         ledger=ledger,
@@ -225,7 +222,7 @@ def work_through(
         scale=request.scale,
         tokenizer=request.tokenizer,
         commit=repository_commit(),
-        fitted=fitted,
+        fitted=plan.fitted,
         connectors=request.sweep.connectors,
     )
 
@@ -259,7 +256,7 @@ def _contents(request: Request, trials: Iterable[TrialRow], known: Mapping[str, 
     for row in trials:
         name = row.fingerprint
         marks[name] = known[name] if name in known else request.ledger.mark(name)
-    return contents_now(request.folder, request.overrides, request.data_name, marks)
+    return contents_now(request.folder, request.manifest, marks)
 
 
 Judge = Callable[[Path, Sequence[int]], tuple[list[str], list[str]]]

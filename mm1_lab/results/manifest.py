@@ -4,7 +4,7 @@ import csv
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -27,7 +27,7 @@ from mm1_lab.config import (
     digest,
 )
 from mm1_lab.files import RESULTS, file_digest, locked, make_folder, package_version, write_csv, write_json
-from mm1_lab.formatting import command_line, counted
+from mm1_lab.formatting import at_seeds, command_line, counted, trials_of
 from mm1_lab.results.schema import (
     AGAIN,
     DRAWING,
@@ -84,16 +84,20 @@ class Manifest(Config):
         return self.data.kind == WORLD_DATA.kind
 
     @property
-    def searched(self) -> str:
+    def confirms(self) -> str:
         """The name of the search whose winner this sweep confirms; empty for other sweeps."""
         name = Path(self.file).stem
         return name if name != self.sweep.name else ""
+
+    def variant_of(self, sweep: str) -> str:
+        """The folder name of another sweep with these overrides and data."""
+        return variant_name(sweep, self.overrides, self.data_name)
 
     def command(self, *options: str, words: tuple[str, ...] = (), results: Path = RESULTS) -> str:
         """The command that runs this sweep again, or another one that begins with these words; of the data file, only
         with its name."""
         data = f"FOLDER/{self.data_name.rpartition('-')[0]}.yaml" if self.data_name != "world" else None
-        words = words or ("run", self.asked or self.searched or self.sweep.name)
+        words = words or ("run", self.asked or self.confirms or self.sweep.name)
         return command_line(
             *words, "--scale", self.scale, *options, settings=self.overrides, data=data, results=results
         )
@@ -140,21 +144,22 @@ def _spelt(value: str) -> str:
     return read if isinstance(read, str) else canonical_json(read)
 
 
-def seeds_of_search(folder: Path, manifest: Manifest) -> list[int]:
-    """The seeds of the search in `folder`, or of the one whose winner the sweep there confirms: they run it again."""
-    variant = variant_name(manifest.searched or manifest.sweep.name, manifest.overrides, manifest.data_name)
+def seeds_of(folder: Path, manifest: Manifest) -> list[int]:
+    """The seeds of the sweep in `folder`, or of the search whose winner it confirms: they run it again."""
+    variant = manifest.variant_of(manifest.confirms or manifest.sweep.name)
     return sorted({row.seed for row in read_trials(folder.with_name(variant))})
+
+
+def run_options(folder: Path, manifest: Manifest, arm: str, *seeds: int) -> tuple[str, ...]:
+    """The options with which `run` makes an arm's trials at these seeds; of a search, and of its winner's confirmation,
+    the search's own, as it makes its arms by the scores at all of its seeds."""
+    if manifest.sweep.search or manifest.confirms:
+        return at_seeds(seeds_of(folder, manifest))
+    return trials_of(arm, *seeds)
 
 
 LATE = ", or restore a copy: without one, its claims count as made after their scores"
 """What is added where a sweep's `sweep.json` must go."""
-
-
-def data_name(path: Path | None, data: DataIdentity) -> str:
-    """`world`, or the stem of the data file with a hash of the data's identity: `books-1f9ac2`."""
-    if path is None:
-        return "world"
-    return f"{path.stem}-{digest([data.digest, data.tokenizer], 6)}"
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -178,9 +183,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise RequestError(f"{error}; {rules}: use that one, or run the sweep in another folder") from None
 
 
-def gates_file(folder: Path, overrides: Iterable[str], data_name: str) -> Path:
-    """What `check-scale` found, with these overrides and data, at the scale of a sweep's folder."""
-    return folder.with_name(variant_name("check_scale", overrides, data_name)) / "gates.csv"
+def gates_file(folder: Path, manifest: Manifest) -> Path:
+    """What `check-scale` found at the scale of a sweep's folder, with its overrides and data."""
+    return folder.with_name(manifest.variant_of("check_scale")) / "gates.csv"
 
 
 def drawn_contents(folder: Path) -> dict[str, Any]:
@@ -197,11 +202,11 @@ def drawn_contents(folder: Path) -> dict[str, Any]:
     return contents if is_whole else {}
 
 
-def contents_now(folder: Path, overrides: Sequence[str], data_name: str, marks: Mapping[str, str]) -> dict[str, Any]:
+def contents_now(folder: Path, manifest: Manifest, marks: Mapping[str, str]) -> dict[str, Any]:
     """What a sweep is drawn from now, as in `drawn_contents`, given the marks of its trials; empty without scores."""
     if not any(marks.values()):
         return {}
-    paths = (folder / "sweep.json", folder / "trials.csv", gates_file(folder, overrides, data_name))
+    paths = (folder / "sweep.json", folder / "trials.csv", gates_file(folder, manifest))
     digests = {path.name: file_digest(path) for path in paths if path.exists()}
     return {"version": package_version(), "files": digests, "trials": dict(marks)}
 

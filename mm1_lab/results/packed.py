@@ -169,13 +169,8 @@ def _packs(results: Path, ending: str = "") -> list[Path]:
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
     for name in names:
-        if not _is_pack(name):  # `pack` deletes earlier packs
+        *folders, file = name.split("/")  # `SCALE/VARIANT/FILE`
+        is_name = len(folders) == 2 and all(folder.strip(".") for folder in folders)
+        if not is_name or folders[0] in NOT_SCALES or file not in (RECORDS, SCORES):  # `pack` deletes earlier packs
             raise RequestError(f"{results / files.DONE}: {name!r} is no pack; {DO_NOT}")
     return [results / name for name in names if name.endswith(ending)]
-
-
-def _is_pack(name: str) -> bool:
-    """Whether it is `SCALE/VARIANT/FILE` of a pack."""
-    *folders, file = name.split("/")
-    is_name = all(folder.strip(".") for folder in folders)
-    return len(folders) == 2 and is_name and folders[0] not in NOT_SCALES and file in (RECORDS, SCORES)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from mm1_lab.config import RequestError
 from mm1_lab.files import expanded
+from mm1_lab.formatting import at_seeds
 from mm1_lab.results.ledger import Ledger, if_readable
-from mm1_lab.results.manifest import Manifest, read_manifest, read_trials
+from mm1_lab.results.manifest import Manifest, read_manifest, read_trials, seeds_of
 from mm1_lab.results.packed import tell_once
 from mm1_lab.results.schema import CURVES, FOLDER_AGAIN, TRIAL_COLUMNS, cannot_read, check_schema
 from mm1_lab.results.score_file import KINDS_BEFORE, OF_CONVERSATIONS, read_score_table, read_short_tables
@@ -194,6 +195,7 @@ def _finished(variant: Variant) -> pd.DataFrame:
     """The finished trials. Raises RequestError if there are none."""
     done = variant.done
     if done.empty:
-        command = variant.manifest.command(results=variant.folder.parents[1])
+        seeds = seeds_of(variant.folder, variant.manifest)
+        command = variant.manifest.command(*at_seeds(seeds), results=variant.folder.parents[1])
         raise RequestError(f"{variant.folder}: no trial is finished; run the sweep: {command}")
     return done

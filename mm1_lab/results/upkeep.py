@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mm1_lab.config import MultimodalStage, RequestError, SftStage
-from mm1_lab.files import DONE, folder_size
+from mm1_lab.files import DONE
 from mm1_lab.results.ledger import Ledger, is_intact
 from mm1_lab.results.manifest import read_trials
 from mm1_lab.results.schema import FINGERPRINT, NotReadable, is_finished, read_json
@@ -70,7 +70,10 @@ def spare_weights(ledger: Ledger, parts: bool) -> dict[Path, int]:
     stages, and of damaged ones."""
     spare = [folder for folder in _finished(ledger.store) if parts or _kind(folder) in MODELS]
     spare += ledger.store.glob("*.damaged")
-    return {folder: folder_size(folder) for folder in sorted(spare)}
+    sizes = {}
+    for folder in sorted(spare):
+        sizes[folder] = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sizes
 
 
 def _kind(folder: Path) -> str:

@@ -41,7 +41,6 @@ from mm1_lab.orchestrate.execution.ray_tune import RayTune
 from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.orchestrate.planning.cost import (
     GpuShare,
-    check_feasible,
     estimate_stages,
     evaluation_share,
     fitted_resources,
@@ -52,6 +51,7 @@ from mm1_lab.orchestrate.planning.cost import (
     stage_seconds,
     usual_seconds,
 )
+from mm1_lab.orchestrate.planning.feasible import check_feasible
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.plan_text import plan_values
 from mm1_lab.results import Ledger

@@ -114,7 +114,7 @@ def test_failures_are_typed_and_the_others_go_on(
     result = WorkList(plan.tasks, lambda stage: 1.0, request.scale.retries, ledger)
     told = io.StringIO()
     result.observers.append(Display(result, told))
-    with make_executor(inline, None) as executor:
+    with make_executor(request, inline) as executor:
         executor.open(request.scale)
         if not inline:
             assert capsys.readouterr().out.startswith("Starting Ray …\n")
@@ -185,7 +185,7 @@ def test_a_gpu_s_lack_of_memory_is_told_with_what_to_do(tmp_path: Path) -> None:
 def test_ray_that_was_loaded_without_authentication_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", sys.modules.get("ray", sys))
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    executor = make_executor(False, None)
+    executor = RayTune()
     with pytest.raises(RequestError, match="set RAY_AUTH_MODE=token before `import ray`"):
         executor.open(load_scale("smoke", SCALES))
 

@@ -240,10 +240,10 @@ def test_a_search_s_trial_is_not_reproduced_by_naming_its_arm(request_: Request)
     mix = DataMix.model_validate({"captions": 5, "web (en)": 2})
     write(request_, trial.model_copy(update={"recipe": trial.recipe.model_copy(update={"data_mix": mix})}))
     search = request_.sweep.model_copy(update={"search": RateSearch()})
-    replace(request_, sweep=search).write_manifest()
+    replace(request_, sweep=search).at_seeds([0, 1]).write_manifest()
     log(request_)
     (run,) = runs_of(request_)[1].values()
-    assert "--scale smoke`" in run.data.tags[NOTE], "run refuses --only for what a search makes"
+    assert "--scale smoke --seeds 0,1`" in run.data.tags[NOTE], "not --only, and at one seed it would make other arms"
     assert run.data.params["paper.data_mix.web _en_"] == "2.0"
 
 
@@ -325,7 +325,7 @@ def test_a_sweep_goes_on_without_mlflow_and_is_logged_later(
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "http://127.0.0.1:9" in error and "mm1-lab sync-mlflow" in error
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    logger.close()
+    logger.catch_up()
     assert not capsys.readouterr().err and "base / seed 0 at smoke" in runs_of(request_)[1]
 
 

@@ -9,7 +9,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from mm1_lab.config import RequestError
 from mm1_lab.files import write_text
 from mm1_lab.formatting import short
-from mm1_lab.orchestrate.execution.executor import Inline, make_executor
+from mm1_lab.orchestrate.execution.executor import Inline
+from mm1_lab.orchestrate.execution.ray_tune import RayTune
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.orchestrate.planning.plan_text import plan_text, plan_values, time_text
@@ -147,7 +148,7 @@ def test_what_diverged_runs_again_only_anew_and_from_its_beginning(ask: Ask) -> 
     assert not plan.tasks
     assert {plan.stages[trial.fingerprint].state for trial in trials} == {"diverged"}
     with pytest.raises(RequestError, match="there is no Ray cluster"):  # before anything is deleted
-        forget_trials(trials[:2], request, make_executor(False, "127.0.0.1:1"))
+        forget_trials(trials[:2], request, RayTune("127.0.0.1:1"))
     assert not make_plan(trials, ledger).tasks
     forget_trials(trials[:2], request, Inline())
     plan = make_plan(trials, ledger)

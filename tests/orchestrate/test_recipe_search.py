@@ -240,6 +240,10 @@ def test_where_all_that_is_proposed_diverges_the_search_failed(
     write(tmp_path, over={"data_mix.text": [2, 4]}, trials=2)
     assert search(ask(tmp_path, tmp_path)) == 0
     assert "The winner: data_mix.text 2.\n" in capsys.readouterr().out, "not what was asked first, and diverged"
+    given = ["--scale", "smoke", "--results", str(tmp_path / "results"), "--store", str(tmp_path / "store")]
+    for command in (["answers", "", "data_mix.text 4"], ["compare", "", "data_mix.text 4", "base"]):
+        command[1] = str(tmp_path / "sweeps" / "mix.yaml")
+        assert main([*command, *given]) == 2 and "; it diverged (" in capsys.readouterr().err, "run would do nothing"
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -315,6 +319,17 @@ def test_two_spellings_of_an_arm_are_one(laboratory: Laboratory, tmp_path: Path)
     search(request)
     assert "6 with scores of 1 distinct arm." in (request.folder / "search.md").read_text(encoding="utf-8")
     assert [len(names) for names in laboratory.rounds] == [2], "with the base"
+
+
+def test_a_search_is_the_same_in_whatever_order_its_seeds_are_named(tmp_path: Path) -> None:
+    """Its results, by which `status` and others find its arms, know only which seeds they are."""
+    path = write(tmp_path)
+    first, second = (
+        load_request(path, "smoke", seeds, results=tmp_path / "results", store=tmp_path / "store")
+        for seeds in ("0,1", "1,0")
+    )
+    arms = [[*rounds_of(request, to_the_end=True)[0].sweep.arms] for request in (first, second)]
+    assert len(arms[0]) > 3 and arms[0] == arms[1]
 
 
 def test_rounding_crosses_no_bound(tmp_path: Path) -> None:
@@ -414,6 +429,7 @@ def test_interrupted_and_run_again_it_ends_with_a_verdict(
     seeds = {row.split(",")[1] for row in (folder.parent / "mix_confirmed" / "trials.csv").read_text().splitlines()[1:]}
     assert seeds == {"1000"}
     confirmed = ("mix_confirmed", "--scale", "smoke")
+    assert "mix_confirmed at smoke: 2 done, 0 missing" in told("status", *confirmed)
     assert "mix_confirmed at smoke: winner / seed 1000" in told("answers", "mix_confirmed", "winner", *confirmed[1:])
     other = told("answers", "mix_confirmed", "winner", "--seed", "3", *confirmed[1:], code=2)
     assert other.endswith("winner is not finished at seed 3 (it is at 1000)\n"), "which no command would train"

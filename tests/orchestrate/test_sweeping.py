@@ -125,7 +125,7 @@ def test_a_result_that_cannot_be_read_back_is_told_and_the_sweep_goes_on(
     plan.tasks = {trial.fingerprint: Task(trial.fingerprint, (trial.evaluation,), (), (trial,))}
     folder = request_.ledger.trial_folder(trial.fingerprint)
     (folder / "scores.parquet").write_bytes(b"PAR1")
-    assert len(sweeping.work_through(plan, request_, Finished(), {}).done) == 1
+    assert len(sweeping.work_through(plan, request_, Finished()).done) == 1
     told = capsys.readouterr().out.splitlines()[-1]
     assert told.startswith("done      base / seed 0 in ") and f"{folder}/scores.parquet: cannot be read (" in told
 

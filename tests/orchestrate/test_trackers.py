@@ -30,7 +30,7 @@ def tracker(
 
 def test_a_trial_is_logged_once_under_mlflow_s_names(again: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     made, calls = tracker(again, monkeypatch)
-    made.close()
+    made.catch_up()
     first, *points = calls[: calls.index("finish")]
     assert (first["project"], first["name"], first["group"]) == (
         "data_mix", "base / seed 0 at smoke", "data_mix at smoke",
@@ -41,7 +41,7 @@ def test_a_trial_is_logged_once_under_mlflow_s_names(again: Place, monkeypatch: 
     steps = [step for step, _ in points]
     assert steps == sorted(set(steps)) and {"train/loss", "train/gradient_norm"} <= set(points[-1][1])
     assert calls.count("finish") == 2, "two arms"
-    made.close()
+    made.catch_up()
     assert calls.count("finish") == 2
 
 
@@ -54,7 +54,7 @@ def test_a_tracker_that_is_away_stops_nothing_and_what_was_cut_is_continued(
     ids = []
     for functions in ({"init": away}, {"finish": away}, {}):
         made, calls = tracker(again, monkeypatch, "wandb", **functions)
-        made.close()
+        made.catch_up()
         starts = [call for call in calls if isinstance(call, dict)]
         assert all(start["resume"] == "allow" for start in starts)
         ids.append([start["id"] for start in starts])
@@ -68,7 +68,7 @@ def test_trackio_itself(again: Place, monkeypatch: pytest.MonkeyPatch, capfd: py
     monkeypatch.setenv("TRACKIO_DIR", str(again.folder / "trackio"))  # it is read when the package is imported
     pytest.importorskip("trackio")
     for _ in range(2):
-        Tracker("trackio", again.results / "smoke" / "data_mix", Ledger(again.results)).close()
+        Tracker("trackio", again.results / "smoke" / "data_mix", Ledger(again.results)).catch_up()
     assert capfd.readouterr() == ("", "")
     with closing(sqlite3.connect(again.folder / "trackio" / "data_mix.db")) as database:
         rows = database.execute("SELECT run_name, step, metrics FROM metrics").fetchall()
@@ -81,7 +81,7 @@ def test_wandb_itself(again: Place, monkeypatch: pytest.MonkeyPatch, capfd: pyte
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(again.folder))
-    Tracker("wandb", again.results / "smoke" / "data_mix", Ledger(again.results)).close()
+    Tracker("wandb", again.results / "smoke" / "data_mix", Ledger(again.results)).catch_up()
     assert capfd.readouterr() == ("", "")
     assert len(list(again.folder.glob("wandb/offline-run-*/*.wandb"))) == 2
 

@@ -307,4 +307,5 @@ def test_options_that_make_no_sense(options: list[str], told: str, refused: Refu
 
 
 def test_rounds_wait_for_each_other() -> None:
-    assert isinstance(alone := make_executor(False, None, share=True, rounds=True), Inline) and not alone.leaves
+    alone = make_executor(load_request("data_mix", "smoke"), share=True, rounds=True)
+    assert isinstance(alone, Inline) and not alone.leaves

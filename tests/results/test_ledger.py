@@ -2,6 +2,7 @@ import errno
 import os
 import re
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -217,10 +218,11 @@ def test_a_sweep_without_trials_has_none_done_and_its_command_does_not_invent_a_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "results" / "smoke" / "data_mix"
-    sweep, _ = manifest(tmp_path)
+    sweep, rows = manifest(tmp_path)
     merge_manifest(folder, sweep, [], lambda row: True, lambda _: True)
     assert list(read_variant(folder).done["arm"]) == []
-    with pytest.raises(RequestError, match="no trial is finished"):
+    merge_manifest(folder, sweep, [replace(rows[0], seed=5)], lambda row: True, lambda _: False)
+    with pytest.raises(RequestError, match=r"no trial is finished; run the sweep: .* --seeds 5, --results"):
         read_scores(read_variant(folder))
     with monkeypatch.context() as there:
         there.chdir(folder.parent)

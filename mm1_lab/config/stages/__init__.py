@@ -5,18 +5,3 @@ from mm1_lab.config.stages.decoder import DecoderStage
 from mm1_lab.config.stages.encoder import EncoderStage
 from mm1_lab.config.stages.evaluation import KEPT_FEATURES, EvaluationStage
 from mm1_lab.config.stages.model import SECTIONS, ModelStage, MultimodalStage, SftStage, steps_made
-
-__all__ = [
-    "KEPT_FEATURES",
-    "SECTIONS",
-    "WORLD_DATA",
-    "DataIdentity",
-    "DecoderStage",
-    "EncoderStage",
-    "EvaluationStage",
-    "ModelStage",
-    "MultimodalStage",
-    "SftStage",
-    "Stage",
-    "steps_made",
-]

@@ -4,10 +4,9 @@ import signal
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
-from pathlib import Path
 
 from mm1_lab.config import EvaluationStage, RequestError, Scale
 from mm1_lab.files import RESULTS
@@ -15,6 +14,7 @@ from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.orchestrate.execution.worklist import HELD, Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
+from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger
 from mm1_lab.results.leases import POLL_SECONDS, Claim
 from mm1_lab.train.progress import Progress, TimeUp
@@ -181,29 +181,25 @@ def _failed_at(ledger: Ledger, key: str) -> float:
         return 0.0
 
 
-def check_shared(results: Path, names_store: bool) -> None:
-    """Raises RequestError if processes that share a results folder elsewhere would each have a store of its own."""
-    if not names_store and results.resolve() != RESULTS.resolve():
-        raise RequestError(
-            "--share with --results needs --store, too: processes find each other's work there, so all name the same"
-        )
-
-
 def make_executor(
-    inline: bool,
-    address: str | None,
+    request: Request,
+    inline: bool = False,
+    address: str | None = None,
     share: bool = False,
     minutes: float | None = None,
     rounds: bool = False,
     started: float | None = None,
-    settings: Collection[str] = (),
 ) -> Executor:
-    """The executor for these options. `address` is that of a running Ray cluster; None starts a local one.
+    """The executor of a request for these options. `address` is that of a running Ray cluster; None starts a local one.
 
     `rounds`: what one plan gives decides what the next one holds, so that a process that shares waits for the others.
-    `minutes` begin at `started`, in `time.monotonic`, by default now. `settings`: those of `--set`. Raises RequestError
-    for options that exclude each other.
+    `minutes` begin at `started`, in `time.monotonic`, by default now. Raises RequestError for options that exclude each
+    other, and if processes that share a results folder elsewhere would each have a store of its own.
     """
+    if share and not request.names_store and request.ledger.results.resolve() != RESULTS.resolve():
+        raise RequestError(
+            "--share with --results needs --store, too: processes find each other's work there, so all name the same"
+        )
     if inline + share + bool(address) > 1:
         raise RequestError("--inline and --share run without Ray, --address on a Ray cluster; give one of the three")
     if minutes is not None and not (share and minutes > 0):
@@ -212,4 +208,4 @@ def make_executor(
         return Inline(leaves=share and not rounds, minutes=minutes, started=started, shares=share)
     from mm1_lab.orchestrate.execution.ray_tune import RayTune
 
-    return RayTune(address, settings)
+    return RayTune(address, request.overrides)

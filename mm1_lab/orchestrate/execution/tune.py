@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 
 from mm1_lab.orchestrate.execution.groups import enter_folder
 from mm1_lab.orchestrate.execution.worker import Worker
-from mm1_lab.orchestrate.execution.worklist import HELD, Outcome, WorkList, of_full_disk
+from mm1_lab.orchestrate.execution.worklist import HELD, Outcome, WorkList, full_disk_line
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.results.leases import POLL_SECONDS
 from mm1_lab.train.progress import Progress
@@ -157,7 +157,7 @@ def ending(error: str) -> Outcome:
     """How a trial ended that reported no outcome, from Tune's message."""
     if not error or error.startswith(DIED) or UNREACHABLE.match(error):
         return KILLED
-    if full := of_full_disk(error):
+    if full := full_disk_line(error):
         return Outcome("disk full", full)
     lines = error.splitlines()
     return Outcome("failed", lines[0] if EVICTED in lines[0] else lines[-1])  # a traceback ends with the reason

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from mm1_lab.config import ALLOWED, SECTIONS, OwnConnectors, RequestError, Resources, Scale, Shape, Stage, Trial
 from mm1_lab.files import PACKAGE, load_json, package_version, write_json, write_text
 from mm1_lab.orchestrate.execution.groups import Lost, in_group
-from mm1_lab.orchestrate.execution.worklist import Outcome, of_full_disk
+from mm1_lab.orchestrate.execution.worklist import Outcome, full_disk_line
 from mm1_lab.orchestrate.planning.plan import Fitted, Task
 from mm1_lab.results import Ledger
 from mm1_lab.results.leases import ClaimLost
@@ -77,7 +77,7 @@ class Worker:
             raised = traceback.format_exc()
             # libraries name no file, and Lightning's clean-up fails in its turn
             told = "\n".join(f"{type(one).__name__}: {one}" for one in (error, error.__context__))
-            if full := of_full_disk(told, f"{self.ledger.store} or {self.ledger.results}", raised):
+            if full := full_disk_line(told, f"{self.ledger.store} or {self.ledger.results}", raised):
                 return Outcome("disk full", full)
             log = self.ledger.failure_file(task.key, "log")
             with contextlib.suppress(OSError):

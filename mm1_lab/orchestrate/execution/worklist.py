@@ -35,7 +35,7 @@ class DiskFull(OSError):
     """Nothing can be written; what has begun resumes in a later command."""
 
 
-def of_full_disk(text: str, place: str = "", raised: str = "") -> str:
+def full_disk_line(text: str, place: str = "", raised: str = "") -> str:
     """The line of an error's text that says that a disk or a quota is full, with its `place`; empty if no line does. By
     the traceback of what was `raised` it may be shared memory that is full."""
     causes = [os.strerror(number) for number in FULL]

@@ -1,6 +1,5 @@
-"""What the missing stages of a plan cost, and whether they can be built: bytes and FLOPs of networks on torch's meta
-device (without memory), whether a GPU holds its share, the seconds that stages of their kind took before, and the disk.
-"""
+"""What the missing stages of a plan cost: bytes and FLOPs of networks on torch's meta device (without memory), whether
+a GPU holds its share, the seconds that stages of their kind took before, and the disk."""
 
 import math
 import shutil
@@ -9,32 +8,23 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, cast
 
 from mm1_lab.config import (
-    SECTIONS,
     Cost,
-    DecoderStage,
-    EvaluationStage,
     Hardware,
     ModelStage,
-    MultimodalStage,
     Network,
-    PretrainedDecoder,
-    PretrainedEncoder,
     RequestError,
     Scale,
-    SftStage,
     Stage,
     Trial,
     canonical_json,
 )
 from mm1_lab.config.cost import LOGIT_BYTES, keeps_whole_gradients, shard_group
-from mm1_lab.config.recipe import Part
 from mm1_lab.files import free_memory, load_json, machine_cpus
 from mm1_lab.formatting import counted, short
 from mm1_lab.orchestrate.planning.plan import Fitted, Plan
@@ -42,7 +32,7 @@ from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger
 
 if TYPE_CHECKING:
-    from mm1_lab.data.types import Data, Tokenizer
+    from mm1_lab.data.types import Tokenizer
 
 GPUS_OF_A_NODE = 8
 USABLE = 0.9
@@ -103,7 +93,7 @@ class Estimate:
 
 
 NETWORKS: dict[tuple[str, int, bool], Network] = {}
-"""What this process has built, by `same_network`, vocabulary and whether it was asked what connectors save."""
+"""What this process has built, by `network_key`, vocabulary and whether it was asked what connectors save."""
 
 
 class Networks:
@@ -111,11 +101,13 @@ class Networks:
 
     def __init__(self, request: Request) -> None:
         self.scale = request.scale
-        self.words = request.open_data().tokenizer
+        self.tokenizer = request.open_data().tokenizer
         if (request.data.kind, request.data.tokenizer) == ("world", "world") and request.scale.hardware:
             # without user data, a plan for GPUs assumes the vocabulary size that the user's tokenizer would have;
             # nothing else of a tokenizer shapes a network
-            self.words = cast("Tokenizer", SimpleNamespace(size=request.scale.vocabulary, image=self.words.image))
+            self.tokenizer = cast(
+                "Tokenizer", SimpleNamespace(size=request.scale.vocabulary, image=self.tokenizer.image)
+            )
 
     def of(self, stage: Stage) -> Network:
         import torch
@@ -123,15 +115,15 @@ class Networks:
         from mm1_lab.model import add_adapters, connector_activations, connector_flops, count_parameters
         from mm1_lab.train.stages import KINDS
 
-        trained = _trained(stage)
-        key = same_network(trained), self.words.size, bool(self.scale.hardware)
+        trained = trained_stage(stage)
+        key = network_key(trained), self.tokenizer.size, bool(self.scale.hardware)
         if key not in NETWORKS:
             with torch.device("meta"):
-                model = KINDS[type(trained)].build(trained, self.words)
+                model = KINDS[type(trained)].build(trained, self.tokenizer)
             saved = connector_activations(model, trained.precision) if self.scale.hardware else 0.0
             counts, flops = count_parameters(model), connector_flops(model)
             adapters = add_adapters(model, trained) if isinstance(trained, ModelStage) else {}
-            NETWORKS[key] = Network(counts, flops, self.words.size, saved, adapters)
+            NETWORKS[key] = Network(counts, flops, self.tokenizer.size, saved, adapters)
         return NETWORKS[key]
 
 
@@ -166,16 +158,16 @@ def training_flops(trials: Iterable[Trial], networks: Networks) -> dict[str, flo
     return totals
 
 
-def _trained(stage: Stage) -> Stage:
+def trained_stage(stage: Stage) -> Stage:
     """The stage itself, or of an evaluation the one that trains its model."""
     return next(needed for needed in stage.chain() if needed.TRAINS)
 
 
-def same_network(stage: Stage) -> str:
+def network_key(stage: Stage) -> str:
     """A key that is equal for stages that train the same network, whatever the data, seed and schedule."""
     values = stage.model_dump(mode="json", exclude={"seed", "data", "training", "shares", "replay", *stage.inputs})
     for name, needed in stage.inputs.items():
-        values[name] = same_network(needed)
+        values[name] = network_key(needed)
     return canonical_json({"kind": stage.KIND, **values})
 
 
@@ -279,9 +271,8 @@ def evaluation_share(cost: Cost, gpus: int, scale: Scale, hardware: Hardware) ->
     usable = USABLE * _memory(scale, hardware)
 
     def held(shards: int) -> float:
-        if shards == 1:
-            return cost.state + cost.activations
-        return cost.state + cost.activations + cost.gathered + cost.layers / shards - cost.layers
+        whole = cost.state + cost.activations
+        return whole if shards == 1 else whole + cost.gathered + cost.layers / shards - cost.layers
 
     def spans_nodes(shards: int) -> bool:
         """Whether some groups of so many lie on parts of two nodes, between which layers are gathered slowly."""
@@ -398,123 +389,3 @@ def _date(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:  # another command has just renamed or deleted its folder
         return 0.0
-
-
-def check_feasible(plan: Plan, request: Request) -> None:
-    """Raises RequestError for a missing stage whose connector cannot be built, naming the trial; for one with too few
-    rows for its `workers`; for documents that do not fit its rows; for pre-trained weights that do not fit their
-    configuration; for a prompt of a named benchmark that is longer than its model reads; and for too few captioned
-    images of the user's. Whole networks are built by `estimate_stages` alone."""
-    evaluations = [stage for _, stage in plan.missing if isinstance(stage, EvaluationStage)]
-    if evaluations and request.scale.benchmarks:
-        from mm1_lab.evaluate.fitting import check_lengths
-
-        check_lengths(evaluations, request.open_data().tokenizer, request.ledger.data_cache)
-    if evaluations and request.data_path:
-        from mm1_lab.data.shards import Shards
-        from mm1_lab.evaluate.benchmarks import check_captions
-
-        data = request.open_data()
-        if isinstance(data, Shards):
-            check_captions(data, request.scale.evaluate, request.scale.benchmarks)
-    for task, stage in plan.missing:
-        try:
-            stage.workers(request.scale)
-            _check_documents(stage, request)
-            check_networks([_trained(stage)])
-            _check_pretrained(stage)
-        except RequestError as error:
-            raise RequestError(f"{task.label}: {error}") from None
-
-
-def _check_documents(stage: Stage, request: Request) -> None:
-    """Raises RequestError for a source or an instruction set of which nothing fits a row."""
-    from mm1_lab.data.packing import shares_left_out
-    from mm1_lab.data.types import Limits
-
-    if isinstance(stage, SftStage):
-        for name in stage.shares:  # raises if no conversation fits
-            request.open_data().instructions(name, stage.seed, Limits.of(stage))
-        for name in stage.replay:
-            request.open_data().source(name, stage.seed, Limits.of(stage))
-    if isinstance(stage, ModelStage) and stage.drop_overlong:
-        for name, share in shares_left_out(stage, request.open_data()).items():
-            if share == 1:
-                raise RequestError(
-                    f"no {name} document fits {stage.sequence_length} positions with {stage.picture_tokens} per "
-                    f"picture; raise {'sft.' if stage.tuned else ''}sequence_length, or take fewer image tokens"
-                )
-    if stage.data.kind == "world" and stage.data.tokenizer != "world":
-        _pack_some_rows(stage, request.open_data())
-
-
-def _pack_some_rows(stage: Stage, data: "Data") -> None:
-    """Raises RequestError if documents of the world, which is made for its own tokenizer, do not fit a row."""
-    from mm1_lab.data.packing import ROWS_TRIED, Packer
-    from mm1_lab.train.decoder_stage import text_batches
-
-    if isinstance(stage, DecoderStage):
-        batches = text_batches(stage.training, data, stage.seed)
-        for first_step in accumulate([0, *stage.training.phase_steps()[:-1]]):
-            batches(first_step)
-    elif isinstance(stage, ModelStage):
-        packer = Packer.of(stage, data.tokenizer)
-        for name in stage.row_sources:
-            for row in range(ROWS_TRIED):
-                packer.pack(data.source(name, stage.seed).documents(row))
-
-
-FITTING: set[tuple[str, str, int]] = set()
-"""Pre-trained models, by folder, digest and layers used, of which this process has found that their weights fit."""
-
-
-def _check_pretrained(stage: Stage) -> None:
-    """Raises RequestError for weights of others that cannot be loaded."""
-    if not isinstance(stage, MultimodalStage):
-        return
-    encoder, decoder = stage.encoder, stage.decoder
-    for model in (encoder, getattr(encoder, "beside", None), decoder):
-        if isinstance(model, (PretrainedEncoder, PretrainedDecoder)):
-            key = (model.folder, model.digest, model.size.layers)
-            if key not in FITTING:
-                from mm1_lab.weights.library import check_weights
-
-                check_weights(model)
-                FITTING.add(key)
-
-
-BUILT: set[str] = set()
-"""The networks, by `same_network`, that this process has found to be buildable."""
-
-
-def check_networks(stages: Iterable[Stage]) -> None:
-    """Raises RequestError for a stage whose connector cannot be built, or which would train nothing."""
-    import torch
-
-    from mm1_lab.train.stages import KINDS
-
-    with torch.device("meta"):
-        for stage in stages:
-            if isinstance(stage, ModelStage):
-                _check_learns(stage)
-            network = same_network(stage)
-            if network not in BUILT:
-                KINDS[type(stage)].check(stage)
-                BUILT.add(network)
-
-
-def _check_learns(stage: ModelStage) -> None:
-    """Raises RequestError for steps in which no part of the model can change. Not asked where recipes are resolved, as
-    earlier results of such a recipe can still be read."""
-    rates = stage.training.lr_multipliers
-    trained = {part for part in get_args(Part) if part not in stage.frozen and rates.get(part, 1)}
-    # a user's instruction set of that name may have pictures
-    is_named_text = {*stage.shares, *stage.row_sources} == {"text"}
-    if is_named_text and (stage.data.kind == "world" or isinstance(stage, MultimodalStage)):
-        trained &= {"decoder"}
-    if stage.steps() and not trained:
-        section = SECTIONS.get(stage.name, "")
-        raise RequestError(
-            f"{section}steps would train nothing: every part is frozen, has a multiplier 0 ({section}lr_multipliers) "
-            f"or needs pictures, which text alone lacks; train another part ({section}frozen), or add pictures"
-        )

@@ -58,6 +58,8 @@ class Plan:
     trials: tuple[Trial, ...]
     stages: dict[str, PlannedStage] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
+    fitted: Fitted = field(default_factory=dict)
+    """Set once the plan is found to fit the scale's hardware."""
 
     def add(self, stage: Stage, state: State, why: str) -> None:
         self.stages[stage.fingerprint] = PlannedStage(stage, state, why)

@@ -12,7 +12,6 @@ from mm1_lab.formatting import counted, duration, short, text_table
 from mm1_lab.orchestrate.planning.cost import (
     Estimate,
     Networks,
-    check_feasible,
     core_slots,
     estimate_stages,
     machine_slots,
@@ -21,6 +20,7 @@ from mm1_lab.orchestrate.planning.cost import (
     training_flops,
 )
 from mm1_lab.orchestrate.planning.doubts import doubts
+from mm1_lab.orchestrate.planning.feasible import check_feasible
 from mm1_lab.orchestrate.planning.plan import Plan, PlannedStage, make_plan, path_lengths
 from mm1_lab.orchestrate.planning.request import Request
 
@@ -65,7 +65,7 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
     return {
         "scale": first.scale_name,
         "trials": trials,
-        "stages": [_stage(planned, estimates.get(planned.fingerprint)) for planned in stages],
+        "stages": [stage_values(planned, estimates.get(planned.fingerprint)) for planned in stages],
         "arms": arms,
         "seconds": _wall_seconds(plan, seconds, work, slots),
         "notes": list(dict.fromkeys(_notes(requests, plan, estimates))),
@@ -90,7 +90,8 @@ def name_arms(stages: Iterable[dict[str, Any]], requests: Sequence[Request]) -> 
         values["arms"] = needing[values["fingerprint"]]
 
 
-def _stage(planned: PlannedStage, estimate: Estimate | None) -> dict[str, Any]:
+def stage_values(planned: PlannedStage, estimate: Estimate | None = None) -> dict[str, Any]:
+    """A stage of the plan, and if an estimate is given, what it costs."""
     values = {
         "kind": planned.stage.name,
         "fingerprint": planned.fingerprint,
@@ -214,9 +215,10 @@ def _total(stages: Iterable[dict[str, Any]], name: str) -> Any:
     return sum(stage[name] for stage in stages)
 
 
-def _span(ordered: Sequence[int], text: Callable[[int], str]) -> str:
+def _span(numbers: Iterable[int], text: Callable[[int], str] = str) -> str:
     """`1–6`; a single number, or nothing, if there are no others."""
-    return "–".join(dict.fromkeys(text(end) for end in (*ordered[:1], *ordered[-1:])))
+    ordered = sorted(numbers)
+    return "–".join(dict.fromkeys(map(text, (*ordered[:1], *ordered[-1:]))))
 
 
 def arm_lines(trials: Iterable[dict[str, Any]]) -> list[str]:
@@ -242,11 +244,11 @@ def _table(stages: Iterable[dict[str, Any]], gpu: str) -> list[str]:
         alike[stage["kind"], stage["state"], stage["why"]].append(stage)
     rows = []
     for (kind, state, why), group in alike.items():
-        row = [kind, state, str(len(group)), _span(sorted(stage["steps"] for stage in group if "steps" in stage), str)]
+        row = [kind, state, str(len(group)), _span(stage["steps"] for stage in group if "steps" in stage)]
         if "flops" in group[0]:
-            row.append(_span(sorted(stage["parameters"] for stage in group), short))
+            row.append(_span((stage["parameters"] for stage in group), short))
             if any(stage["active"] < stage["parameters"] for stage in group):
-                row[-1] += f" ({_span(sorted(stage['active'] for stage in group), short)} active)"
+                row[-1] += f" ({_span((stage['active'] for stage in group), short)} active)"
             row.append(short(_total(group, "flops")))
             row.append(short(max(stage["memory_bytes"] for stage in group), "B"))
             row.append(short(_total(group, "disk_bytes"), "B"))
@@ -256,7 +258,7 @@ def _table(stages: Iterable[dict[str, Any]], gpu: str) -> list[str]:
                 rows_of_gpu = str(fullest["rows"])
                 if recomputing := _total(group, "recomputes"):
                     rows_of_gpu += ", recomputed" if recomputing == len(group) else f", {recomputing} recomputed"
-                sharing = _span(sorted(stage["shards"] for stage in group), str)
+                sharing = _span(stage["shards"] for stage in group)
                 if sharing != "1":
                     rows_of_gpu += f", model on {sharing} GPUs"
                 row += [str(fullest["gpus"]), rows_of_gpu, short(fullest["bytes_per_gpu"], "B")]

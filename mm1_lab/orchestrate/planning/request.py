@@ -26,6 +26,7 @@ from mm1_lab.config import (
     Sweep,
     Trial,
     canonical_json,
+    digest,
     load_sweep,
     nearest,
     resolve,
@@ -33,7 +34,7 @@ from mm1_lab.config import (
 )
 from mm1_lab.config.measure import splits
 from mm1_lab.files import PARTS, RESULTS, STORE, expanded, here_or_shipped
-from mm1_lab.formatting import at_seeds, command_line, counted, trials_of
+from mm1_lab.formatting import command_line, counted
 from mm1_lab.orchestrate.planning.finding import (
     SWEEPS,
     decoders_tokenizer,
@@ -44,7 +45,7 @@ from mm1_lab.orchestrate.planning.finding import (
     split_settings,
 )
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
-from mm1_lab.results.manifest import data_name, deciding, merge_manifest, read_trials, seeds_of_search
+from mm1_lab.results.manifest import deciding, merge_manifest, read_trials, run_options
 from mm1_lab.rows import OF_OWN_DATA, OF_TUNED, Family
 from mm1_lab.weights.pretrained import HuggingFace
 
@@ -103,7 +104,10 @@ class Request:
 
     @property
     def data_name(self) -> str:
-        return data_name(self.data_path, self.data)
+        """`world`, or the stem of the data file with a hash of the data's identity: `books-1f9ac2`."""
+        if self.data_path is None:
+            return "world"
+        return f"{self.data_path.stem}-{digest([self.data.digest, self.data.tokenizer], 6)}"
 
     @property
     def variant(self) -> str:
@@ -120,19 +124,12 @@ class Request:
         folders = {"results": self.ledger.results, "store": self.ledger.store}
         return command_line(*words, settings=self.overrides, data=self.data_path, **folders)
 
-    def _options(self, arm: str, *seeds: int) -> tuple[str, ...]:
-        """The options of `run` for an arm at these seeds; for a search, which makes its arms and its confirmation, the
-        search's own."""
-        if self.sweep.search:
-            return at_seeds(seeds_of_search(self.folder, self.manifest))
-        return trials_of(arm, *seeds)
-
     def to_score(self, arm: str, *seeds: int) -> str:
         """What gives an arm scores at these seeds: the command, and why it has none if it diverged."""
-        options = self._options(arm, *seeds)
+        options = run_options(self.folder, self.manifest, arm, *seeds)
         reasons = self.ledger.diverged()
-        for trial in self.trials:
-            own = [reasons[key] for key in (trial.fingerprint, trial.evaluation.model.fingerprint) if key in reasons]
+        for trial in self.at_seeds(seeds).trials:
+            own = [reasons[one.fingerprint] for one in trial.evaluation.chain() if one.fingerprint in reasons]
             if trial.arm == arm and own:
                 return f"it diverged ({own[0]}); to try it as it is: {self.command(*options, '--anew')}"
         return f"run it first: {self.command(*options)}"
@@ -162,8 +159,8 @@ class Request:
         if not self.ledger.has_intact_weights(fingerprint):
             remedy = self.to_score(trial.arm, trial.seed)
             if self.ledger.has_scores(trial.fingerprint):
-                command = self.command(*self._options(trial.arm, trial.seed), "--anew")
-                remedy = f"train it again: {command}"
+                options = run_options(self.folder, self.manifest, trial.arm, trial.seed)
+                remedy = f"train it again: {self.command(*options, '--anew')}"
             raise RequestError(
                 f"{trial.name}: there are no weights for it in {self.ledger.store}; {remedy}{self.elsewhere}"
             )
@@ -354,30 +351,30 @@ def load_request(
     # What is asked
     only, settings = _texts("only", only), _settings(settings)
     names_store = store is not STORE  # the object
-    sweep, results, store = _path("sweep", sweep), _path("results", results), _path("store", store)
-    if "\n" in sweep:
+    asked, results, store = str(_path("sweep", sweep)), _path("results", results), _path("store", store)
+    if "\n" in asked:
         raise RequestError("sweep: give the path of a YAML file, or a name, not its text")
     if not isinstance(scale, str):
         raise RequestError(f"scale={scale!r}: give a name, such as 'smoke'")
-    file = find_sweep(sweep, Path(results))
+    file = find_sweep(asked, results)
     of_recipe, of_scale = split_settings(settings)
-    loaded = load_sweep(file, *SWEEPS, settings=of_recipe, text=text)
-    if loaded.connectors:
-        ALLOWED[loaded.connectors.digest] = loaded.connectors
-    only = _arms_named(only, loaded, file)
-    asked = {arm: recipe for arm, recipe in loaded.arms.items() if not only or arm in only}
-    part = loaded.model_copy(update={"arms": asked})
+    whole = load_sweep(file, *SWEEPS, settings=of_recipe, text=text)
+    if whole.connectors:
+        ALLOWED[whole.connectors.digest] = whole.connectors
+    only = _arms_named(only, whole, file)
+    arms = {arm: recipe for arm, recipe in whole.arms.items() if not only or arm in only}
+    part = whole.model_copy(update={"arms": arms})
     if isinstance(seeds, Iterable) and not isinstance(seeds, str):
         seeds = ",".join([*map(str, seeds), ""])
     chosen = parse_seeds(str(seeds))
-    if (count := len(asked) * len(chosen)) > MOST_TRIALS:
+    if (count := len(arms) * len(chosen)) > MOST_TRIALS:
         raise RequestError(
-            f"{file}: {len(asked):,} arms at {len(chosen):,} seeds are {count:,} trials, and one command takes at most "
+            f"{file}: {len(arms):,} arms at {len(chosen):,} seeds are {count:,} trials, and one command takes at most "
             f"{MOST_TRIALS:,}; name fewer with --only or --seeds"
         )
-    numbers = find_scale(scale, of_scale, file.parent)
-    ledger = Ledger(Path(results), Path(store), here_or_shipped(PARTS))
-    path = Path(_path("data", data)) if data else None
+    concrete = find_scale(scale, of_scale, file.parent)
+    ledger = Ledger(results, store, here_or_shipped(PARTS))
+    path = _path("data", data) if data else None
     data_file = None
     if path:
         from mm1_lab.data.shards.datafile import DataFile
@@ -386,26 +383,26 @@ def load_request(
 
     # Every arm that is asked for can be built: told before data are indexed, which may take hours
     models = HuggingFace()
-    resolve_sweep(part, numbers, chosen[:1], _identity_without_index(data_file), models)
-    models.fetches = len(asked) == len(loaded.arms)  # no model for the others
+    resolve_sweep(part, concrete, chosen[:1], _identity_without_index(data_file), models)
+    models.fetches = len(arms) == len(whole.arms)  # no model for the others
 
     # The data, which depend on a pre-trained decoder's tokenizer, and the scale's settings that depend on them
     named = data_file.tokenizer_folder(path) if path and data_file else None
-    tokenizer = decoders_tokenizer(loaded.arms, numbers, models, data_file, only, named)
-    numbers, identity = _with_data(numbers, path, data_file, tokenizer, ledger)
+    tokenizer = decoders_tokenizer(whole.arms, concrete, models, data_file, only, named)
+    concrete, identity = _with_data(concrete, path, data_file, tokenizer, ledger)
 
     # The trials
-    trials = resolve_sweep(part, numbers, chosen, identity, models)
-    if path and not (numbers.benchmarks or {"captions", "synthetic"} & set(identity.sources)):
+    trials = resolve_sweep(part, concrete, chosen, identity, models)
+    if path and not (concrete.benchmarks or {"captions", "synthetic"} & set(identity.sources)):
         raise RequestError(
             f"{path}: there is nothing to evaluate on; name captioned images under `captions`, of which some are held "
             "out, or list `benchmarks`"
         )
     return Request(
-        asked=sweep,
+        asked=asked,
         file=file.absolute(),
-        sweep=loaded,
-        scale=numbers,
+        sweep=whole,
+        scale=concrete,
         scale_name=scale,
         overrides=settings,
         data_path=path,
@@ -438,11 +435,11 @@ def _texts(name: str, given: object) -> tuple[str, ...]:
     return texts
 
 
-def _path(name: str, given: object) -> str:
+def _path(name: str, given: object) -> Path:
     """A path or a name as given from Python. Raises RequestError for anything else."""
     if not isinstance(given, str | Path):
         raise RequestError(f"{name}={given!r}: give a path")
-    return str(expanded(given))
+    return expanded(given)
 
 
 def _arms_named(texts: Iterable[str], sweep: Sweep, file: Path) -> list[str]:

@@ -19,12 +19,12 @@ from typing import Any
 
 from mm1_lab.config import RequestError, digest
 from mm1_lab.files import RESULTS, locked, replace, share, write_text
-from mm1_lab.formatting import at_seeds, first_line, trials_of, without_secrets
-from mm1_lab.orchestrate.status import failed_before
+from mm1_lab.formatting import first_line, without_secrets
+from mm1_lab.orchestrate.status import failures_of_trials
 from mm1_lab.orchestrate.tracking import contents
 from mm1_lab.orchestrate.tracking.trackers import TrialLogger
 from mm1_lab.results import Ledger
-from mm1_lab.results.manifest import read_trials, seeds_of_search
+from mm1_lab.results.manifest import read_trials, run_options
 from mm1_lab.results.schema import owner
 
 DEFAULTS = {
@@ -161,10 +161,8 @@ class MlflowLogger(TrialLogger):
         for fingerprint, names, state in [*self.unlogged(logged), *ended]:
             before = runs.get(fingerprint)  # with other contents, or half of them
             shared = tags | (_of_user(before.data.tags) if before else {})
-            if fingerprint in failed:
-                run_id = self._log_failure(client, experiment, shared, fingerprint, *failed[fingerprint])
-            else:
-                run_id = self._log_trial(client, experiment, shared, fingerprint, names)
+            _, failure = failed.get(fingerprint, (names, None))
+            run_id = self._log_run(client, experiment, shared, fingerprint, names, failure)
             if before and (remark := _remark(before.data.tags)):
                 client.set_tag(run_id, NOTE, client.get_run(run_id).data.tags[NOTE] + remark)
             client.set_tag(run_id, COMPLETE, state)  # last, so that an interrupted run is logged again
@@ -174,8 +172,7 @@ class MlflowLogger(TrialLogger):
 
     def failed_trials(self) -> dict[str, tuple[contents.Names, dict[str, Any]]]:
         """Arms and seeds, and the failure, of each trial that failed or waits for a stage that did; by fingerprint."""
-        failures = self.ledger.failures()
-        failures = failed_before(failures, {}, self.ledger) | failures
+        failures = failures_of_trials(self.ledger.failures(), {}, self.ledger)
         waiting = self.trials(finished=False) if failures else {}
         return {name: (own, failures[name]) for name, own in waiting.items() if name in failures}
 
@@ -222,68 +219,48 @@ class MlflowLogger(TrialLogger):
                 raise
             return str(client.get_experiment_by_name(sweep.name).experiment_id)  # made meanwhile for other results
 
-    def _log_trial(
-        self, client: Any, experiment: str, shared: dict[str, str], fingerprint: str, names: contents.Names
-    ) -> str:
-        """Logs a finished trial from the results folder; returns its run."""
-        from mlflow.entities import Metric, Param
-
-        record = self.ledger.record(fingerprint)
-        end = datetime.fromisoformat(record["environment"]["date"]).timestamp()
-        start = end - sum(timing["seconds"] for timing in record.get("timings", {}).values())
-        commit = record["environment"]["commit"]
-        tags = {
-            **self._tags(fingerprint, names, FINISHED_NOTE.format(fingerprint=fingerprint)),
-            "mm1.processor": str(record["environment"]["processor"]),
-            "mm1.commit": str(commit),
-            **shared,
-        }
-        if commit:
-            tags["mlflow.source.git.commit"] = commit
-        with suppress(OSError, KeyError):  # in a container the user may have no name
-            tags["mlflow.user"] = self.ledger.trial_folder(fingerprint).owner()
-        name = contents.run_name(self.manifest, names)
-        run_id: str = client.create_run(experiment, int(1000 * start), tags, name).info.run_id
-        parameters = contents.parameters(self.manifest, names, record)
-        params = [Param(_allowed(name), str(value)) for name, value in parameters.items()]
-        points = contents.metrics(self.ledger, fingerprint, record)
-        metrics = [Metric(_allowed(name), value, int(1000 * start), step) for name, value, step in points]
-        client.log_batch(run_id, metrics, params)  # in as many requests as a server takes
-        client.set_terminated(run_id, "FINISHED", int(1000 * end))
-        return run_id
-
-    def _log_failure(
+    def _log_run(
         self,
         client: Any,
         experiment: str,
         shared: dict[str, str],
         fingerprint: str,
         names: contents.Names,
-        failure: dict[str, Any],
+        failure: dict[str, Any] | None,
     ) -> str:
-        """Logs a trial without scores; returns its run."""
-        from mlflow.entities import Param
+        """Logs a trial, finished or with the failure for which it has no scores; returns its run."""
+        from mlflow.entities import Metric, Param
 
-        reason = failure["reason"][:LONGEST_TAG]
-        note = FAILED_NOTE.format(reason=reason)
-        why = {FAILURE: f"{failure['outcome']}: {reason}"}
-        tags = self._tags(fingerprint, names, note) | why | shared
-        date = int(1000 * failure["date"])
-        run_id: str = client.create_run(experiment, date, tags, contents.run_name(self.manifest, names)).info.run_id
-        params = [Param(name, str(value)) for name, value in contents.identity(self.manifest, names).items()]
-        client.log_batch(run_id, params=params)
-        client.set_terminated(run_id, "FAILED", date)
+        points: list[contents.Point] = []
+        if failure:
+            start = end = failure["date"]
+            reason = failure["reason"][:LONGEST_TAG]
+            note = FAILED_NOTE.format(reason=reason)
+            tags = {FAILURE: f"{failure['outcome']}: {reason}"}
+            parameters = contents.identity(self.manifest, names)
+        else:
+            record = self.ledger.record(fingerprint)
+            environment = record["environment"]
+            end = datetime.fromisoformat(environment["date"]).timestamp()
+            start = end - sum(timing["seconds"] for timing in record.get("timings", {}).values())
+            note = FINISHED_NOTE.format(fingerprint=fingerprint)
+            commit = environment["commit"]
+            tags = {"mm1.processor": str(environment["processor"]), "mm1.commit": str(commit)}
+            if commit:
+                tags["mlflow.source.git.commit"] = commit
+            with suppress(OSError, KeyError):  # in a container the user may have no name
+                tags["mlflow.user"] = self.ledger.trial_folder(fingerprint).owner()
+            parameters = contents.parameters(self.manifest, names, record)
+            points = contents.metrics(self.ledger, fingerprint, record)
+        command = self.manifest.command(*run_options(self.folder, self.manifest, *names[0]))
+        tags |= {"mm1.fingerprint": fingerprint, NOTE: f"{note}{REPRODUCE}{command}`", "mlflow.source.name": command}
+        name = contents.run_name(self.manifest, names)
+        run_id: str = client.create_run(experiment, int(1000 * start), tags | shared, name).info.run_id
+        params = [Param(_allowed(name), str(value)) for name, value in parameters.items()]
+        metrics = [Metric(_allowed(name), value, int(1000 * start), step) for name, value, step in points]
+        client.log_batch(run_id, metrics, params)  # in as many requests as a server takes
+        client.set_terminated(run_id, "FAILED" if failure else "FINISHED", int(1000 * end))
         return run_id
-
-    def _tags(self, fingerprint: str, names: contents.Names, note: str) -> dict[str, str]:
-        options = trials_of(*names[0])
-        if self.manifest.sweep.search:  # it makes its arms, which `--only` does not know
-            options = options[2:]
-        if self.manifest.searched:
-            options = at_seeds(seeds_of_search(self.folder, self.manifest))
-        command = self.manifest.command(*options)
-        note = f"{note}{REPRODUCE}{command}`"
-        return {"mm1.fingerprint": fingerprint, NOTE: note, "mlflow.source.name": command}
 
 
 def _of_user(tags: dict[str, str]) -> dict[str, str]:

@@ -54,11 +54,7 @@ class TrialLogger(Observer):
 
     def finished(self, task: Task) -> None:
         if time.monotonic() >= self.next:
-            self._try()
-
-    def close(self) -> None:
-        """Logs the rest, and what earlier commands or failures have left."""
-        self._try()
+            self.catch_up()
 
     def log(self) -> None:
         """Logs what is not logged yet."""
@@ -78,7 +74,8 @@ class TrialLogger(Observer):
             if state not in logged and self.ledger.has_intact_scores(fingerprint):
                 yield fingerprint, own, state
 
-    def _try(self) -> None:
+    def catch_up(self) -> None:
+        """Logs the rest, and what earlier commands or failures have left; tells what a tracker raises."""
         self.next = float("inf")
         try:
             self.log()
