@@ -152,8 +152,6 @@ class Ledger:
         partial = self.partial_folder(fingerprint)
         if not partial.exists():
             return ""
-        if fingerprint in self.claims.recent():
-            return "a process works on it"
         resumes = files.is_complete(partial) or any((partial / name).exists() for name in CHECKPOINTS)
         return "was interrupted, resumes" if resumes else "was interrupted, starts again"
 
