@@ -372,3 +372,7 @@ def test_an_interrupted_alignment_is_told_with_what_becomes_of_it(
         (partial / file).touch()
         assert f"was interrupted, {how}\n" in told("plan", *asked)
         assert f"alignment was interrupted, {how}" in told("status", *asked, "--seeds", "1")
+    claim = Ledger(RESULTS).claim([aligned])
+    assert claim is not None
+    with claim:
+        assert " a process works on it\n" in told("plan", *asked), "it is not interrupted"

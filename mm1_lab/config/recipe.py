@@ -318,6 +318,6 @@ class Recipe(Config):
                 unset.add("scale")
             own = [name for name in self.identity if name not in unset]
             if own:
-                fields = f"remove {', '.join(own)}, or if the base has them, move them into its other arms"
+                fields = f"remove {', '.join(own)}, or if the base or --set has them, move them into the other arms"
                 raise ValueError(f"sft.start: {self.sft.start} is already pre-trained; {fields}")
         return self
