@@ -206,26 +206,24 @@ class Packer:
         after_answer = has_ended = False
         between = ""
         for part in document.parts:
-            has_ended = False
             if isinstance(part, str | Tokens):
                 ids = tokenizer.encode(between + part) if isinstance(part, str) else part.ids.tolist()
                 if not ids:
                     continue
-                between = self.between
                 is_answer = isinstance(part, Answer)
-                weight = prompt_weight
-                if is_answer:
-                    weight = 0.0 if isinstance(part, Unlearnt) else 1.0
+                weight = 1.0 if is_answer else prompt_weight
+                if isinstance(part, Unlearnt):
+                    weight = 0.0
                 tokens += ids
                 weights += [weight] * len(ids)
                 if after_answer:
                     weights[-len(ids)] = 1.0
                 after_answer = is_answer and weight > 0 and not self.ends_answers
-                if is_answer and self.ends_answers:
+                has_ended = is_answer and self.ends_answers
+                between = "" if has_ended else self.between
+                if has_ended:
                     tokens.append(tokenizer.end)
                     weights.append(weight)
-                    has_ended = True
-                    between = ""
             else:
                 grid = grid_of(part, self.limits.rule)
                 view = [tokenizer.image] * self.limits.image_tokens
@@ -233,7 +231,7 @@ class Packer:
                 tokens += ids
                 weights += [0.0] * len(ids)
                 pictures.append((part, grid))
-                after_answer = False
+                after_answer = has_ended = False
                 between = ""
         if not has_ended:
             tokens.append(tokenizer.end)
