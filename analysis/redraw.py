@@ -35,8 +35,8 @@ from analysis.study import Study
 from analysis.style import styled
 from analysis.table import Table, to_plain
 from mm1_lab.config import RateSearch
-from mm1_lab.files import machine_cpus
 from mm1_lab.formatting import counted
+from mm1_lab.machine import machine_cpus
 from mm1_lab.processes import begin_helper, by_helpers, interrupts_blocked, shorten_sockets
 from mm1_lab.results.ledger import Ledger
 from mm1_lab.results.manifest import contents_now, note_drawing, read_manifest, read_trials, seeds_of

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.measure import COMMAND, process_cost, timed_process
 from benchmarks.planning import make_finished
 from benchmarks.setting import FULL, SWEEP, base_evaluation, mixture_batches, multimodal_stage, real_tokens
-from mm1_lab.files import machine_cpus
+from mm1_lab.machine import machine_cpus
 
 DECODERS = ("9M", "85M", "302M", "1.2B", "2.9B")
 LENGTHS = (256, 512, 1024, 2048)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Budget, Row
-from mm1_lab.files import machine_cpus
+from mm1_lab.machine import machine_cpus
 from mm1_lab.team import processor
 
 PACKAGES = ("torch", "transformers", "lightning", "ray", "mlflow", "numpy")

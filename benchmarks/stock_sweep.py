@@ -43,7 +43,7 @@ def tune_rates(parts: str, rates: list[float]) -> None:
     from ray import tune
     from ray.air.integrations.mlflow import MLflowLoggerCallback
 
-    from mm1_lab.files import machine_cpus
+    from mm1_lab.machine import machine_cpus
 
     here = Path.cwd()
     ray.init(address="local", num_cpus=machine_cpus(), include_dashboard=False)

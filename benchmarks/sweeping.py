@@ -39,7 +39,7 @@ from benchmarks.measure import COMMAND, Budget, Row, alternate, compare, timed_p
 from benchmarks.setting import SWEEP, Amounts, multimodal_stage, trained_parts
 from benchmarks.stock_sweep import ENDED, STARTED, STEPPED, trial_stage
 from mm1_lab.data.world import World
-from mm1_lab.files import machine_cpus
+from mm1_lab.machine import machine_cpus
 from mm1_lab.results import Ledger
 from mm1_lab.train.recorder import CURVE
 

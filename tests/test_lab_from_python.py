@@ -101,6 +101,7 @@ def test_a_run_of_what_is_done_warns_too_and_names_what_logs_to_a_server(
     [
         ({"only": 64}, "only=64: give a list of texts"),
         ({"settings": [("a", 1)]}, r"settings=\[\('a', 1\)\]: give a list of texts"),
+        ({"settings": {"decoder": Path("smollm")}}, "settings: decoder: .* is not JSON serializable; give a text, a"),
         ({"scale": None}, "scale=None: give a name"),
         ({"results": None}, "results=None: give a path"),
         ({"sweep": "title: a\nrecipe: base\n" * 50}, "sweep: give the path of a YAML file, or a name, not its text"),

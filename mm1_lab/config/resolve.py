@@ -249,37 +249,35 @@ class _Resolver:
         training = _trained(scale.sft, sft, SFT_PAPER_STEPS, sft.learning_rate, scale.sft.lr_multipliers)
         steps = training.steps
         shares = self.conversations(sft) if steps else {}
-        resolution, views, rows_of = sft.resolution, sft.views, "sft."
-        tiling, tile_marks = sft.tiling, sft.tile_marks
+        rows_of = "sft."
         as_exported = model if not steps and isinstance(model, PretrainedMM1) else None
         if as_exported:
-            # a base's fields reach every arm, so whether a default was written cannot be known
-            resolution = "native" if resolution == SftRecipe().resolution else resolution
-            views = as_exported.views if views == SftRecipe().views else views
-            tiling = as_exported.tiling if tiling == SftRecipe().tiling else tiling
-            tile_marks = as_exported.tile_marks if tile_marks == SftRecipe().tile_marks else tile_marks
+            sft = _seen_as_exported(sft, as_exported)
             if not as_exported.tuned:  # in the rows of pre-training
                 rows = {"sequence_length": scale.sequence_length, "max_images": scale.max_images}
                 training, rows_of = training.model_copy(update=rows), ""
         _check_length(model.decoder, training.sequence_length, f"{rows_of}sequence_length")
-        image_size = model.image_size if resolution == "native" else self.side_of_view(resolution, views)
+        image_size = model.image_size
+        if sft.resolution != "native":
+            image_size = self.side_of_view(sft.resolution, sft.views)
+        seen = (sft.views, sft.tiling, sft.tile_marks, image_size)
         own = as_exported and (as_exported.views, as_exported.tiling, as_exported.tile_marks, as_exported.image_size)
-        if as_exported and (views, tiling, tile_marks, image_size) != own:
+        if as_exported and seen != own:
             raise RequestError(
                 f"sft.steps is 0, so {as_exported.name} is evaluated as it was exported, with "
                 f"{counted(as_exported.views, 'view')} of {as_exported.image_size} px; set sft.views: 1, "
                 "sft.tiling: square, sft.tile_marks: none and sft.resolution: native, which mean its own"
             )
-        _check_patches(image_size, model.encoder, f"sft.resolution {resolution}")
+        _check_patches(image_size, model.encoder, f"sft.resolution {sft.resolution}")
         stage = SftStage(
             **self.shared,
             model=model,
             shares=shares,
             sets=self.data.instructions_digest if steps or model.tuned else "",
             image_size=image_size,
-            views=views,
-            tiling=tiling,
-            tile_marks=tile_marks,
+            views=sft.views,
+            tiling=sft.tiling,
+            tile_marks=sft.tile_marks,
             replay=self.replay(sft, training.batch_size) if steps else {},
             frozen=tuple(sorted(set(sft.frozen))),
             lora=_adapters(sft, model.encoder, model.decoder, "sft."),
@@ -452,8 +450,9 @@ class _Resolver:
 def _trained(
     scaled: Training, own: Recipe | SftRecipe, whole: int, rate: float | Literal["scale"], usual: Mapping[Part, float]
 ) -> Training:
-    """The scale's training with the recipe's steps, of the paper's `whole`, a learning rate, and its multipliers beside
-    the `usual` ones that change something: not of frozen parts, and not what these are anyway."""
+    """The scale's training with the recipe's steps (in the paper's count: the scale's own are `whole`), this learning
+    rate, and the `usual` multipliers with the recipe's in their place. One that changes nothing is left out, so that
+    the stage stays the same."""
     multipliers = dict(usual)
     for part, value in own.lr_multipliers.items():
         if part not in own.frozen and value != usual.get(part, 1):
@@ -461,6 +460,15 @@ def _trained(
     steps = steps_of(scaled, own.steps, whole)
     rate = scaled.learning_rate if rate == "scale" else rate
     return scaled.model_copy(update={"steps": steps, "learning_rate": rate, "lr_multipliers": multipliers})
+
+
+def _seen_as_exported(sft: SftRecipe, model: PretrainedMM1) -> SftRecipe:
+    """The recipe with the model's own size and tiling of pictures where it has a default: a base's fields reach every
+    arm, so whether a default was written cannot be known."""
+    own = {"resolution": "native", "views": model.views, "tiling": model.tiling, "tile_marks": model.tile_marks}
+    defaults = SftRecipe()
+    unset = {name: value for name, value in own.items() if getattr(sft, name) == getattr(defaults, name)}
+    return sft.model_copy(update=unset)
 
 
 def _adapters(
@@ -494,13 +502,16 @@ def _check_length(decoder: DecoderStage | PretrainedDecoder, length: int, settin
 def _check_patches(image_size: int, encoder: EncoderStage | PretrainedEncoder, what: str) -> None:
     """Raises RequestError for images that the encoder's patches do not cover, unless it, or the one beside it, was
     pre-trained at this size: what is beyond the last whole patch is then cut off as it was."""
-    ready = encoder if isinstance(encoder, PretrainedEncoder) else None
-    own = {tower.image_size for tower in (ready, ready and ready.beside) if tower}
-    if ready and ready.beside and image_size // ready.patch != image_size // ready.beside.patch:
-        raise RequestError(
-            f"encoder: {image_size} pixels ({what}) are {image_size // ready.patch} patches a side for {ready.name}, "
-            f"{image_size // ready.beside.patch} for {ready.beside.name}; side by side they must be as many"
-        )
+    own = set()
+    if isinstance(encoder, PretrainedEncoder):
+        own.add(encoder.image_size)
+        if second := encoder.beside:
+            own.add(second.image_size)
+            if image_size // encoder.patch != image_size // second.patch:
+                raise RequestError(
+                    f"encoder: {image_size} pixels ({what}) are {image_size // encoder.patch} patches a side for "
+                    f"{encoder.name}, {image_size // second.patch} for {second.name}; side by side they must be as many"
+                )
     if image_size % encoder.patch and image_size not in own:
         raise RequestError(
             f"{image_size} pixels ({what}) are not divisible by the patch of {encoder.patch}; choose others"

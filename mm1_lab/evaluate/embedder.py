@@ -67,10 +67,10 @@ class PromptEmbedder:
         """Decoder inputs (length, width) of a segment; its pictures must have been passed to `see`."""
         tokens = torch.tensor(segment.tokens, dtype=torch.long, device=self.decoder.device)
         embedded = self.decoder.get_input_embeddings()(tokens)
-        features = []
-        for picture, grid in segment.pictures:
-            blind = self._blind_view.repeat(grid.views, 1) if self._blind else None
-            features.append(self._features[id(picture), grid] if blind is None else blind)
+        if self._blind:
+            features = [self._blind_view.repeat(grid.views, 1) for _, grid in segment.pictures]
+        else:
+            features = [self._features[id(picture), grid] for picture, grid in segment.pictures]
         if features:
             embedded[tokens == self._model.image_id] = torch.cat(features).to(embedded.dtype)
         return embedded

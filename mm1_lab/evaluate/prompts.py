@@ -105,7 +105,9 @@ class PromptWriter:
     def text(self, segment: Segment) -> str:
         """What a part says, as the processor of an exported model reads it: each picture as `<image>`, and the end
         token of a shown answer as the tokenizer spells it, without the begin token, which the processor adds."""
-        tokens = segment.tokens[segment.tokens[:1] == (self.tokenizer.begin,) :]
+        tokens = segment.tokens
+        if tokens[:1] == (self.tokenizer.begin,):
+            tokens = tokens[1:]
         parts = []
         place = 0
         for _, grid in segment.pictures:

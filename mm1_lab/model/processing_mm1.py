@@ -121,7 +121,8 @@ class MM1Processor(ProcessorMixin):
 
         ids = [self.tokenizer.bos_token_id]
         for number, piece in enumerate(text.split(IMAGE)):
-            ids += rule.laid_out(next(grids), placeholder, encode) if number else []
+            if number:
+                ids += rule.laid_out(next(grids), placeholder, encode)
             *turns, rest = piece.split(end)
             for turn in turns:
                 before, asked, answer = turn.rpartition(ASKED)

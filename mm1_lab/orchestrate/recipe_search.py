@@ -16,7 +16,7 @@ from itertools import chain, count, islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mm1_lab.config import Contrast, Range, Recipe, RequestError, Search, spelt
+from mm1_lab.config import SECTIONS, Contrast, ModelStage, Range, Recipe, RequestError, Search, spelt
 from mm1_lab.config.base import open_table
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.executor import Executor
@@ -246,15 +246,18 @@ class RecipeSearch(Rounds):
     def _base_values(self) -> dict[str, Any]:
         """What the base is in the space, as a study proposes it; empty if it is not in there."""
         base = self.request.sweep.base
+        rates = {}  # also of those that the recipe leaves to the scale or the paper's law
+        for stage in self.request.resolve("", base, self.request.seeds[0]).evaluation.chain():
+            if isinstance(stage, ModelStage):
+                rates[f"{SECTIONS.get(stage.name, '')}learning_rate"] = stage.training.learning_rate
         values: dict[str, Any] = {}
         for field, space in self.settings.over.items():
             table, key = open_table(base.model_dump(), field, field)
             value = table.get(key)
-            if isinstance(space, Range) and field == "learning_rate":  # the scale's, or by the paper's law
-                model = self.request.resolve("", base, self.request.seeds[0]).evaluation.model
-                value = model.training.learning_rate
             if not isinstance(space, Range):
                 values[field] = spelt(value)
+            elif field in rates:
+                values[field] = rates[field]
             elif isinstance(value, int | float):
                 values[field] = value
         try:

@@ -31,7 +31,7 @@ from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_logger import MlflowLogger, named_store
 from mm1_lab.orchestrate.tracking.trackers import Tracker, TrialLogger
 from mm1_lab.results import Ledger, TrialRow
-from mm1_lab.results.leases import POLL_SECONDS
+from mm1_lab.results.leases import POLL_SECONDS, Claim
 from mm1_lab.results.manifest import contents_now, drawn_contents, note_drawing, read_trials
 from mm1_lab.results.reading import DRAWN, ENDINGS
 from mm1_lab.results.schema import DRAWING
@@ -111,18 +111,23 @@ def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor)
     for name in (DRAWING, "table.md"):  # which are of these trials, and no table is, if none succeeds
         with suppress(PermissionError):  # a colleague's
             (request.folder / name).unlink(missing_ok=True)
-    for deletes in (False, True):  # all at once would be an open file and a thread for each
-        for key, failure in ledger.failures().items() if deletes else ():
-            if failure.get("cause") in forgotten:
-                ledger.clear_failure(key)
-        for fingerprint, trial in forgotten.items():
-            while (claim := ledger.claims.take([fingerprint])) is None:  # a dead command's lapses
-                if ledger.claims.is_renewed(fingerprint):
-                    raise RequestError(f"--anew: another command works on {trial.name}; stop it first")
-                time.sleep(POLL_SECONDS)
-            with claim:
-                if deletes:
-                    ledger.forget(fingerprint)
+    for fingerprint, trial in forgotten.items():
+        _claimed(fingerprint, trial, ledger).release()  # all at once would be an open file and a thread for each
+    for key, failure in ledger.failures().items():
+        if failure.get("cause") in forgotten:
+            ledger.clear_failure(key)
+    for fingerprint, trial in forgotten.items():
+        with _claimed(fingerprint, trial, ledger):
+            ledger.forget(fingerprint)
+
+
+def _claimed(fingerprint: str, trial: Trial, ledger: Ledger) -> Claim:
+    """A claim on a stage; waits for that of a dead command to lapse. Raises RequestError if another is at work."""
+    while (claim := ledger.claims.take([fingerprint])) is None:
+        if ledger.claims.is_renewed(fingerprint):
+            raise RequestError(f"--anew: another command works on {trial.name}; stop it first")
+        time.sleep(POLL_SECONDS)
+    return claim
 
 
 def complete(request: Request, executor: Executor, draw: Draw) -> Round:

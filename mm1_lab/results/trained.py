@@ -31,12 +31,17 @@ def what_ran(config: Stored) -> dict[str, str]:
         "learning_rate": f"{model['training']['learning_rate']:g}" if _steps(model) else "none",
         "trained_on": _shares(model["shares"]),
     }
+    if replay := model.get("replay"):
+        rows = " and ".join(f"{number:.2g} of {name}" for name, number in replay.items())
+        values["trained_on"] += f"; rows of pre-training in each step: {rows}"
+    alignment = started.get("start")
     if model.get("aligns"):  # nothing followed it
+        alignment = model
         values |= {"steps": "0", "learning_rate": "none", "trained_on": "nothing"}
-    if start := model if model.get("aligns") else started.get("start"):
-        frozen = ", ".join(start["frozen"]) or "nothing"
-        text = f"{counted(_steps(start), 'step')} at {learning_rates(start)} on {_shares(start['shares'])}"
-        values["alignment"] = f"{text}; frozen: {frozen}"
+    if alignment:
+        frozen = ", ".join(alignment["frozen"]) or "nothing"
+        rates, shares = learning_rates(alignment), _shares(alignment["shares"])
+        values["alignment"] = f"{counted(_steps(alignment), 'step')} at {rates} on {shares}; frozen: {frozen}"
     if model is started:
         return values
     if not _steps(model):

@@ -803,11 +803,12 @@ def test_a_wrong_claim_or_option(claims: str, words: list[str], told: str, tmp_p
     (tmp_path / "scores.csv").write_text("arm,score\na,1\nb,2\n", encoding="utf-8")
     (tmp_path / "claims.yaml").write_text(claims, encoding="utf-8")
     assert told in refused("judge", str(tmp_path / "scores.csv"), str(tmp_path / "claims.yaml"), *words)
-    assert f"name the table in it: {tmp_path / 'scores.csv'}" in refused("judge", str(tmp_path))
-    other = shutil.copy(tmp_path / "scores.csv", tmp_path / "other.csv")
-    assert "other.csv: is a table or logs, where a YAML file" in refused(
-        "judge", str(tmp_path / "scores.csv"), str(other)
-    )
+
+
+def test_a_table_and_its_claims_are_not_taken_for_another(here: Path, refused: Refused) -> None:
+    table({"a": [1], "b": [2]}).to_csv("scores.csv", index=False)
+    assert "name the table in it: scores.csv" in refused("judge", ".")
+    assert "scores.csv: is a table or logs, where a YAML file" in refused("judge", "scores.csv", "scores.csv")
 
 
 def test_empty_rows_are_skipped_and_lines_of_json_may_hold_separators_of_unicode(tmp_path: Path) -> None:

@@ -82,8 +82,8 @@ def test_a_planned_row_gets_every_document_however_full_it_is() -> None:
     assert replace(packer(2048), is_planned=True).pack(planned).documents.max() == 3
 
 
-def test_rows_of_the_world_are_full_of_documents_as_long_as_others() -> None:
-    """Of each source 95 % of the positions are real (of pages 93); captions in rows are as long as captions are."""
+def test_rows_of_the_world_are_full_and_their_captions_as_long_as_others() -> None:
+    """Of each source 95 % of the positions are real (of pages 89); captions in rows are as long as captions are."""
     world = World()
     rows_packer = Packer(world.tokenizer, Limits(256, 9, 16))
     for name in SOURCES:

@@ -336,10 +336,17 @@ def test_rounding_crosses_no_bound(tmp_path: Path) -> None:
     write(tmp_path, over={"learning_rate": {"low": 0.0012344, "high": 0.0012346}}, trials=3)
     arms = rounds_of(ask(tmp_path, tmp_path), to_the_end=True)[0].sweep.arms
     assert {recipe.learning_rate for name, recipe in arms.items() if name != "base"} == {0.0012344}
-    write(tmp_path, over={"learning_rate": {"low": 0.001, "high": 0.01}}, trials=1)
-    search = recipe_search.RecipeSearch(ask(tmp_path, tmp_path))
+
+
+def test_optuna_is_told_first_of_the_base_with_the_scale_s_rates(here: Path) -> None:
+    (here / "recipes").mkdir()
+    (here / "recipes" / "whole.yaml").write_text("{align: {steps: 100000}, sft: {}}", encoding="utf-8")
+    rates = {"align.learning_rate": 0.002, "learning_rate": 0.002, "sft.learning_rate": 0.001}
+    path = write(here, over={field: {"low": 0.001, "high": 0.01} for field in rates}, trials=1)
+    change(path, "recipe: base", "recipe: whole")
+    search = recipe_search.RecipeSearch(ask(here, here))
     search.advance(to_the_end=True)
-    assert search.study.trials[0].params == {"learning_rate": 0.002}, "the base's, which is the scale's, comes first"
+    assert search.study.trials[0].params == rates
 
 
 @pytest.mark.parametrize(

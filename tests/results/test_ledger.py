@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pandas as pd
 import pytest
 
-from mm1_lab import files
+from mm1_lab import files, machine
 from mm1_lab.config import RequestError
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import Ledger, ScoreRow, TrialRow, variant_name
@@ -342,16 +342,16 @@ def test_a_container_limits_processors_and_memory(tmp_path: Path, monkeypatch: p
     own = tmp_path / "groups" / "pod" / "container"
     own.mkdir(parents=True)
     (tmp_path / "own").write_text("4:memory:/elsewhere\n0::/pod/container\n")
-    monkeypatch.setattr(files, "OWN_GROUP", tmp_path / "own")
-    monkeypatch.setattr(files, "CONTROL_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(machine, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr(machine, "CONTROL_GROUPS", tmp_path / "groups")
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(64), raising=False)
-    assert files.machine_cpus() == 64
+    assert machine.machine_cpus() == 64
     for folder, cpus, memory in ((own, "max 100000", "max"), (own.parent, "250000 100000", "3000000")):
         (folder / "cpu.max").write_text(f"{cpus}\n")
         (folder / "memory.max").write_text(f"{memory}\n")
         (folder / "memory.stat").write_text("anon 1000000\nfile 1500000\n")
-    assert (files.machine_cpus(), files.free_memory()) == (2, 2e6), "a cache of files makes way"
+    assert (machine.machine_cpus(), machine.free_memory()) == (2, 2e6), "a cache of files makes way"
     (own / "cpu.max").write_text("50000 100000\n")
-    assert (files.machine_cpus(), files.machine_cpus(3.5), files.machine_cpus(99)) == (1, 4, 64), "but slower"
-    monkeypatch.setattr(files, "OWN_GROUP", tmp_path / "none")
-    assert files.machine_cpus() == 64 and files.free_memory() > 2e6
+    assert (machine.machine_cpus(), machine.machine_cpus(3.5), machine.machine_cpus(99)) == (1, 4, 64), "but slower"
+    monkeypatch.setattr(machine, "OWN_GROUP", tmp_path / "none")
+    assert machine.machine_cpus() == 64 and machine.free_memory() > 2e6

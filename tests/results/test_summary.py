@@ -62,3 +62,9 @@ def test_the_frozen_parts_of_both_stages_are_named() -> None:
     config["model"]["model"]["lora"] = {}
     config["model"]["training"]["steps"] = 0
     assert frozen_parts(config) == {"frozen before tuning": "decoder, encoder"}
+
+
+def test_what_a_tuned_model_was_trained_on_has_the_rows_that_were_replayed() -> None:
+    sft = SftRecipe(mixture={"charts": 1}, replay={"captions": 0.1, "text": 0.1})
+    told = what_ran(evaluation_of(recipe=Recipe(sft=sft)).model_dump(mode="json"))["trained_on"]
+    assert told == "charts 100 %; rows of pre-training in each step: 1.5 of captions and 1.5 of text"

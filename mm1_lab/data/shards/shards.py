@@ -31,8 +31,8 @@ from mm1_lab.data.shards.index import LONGEST, index_file, index_path
 from mm1_lab.data.shards.rows import ROWS_VERSION, Rows, ShardConversations, ShardPairs, ShardSource
 from mm1_lab.data.tokenizers import BackendTokenizer, bpe_tokenizer, folder_tokenizer
 from mm1_lab.data.types import Document, Limits, Picture
-from mm1_lab.files import machine_cpus
 from mm1_lab.formatting import counted, short
+from mm1_lab.machine import machine_cpus
 from mm1_lab.processes import begin_helper, by_helpers
 
 MUCH = 1e9

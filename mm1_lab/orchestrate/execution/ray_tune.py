@@ -21,8 +21,9 @@ from tempfile import gettempdir, mkdtemp
 from typing import Any
 
 from mm1_lab.config import RequestError, Resources, Scale
-from mm1_lab.files import PACKAGE, TEMPORARY, machine_cpus
+from mm1_lab.files import PACKAGE, TEMPORARY
 from mm1_lab.formatting import first_line, short
+from mm1_lab.machine import machine_cpus
 from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.execution.groups import FOLDER
 from mm1_lab.orchestrate.execution.worker import Worker, library_versions

@@ -25,8 +25,9 @@ from mm1_lab.config import (
     canonical_json,
 )
 from mm1_lab.config.cost import LOGIT_BYTES, keeps_whole_gradients, shard_group
-from mm1_lab.files import free_memory, load_json, machine_cpus
+from mm1_lab.files import load_json
 from mm1_lab.formatting import counted, short
+from mm1_lab.machine import free_memory, machine_cpus
 from mm1_lab.orchestrate.planning.plan import Fitted, Plan
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger

@@ -419,8 +419,13 @@ def load_request(
 def _settings(given: object) -> tuple[str, ...]:
     """`PATH=VALUE`, given as such or as values by path. Raises RequestError for anything else."""
     if isinstance(given, Mapping):
-        values = {path: value if isinstance(value, str) else canonical_json(value) for path, value in given.items()}
-        given = [f"{path}={value}" for path, value in values.items()]
+        texts = []
+        for path, value in given.items():
+            try:
+                texts.append(f"{path}={value if isinstance(value, str) else canonical_json(value)}")
+            except (TypeError, ValueError) as error:  # of a Path, a number of numpy or torch, a NaN
+                raise RequestError(f"settings: {path}: {error}; give a text, a number or a list of these") from None
+        given = texts
     return _texts("settings", given)
 
 
