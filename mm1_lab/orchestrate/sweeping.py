@@ -108,11 +108,11 @@ def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor)
                 forgotten[stage.fingerprint] = trial
     tasks = make_tasks(((trial.evaluation, trial) for trial in trials), ledger, forgotten)
     check_runnable(Plan(tuple(trials), tasks=tasks), request, executor)
+    for fingerprint, trial in forgotten.items():
+        _claimed(fingerprint, trial, ledger).release()  # all at once would be an open file and a thread for each
     for name in (DRAWING, "table.md"):  # which are of these trials, and no table is, if none succeeds
         with suppress(PermissionError):  # a colleague's
             (request.folder / name).unlink(missing_ok=True)
-    for fingerprint, trial in forgotten.items():
-        _claimed(fingerprint, trial, ledger).release()  # all at once would be an open file and a thread for each
     for key, failure in ledger.failures().items():
         if failure.get("cause") in forgotten:
             ledger.clear_failure(key)

@@ -53,15 +53,16 @@ def test_anew_that_is_refused_deletes_nothing(request_: Request, monkeypatch: py
     assert ledger.has_intact_weights(request.trials[0].evaluation.model.fingerprint)
     held = request_.ledger.claims.take([captions])
     assert held
+    files.write_text(request.folder / "table.md", "of both")
     with pytest.raises(RequestError, match="--anew: another command works on captions / seed 0"):
         forget_trials(request.trials, request, Inline())
-    assert ledger.has_scores(base)
+    assert ledger.has_scores(base) and (request.folder / "table.md").exists()
     path = ledger.claims.folder / captions
     left = path.read_text(encoding="utf-8").replace("host=", "host=another-")
     held.release()
     path.write_text(left, encoding="utf-8")
     forget_trials(request.trials, load_request("data_mix", "smoke", only=("base", "captions")), Inline())
-    assert not ledger.has_scores(base)
+    assert not ledger.has_scores(base) and not (request.folder / "table.md").exists()
     kinds = [stage.KIND for _, stage in make_plan(request_.trials, ledger).missing]
     assert kinds[-2:] == ["multimodal", "evaluation"]
 
