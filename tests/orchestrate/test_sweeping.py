@@ -24,6 +24,7 @@ from mm1_lab.orchestrate.sweeping import Draw, Round, forget_trials, run_until_d
 from mm1_lab.train.checkpoints import BEFORE, CHECKPOINT
 from mm1_lab.train.progress import Diverged
 from mm1_lab.train.recorder import CURVE
+from tests.conftest import Refused
 from tests.orchestrate.conftest import Ask, mark_done
 
 
@@ -65,6 +66,16 @@ def test_anew_that_is_refused_deletes_nothing(request_: Request, monkeypatch: py
     assert not ledger.has_scores(base) and not (request.folder / "table.md").exists()
     kinds = [stage.KIND for _, stage in make_plan(request_.trials, ledger).missing]
     assert kinds[-2:] == ["multimodal", "evaluation"]
+
+
+def test_anew_deletes_nothing_where_the_folder_has_another_study(request_: Request, refused: Refused) -> None:
+    run = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--inline", "--anew")
+    other = load_request("data_mix", "smoke", only=("base",), seeds="3-4")
+    other.write_manifest()
+    assert "has results at seed 3, which is not of this study" in refused(*run, "--seeds", "2", "--until-decided")
+    replace(other, looks=(2,)).write_manifest()
+    assert "looks were fixed at 2 seeds" in refused(*run)
+    assert request_.ledger.has_scores(request_.trials[0].fingerprint)
 
 
 def test_a_failure_is_forgotten_when_its_stage_is_done_in_another_task(request_: Request, worker: Worker) -> None:
