@@ -101,17 +101,16 @@ def run(options: argparse.Namespace) -> int:
     from mm1_lab.orchestrate.planning.doubts import doubts
     from mm1_lab.orchestrate.planning.plan import make_plan
     from mm1_lab.orchestrate.recipe_search import rounds_of, run_request
-    from mm1_lab.orchestrate.sweeping import check_plan, forget_trials, run_until_decided
+    from mm1_lab.orchestrate.sweeping import check_plan, check_study, forget_trials, run_until_decided
     from mm1_lab.orchestrate.tracking.trackers import import_tracker
 
     for name in options.tracker:
         import_tracker(name)
     with _asked(options, options.sweep, keep=True) as request:
-        request = replace(request, trackers=tuple(options.tracker))
-        looks = _looks(options, request)
+        request = replace(request, trackers=tuple(options.tracker), looks=_looks(options, request))
         if options.share and options.anew:
             raise RequestError("--anew deletes what other processes with --share have done; leave one of them out")
-        executor = executor_of(options, request, started, rounds=bool(looks or request.sweep.search))
+        executor = executor_of(options, request, started, rounds=bool(request.looks or request.sweep.search))
         ledger = request.ledger
         if options.vary or not (ledger.results.exists() and ledger.store.exists()):
             # what is refused leaves no file or folder; if none is new, the run checks its plan, which takes a while for
@@ -126,12 +125,12 @@ def run(options: argparse.Namespace) -> int:
     with executor:
         try:
             if options.anew:
+                check_study(request)
                 trials = [trial for part in rounds_of(request) for trial in part.trials]
                 forget_trials(trials, request, executor)
-            if looks:
+            if request.looks:
                 from analysis.judging.looks import open_arms
 
-                request = replace(request, looks=looks)
                 return run_until_decided(request, executor, draw_sweep, open_arms, sweep_in_short)
             return run_request(request, executor, draw_sweep, sweep_in_short)
         except Leaving as leaving:

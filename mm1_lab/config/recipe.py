@@ -123,7 +123,8 @@ class EncoderRecipe(Config):
     side by side."""
 
     size: str = "ViT-L"
-    """A name from the scale's tables, or a Hugging Face folder or hub name, which accepts no other fields here."""
+    """A name from the scale's tables, or a Hugging Face folder or hub name, which accepts no `loss`, `data` or
+    `first_resolution`."""
     loss: Literal["contrastive", "reconstructive", "none"] = "contrastive"
     """`contrastive`: CLIP; `reconstructive`: AIM, on images alone; `none`: no pre-training, random initialisation."""
     data: Literal["dfn", "dfn+vecap", "imagetext"] = "dfn+vecap"

@@ -32,7 +32,14 @@ from mm1_lab.orchestrate.tracking.mlflow_logger import MlflowLogger, named_store
 from mm1_lab.orchestrate.tracking.trackers import Tracker, TrialLogger
 from mm1_lab.results import Ledger, TrialRow
 from mm1_lab.results.leases import POLL_SECONDS, Claim
-from mm1_lab.results.manifest import contents_now, drawn_contents, note_drawing, read_trials
+from mm1_lab.results.manifest import (
+    check_looks,
+    contents_now,
+    drawn_contents,
+    note_drawing,
+    read_manifest,
+    read_trials,
+)
 from mm1_lab.results.reading import DRAWN, ENDINGS
 from mm1_lab.results.schema import DRAWING
 
@@ -108,11 +115,11 @@ def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor)
                 forgotten[stage.fingerprint] = trial
     tasks = make_tasks(((trial.evaluation, trial) for trial in trials), ledger, forgotten)
     check_runnable(Plan(tuple(trials), tasks=tasks), request, executor)
+    for fingerprint, trial in forgotten.items():
+        _claimed(fingerprint, trial, ledger).release()  # all at once would be an open file and a thread for each
     for name in (DRAWING, "table.md"):  # which are of these trials, and no table is, if none succeeds
         with suppress(PermissionError):  # a colleague's
             (request.folder / name).unlink(missing_ok=True)
-    for fingerprint, trial in forgotten.items():
-        _claimed(fingerprint, trial, ledger).release()  # all at once would be an open file and a thread for each
     for key, failure in ledger.failures().items():
         if failure.get("cause") in forgotten:
             ledger.clear_failure(key)
@@ -280,22 +287,30 @@ def looks_of(numbers: tuple[int, ...], seeds: int) -> tuple[int, ...]:
     return looks
 
 
+def check_study(request: Request) -> None:
+    """Raises RequestError if the folder has a growing study with other looks, or if the request is one and the folder
+    has seeds that are not its own, with which its pages would be judged."""
+    folder, asked = request.folder, set(request.seeds)
+    shown = {row.seed for row in read_trials(folder)}
+    if request.looks and (others := sorted(shown - asked)):
+        raise RequestError(
+            f"{folder}: has results at seed {others[0]}, which is not of this study; give --results elsewhere, "
+            "or --seeds with all of them, or delete this folder (trials are kept elsewhere; its claims then count as "
+            "made after their scores)"
+        )
+    if (folder / "sweep.json").exists():
+        check_looks(folder, read_manifest(folder), request.manifest, asked - shown)
+
+
 def run_until_decided(request: Request, executor: Executor, draw: Draw, judge: Judge, short: Short) -> int:
     """Runs the seeds up to each look, after the first look only for arms that an undecided lesson needs. Stops when no
     lesson is undecided.
 
     Each look is judged on its own seeds, even if the folder has more: the same command resumes an interrupted study and
-    repeats the verdicts of earlier looks. Returns the exit code. Raises RequestError if the folder has seeds that are
-    not the study's, with which its pages would be judged.
+    repeats the verdicts of earlier looks. Returns the exit code. Raises RequestError as `check_study` does.
     """
+    check_study(request)
     seeds = sorted(request.seeds)
-    others = sorted({row.seed for row in read_trials(request.folder)} - set(seeds))
-    if others:
-        raise RequestError(
-            f"{request.folder}: has results at seed {others[0]}, which is not of this study; give --results elsewhere, "
-            "or --seeds with all of them, or delete this folder (trials are kept elsewhere; its claims then count as "
-            "made after their scores)"
-        )
     arms = {trial.arm for trial in request.trials}
     chosen: list[Trial] = []
     for before, look in pairwise((0, *request.looks)):

@@ -268,7 +268,7 @@ def merge_manifest(
         names = {}
         if before:
             further = {seed for _, seed in rows} - {row.seed for row in kept}
-            _check_looks(folder, before, manifest, further)
+            check_looks(folder, before, manifest, further)
             manifest = manifest.model_copy(update={"looks": before.looks or manifest.looks})
             names = _names_now(before.sweep, manifest.sweep)
         lost: list[TrialRow] = []
@@ -299,7 +299,7 @@ def merge_manifest(
     return merged
 
 
-def _check_looks(folder: Path, before: Manifest, now: Manifest, further: Collection[int]) -> None:
+def check_looks(folder: Path, before: Manifest, now: Manifest, further: Collection[int]) -> None:
     """Raises RequestError for other looks at a growing study, and for further seeds of it without looks."""
     if before.looks in ((), now.looks) or not (now.looks or further):
         return

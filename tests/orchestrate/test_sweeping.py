@@ -24,6 +24,7 @@ from mm1_lab.orchestrate.sweeping import Draw, Round, forget_trials, run_until_d
 from mm1_lab.train.checkpoints import BEFORE, CHECKPOINT
 from mm1_lab.train.progress import Diverged
 from mm1_lab.train.recorder import CURVE
+from tests.conftest import Refused
 from tests.orchestrate.conftest import Ask, mark_done
 
 
@@ -53,17 +54,28 @@ def test_anew_that_is_refused_deletes_nothing(request_: Request, monkeypatch: py
     assert ledger.has_intact_weights(request.trials[0].evaluation.model.fingerprint)
     held = request_.ledger.claims.take([captions])
     assert held
+    files.write_text(request.folder / "table.md", "of both")
     with pytest.raises(RequestError, match="--anew: another command works on captions / seed 0"):
         forget_trials(request.trials, request, Inline())
-    assert ledger.has_scores(base)
+    assert ledger.has_scores(base) and (request.folder / "table.md").exists()
     path = ledger.claims.folder / captions
     left = path.read_text(encoding="utf-8").replace("host=", "host=another-")
     held.release()
     path.write_text(left, encoding="utf-8")
     forget_trials(request.trials, load_request("data_mix", "smoke", only=("base", "captions")), Inline())
-    assert not ledger.has_scores(base)
+    assert not ledger.has_scores(base) and not (request.folder / "table.md").exists()
     kinds = [stage.KIND for _, stage in make_plan(request_.trials, ledger).missing]
     assert kinds[-2:] == ["multimodal", "evaluation"]
+
+
+def test_anew_deletes_nothing_where_the_folder_has_another_study(request_: Request, refused: Refused) -> None:
+    run = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--inline", "--anew")
+    other = load_request("data_mix", "smoke", only=("base",), seeds="3-4")
+    other.write_manifest()
+    assert "has results at seed 3, which is not of this study" in refused(*run, "--seeds", "2", "--until-decided")
+    replace(other, looks=(2,)).write_manifest()
+    assert "looks were fixed at 2 seeds" in refused(*run)
+    assert request_.ledger.has_scores(request_.trials[0].fingerprint)
 
 
 def test_a_failure_is_forgotten_when_its_stage_is_done_in_another_task(request_: Request, worker: Worker) -> None:
