@@ -182,7 +182,10 @@ def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_a
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.listen()
-        assert f"--port {port}: " in refused("dashboard", "--port", str(port)), "before anything is entered"
+        error = refused("dashboard", "--port", str(port), "--results", str(place.results))
+        assert f"--port {port}: " in error and error.endswith("; choose another by --port\n"), (
+            "before anything is entered"
+        )
     for module in ("random", "starlette"):
         (place.folder / f"{module}.py").write_text("raise SystemExit('imported from the working folder')\n")
     process = place.start("dashboard", "--port", str(port), fresh=True)

@@ -99,7 +99,7 @@ def test_a_wrong_word_gets_one_line(words: tuple[str, ...], said: str, here: Pat
 
 
 UNTRAINED = "run it first: mm1-lab run data_mix --scale mini --only base"
-NOTHING = "there are no results here; run a sweep first"
+NOTHING = "there are no results here; run a sweep first: mm1-lab run data_mix --results nowhere"
 
 
 def test_what_is_not_there_is_told_before_anything_heavy_is_loaded(tmp_path: Path) -> None:
@@ -310,7 +310,8 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     assert f"captions-90 has no scores; run it first: {command}" in error
     error = refused("compare", "data_mix", "captions", "base", *SMOKE)
     assert "it has results at mini: add --scale mini" in error
-    assert "run the sweep first" in refused("compare", "encoder_scratch", "scratch", "base")
+    command = "run the sweep first: mm1-lab run encoder_scratch --scale mini --seeds 7,8\n"
+    assert command in refused("compare", "encoder_scratch", "scratch", "base", "--seeds", "7,8")
     for asked in (["compare", "lr_law", "9M", "85M"], ["answers", "lr_law", "9M"]):
         assert main(asked) == 2 and "; known: 9M 0.00308, 9M 0.00615" in capsys.readouterr().err
     assert "9M is not finished; run it first: mm1-lab run lr_law" in refused("answers", "lr_law", "9M", *SMOKE)

@@ -84,7 +84,7 @@ def answers(options: argparse.Namespace) -> int:
         raise RequestError(f"--limit {options.limit}: give how many questions to show, 0 or more")
     arm = options.arm
     request = request_about(options, [arm])
-    folder = folder_with_results(request)
+    folder = folder_with_results(request, needed=False)
     fingerprint, seed = _finished(request, folder, arm, options.seed)
     from analysis.table import Table, to_plain
     from mm1_lab.evaluate.prompts import PromptWriter

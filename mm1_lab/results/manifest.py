@@ -4,7 +4,7 @@ import csv
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -78,6 +78,8 @@ class Manifest(Config):
     """The sweep's file, relative to the results folder; empty if it is not known."""
     asked: str = ""
     """The path by which the file was named; empty if the sweep's name finds it."""
+    sizes: tuple[str, ...] = ()
+    """The sizes that `fit-lr-law --sizes` named; empty if they are those of the file."""
 
     @property
     def in_world(self) -> bool:
@@ -93,14 +95,20 @@ class Manifest(Config):
         """The folder name of another sweep with these overrides and data."""
         return variant_name(sweep, self.overrides, self.data_name)
 
-    def command(self, *options: str, words: tuple[str, ...] = (), results: Path = RESULTS) -> str:
-        """The command that runs this sweep again, or another one that begins with these words; of the data file, only
-        with its name."""
+    def command(self, *options: str, sweep: str = "", results: Path = RESULTS) -> str:
+        """The command that runs this sweep again, or another one with its scale, settings and data; of the data file,
+        only with its name."""
         data = f"FOLDER/{self.data_name.rpartition('-')[0]}.yaml" if self.data_name != "world" else None
-        words = words or ("run", self.asked or self.confirms or self.sweep.name)
+        own = law_of(self.sizes) or ("run", self.asked or self.confirms or self.sweep.name)
+        words = ("run", sweep) if sweep else own
         return command_line(
             *words, "--scale", self.scale, *options, settings=self.overrides, data=data, results=results
         )
+
+
+def law_of(sizes: Sequence[str]) -> tuple[str, ...]:
+    """How a command begins that searches the law through these sizes; empty without any."""
+    return ("fit-lr-law", "--sizes", ",".join(sizes)) if sizes else ()
 
 
 def deciding(overrides: Iterable[str]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from mm1_lab.config import (
     Measure,
     NotHere,
     PretrainedModels,
+    RateSearch,
     Recipe,
     RequestError,
     Scale,
@@ -45,7 +46,7 @@ from mm1_lab.orchestrate.planning.finding import (
     split_settings,
 )
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
-from mm1_lab.results.manifest import deciding, merge_manifest, read_trials, run_options
+from mm1_lab.results.manifest import deciding, law_of, merge_manifest, read_manifest, read_trials, run_options
 from mm1_lab.rows import OF_OWN_DATA, OF_TUNED, Family
 from mm1_lab.weights.pretrained import HuggingFace
 
@@ -93,6 +94,8 @@ class Request:
     """Numbers of seeds at which a growing sweep is judged."""
     trackers: tuple[str, ...] = ()
     """Trackers beside MLflow that finished trials are logged to."""
+    sizes: tuple[str, ...] = ()
+    """Those that `fit-lr-law --sizes` names."""
     names_store: bool = True
     """Whether the store was named: the usual one is another in each working directory."""
     refused: str = ""
@@ -118,11 +121,15 @@ class Request:
         """The folder for the sweep's manifest, tables and figures."""
         return self.ledger.results / self.scale_name / self.variant
 
-    def command(self, *options: str) -> str:
-        """The command that runs its trials."""
-        words = ("run", self.asked, "--scale", self.scale_name, *options)
+    def command(self, *options: str, words: tuple[str, ...] = ()) -> str:
+        """The command that runs its trials, or another one that begins with these words."""
+        words = words or ("run", self.asked)
+        if isinstance(self.sweep.search, RateSearch) and (self.folder / "sweep.json").exists():
+            words = law_of(read_manifest(self.folder).sizes) or words
         folders = {"results": self.ledger.results, "store": self.ledger.store}
-        return command_line(*words, settings=self.overrides, data=self.data_path, **folders)
+        return command_line(
+            *words, "--scale", self.scale_name, *options, settings=self.overrides, data=self.data_path, **folders
+        )
 
     def to_score(self, arm: str, *seeds: int) -> str:
         """What gives an arm scores at these seeds: the command, and why it has none if it diverged."""
@@ -161,6 +168,11 @@ class Request:
             if self.ledger.has_scores(trial.fingerprint):
                 options = run_options(self.folder, self.manifest, trial.arm, trial.seed)
                 remedy = f"train it again: {self.command(*options, '--anew')}"
+            others = self.at_seeds({row.seed for row in read_trials(self.folder)}).trials
+            models = {one.seed: one.evaluation.model.fingerprint for one in others if one.arm == trial.arm}
+            if seed := next((seed for seed, model in models.items() if self.ledger.has_intact_weights(model)), None):
+                there = f"there are some at seed {seed}: add --seeds {seed},"
+                remedy = there if self.sweep.search else f"{remedy}; {there}"  # a search runs at its own seeds
             raise RequestError(
                 f"{trial.name}: there are no weights for it in {self.ledger.store}; {remedy}{self.elsewhere}"
             )
@@ -292,6 +304,7 @@ class Request:
             looks=self.looks,
             file=os.path.relpath(self.file, self.ledger.results),
             asked="" if self._is_found_by_name() else self.asked,
+            sizes=self.sizes,
         )
 
     @property
