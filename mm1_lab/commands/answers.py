@@ -131,7 +131,8 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
         at = "" if seed is None else f" at seed {seed}"
         there = f" (it is at {', '.join(map(str, own))})" if own else ""
         first = min((row.seed for row in trials), default=0)  # at which other arms may have answers
-        to_score = rounds_of(request)[0].to_score(arm, first if seed is None else seed)  # a search makes its arms
+        made = rounds_of(request.at_seeds({row.seed for row in trials}))[0]  # a search makes its arms, by its seeds
+        to_score = made.to_score(arm, first if seed is None else seed)
         remedy = f"; {to_score}{'' if own else request.elsewhere}"
         is_of_search = request.sweep.search or request.manifest.confirms
         if own and is_of_search and seed not in [row.seed for row in trials if row.arm == arm]:

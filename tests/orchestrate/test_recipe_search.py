@@ -239,8 +239,13 @@ def test_where_all_that_is_proposed_diverges_the_search_failed(
     write(tmp_path, over={"data_mix.text": [2, 4]}, trials=2)
     assert search(ask(tmp_path, tmp_path)) == 0
     assert "The winner: data_mix.text 2.\n" in capsys.readouterr().out, "not what was asked first, and diverged"
-    given = ["--scale", "smoke", "--results", str(tmp_path / "results"), "--store", str(tmp_path / "store")]
-    for command in (["answers", "", "data_mix.text 4"], ["compare", "", "data_mix.text 4", "base"]):
+    write(tmp_path, over={"data_mix.text": {"low": 2, "high": 5}})
+    request = ask(tmp_path / "other", tmp_path).at_seeds([5])
+    assert search(request) == 0
+    wild = max(rounds_of(request)[0].sweep.arms.items(), key=lambda one: one[1].data_mix.weights["text"])[0]
+    folders = ["--results", str(request.ledger.results), "--store", str(request.ledger.store)]
+    given = ["--scale", "smoke", *folders]
+    for command in (["answers", "", wild], ["compare", "", wild, "base"]):
         command[1] = str(tmp_path / "sweeps" / "mix.yaml")
         assert main([*command, *given]) == 2 and "; it diverged (" in capsys.readouterr().err, "run would do nothing"
 
