@@ -21,7 +21,7 @@ from mm1_lab.data.shards.datafile import DataFile
 from mm1_lab.orchestrate.planning.doubts import doubtful_claims
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.processes import interrupts_blocked
-from mm1_lab.results.manifest import read_trials
+from mm1_lab.results.manifest import merge_manifest, read_manifest, read_trials
 from tests.analysis.results_folder import write_results
 from tests.conftest import REPOSITORY, Refused, Told, run_python
 
@@ -300,6 +300,10 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     write_results(here / "other", sweep, ("captions",), (5, 6), questions=8)
     assert "--only base --seeds 5, --results" in refused("answers", "data_mix", "base", "--results", "other")
     request = load_request("data_mix", seeds="5,", only=["base"], results="other")
+    looks = read_manifest(request.folder).model_copy(update={"looks": (2, 4)})
+    merge_manifest(request.folder, looks, read_trials(request.folder), lambda _: True, lambda _: True)
+    error = refused("answers", "data_mix", "captions", "--results", "other", "--seed", "9")
+    assert error.endswith("captions is not finished at seed 9 (it is at 5, 6)\n"), "which a study by looks never runs"
     encoder = {stage.name: stage for stage in request.trials[0].evaluation.chain()}["encoder"]
     request.ledger.record_failure(encoder.fingerprint, "base", 1, "diverged", "a loss is nan")
     for asked in (["answers", "data_mix", "base"], ["compare", "data_mix", "captions", "base"]):

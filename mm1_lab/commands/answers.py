@@ -134,9 +134,9 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
         made = rounds_of(request.at_seeds({row.seed for row in trials}))[0]  # a search makes its arms, by its seeds
         to_score = made.to_score(arm, first if seed is None else seed)
         remedy = f"; {to_score}{'' if own else request.elsewhere}"
-        is_of_search = request.sweep.search or request.manifest.confirms
-        if own and is_of_search and seed not in [row.seed for row in trials if row.arm == arm]:
-            remedy = ""  # a search chooses the seeds of its confirmation itself
+        own_seeds = request.sweep.search or request.manifest.confirms or (own and read_manifest(folder).looks)
+        if own and own_seeds and seed not in [row.seed for row in trials if row.arm == arm]:
+            remedy = ""  # at no others a search, its confirmation and a study that grows look by look run
         raise RequestError(f"{folder}: {arm} is not finished{at}{there}{remedy}")
     chosen = next(iter(own)) if seed is None else seed
     return own[chosen], chosen

@@ -166,6 +166,13 @@ def run_options(folder: Path, manifest: Manifest, arm: str, *seeds: int) -> tupl
     return trials_of(arm, *seeds)
 
 
+def growing(seeds: Collection[int], looks: Sequence[int]) -> tuple[str, ...]:
+    """The options with which a study goes on, look by look, that has these seeds: perhaps not its last ones yet."""
+    after = max(seeds, default=-1) + 1
+    own = [*sorted(seeds), *range(after, after + looks[-1] - len(seeds))]
+    return (*at_seeds(own), "--until-decided", "--looks", ",".join(map(str, looks)))
+
+
 LATE = ", or restore a copy: without one, its claims count as made after their scores"
 """What is added where a sweep's `sweep.json` must go."""
 
@@ -275,8 +282,7 @@ def merge_manifest(
         before = read_manifest(folder) if (folder / "sweep.json").exists() else None
         names = {}
         if before:
-            further = {seed for _, seed in rows} - {row.seed for row in kept}
-            _check_looks(folder, before, manifest, further)
+            _check_looks(folder, before, manifest, {seed for _, seed in rows}, {row.seed for row in kept})
             manifest = manifest.model_copy(update={"looks": before.looks or manifest.looks})
             names = _names_now(before.sweep, manifest.sweep)
         lost: list[TrialRow] = []
@@ -307,14 +313,14 @@ def merge_manifest(
     return merged
 
 
-def _check_looks(folder: Path, before: Manifest, now: Manifest, further: Collection[int]) -> None:
+def _check_looks(folder: Path, before: Manifest, now: Manifest, asked: set[int], kept: set[int]) -> None:
     """Raises RequestError for other looks at a growing study, and for further seeds of it without looks."""
-    if before.looks in ((), now.looks) or not (now.looks or further):
+    if before.looks in ((), now.looks) or not (now.looks or asked - kept):
         return
     looks = ",".join(map(str, before.looks))
     raise RequestError(
-        f"{folder}: this study's looks were fixed at {looks} seeds when it started; continue with --until-decided "
-        f"--looks {looks}, or run other seeds and looks with --results elsewhere"
+        f"{folder}: this study's looks were fixed at {looks} seeds when it started; continue with "
+        f"{' '.join(growing(kept, before.looks))}, or run other seeds and looks with --results elsewhere"
     )
 
 

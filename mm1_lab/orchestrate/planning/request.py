@@ -172,7 +172,8 @@ class Request:
             models = {one.seed: one.evaluation.model.fingerprint for one in others if one.arm == trial.arm}
             if seed := next((seed for seed, model in models.items() if self.ledger.has_intact_weights(model)), None):
                 there = f"there are some at seed {seed}: add --seeds {seed},"
-                remedy = there if self.sweep.search else f"{remedy}; {there}"  # a search runs at its own seeds
+                own_seeds = self.sweep.search or read_manifest(self.folder).looks  # it runs at no others
+                remedy = there if own_seeds else f"{remedy}; {there}"
             raise RequestError(
                 f"{trial.name}: there are no weights for it in {self.ledger.store}; {remedy}{self.elsewhere}"
             )
