@@ -159,6 +159,10 @@ def test_answers_are_shown_with_what_was_asked(
     assert "blind is not finished; run it first: mm1-lab run data_mix --scale smoke --only blind\n" in error
     request = load_request("data_mix", "smoke", only=["blind"])
     model = request.trials[0].evaluation.model.fingerprint
+    request.ledger.record_failure(model, "blind", 2, "failed", "no picture")
+    for command in (["answers", "data_mix", "blind"], ["compare", "data_mix", "blind", "base"]):
+        told = "; it failed (no picture); mend that, and run it again: mm1-lab run data_mix --scale smoke --only blind"
+        assert told in refused(*command, "--scale", "smoke")
     request.ledger.record_failure(model, "blind", 1, "diverged", "the loss is nan")
     for command in (["answers", "data_mix", "blind"], ["compare", "data_mix", "blind", "base"]):
         error = refused(*command, "--scale", "smoke")

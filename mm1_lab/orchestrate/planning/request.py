@@ -35,7 +35,7 @@ from mm1_lab.config import (
 )
 from mm1_lab.config.measure import splits
 from mm1_lab.files import PARTS, RESULTS, STORE, expanded, here_or_shipped
-from mm1_lab.formatting import command_line, counted
+from mm1_lab.formatting import command_line, counted, on_one_line
 from mm1_lab.orchestrate.planning.finding import (
     SWEEPS,
     decoders_tokenizer,
@@ -132,13 +132,16 @@ class Request:
         )
 
     def to_score(self, arm: str, *seeds: int) -> str:
-        """What gives an arm scores at these seeds: the command, and why it has none if it diverged."""
+        """What gives an arm scores at these seeds: the command, and why it has none if it diverged or failed."""
         options = run_options(self.folder, self.manifest, arm, *seeds)
-        reasons = self.ledger.diverged()
-        for trial in self.at_seeds(seeds).trials:
-            own = [reasons[one.fingerprint] for one in trial.evaluation.chain() if one.fingerprint in reasons]
-            if trial.arm == arm and own:
-                return f"it diverged ({own[0]}); to try it as it is: {self.command(*options, '--anew')}"
+        diverged, failures = self.ledger.diverged(), self.ledger.failures()
+        chains = (trial.evaluation.chain() for trial in self.at_seeds(seeds).trials if trial.arm == arm)
+        for key in (stage.fingerprint for chain in chains for stage in chain):
+            if key in diverged:
+                return f"it diverged ({diverged[key]}); to try it as it is: {self.command(*options, '--anew')}"
+            if key in failures:
+                reason = on_one_line(failures[key]["reason"])
+                return f"it failed ({reason}); mend that, and run it again: {self.command(*options)}"
         return f"run it first: {self.command(*options)}"
 
     @property
@@ -170,8 +173,8 @@ class Request:
                 remedy = f"train it again: {self.command(*options, '--anew')}"
             others = self.at_seeds({row.seed for row in read_trials(self.folder)}).trials
             models = {one.seed: one.evaluation.model.fingerprint for one in others if one.arm == trial.arm}
-            if seed := next((seed for seed, model in models.items() if self.ledger.has_intact_weights(model)), None):
-                there = f"there are some at seed {seed}: add --seeds {seed},"
+            if seeds := [seed for seed, model in models.items() if self.ledger.has_intact_weights(model)]:
+                there = f"there are some at seed {seeds[0]}: add --seeds {seeds[0]},"
                 own_seeds = self.sweep.search or read_manifest(self.folder).looks  # it runs at no others
                 remedy = there if own_seeds else f"{remedy}; {there}"
             raise RequestError(
