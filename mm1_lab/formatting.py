@@ -97,7 +97,8 @@ def command_line(
         command += ["--data", str(data)]
     for option, folder, usual in (("--results", results, RESULTS), ("--store", store, STORE)):
         if folder.absolute() != usual.absolute():
-            command += [option, str(folder)]
+            here = Path.cwd()
+            command += [option, str(folder.relative_to(here) if folder.is_relative_to(here) else folder)]
     return shlex.join(command)
 
 

@@ -159,6 +159,10 @@ def test_answers_are_shown_with_what_was_asked(
     assert "blind is not finished; run it first: mm1-lab run data_mix --scale smoke --only blind\n" in error
     request = load_request("data_mix", "smoke", only=["blind"])
     model = request.trials[0].evaluation.model.fingerprint
+    request.ledger.record_failure(model, "blind", 2, "failed", "no picture")
+    for command in (["answers", "data_mix", "blind"], ["compare", "data_mix", "blind", "base"]):
+        told = "; it failed (no picture); mend that, and run it again: mm1-lab run data_mix --scale smoke --only blind"
+        assert told in refused(*command, "--scale", "smoke")
     request.ledger.record_failure(model, "blind", 1, "diverged", "the loss is nan")
     for command in (["answers", "data_mix", "blind"], ["compare", "data_mix", "blind", "base"]):
         error = refused(*command, "--scale", "smoke")
@@ -182,7 +186,10 @@ def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_a
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.listen()
-        assert f"--port {port}: " in refused("dashboard", "--port", str(port)), "before anything is entered"
+        error = refused("dashboard", "--port", str(port), "--results", str(place.results))
+        assert f"--port {port}: " in error and error.endswith("; choose another by --port\n"), (
+            "before anything is entered"
+        )
     for module in ("random", "starlette"):
         (place.folder / f"{module}.py").write_text("raise SystemExit('imported from the working folder')\n")
     process = place.start("dashboard", "--port", str(port), fresh=True)

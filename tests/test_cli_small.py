@@ -21,7 +21,7 @@ from mm1_lab.data.shards.datafile import DataFile
 from mm1_lab.orchestrate.planning.doubts import doubtful_claims
 from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.processes import interrupts_blocked
-from mm1_lab.results.manifest import read_trials
+from mm1_lab.results.manifest import merge_manifest, read_manifest, read_trials
 from tests.analysis.results_folder import write_results
 from tests.conftest import REPOSITORY, Refused, Told, run_python
 
@@ -99,7 +99,7 @@ def test_a_wrong_word_gets_one_line(words: tuple[str, ...], said: str, here: Pat
 
 
 UNTRAINED = "run it first: mm1-lab run data_mix --scale mini --only base"
-NOTHING = "there are no results here; run a sweep first"
+NOTHING = "there are no results here; run a sweep first: mm1-lab run data_mix --results nowhere"
 
 
 def test_what_is_not_there_is_told_before_anything_heavy_is_loaded(tmp_path: Path) -> None:
@@ -300,6 +300,10 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     write_results(here / "other", sweep, ("captions",), (5, 6), questions=8)
     assert "--only base --seeds 5, --results" in refused("answers", "data_mix", "base", "--results", "other")
     request = load_request("data_mix", seeds="5,", only=["base"], results="other")
+    looks = read_manifest(request.folder).model_copy(update={"looks": (2, 4)})
+    merge_manifest(request.folder, looks, read_trials(request.folder), lambda _: True, lambda _: True)
+    error = refused("answers", "data_mix", "captions", "--results", "other", "--seed", "9")
+    assert error.endswith("captions is not finished at seed 9 (it is at 5, 6)\n"), "which a study by looks never runs"
     encoder = {stage.name: stage for stage in request.trials[0].evaluation.chain()}["encoder"]
     request.ledger.record_failure(encoder.fingerprint, "base", 1, "diverged", "a loss is nan")
     for asked in (["answers", "data_mix", "base"], ["compare", "data_mix", "captions", "base"]):
@@ -310,7 +314,8 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     assert f"captions-90 has no scores; run it first: {command}" in error
     error = refused("compare", "data_mix", "captions", "base", *SMOKE)
     assert "it has results at mini: add --scale mini" in error
-    assert "run the sweep first" in refused("compare", "encoder_scratch", "scratch", "base")
+    command = "run the sweep first: mm1-lab run encoder_scratch --scale mini --seeds 7,8\n"
+    assert command in refused("compare", "encoder_scratch", "scratch", "base", "--seeds", "7,8")
     for asked in (["compare", "lr_law", "9M", "85M"], ["answers", "lr_law", "9M"]):
         assert main(asked) == 2 and "; known: 9M 0.00308, 9M 0.00615" in capsys.readouterr().err
     assert "9M is not finished; run it first: mm1-lab run lr_law" in refused("answers", "lr_law", "9M", *SMOKE)

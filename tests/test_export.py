@@ -554,7 +554,8 @@ def test_what_cannot_be_exported(place: Path, monkeypatch: pytest.MonkeyPatch, r
     monkeypatch.chdir(place)
     export = ("export", *SWEEP)
     assert "this command needs one trial, not 2" in refused(*export, "--seeds", "2", "new")
-    assert "there are no weights for it" in refused(*export, "--seeds", "7,", "new")
+    error = refused(*export, "--seeds", "7,", "new")
+    assert "there are no weights for it" in error and "; there are some at seed 0: add --seeds 0," in error
     assert "mm1: already exists" in refused(*export, "mm1")
     (place / "another").mkdir()
     monkeypatch.chdir(place / "another")  # empty

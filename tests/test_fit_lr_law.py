@@ -1,10 +1,12 @@
 """The learning-rate law as a user asks for it, at smoke scale."""
 
 import json
+import shutil
 
 import pytest
 from PIL import Image
 
+from mm1_lab.results.manifest import read_manifest, read_trials
 from tests.conftest import Place, Told, ask_without_demonstrations, change
 
 COMMAND = ("fit-lr-law", "--share", "--scale", "smoke", "--sizes", "9M,85M,302M")
@@ -37,3 +39,9 @@ def test_from_nothing_to_a_figure_and_again(place: Place, told: Told, monkeypatc
     assert "# Learning-rate law: scale smoke" in output, "with what is predicted now"
     assert (folder / "points.csv").read_bytes() == first
     assert "6 done, 0 missing, 0 failed" in told("status")
+
+    first, *_ = read_trials(folder)
+    shutil.rmtree(place.results / "trials" / first.fingerprint)
+    command = read_manifest(folder).command()
+    assert f"; run it first: {command}\n" in told("answers", "lr_law", first.arm, "--scale", "smoke", code=2)
+    assert "5 of 6 trials done before" in told(*command.split()[1:], "--share"), "and no further sizes"

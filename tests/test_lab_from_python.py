@@ -1,6 +1,7 @@
 """The examples in the docstrings, run."""
 
 import doctest
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +90,13 @@ def test_a_run_of_what_is_done_warns_too_and_names_what_logs_to_a_server(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("same.yaml").write_text("title: t\nrecipe: base\narms:\n  base: {}\n  twin: {}\n")
+    shutil.copytree("results/local/trials", "kept/trials")
     monkeypatch.setattr("mm1_lab.orchestrate.sweeping.named_store", lambda: "http://server")
     with pytest.warns(UserWarning, match="^base = twin are the same trials$"):
-        lab.run(lab.load_sweep("same.yaml", scale="smoke"), inline=True)
+        lab.run(lab.load_sweep("same.yaml", scale="smoke", results="kept", store="results/local/store"), inline=True)
     printed = capsys.readouterr().out
-    assert "nothing ran.\n`mm1-lab sync-mlflow` logs to MLFLOW_TRACKING_URI" in printed
+    assert "`mm1-lab report --results kept` puts all" in printed and "`mm1-lab dashboard --results kept` sh" in printed
+    assert "nothing ran.\n`mm1-lab sync-mlflow --results kept` logs to MLFLOW_TRACKING_URI" in printed
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.judging.claims import LAW, Lesson
+from analysis.judging.claims import Lesson
 from analysis.judging.evidence import Evidence, of_contrasts
 from analysis.judging.p_values import P, Tested, Verdict, combine, holm
 from analysis.seeds import seeds_needed
 from analysis.study import Study
+from mm1_lab.results.manifest import Manifest
 
 ESTIMATE = (
     "detail",
@@ -163,9 +164,9 @@ def _drawn_verdicts(path: Path) -> dict[tuple[str, ...], tuple[float, str]]:
         return {}
 
 
-def judge_lessons(lessons: Sequence[Lesson], evidence: Iterable[Evidence], scale: str) -> pd.DataFrame:
-    """The lessons, judged as one family from the evidence of all sweeps of a scale: `ESTIMATE` of the part that
-    determines the verdict, what the paper says, and the fields of `Judged`."""
+def judge_lessons(lessons: Sequence[Lesson], evidence: Iterable[Evidence], manifest: Manifest) -> pd.DataFrame:
+    """The lessons, judged as one family from the evidence of all sweeps with the scale, settings and data of
+    `manifest`: `ESTIMATE` of the part that determines the verdict, what the paper says, and the fields of `Judged`."""
     questions: dict[str, list[Evidence]] = {lesson.name: [] for lesson in lessons}
     for one in evidence:
         questions[one.question].append(one)
@@ -177,9 +178,7 @@ def judge_lessons(lessons: Sequence[Lesson], evidence: Iterable[Evidence], scale
         row |= lesson.model_dump(include={"claim", "by", "section", "sweep"})
         row |= {"lesson": lesson.name, "paper_says": lesson.paper} | own._asdict()
         if not questions[lesson.name]:
-            command = "lr-law" if lesson.sweep == LAW else f"sweep-{lesson.sweep.replace('_', '-')}"
-            at_scale = "" if scale == "mini" else f" SCALE={scale}"  # mini is make's own
-            row["reason"] = f"not run: make {command}{at_scale}"
+            row["reason"] = f"not run: {manifest.command(sweep=lesson.sweep)}"
         rows.append(row)
     columns = [*ESTIMATE, "lesson", "claim", "by", "paper_says", "section", "sweep", *Judged._fields]
     return pd.DataFrame(rows, columns=columns).drop(columns="lead")

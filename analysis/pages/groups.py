@@ -18,6 +18,7 @@ from analysis.seeds import seeds_text, tuned_on
 from analysis.table import Table
 from mm1_lab.formatting import at_seeds, counted
 from mm1_lab.results import Manifest
+from mm1_lab.results.manifest import growing
 
 DATA = {
     "world": "in a miniature world of drawn shapes; the numbers show how these choices act there, not what models "
@@ -89,12 +90,7 @@ class Drawn:
         if manifest.confirms:
             return manifest.command(*at_seeds(self.search_seeds))
         seeds, looks = sorted(set(self.runs["seed"])), manifest.looks
-        if looks:  # it may have stopped before its last seeds
-            after = seeds[-1] + 1
-            seeds += range(after, after + looks[-1] - len(seeds))
-        options = [*at_seeds(seeds)]
-        if looks:
-            options += ["--until-decided", "--looks", ",".join(map(str, looks))]
+        options = [*(growing(seeds, looks) if looks else at_seeds(seeds))]
         known = set(self.runs["arm"])
         if not manifest.sweep.search and known < set(manifest.sweep.arms):
             for arm in sorted(known):
@@ -227,7 +223,7 @@ def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
     for scale, suffix in dict.fromkeys(one.group for one in drawn):
         members = [one for one in drawn if one.group == (scale, suffix)]
         evidence = [found for one in members for found in one.evidence]
-        judged = judge_lessons(lessons, evidence, scale)
+        judged = judge_lessons(lessons, evidence, members[0].manifest)
         looks = {one.manifest.sweep.name: one.looks for one in members if one.looks}
         if looks:
             judged["looks"] = judged["sweep"].map(looks).fillna("")

@@ -84,7 +84,7 @@ def answers(options: argparse.Namespace) -> int:
         raise RequestError(f"--limit {options.limit}: give how many questions to show, 0 or more")
     arm = options.arm
     request = request_about(options, [arm])
-    folder = folder_with_results(request)
+    folder = folder_with_results(request, needed=False)
     fingerprint, seed = _finished(request, folder, arm, options.seed)
     from analysis.table import Table, to_plain
     from mm1_lab.evaluate.prompts import PromptWriter
@@ -131,11 +131,12 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
         at = "" if seed is None else f" at seed {seed}"
         there = f" (it is at {', '.join(map(str, own))})" if own else ""
         first = min((row.seed for row in trials), default=0)  # at which other arms may have answers
-        to_score = rounds_of(request)[0].to_score(arm, first if seed is None else seed)  # a search makes its arms
+        made = rounds_of(request.at_seeds({row.seed for row in trials}))[0]  # a search makes its arms, by its seeds
+        to_score = made.to_score(arm, first if seed is None else seed)
         remedy = f"; {to_score}{'' if own else request.elsewhere}"
-        is_of_search = request.sweep.search or request.manifest.confirms
-        if own and is_of_search and seed not in [row.seed for row in trials if row.arm == arm]:
-            remedy = ""  # a search chooses the seeds of its confirmation itself
+        own_seeds = request.sweep.search or request.manifest.confirms or (own and read_manifest(folder).looks)
+        if own and own_seeds and seed not in [row.seed for row in trials if row.arm == arm]:
+            remedy = ""  # at no others a search, its confirmation and a study that grows look by look run
         raise RequestError(f"{folder}: {arm} is not finished{at}{there}{remedy}")
     chosen = next(iter(own)) if seed is None else seed
     return own[chosen], chosen

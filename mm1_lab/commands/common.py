@@ -15,8 +15,9 @@ from pydantic_core import to_json
 from mm1_lab import files
 from mm1_lab.config import RateSearch, RequestError, Search, load_sweep, nearest
 from mm1_lab.files import PUBLISHED, RESULTS, expanded, here_or_shipped
+from mm1_lab.formatting import at_seeds
 from mm1_lab.orchestrate.planning.finding import CONFIRMATION, SWEEPS, find_sweep, only_of_search, split_settings
-from mm1_lab.results.manifest import read_manifest, read_trials
+from mm1_lab.results.manifest import read_manifest, read_trials, seeds_of
 
 if TYPE_CHECKING:
     from mm1_lab.orchestrate.execution.executor import Executor
@@ -195,10 +196,10 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
     return request
 
 
-def folder_with_results(request: Request) -> Path:
+def folder_with_results(request: Request, needed: bool = True) -> Path:
     """The sweep's folder, or if it has no results, the one among the shipped results.
 
-    Raises RequestError if there are results at other scales or with other settings alone.
+    Raises RequestError if there are results at other scales or with other settings alone, or if some are `needed`.
     """
     folder = request.folder
     if (folder / "sweep.json").exists():
@@ -208,6 +209,9 @@ def folder_with_results(request: Request) -> Path:
     if (published / "sweep.json").exists():
         print(f"{lacking}; showing {published} instead", file=sys.stderr)
         return published
+    if needed and not request.elsewhere:
+        seeds = seeds_of(folder, request.manifest) or request.seeds  # of the search that a confirmation is of
+        raise RequestError(f"{lacking}; run the sweep first: {request.command(*at_seeds(seeds))}")
     if request.elsewhere:
         raise RequestError(lacking)
     return folder

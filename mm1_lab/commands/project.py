@@ -21,7 +21,7 @@ from mm1_lab.config import (
     resolve,
 )
 from mm1_lab.files import PACKAGE, PARTS, RESULTS, SHIPPED, expanded, here_or_shipped, write_text
-from mm1_lab.formatting import counted, short
+from mm1_lab.formatting import command_line, counted, short
 from mm1_lab.orchestrate.planning.finding import decoders_tokenizer, find_scale, split_settings
 from mm1_lab.results import Ledger, packed
 from mm1_lab.results.schema import not_readable
@@ -130,7 +130,8 @@ def verify(options: argparse.Namespace) -> int:
     if unreadable:
         print(f"{len(unreadable)} more not checked, such as {not_readable(unreadable[0])}")
     if lacking := upkeep.without_scores(ledger, unreadable):
-        print(f"{counted(lacking, 'trial')} of sweeps here without scores: to run, or deleted (mm1-lab status)")
+        which = command_line("status", results=options.results, store=options.store)
+        print(f"{counted(lacking, 'trial')} of sweeps here without scores: to run, or deleted ({which})")
     return FAILED if damaged or shipped else DONE
 
 

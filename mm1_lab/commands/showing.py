@@ -143,7 +143,8 @@ def compare(options: argparse.Namespace) -> int:
     remarks = []
     for arm in (options.first, options.second):
         if arm in known_arms(request, study.sweep.arms) and study.representative(arm) not in study.scored:
-            remedy = rounds_of(request)[0].to_score(arm, *study.seeds)  # a search makes its arms
+            made = rounds_of(request.at_seeds({row.seed for row in read_trials(folder)}))[0]  # a search, by its seeds
+            remedy = made.to_score(arm, *study.seeds)
             raise RequestError(f"{folder}: {arm} has no scores; {remedy}{request.elsewhere}")
         if has_changed(request, folder, arm):
             changed = "the sweep, its data, settings or the version are others now"

@@ -10,6 +10,7 @@ All state is in the ledger, so the same command resumes a search, and a kill at 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
@@ -130,7 +131,7 @@ def of_sizes(request: Request, text: str | None) -> tuple[Request, dict[str, flo
     if len(sizes) < FEWEST_SIZES:
         raise RequestError(f"--sizes {chosen}: fitting a law with its uncertainty needs three sizes or more")
     check_one_law(sizes, scale)
-    return with_sizes(request, sizes), sizes
+    return replace(with_sizes(request, sizes), sizes=() if text is None else tuple(sizes)), sizes
 
 
 class RateGrids(Rounds):

@@ -147,11 +147,10 @@ def _confirmed(search: RecipeSearch, short: Callable[[Path], str]) -> Iterator[s
             if len(confirmation.seeds) == 1:
                 yield "One seed decides nothing: set `confirm` to 3 or more for a verdict."
             yield indent(short(confirmation.folder), "    ")
-            manifest = search.request.manifest
-            name = (manifest.asked or manifest.sweep.name).removesuffix(".yaml")
-            asked = name + current.removeprefix(manifest.sweep.name)
-            compare = manifest.command(words=("compare", asked, "winner", "base"))
-            export = manifest.command(*trials_of("winner", confirmation.seeds[0]), words=("export", asked, "FOLDER"))
+            request = search.request
+            asked = request.asked.removesuffix(".yaml") + current.removeprefix(request.sweep.name)
+            compare = request.command(words=("compare", asked, "winner", "base"))
+            export = request.command(*trials_of("winner", confirmation.seeds[0]), words=("export", asked, "FOLDER"))
             yield f"The winner is the arm `winner` of {current}: `{compare}`, `{export}`."
     earlier = [name for name, trials in search.confirmations().items() if trials and name != current]
     if earlier:

@@ -74,10 +74,8 @@ class Round:
             if path.exists():
                 print(f"{path.stem}: {path}")
         if table.exists():
-            print(
-                "`mm1-lab report` puts all results on one page, `mm1-lab dashboard` shows all finished trials and "
-                "curves."
-            )
+            report, dashboard = (command_line(word, results=request.ledger.results) for word in ("report", "dashboard"))
+            print(f"`{report}` puts all results on one page, `{dashboard}` shows all finished trials and curves.")
         for trial in plan.trials:
             planned = plan.stages[trial.fingerprint]
             if planned.state == "diverged":
@@ -299,7 +297,7 @@ def check_study(request: Request) -> None:
             "made after their scores)"
         )
     if (folder / "sweep.json").exists():
-        check_looks(folder, read_manifest(folder), request.manifest, asked - shown)
+        check_looks(folder, read_manifest(folder), request.manifest, asked, shown)
 
 
 def run_until_decided(request: Request, executor: Executor, draw: Draw, judge: Judge, short: Short) -> int:

@@ -4,7 +4,7 @@ import csv
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -78,6 +78,8 @@ class Manifest(Config):
     """The sweep's file, relative to the results folder; empty if it is not known."""
     asked: str = ""
     """The path by which the file was named; empty if the sweep's name finds it."""
+    sizes: tuple[str, ...] = ()
+    """The sizes that `fit-lr-law --sizes` named; empty if they are those of the file."""
 
     @property
     def in_world(self) -> bool:
@@ -93,14 +95,20 @@ class Manifest(Config):
         """The folder name of another sweep with these overrides and data."""
         return variant_name(sweep, self.overrides, self.data_name)
 
-    def command(self, *options: str, words: tuple[str, ...] = (), results: Path = RESULTS) -> str:
-        """The command that runs this sweep again, or another one that begins with these words; of the data file, only
-        with its name."""
+    def command(self, *options: str, sweep: str = "", results: Path = RESULTS) -> str:
+        """The command that runs this sweep again, or another one with its scale, settings and data; of the data file,
+        only with its name."""
         data = f"FOLDER/{self.data_name.rpartition('-')[0]}.yaml" if self.data_name != "world" else None
-        words = words or ("run", self.asked or self.confirms or self.sweep.name)
+        own = law_of(self.sizes) or ("run", self.asked or self.confirms or self.sweep.name)
+        words = ("run", sweep) if sweep else own
         return command_line(
             *words, "--scale", self.scale, *options, settings=self.overrides, data=data, results=results
         )
+
+
+def law_of(sizes: Sequence[str]) -> tuple[str, ...]:
+    """How a command begins that searches the law through these sizes; empty without any."""
+    return ("fit-lr-law", "--sizes", ",".join(sizes)) if sizes else ()
 
 
 def deciding(overrides: Iterable[str]) -> tuple[str, ...]:
@@ -156,6 +164,13 @@ def run_options(folder: Path, manifest: Manifest, arm: str, *seeds: int) -> tupl
     if manifest.sweep.search or manifest.confirms:
         return at_seeds(seeds_of(folder, manifest))
     return trials_of(arm, *seeds)
+
+
+def growing(seeds: Collection[int], looks: Sequence[int]) -> tuple[str, ...]:
+    """The options with which a study goes on, look by look, that has these seeds: perhaps not its last ones yet."""
+    after = max(seeds, default=-1) + 1
+    own = [*sorted(seeds), *range(after, after + looks[-1] - len(seeds))]
+    return (*at_seeds(own), "--until-decided", "--looks", ",".join(map(str, looks)))
 
 
 LATE = ", or restore a copy: without one, its claims count as made after their scores"
@@ -267,8 +282,7 @@ def merge_manifest(
         before = read_manifest(folder) if (folder / "sweep.json").exists() else None
         names = {}
         if before:
-            further = {seed for _, seed in rows} - {row.seed for row in kept}
-            check_looks(folder, before, manifest, further)
+            check_looks(folder, before, manifest, {seed for _, seed in rows}, {row.seed for row in kept})
             manifest = manifest.model_copy(update={"looks": before.looks or manifest.looks})
             names = _names_now(before.sweep, manifest.sweep)
         lost: list[TrialRow] = []
@@ -299,14 +313,14 @@ def merge_manifest(
     return merged
 
 
-def check_looks(folder: Path, before: Manifest, now: Manifest, further: Collection[int]) -> None:
+def check_looks(folder: Path, before: Manifest, now: Manifest, asked: set[int], kept: set[int]) -> None:
     """Raises RequestError for other looks at a growing study, and for further seeds of it without looks."""
-    if before.looks in ((), now.looks) or not (now.looks or further):
+    if before.looks in ((), now.looks) or not (now.looks or asked - kept):
         return
     looks = ",".join(map(str, before.looks))
     raise RequestError(
-        f"{folder}: this study's looks were fixed at {looks} seeds when it started; continue with --until-decided "
-        f"--looks {looks}, or run other seeds and looks with --results elsewhere"
+        f"{folder}: this study's looks were fixed at {looks} seeds when it started; continue with "
+        f"{' '.join(growing(kept, before.looks))}, or run other seeds and looks with --results elsewhere"
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mm1_lab.config import RequestError
 from mm1_lab.files import expanded
-from mm1_lab.formatting import at_seeds
+from mm1_lab.formatting import at_seeds, command_line
 from mm1_lab.results.ledger import Ledger, if_readable
 from mm1_lab.results.manifest import Manifest, read_manifest, read_trials, seeds_of
 from mm1_lab.results.packed import tell_once
@@ -57,7 +57,8 @@ def list_variants(results: Path) -> list[Path]:
         except RequestError as error:
             refused.append(error)
     if not folders:
-        none = f"{results}: there are no results here; run a sweep first: mm1-lab run data_mix"
+        command = command_line("run", "data_mix", results=results)
+        none = f"{results}: there are no results here; run a sweep first: {command}"
         raise refused[0] if refused else RequestError(none)
     for reason in refused:
         tell_once(f"mm1-lab: left out: {reason}")

@@ -168,9 +168,10 @@ def test_readme_says_which_verdicts_hold_by_the_arms_own_variance(monkeypatch: p
     monkeypatch.setattr(difference, "moderated", lambda values, *_: one_sample(values))
     lessons, evidence = load_lessons(), []
     for folder in sorted(path.parent for path in STUDY.glob("*/sweep.json")):
-        evidence += of_lessons(read_study(folder), lessons)
+        study = read_study(folder)
+        evidence += of_lessons(study, lessons)
     # without the two about the learning-rate law, which is not over seeds
-    judged = judge_lessons(lessons, evidence, "mini").set_index("lesson")["verdict"]
+    judged = judge_lessons(lessons, evidence, study.manifest).set_index("lesson")["verdict"]
     published = pd.read_csv(STUDY / "lessons.csv").set_index("lesson")["verdict"]
     decided = published[published.isin(["supported", "contradicted"])]
     assert len(decided) == 5 and (judged[decided.index] == decided).sum() == 3

@@ -502,11 +502,12 @@ def test_the_report_needs_nothing_else_and_tells_all_of_it(one_seed: Path) -> No
     assert re.search(r"each a change to the base: encoder size ViT-L, (?![^.]* (none|None|unset))", text)
     (base,) = re.findall(r"each a change to the base: (.*)\.(?=\s|<|$)", text)
     assert base.endswith("steps 200000, learning rate scale"), "what is as usual and seldom varied is unsaid"
-    assert "captions lift zero-shot" in text and "not run: make" not in text, "no empty rows"
+    assert "captions lift zero-shot" in text and "not run: mm1-lab" not in text, "no empty rows"
     assert text.index("No design choice can be said") < text.index(" lessons: ") < text.index("The axes as a table")
     assert '<p class="banner">One seed (0)' in text and "<strong>not judged</strong>: one seed" in text
     assert "Without scores:</strong> captions-50 (seed 0)" in text
     assert "mm1-lab run data_mix --scale mini --only base --only blind --only captions --only int" in text
+    assert "\nmm1-lab report</code>" in text, "as a lab of one's own may have no Makefile"
 
 
 @pytest.mark.usefixtures("unrendered")

@@ -47,7 +47,7 @@ def lifts_of(arms: dict[str, Recipe], **effects: float) -> Lifts:
 
 def judged(study: Study, lessons: Sequence[Lesson] = LESSONS) -> dict[str, dict[str, Any]]:
     """The lessons' rows by name."""
-    rows = judge_lessons(lessons, of_lessons(study, lessons), "mini").to_dict("records")
+    rows = judge_lessons(lessons, of_lessons(study, lessons), study.manifest).to_dict("records")
     return {str(row["lesson"]): dict(row) for row in rows}  # type: ignore[arg-type]
 
 
@@ -177,7 +177,7 @@ def test_a_part_that_is_set_aside_is_shown_and_does_not_decide() -> None:
 def test_lessons_are_one_family_and_contrasts_are_in_none(mix_study: Study) -> None:
     """Every p of the family is Holm's of the lessons alone, worked out here."""
     evidence = of_lessons(mix_study, LESSONS)
-    frame, parts = judge_lessons(LESSONS, evidence, "mini"), parts_frame(evidence)
+    frame, parts = judge_lessons(LESSONS, evidence, mix_study.manifest), parts_frame(evidence)
     known = frame[frame["verdict"] != "not judged"]
     assert set(known["family"]) == {len(known)} == {9}
     smallest = {}
@@ -240,10 +240,10 @@ def test_a_loss_that_rises_needs_the_seeds_of_a_score_that_falls() -> None:
 
 
 def test_what_was_not_run_says_how_to_run_it() -> None:
-    found = judge_lessons(LESSONS, [], "mini").set_index("lesson")
-    assert tuple(found.loc["captions", ["verdict", "reason"]]) == ("not judged", "not run: make sweep-data-mix")
-    at_smoke = judge_lessons(LESSONS, [], "smoke")
-    assert at_smoke["reason"].str.fullmatch(r"not run: make (lr-law|sweep-[a-z-]+) SCALE=smoke").all()
+    manifest = SEARCH.manifest.model_copy(update={"scale": "smoke", "overrides": ("train.steps=5",)})
+    found = judge_lessons(LESSONS, [], manifest).set_index("lesson")
+    told = "not run: mm1-lab run data_mix --scale smoke --set train.steps=5"
+    assert tuple(found.loc["captions", ["verdict", "reason"]]) == ("not judged", told)
 
 
 SEARCH = study_of(sweep_of(LAW, {"9M 0.001": Recipe()}), range(3))
@@ -258,7 +258,7 @@ def fit_of(objective: str, slope: float, half: float, seeds: int = 3) -> Fit:
 
 
 def law_row(*fits: Fit, lesson: str = "learning-rate law") -> dict[str, Any]:
-    frame = judge_lessons(LESSONS, of_lessons(SEARCH, LESSONS, fits), "mini")
+    frame = judge_lessons(LESSONS, of_lessons(SEARCH, LESSONS, fits), SEARCH.manifest)
     return dict(frame.set_index("lesson").loc[lesson])
 
 

@@ -180,7 +180,7 @@ def test_looks_are_fixed_by_the_first_run(tmp_path: Path) -> None:
     for looks in (LOOKS, (), LOOKS):
         merge_manifest(folder, manifest.model_copy(update={"looks": looks}), (), lambda _: True, lambda _: True)
         assert read_manifest(folder).looks == LOOKS
-    with pytest.raises(RequestError, match="looks were fixed at 4,6,8 seeds"):
+    with pytest.raises(RequestError, match="with --seeds 0,1,2,3,4,5,6,7 --until-decided --looks 4,6,8, or"):
         merge_manifest(folder, manifest.model_copy(update={"looks": (5, 10)}), (), lambda _: True, lambda _: True)
 
 

@@ -16,7 +16,7 @@ from mm1_lab.orchestrate.planning.request import Request, load_request
 from mm1_lab.orchestrate.tracking import dashboard, mlflow_logger
 from mm1_lab.orchestrate.tracking.contents import metrics, parameters, run_name
 from mm1_lab.orchestrate.tracking.mlflow_logger import DATABASE, NOTE, SUPERSEDED, MlflowLogger, connect
-from mm1_lab.results import Manifest, ScoreRow
+from mm1_lab.results import Ledger, Manifest, ScoreRow
 from mm1_lab.results.manifest import read_trials, row_check, variant_name
 from tests import pretrained as saved
 from tests.conftest import Place, Refused, Told
@@ -324,6 +324,8 @@ def test_a_sweep_goes_on_without_mlflow_and_is_logged_later(
         logger.finished(Task("a", (), (), ()))
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "http://127.0.0.1:9" in error and "mm1-lab sync-mlflow" in error
+    elsewhere = MlflowLogger(request_.folder, Ledger(Path("kept"), request_.ledger.store))
+    assert elsewhere.later == "`mm1-lab sync-mlflow --results kept` catches up later"
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     logger.catch_up()
     assert not capsys.readouterr().err and "base / seed 0 at smoke" in runs_of(request_)[1]

@@ -190,7 +190,7 @@ def test_a_command_that_is_told_can_be_typed_as_it_stands(ask: Ask, here: Path) 
     request = load_request("data_mix", "smoke", results=Path("mine"), store=here.parent / "weights")
     request.write_manifest()
     assert read_manifest(request.folder).command() == "mm1-lab run data_mix --scale smoke"
-    folders = f"--results {here}/mine --store {here.parent}/weights"
+    folders = f"--results mine --store {here.parent}/weights"
     assert request.command("--seeds", "3") == f"mm1-lab run data_mix --scale smoke --seeds 3 {folders}"
 
 

@@ -89,7 +89,8 @@ def test_verify_reads_every_file(ledger: Ledger, capsys: pytest.CaptureFixture[s
     assert len(captured.err.splitlines()) == 2 and str(stage) in captured.err and str(trial) in captured.err
     assert "2 damaged" in captured.out and not stage.exists() and not trial.exists()
     assert captured.out.splitlines()[-1].startswith("1 trial of sweeps here without scores")
-    assert main(["verify"]) == 0
+    Path("results/local").rename("kept")
+    assert printed("verify", "--results", "kept").endswith(" or deleted (mm1-lab status --results kept)\n")
 
 
 @pytest.fixture
@@ -139,8 +140,8 @@ def test_a_sweep_that_the_disk_has_no_room_for_is_refused(
     here: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100_000))
-    error = refused("run", "data_mix", "--scale", "smoke", "--inline", "--only", "base")
-    assert "results/local/store: the sweep needs" in error and "mm1-lab gc" in error
+    error = refused("run", "data_mix", "--scale", "smoke", "--inline", "--only", "base", "--store", "my store")
+    assert "my store: the sweep needs" in error and "(mm1-lab gc --yes --store 'my store')" in error
     assert not list(here.rglob("sweep.json"))
 
 

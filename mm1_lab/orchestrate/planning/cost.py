@@ -26,7 +26,7 @@ from mm1_lab.config import (
 )
 from mm1_lab.config.cost import LOGIT_BYTES, keeps_whole_gradients, shard_group
 from mm1_lab.files import load_json
-from mm1_lab.formatting import counted, short
+from mm1_lab.formatting import command_line, counted, short
 from mm1_lab.machine import free_memory, machine_cpus
 from mm1_lab.orchestrate.planning.plan import Fitted, Plan
 from mm1_lab.orchestrate.planning.request import Request
@@ -352,7 +352,7 @@ def check_disk(plan: Plan, store: Path) -> None:
     if needed > free:
         raise RequestError(
             f"{store}: the sweep needs {short(needed, 'B')} there and {short(free, 'B')} are free; free some space "
-            "(mm1-lab gc --yes) or give another --store"
+            f"({command_line('gc', '--yes', store=store)}) or give another --store"
         )
 
 

@@ -20,6 +20,7 @@ from mm1_lab.config import (
     Measure,
     NotHere,
     PretrainedModels,
+    RateSearch,
     Recipe,
     RequestError,
     Scale,
@@ -34,7 +35,7 @@ from mm1_lab.config import (
 )
 from mm1_lab.config.measure import splits
 from mm1_lab.files import PARTS, RESULTS, STORE, expanded, here_or_shipped
-from mm1_lab.formatting import command_line, counted
+from mm1_lab.formatting import command_line, counted, on_one_line
 from mm1_lab.orchestrate.planning.finding import (
     SWEEPS,
     decoders_tokenizer,
@@ -45,7 +46,7 @@ from mm1_lab.orchestrate.planning.finding import (
     split_settings,
 )
 from mm1_lab.results import Ledger, Manifest, TrialRow, variant_name
-from mm1_lab.results.manifest import deciding, merge_manifest, read_trials, run_options
+from mm1_lab.results.manifest import deciding, law_of, merge_manifest, read_manifest, read_trials, run_options
 from mm1_lab.rows import OF_OWN_DATA, OF_TUNED, Family
 from mm1_lab.weights.pretrained import HuggingFace
 
@@ -93,6 +94,8 @@ class Request:
     """Numbers of seeds at which a growing sweep is judged."""
     trackers: tuple[str, ...] = ()
     """Trackers beside MLflow that finished trials are logged to."""
+    sizes: tuple[str, ...] = ()
+    """Those that `fit-lr-law --sizes` names."""
     names_store: bool = True
     """Whether the store was named: the usual one is another in each working directory."""
     refused: str = ""
@@ -118,20 +121,27 @@ class Request:
         """The folder for the sweep's manifest, tables and figures."""
         return self.ledger.results / self.scale_name / self.variant
 
-    def command(self, *options: str) -> str:
-        """The command that runs its trials."""
-        words = ("run", self.asked, "--scale", self.scale_name, *options)
+    def command(self, *options: str, words: tuple[str, ...] = ()) -> str:
+        """The command that runs its trials, or another one that begins with these words."""
+        words = words or ("run", self.asked)
+        if isinstance(self.sweep.search, RateSearch) and (self.folder / "sweep.json").exists():
+            words = law_of(read_manifest(self.folder).sizes) or words
         folders = {"results": self.ledger.results, "store": self.ledger.store}
-        return command_line(*words, settings=self.overrides, data=self.data_path, **folders)
+        return command_line(
+            *words, "--scale", self.scale_name, *options, settings=self.overrides, data=self.data_path, **folders
+        )
 
     def to_score(self, arm: str, *seeds: int) -> str:
-        """What gives an arm scores at these seeds: the command, and why it has none if it diverged."""
+        """What gives an arm scores at these seeds: the command, and why it has none if it diverged or failed."""
         options = run_options(self.folder, self.manifest, arm, *seeds)
-        reasons = self.ledger.diverged()
-        for trial in self.at_seeds(seeds).trials:
-            own = [reasons[one.fingerprint] for one in trial.evaluation.chain() if one.fingerprint in reasons]
-            if trial.arm == arm and own:
-                return f"it diverged ({own[0]}); to try it as it is: {self.command(*options, '--anew')}"
+        diverged, failures = self.ledger.diverged(), self.ledger.failures()
+        chains = (trial.evaluation.chain() for trial in self.at_seeds(seeds).trials if trial.arm == arm)
+        for key in (stage.fingerprint for chain in chains for stage in chain):
+            if key in diverged:
+                return f"it diverged ({diverged[key]}); to try it as it is: {self.command(*options, '--anew')}"
+            if key in failures:
+                reason = on_one_line(failures[key]["reason"])
+                return f"it failed ({reason}); mend that, and run it again: {self.command(*options)}"
         return f"run it first: {self.command(*options)}"
 
     @property
@@ -161,6 +171,12 @@ class Request:
             if self.ledger.has_scores(trial.fingerprint):
                 options = run_options(self.folder, self.manifest, trial.arm, trial.seed)
                 remedy = f"train it again: {self.command(*options, '--anew')}"
+            others = self.at_seeds({row.seed for row in read_trials(self.folder)}).trials
+            models = {one.seed: one.evaluation.model.fingerprint for one in others if one.arm == trial.arm}
+            if seeds := [seed for seed, model in models.items() if self.ledger.has_intact_weights(model)]:
+                there = f"there are some at seed {seeds[0]}: add --seeds {seeds[0]},"
+                own_seeds = self.sweep.search or read_manifest(self.folder).looks  # it runs at no others
+                remedy = there if own_seeds else f"{remedy}; {there}"
             raise RequestError(
                 f"{trial.name}: there are no weights for it in {self.ledger.store}; {remedy}{self.elsewhere}"
             )
@@ -292,6 +308,7 @@ class Request:
             looks=self.looks,
             file=os.path.relpath(self.file, self.ledger.results),
             asked="" if self._is_found_by_name() else self.asked,
+            sizes=self.sizes,
         )
 
     @property

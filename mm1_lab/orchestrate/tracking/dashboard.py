@@ -73,7 +73,7 @@ def show_dashboard(port: int, log: Iterator[str]) -> None:
     try:
         socket.create_server((HOST, port)).close()
     except (OSError, OverflowError) as error:
-        raise RequestError(f"--port {port}: {error}; choose another (mm1-lab dashboard --port 5001)") from None
+        raise RequestError(f"--port {port}: {error}; choose another by --port") from None
     try:
         connect().search_experiments(max_results=1)  # two processes must not create a database's tables at once
     except Exception as error:  # whatever the database raises

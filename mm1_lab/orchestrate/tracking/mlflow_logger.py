@@ -19,7 +19,7 @@ from typing import Any
 
 from mm1_lab.config import RequestError, digest
 from mm1_lab.files import RESULTS, locked, replace, share, write_text
-from mm1_lab.formatting import first_line, without_secrets
+from mm1_lab.formatting import command_line, first_line, without_secrets
 from mm1_lab.orchestrate.status import failures_of_trials
 from mm1_lab.orchestrate.tracking import contents
 from mm1_lab.orchestrate.tracking.trackers import TrialLogger
@@ -113,10 +113,13 @@ def _make_database(path: Path) -> None:
 class MlflowLogger(TrialLogger):
     """Logs the runs of one sweep variant at one scale in one results folder. Only one process writes them at a time."""
 
-    later = "`mm1-lab sync-mlflow` catches up later"
     version = (contents.VERSION,)
     news = False
     """Whether there was anything to log."""
+
+    def __init__(self, folder: Path, ledger: Ledger) -> None:
+        super().__init__(folder, ledger)
+        self.later = f"`{command_line('sync-mlflow', results=ledger.results)}` catches up later"
 
     def log(self) -> None:
         """Raises RequestError if MLflow cannot be written."""
