@@ -243,7 +243,8 @@ def test_where_all_that_is_proposed_diverges_the_search_failed(
     given = ["--scale", "smoke", "--results", str(tmp_path / "results"), "--store", str(tmp_path / "store")]
     for command in (["answers", "", "data_mix.text 4"], ["compare", "", "data_mix.text 4", "base"]):
         command[1] = str(tmp_path / "sweeps" / "mix.yaml")
-        assert main([*command, *given]) == 2 and "; it diverged (" in capsys.readouterr().err, "run would do nothing"
+        assert main([*command, *given]) == 2 and "; it diverged (" in (error := capsys.readouterr().err)
+        assert "mm1-lab run" not in error, "it would do nothing, and with --anew train the whole search again"
 
 
 @pytest.mark.usefixtures("unrendered")

@@ -131,7 +131,9 @@ class Request:
         for trial in self.at_seeds(seeds).trials:
             own = [reasons[one.fingerprint] for one in trial.evaluation.chain() if one.fingerprint in reasons]
             if trial.arm == arm and own:
-                return f"it diverged ({own[0]}); to try it as it is: {self.command(*options, '--anew')}"
+                anew = f"; to try it as it is: {self.command(*options, '--anew')}"
+                is_alone = "--only" in options  # of a search all arms would be trained again
+                return f"it diverged ({own[0]}){anew if is_alone else ''}"
         return f"run it first: {self.command(*options)}"
 
     @property
