@@ -398,6 +398,11 @@ def _has_ended(path: Path) -> bool:
     return False
 
 
+def holder_is_dead(path: Path) -> bool:
+    """Whether a lease is of a process of this machine that is dead."""
+    return path.stat().st_size > 0 and not _is_of_another_boot(lease(path, timeout=0)) and _has_ended(path)
+
+
 def leave_nothing() -> None:
     """For a process that ends at once: removes its temporary folders and the files of the leases that it holds, for
     which other machines would wait for LEASE_SECONDS."""

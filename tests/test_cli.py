@@ -147,6 +147,7 @@ def test_answers_are_shown_with_what_was_asked(
             "1",
         ): "base is not finished at seed 1 (it is at 0); run it first: mm1-lab run data_mix --scale smoke",
         ("--limit", "-1"): "--limit -1: give how many questions",
+        ("--seed", "-1"): "--seed -1: seeds are 0 or more",
     }.items():
         assert said in refused(*command, *words)
     table = read_score_table(finished.results / "trials" / row.fingerprint)

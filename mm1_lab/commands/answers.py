@@ -82,6 +82,8 @@ def answers(options: argparse.Namespace) -> int:
     """Show what an arm answered to which questions, and its scores by kind of question."""
     if options.limit < 0:
         raise RequestError(f"--limit {options.limit}: give how many questions to show, 0 or more")
+    if options.seed is not None and options.seed < 0:
+        raise RequestError(f"--seed {options.seed}: seeds are 0 or more")
     arm = options.arm
     request = request_about(options, [arm])
     folder = folder_with_results(request, needed=False)
@@ -130,13 +132,14 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
     if not own or seed not in (None, *own):
         at = "" if seed is None else f" at seed {seed}"
         there = f" (it is at {', '.join(map(str, own))})" if own else ""
-        first = min((row.seed for row in trials), default=0)  # at which other arms may have answers
-        made = rounds_of(request.at_seeds({row.seed for row in trials}))[0]  # a search makes its arms, by its seeds
-        to_score = made.to_score(arm, first if seed is None else seed)
-        remedy = f"; {to_score}{'' if own else request.elsewhere}"
+        remedy = ""
+        # a search, its confirmation and a study that grows look by look run at no other seeds than their own
         own_seeds = request.sweep.search or request.manifest.confirms or (own and read_manifest(folder).looks)
-        if own and own_seeds and seed not in [row.seed for row in trials if row.arm == arm]:
-            remedy = ""  # at no others a search, its confirmation and a study that grows look by look run
+        if not (own and own_seeds) or seed in [row.seed for row in trials if row.arm == arm]:
+            first = min((row.seed for row in trials), default=0)  # at which other arms may have answers
+            made = rounds_of(request.at_seeds({row.seed for row in trials}))[0]  # a search makes its arms, by its seeds
+            to_score = made.to_score(arm, first if seed is None else seed)
+            remedy = f"; {to_score}{'' if own else request.elsewhere}"
         raise RequestError(f"{folder}: {arm} is not finished{at}{there}{remedy}")
     chosen = next(iter(own)) if seed is None else seed
     return own[chosen], chosen

@@ -91,14 +91,15 @@ class Claims:
         return self._date(key) not in (0, self._met.get(key, 0))
 
     def recent(self) -> set[str]:
-        """The stages that some process has worked on within `RECENT_SECONDS`. Takes and removes nothing."""
+        """The stages that some process, not known to be dead, has worked on within `RECENT_SECONDS`. Takes and removes
+        nothing."""
         found: set[str] = set()
         if not os.access(self.folder, os.R_OK):  # a colleague's store
             return found
         now = files.now_in(self.folder)
         for path in self.folder.glob("*"):
             with suppress(OSError), path.open("rb") as file:  # opened, as network file systems keep dates of others
-                if now - os.fstat(file.fileno()).st_mtime < RECENT_SECONDS:
+                if now - os.fstat(file.fileno()).st_mtime < RECENT_SECONDS and not files.holder_is_dead(path):
                     found.add(path.name)
         return found
 

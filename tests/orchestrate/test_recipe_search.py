@@ -247,7 +247,8 @@ def test_where_all_that_is_proposed_diverges_the_search_failed(
     given = ["--scale", "smoke", *folders]
     for command in (["answers", "", wild], ["compare", "", wild, "base"]):
         command[1] = str(tmp_path / "sweeps" / "mix.yaml")
-        assert main([*command, *given]) == 2 and "; it diverged (" in capsys.readouterr().err, "run would do nothing"
+        assert main([*command, *given]) == 2 and "; it diverged (" in (error := capsys.readouterr().err)
+        assert "mm1-lab run" not in error, "it would do nothing, and with --anew train the whole search again"
 
 
 @pytest.mark.usefixtures("unrendered")

@@ -135,7 +135,7 @@ def test_a_killed_process_of_this_machine_blocks_nobody(tmp_path: Path, disk: No
     text = "import os; from pathlib import Path; from mm1_lab.results.leases import Claims"
     text += "; claim = Claims(Path()).take(['a']); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", text], cwd=tmp_path)
-    assert (tmp_path / "a").exists()
+    assert (tmp_path / "a").exists() and not Claims(tmp_path).recent()
     claim = wait_for(Claims(tmp_path), "a", 60.0)
     assert claim
     claim.release()
@@ -146,8 +146,9 @@ def test_a_killed_process_of_this_machine_blocks_nobody(tmp_path: Path, disk: No
 def test_another_machine_s_claim_is_stale_when_its_date_stands_still(name: str, tmp_path: Path, quick: None) -> None:
     """However old the date is: clocks of two machines differ."""
     path = claim_elsewhere(tmp_path, "a", name)
-    os.utime(path, (0, 0))
     mine = Claims(tmp_path)
+    assert mine.recent() == {"a"}, "whether its process lives is not known"
+    os.utime(path, (0, 0))
     assert wait_for(mine, "a", 0.2) is None and not mine.is_renewed("a"), "watched for a shorter time"
     os.utime(path, (5, 5))
     assert wait_for(mine, "a", 0.2) is None and mine.is_renewed("a")

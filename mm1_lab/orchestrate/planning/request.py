@@ -123,9 +123,9 @@ class Request:
 
     def command(self, *options: str, words: tuple[str, ...] = ()) -> str:
         """The command that runs its trials, or another one that begins with these words."""
+        if not words and isinstance(self.sweep.search, RateSearch) and (self.folder / "sweep.json").exists():
+            words = law_of(read_manifest(self.folder).sizes)
         words = words or ("run", self.asked)
-        if isinstance(self.sweep.search, RateSearch) and (self.folder / "sweep.json").exists():
-            words = law_of(read_manifest(self.folder).sizes) or words
         folders = {"results": self.ledger.results, "store": self.ledger.store}
         return command_line(
             *words, "--scale", self.scale_name, *options, settings=self.overrides, data=self.data_path, **folders
@@ -138,7 +138,9 @@ class Request:
         chains = (trial.evaluation.chain() for trial in self.at_seeds(seeds).trials if trial.arm == arm)
         for key in (stage.fingerprint for chain in chains for stage in chain):
             if key in diverged:
-                return f"it diverged ({diverged[key]}); to try it as it is: {self.command(*options, '--anew')}"
+                # of a search all arms would be trained again
+                anew = f"; to try it as it is: {self.command(*options, '--anew')}" if "--only" in options else ""
+                return f"it diverged ({diverged[key]}){anew}"
             if key in failures:
                 reason = on_one_line(failures[key]["reason"])
                 return f"it failed ({reason}); mend that, and run it again: {self.command(*options)}"
