@@ -465,6 +465,9 @@ def test_interrupted_and_run_again_it_ends_with_a_verdict(
     shutil.rmtree(folder.parent / "mix_confirmed")  # its trials stay
     told("run", *command, "--inline")
     assert "1 seen before the claim" in (folder / "search.md").read_text(encoding="utf-8") and "confirmatory" in page
+    told("gc", "--yes")
+    lacking = told("export", *confirmed, "--only", "winner", "model", code=2)
+    assert "--seeds 5, --anew (all arms of the search are trained again)" in lacking
 
 
 @pytest.mark.usefixtures("unrendered")

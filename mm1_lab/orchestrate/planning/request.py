@@ -173,6 +173,8 @@ class Request:
             if self.ledger.has_scores(trial.fingerprint):
                 options = run_options(self.folder, self.manifest, trial.arm, trial.seed)
                 remedy = f"train it again: {self.command(*options, '--anew')}"
+                if "--only" not in options:
+                    remedy += " (all arms of the search are trained again)"
             others = self.at_seeds({row.seed for row in read_trials(self.folder)}).trials
             models = {one.seed: one.evaluation.model.fingerprint for one in others if one.arm == trial.arm}
             if seeds := [seed for seed, model in models.items() if self.ledger.has_intact_weights(model)]:
