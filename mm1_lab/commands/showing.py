@@ -102,7 +102,9 @@ def show(options: argparse.Namespace) -> int:
     if len(options.arms) > 2:
         raise RequestError(f"show: {len(options.arms)} arms were given; give one, or two to compare them")
     request = request_about(options, options.arms)
-    if not options.arms or not set(options.arms) <= set(request.sweep.arms):  # a search has made them
+    if not options.arms or not set(options.arms) <= set(request.sweep.arms):  # a search has made them, by its seeds
+        if request.sweep.search and options.seeds == opt.ONE_SEED:
+            request = request.at_seeds({row.seed for row in read_trials(request.folder)})
         request = rounds_of(request)[0]
     if options.json:
         print_json(show_values(request, options.arms))

@@ -438,6 +438,7 @@ def test_interrupted_and_run_again_it_ends_with_a_verdict(
     study_arms = {trial.user_attrs["arm"] for trial in study.trials}
     assert len(study.trials) == 1 + 2 and study.best_trial.params["image_tokens"] in ("64", "144")
     assert "seeds 1000" not in told("compare", "mix_confirmed", "winner", "base", "--scale", "smoke")
+    assert all(arm in told("show", "mix", "--scale", "smoke") for arm in study_arms), "at the search's own seeds"
     seeds = {row.split(",")[1] for row in (folder.parent / "mix_confirmed" / "trials.csv").read_text().splitlines()[1:]}
     assert seeds == {"1000"}
     confirmed = ("mix_confirmed", "--scale", "smoke")
