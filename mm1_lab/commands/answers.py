@@ -19,6 +19,7 @@ from mm1_lab.commands.common import (
     folder_with_results,
     has_changed,
     known_arms,
+    made_at_its_seeds,
     option,
     print_json,
     request_about,
@@ -122,8 +123,6 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
 
     Raises RequestError if there is none.
     """
-    from mm1_lab.orchestrate.recipe_search import rounds_of
-
     trials, ledger = read_trials(folder), Ledger(folder.parents[1])
     known = known_arms(request, (row.arm for row in trials))
     if arm not in known:
@@ -137,8 +136,7 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
         own_seeds = request.sweep.search or request.manifest.confirms or (own and read_manifest(folder).looks)
         if not (own and own_seeds) or seed in [row.seed for row in trials if row.arm == arm]:
             first = min((row.seed for row in trials), default=0)  # at which other arms may have answers
-            made = rounds_of(request.at_seeds({row.seed for row in trials}))[0]  # a search makes its arms, by its seeds
-            to_score = made.to_score(arm, first if seed is None else seed)
+            to_score = made_at_its_seeds(request, folder).to_score(arm, first if seed is None else seed)
             remedy = f"; {to_score}{'' if own else request.elsewhere}"
         raise RequestError(f"{folder}: {arm} is not finished{at}{there}{remedy}")
     chosen = next(iter(own)) if seed is None else seed

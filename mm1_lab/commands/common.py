@@ -204,17 +204,25 @@ def folder_with_results(request: Request, needed: bool = True) -> Path:
     folder = request.folder
     if (folder / "sweep.json").exists():
         return folder
-    lacking = f"{folder}: holds no results{request.elsewhere}"
+    elsewhere = request.elsewhere
+    lacking = f"{folder}: holds no results{elsewhere}"
     published = here_or_shipped(PUBLISHED) / request.scale_name / request.variant
     if (published / "sweep.json").exists():
         print(f"{lacking}; showing {published} instead", file=sys.stderr)
         return published
-    if needed and not request.elsewhere:
+    if elsewhere:
+        raise RequestError(lacking)
+    if needed:
         seeds = seeds_of(folder, request.manifest) or request.seeds  # of the search that a confirmation is of
         raise RequestError(f"{lacking}; run the sweep first: {request.command(*at_seeds(seeds))}")
-    if request.elsewhere:
-        raise RequestError(lacking)
     return folder
+
+
+def made_at_its_seeds(request: Request, folder: Path) -> Request:
+    """The request at the seeds of the results in `folder`; of a search, with the arms that it made by these seeds."""
+    from mm1_lab.orchestrate.recipe_search import rounds_of
+
+    return rounds_of(request.at_seeds({row.seed for row in read_trials(folder)}))[0]
 
 
 def confirmation_of(options: argparse.Namespace) -> Request | None:

@@ -17,6 +17,7 @@ from mm1_lab.commands.common import (
     folder_with_results,
     has_changed,
     known_arms,
+    made_at_its_seeds,
     option,
     parse_looks,
     print_json,
@@ -132,7 +133,6 @@ def compare(options: argparse.Namespace) -> int:
     from analysis.pages.compare import compare_arms, compare_table
     from analysis.study import read_study
     from analysis.table import to_plain
-    from mm1_lab.orchestrate.recipe_search import rounds_of
 
     try:
         measure = None if options.measure is None else Measure.parse(options.measure)
@@ -145,8 +145,7 @@ def compare(options: argparse.Namespace) -> int:
     remarks = []
     for arm in (options.first, options.second):
         if arm in known_arms(request, study.sweep.arms) and study.representative(arm) not in study.scored:
-            made = rounds_of(request.at_seeds({row.seed for row in read_trials(folder)}))[0]  # a search, by its seeds
-            remedy = made.to_score(arm, *study.seeds)
+            remedy = made_at_its_seeds(request, folder).to_score(arm, *study.seeds)
             raise RequestError(f"{folder}: {arm} has no scores; {remedy}{request.elsewhere}")
         if has_changed(request, folder, arm):
             changed = "the sweep, its data, settings or the version are others now"
