@@ -178,6 +178,9 @@ def test_show_resolves_an_arm_and_tells_two_apart(capsys: Output, printed: Told,
     assert main(["show", "lr_law", *SMOKE]) == 0 and "\n85M 0.0139 " in capsys.readouterr().out
     error = refused("export", "lr_law", "folder", "--only", "9M 0.00487", *SMOKE)
     assert "lr_law.yaml is a search, which makes its arms; name one in a sweep of its own" in error
+    load_request("data_mix", "smoke", "7,").write_manifest()
+    asked = ("show", "data_mix", "base", *SMOKE)
+    assert "\n  seed: 7\n" in printed(*asked) and "\n  seed: 0\n" in printed(*asked, "--seeds", "1"), "as it was run"
 
 
 def test_verify_tells_of_trials_that_it_cannot_list(here: Path, refused: Refused) -> None:

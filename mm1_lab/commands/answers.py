@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import (
     DONE,
+    as_run,
     command,
-    folder_with_results,
+    folder_shown,
     has_changed,
     known_arms,
-    made_at_its_seeds,
     option,
     print_json,
     request_about,
@@ -87,7 +87,7 @@ def answers(options: argparse.Namespace) -> int:
         raise RequestError(f"--seed {options.seed}: seeds are 0 or more")
     arm = options.arm
     request = request_about(options, [arm])
-    folder = folder_with_results(request, needed=False)
+    folder = folder_shown(request)
     fingerprint, seed = _finished(request, folder, arm, options.seed)
     from analysis.table import Table, to_plain
     from mm1_lab.evaluate.prompts import PromptWriter
@@ -136,7 +136,7 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
         own_seeds = request.sweep.search or request.manifest.confirms or (own and read_manifest(folder).looks)
         if not (own and own_seeds) or seed in [row.seed for row in trials if row.arm == arm]:
             first = min((row.seed for row in trials), default=0)  # at which other arms may have answers
-            to_score = made_at_its_seeds(request, folder).to_score(arm, first if seed is None else seed)
+            to_score = as_run(request, folder).to_score(arm, first if seed is None else seed)
             remedy = f"; {to_score}{'' if own else request.elsewhere}"
         raise RequestError(f"{folder}: {arm} is not finished{at}{there}{remedy}")
     chosen = next(iter(own)) if seed is None else seed

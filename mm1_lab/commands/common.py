@@ -71,12 +71,10 @@ SCALE = option(
     default=DEFAULT_SCALE,
 )
 DATA = option("--data", "your own data instead of the miniature world", "YAML", type=expanded)
-ONE_SEED = "1"
 SEEDS = option(
-    "--seeds",
-    "how many (3: seeds 0, 1, 2), or which (5,6,7 or 300-305; a single one with a comma: 100,); default: 1",
-    default=ONE_SEED,
+    "--seeds", "how many (3: seeds 0, 1, 2), or which (5,6,7 or 300-305; a single one with a comma: 100,); default: 1"
 )
+SEEDS_OF_RESULTS = option("--seeds", "how many or which, as for run; default: those of the results")
 SET = repeated(
     "--set",
     "change a setting of the scale (train.steps=200) or the recipe (connector=c-abstractor); may be repeated",
@@ -177,7 +175,7 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
     request = load_request(
         sweep,
         scale=options.scale,
-        seeds=ONE_SEED if seeds is None else seeds,
+        seeds="1" if seeds is None else seeds,
         only=given.get("only", ()) if only is None else only,
         settings=options.set,
         data=given.get("data"),
@@ -196,11 +194,9 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
     return request
 
 
-def folder_with_results(request: Request, needed: bool = True) -> Path:
-    """The sweep's folder, or if it has no results, the one among the shipped results.
-
-    Raises RequestError if there are results at other scales or with other settings alone, or if some are `needed`.
-    """
+def folder_shown(request: Request) -> Path:
+    """The sweep's folder, or if it has no results, the one among the shipped results. Raises RequestError if there are
+    results at other scales or with other settings alone."""
     folder = request.folder
     if (folder / "sweep.json").exists():
         return folder
@@ -212,17 +208,24 @@ def folder_with_results(request: Request, needed: bool = True) -> Path:
         return published
     if elsewhere:
         raise RequestError(lacking)
-    if needed:
-        seeds = seeds_of(folder, request.manifest) or request.seeds  # of the search that a confirmation is of
-        raise RequestError(f"{lacking}; run the sweep first: {request.command(*at_seeds(seeds))}")
     return folder
 
 
-def made_at_its_seeds(request: Request, folder: Path) -> Request:
-    """The request at the seeds of the results in `folder`; of a search, with the arms that it made by these seeds."""
+def folder_with_results(request: Request) -> Path:
+    """As `folder_shown`. Raises RequestError without results, too."""
+    folder = folder_shown(request)
+    if not (folder / "sweep.json").exists():
+        seeds = seeds_of(folder, request.manifest) or request.seeds  # of the search that a confirmation is of
+        raise RequestError(f"{folder}: holds no results; run the sweep first: {request.command(*at_seeds(seeds))}")
+    return folder
+
+
+def as_run(request: Request, folder: Path, seeds: str | None = None) -> Request:
+    """The request at the `seeds` that it was asked at, by default those of the results in `folder`; of a search, with
+    the arms that it made by these."""
     from mm1_lab.orchestrate.recipe_search import rounds_of
 
-    return rounds_of(request.at_seeds({row.seed for row in read_trials(folder)}))[0]
+    return rounds_of(request.at_seeds_of(folder) if seeds is None else request)[0]
 
 
 def confirmation_of(options: argparse.Namespace) -> Request | None:
@@ -245,7 +248,7 @@ def confirmation_of(options: argparse.Namespace) -> Request | None:
         if arm not in known:
             raise RequestError(f"--only: {folder} has no arm {arm!r}{nearest(arm, known)}")
     confirmed = dict.fromkeys(row.seed for row in read_trials(folder))
-    seeds = confirmed if given.get("seeds") in (None, ONE_SEED) else dict.fromkeys(request.seeds)
+    seeds = confirmed if given.get("seeds") is None else dict.fromkeys(request.seeds)
     for seed in seeds:
         if seed not in confirmed:
             raise RequestError(f"--seeds: {folder} has no seed {seed}; it has {', '.join(map(str, confirmed))}")

@@ -12,12 +12,12 @@ from pathlib import Path
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import (
     DONE,
+    as_run,
     command,
     confirmation_of,
     folder_with_results,
     has_changed,
     known_arms,
-    made_at_its_seeds,
     option,
     parse_looks,
     print_json,
@@ -40,7 +40,7 @@ from mm1_lab.results.reading import list_variants, read_variant
     opt.ONLY,
     option("--scale", "default: mini; without SWEEP, all scales with results"),
     opt.DATA,
-    option("--seeds", "how many or which, as for run; default: those of the results"),
+    opt.SEEDS_OF_RESULTS,
     opt.SET,
     opt.IN_RESULTS,
     opt.STORE,
@@ -48,7 +48,6 @@ from mm1_lab.results.reading import list_variants, read_variant
 )
 def status(options: argparse.Namespace) -> int:
     """Show which trials are done, running, missing, or failed and why."""
-    from mm1_lab.orchestrate.recipe_search import rounds_of
     from mm1_lab.orchestrate.status import status_text, status_values, unused_trials
 
     chains = None
@@ -60,9 +59,7 @@ def status(options: argparse.Namespace) -> int:
             remark = f"{options.results}: there is no such folder yet"
         elif options.seeds is None and not (request.folder / "trials.csv").exists():
             remark = f"{request.folder}: no run has got under way here; shown is seed 0, others by --seeds"
-        if options.seeds is None:
-            request = request.at_seeds({row.seed for row in read_trials(request.folder)})
-        request = rounds_of(request)[0]
+        request = as_run(request, request.folder, options.seeds)
         if remark:
             print(remark, file=sys.stderr)
         sweeps = [(request.manifest, request.rows)]
@@ -92,21 +89,24 @@ def status(options: argparse.Namespace) -> int:
     "data_mix base captions",
     opt.SWEEP,
     option("arms", "none, one or two arms", "ARM", nargs="*", default=[]),
-    *opt.REQUEST,
+    opt.SCALE,
+    opt.DATA,
+    opt.SEEDS_OF_RESULTS,
+    opt.SET,
+    opt.IN_RESULTS,
+    opt.STORE,
     opt.JSON,
 )
 def show(options: argparse.Namespace) -> int:
     """Show the arms of a sweep, one resolved arm, or the differences between two."""
-    from mm1_lab.orchestrate.recipe_search import rounds_of
     from mm1_lab.orchestrate.status import show_text, show_values
 
     if len(options.arms) > 2:
         raise RequestError(f"show: {len(options.arms)} arms were given; give one, or two to compare them")
     request = request_about(options, options.arms)
-    if not options.arms or not set(options.arms) <= set(request.sweep.arms):  # a search has made them, by its seeds
-        if request.sweep.search and options.seeds == opt.ONE_SEED:
-            request = request.at_seeds({row.seed for row in read_trials(request.folder)})
-        request = rounds_of(request)[0]
+    are_in_file = options.arms and set(options.arms) <= set(request.sweep.arms)
+    if not (are_in_file and request.sweep.search):  # which makes further ones, by its seeds
+        request = as_run(request, request.folder, options.seeds)
     if options.json:
         print_json(show_values(request, options.arms))
     else:
@@ -145,7 +145,7 @@ def compare(options: argparse.Namespace) -> int:
     remarks = []
     for arm in (options.first, options.second):
         if arm in known_arms(request, study.sweep.arms) and study.representative(arm) not in study.scored:
-            remedy = made_at_its_seeds(request, folder).to_score(arm, *study.seeds)
+            remedy = as_run(request, folder).to_score(arm, *study.seeds)
             raise RequestError(f"{folder}: {arm} has no scores; {remedy}{request.elsewhere}")
         if has_changed(request, folder, arm):
             changed = "the sweep, its data, settings or the version are others now"

@@ -175,7 +175,7 @@ class Request:
                 remedy = f"train it again: {self.command(*options, '--anew')}"
                 if "--only" not in options:
                     remedy += " (all arms of the search are trained again)"
-            others = self.at_seeds({row.seed for row in read_trials(self.folder)}).trials
+            others = self.at_seeds_of(self.folder).trials
             models = {one.seed: one.evaluation.model.fingerprint for one in others if one.arm == trial.arm}
             if seeds := [seed for seed, model in models.items() if self.ledger.has_intact_weights(model)]:
                 there = f"there are some at seed {seeds[0]}: add --seeds {seeds[0]},"
@@ -219,6 +219,10 @@ class Request:
         if not seeds:
             return self
         return replace(self, trials=self.with_arms(self.recipes, sorted(seeds)).trials)
+
+    def at_seeds_of(self, folder: Path) -> Request:
+        """The request with the same arms at the seeds of the results in `folder`; unchanged without any."""
+        return self.at_seeds({row.seed for row in read_trials(folder)})
 
     def why_no_value(self, measure: Measure) -> str:
         """Why no trial can have a value of the measure at this scale; empty if some may."""
