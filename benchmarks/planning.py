@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.measure import COMMAND, Budget, Cost, Row, alternate, compare, process_cost
 from benchmarks.setting import SWEEP, Amounts
-from mm1_lab.orchestrate.planning.request import load_request
+from mm1_lab.orchestrate.planning.loading import load_request
 from mm1_lab.orchestrate.sweeping import draw_changed
 from mm1_lab.results import Ledger, ScoreRow
 

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 from mm1_lab.config import RequestError
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.planning.doubts import doubts, ignored
+from mm1_lab.orchestrate.planning.loading import load_request as load_sweep
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.orchestrate.planning.request import load_request as load_sweep
 from mm1_lab.results.reading import scores
 
 if TYPE_CHECKING:

@@ -40,8 +40,9 @@ from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.finding import find_scale
+from mm1_lab.orchestrate.planning.own_data import with_benchmarks
 from mm1_lab.orchestrate.planning.plan_text import plan_text, plan_values
-from mm1_lab.orchestrate.planning.request import Request, with_benchmarks
+from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.recipe_search import run_request
 from mm1_lab.train.stages import KINDS, StageKind, StageRun, new_decoder
 from mm1_lab.weights import pretrained

@@ -17,8 +17,8 @@ from mm1_lab import results
 from mm1_lab.config import WORLD_DATA, MultimodalStage, Recipe, RequestError, load_scale, load_sweep, resolve
 from mm1_lab.files import RESULTS
 from mm1_lab.orchestrate.execution.display import Display
+from mm1_lab.orchestrate.planning.loading import load_request
 from mm1_lab.orchestrate.planning.plan import Task
-from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.orchestrate.tracking.contents import metrics
 from mm1_lab.results import Ledger
 from mm1_lab.results.trained import what_ran

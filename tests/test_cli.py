@@ -12,8 +12,8 @@ from mm1_lab.cli import command_parsers, main, make_parser
 from mm1_lab.config import load_scale
 from mm1_lab.evaluate.world import world_benchmarks
 from mm1_lab.orchestrate.execution.display import Display
+from mm1_lab.orchestrate.planning.loading import load_request
 from mm1_lab.orchestrate.planning.plan import Task
-from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import read_trials
 from mm1_lab.results.score_file import read_score_table
@@ -39,7 +39,7 @@ def test_help_and_a_finished_sweep_need_nothing_heavy(finished: Any) -> None:
 import sys
 from mm1_lab.cli import command_parsers, main, make_parser
 from mm1_lab.orchestrate.planning.feasible import check_networks
-from mm1_lab.orchestrate.planning.request import load_request
+from mm1_lab.orchestrate.planning.loading import load_request
 try:
     main(["--help"])
 except SystemExit:

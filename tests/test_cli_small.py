@@ -19,7 +19,8 @@ from mm1_lab.cli import main
 from mm1_lab.config import WORLD_DATA, BenchmarkConfig, Measure, load_sweep
 from mm1_lab.data.shards.datafile import DataFile
 from mm1_lab.orchestrate.planning.doubts import doubtful_claims
-from mm1_lab.orchestrate.planning.request import load_request
+from mm1_lab.orchestrate.planning.loading import load_request
+from mm1_lab.orchestrate.planning.measurable import why_no_value, why_untuned
 from mm1_lab.processes import interrupts_blocked
 from mm1_lab.results.manifest import merge_manifest, read_manifest, read_trials
 from tests.analysis.results_folder import write_results
@@ -255,8 +256,8 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(capsys: O
     own, mine = (replace(one, data=identity) for one in (own, mine))
     for asked, known in ((own, shared), (mine, {*shared, "a 0-shot", "kind colour 0-shot"})):
         every = {*shared, "a 0-shot", "a f1 0-shot", "kind colour 0-shot", "captions cider 0-shot", "chat 0-shot"}
-        assert {words for words in every if not asked.why_no_value(Measure.parse(words))} == known
-    untold = {words: mine.why_untuned(Measure.parse(words), ["base"]) for words in shared | {"a 0-shot"}}
+        assert {words for words in every if not why_no_value(asked, Measure.parse(words))} == known
+    untold = {words: why_untuned(mine, Measure.parse(words), ["base"]) for words in shared | {"a 0-shot"}}
     loss = "loss instructions.chat"
     assert untold.pop(loss) == f"{loss!r}: only tuned models have it; give `sft` to base" and not any(untold.values())
     assert "CIDEr" not in "".join(doubtful_claims(mine)), "a benchmark without pictures is in no mean with captions"

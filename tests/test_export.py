@@ -37,8 +37,9 @@ from mm1_lab.model.decoder import load_decoder, make_decoder
 from mm1_lab.model.mm1 import load_mm1
 from mm1_lab.orchestrate.conversation import Chat, open_image
 from mm1_lab.orchestrate.exporting import export_trial
+from mm1_lab.orchestrate.planning.loading import load_request
 from mm1_lab.orchestrate.planning.plan import make_plan
-from mm1_lab.orchestrate.planning.request import Request, load_request
+from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results.trained import what_ran
 from mm1_lab.train.stages import run_stage
 from mm1_lab.weights.pretrained import HuggingFace, text_config

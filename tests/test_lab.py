@@ -14,7 +14,8 @@ from mm1_lab.data import open_data
 from mm1_lab.evaluate.run import evaluate
 from mm1_lab.model import build_mm1, load_mm1
 from mm1_lab.orchestrate.planning.doubts import doubts
-from mm1_lab.orchestrate.planning.request import Request, load_request
+from mm1_lab.orchestrate.planning.loading import load_request
+from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.train.stages import run_stage
 from mm1_lab.weights.pretrained import HuggingFace
 from tests import pretrained as saved

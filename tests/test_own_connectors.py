@@ -21,7 +21,7 @@ from mm1_lab.model import (
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.orchestrate.execution.worklist import WorkList
-from mm1_lab.orchestrate.planning.request import load_request
+from mm1_lab.orchestrate.planning.loading import load_request
 from mm1_lab.train.stages import check_connector
 from tests.conftest import REPOSITORY, Place, Refused, Told
 

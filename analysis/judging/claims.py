@@ -81,7 +81,7 @@ class Levels(Config):
     second: str | None = None
 
 
-class Part(Levels):
+class LessonPart(Levels):
     """One statement of a lesson; `lessons.yaml` explains its forms."""
 
     contrast: str | None = None
@@ -120,7 +120,7 @@ class Lesson(Config):
     sweep: str
     margin: str
     """The reason for its margins."""
-    parts: tuple[Part, ...]
+    parts: tuple[LessonPart, ...]
 
 
 def load_lessons(path: Path = PATH) -> tuple[Lesson, ...]:
@@ -158,7 +158,7 @@ def lessons_for(folder: Path) -> tuple[Lesson, ...]:
     return known_lessons(folder.absolute().parents[1])
 
 
-def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Collection[str]) -> list[Claim]:
+def claims_of(part: LessonPart, lesson: Lesson, sweep: Sweep, scored: Collection[str]) -> list[Claim]:
     """The claims of a part of a lesson; empty if the sweep has no such arms with scores."""
     if part.contrast:
         return [claim_of(contrast) for contrast in sweep.contrasts if contrast.claim == part.contrast]
@@ -187,7 +187,7 @@ def claims_of(part: Part, lesson: Lesson, sweep: Sweep, scored: Collection[str])
     return claims
 
 
-def misnamed(part: Part, sweep: Sweep) -> str:
+def misnamed(part: LessonPart, sweep: Sweep) -> str:
     """What a part of a lesson names that the sweep does not have; empty if it has everything, scored or not."""
     if part.contrast:
         known = [contrast.claim for contrast in sweep.contrasts]

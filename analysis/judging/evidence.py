@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.judging.claims import SLOPE, Claim, Lesson, Part, claim_of, claims_of, misnamed
+from analysis.judging.claims import SLOPE, Claim, Lesson, LessonPart, claim_of, claims_of, misnamed
 from analysis.judging.difference import SAME_TRIALS, Difference, Weights
 from analysis.judging.p_values import LEAST_ERROR, SAME, P, expectation, p_values, verdict_from_p
 from analysis.judging.sequential import p_over_looks
@@ -138,7 +138,7 @@ def of_contrasts(study: Study) -> list[Evidence]:
     return found
 
 
-def _of_law(study: Study, lesson: Lesson, number: int, part: Part, fits: Sequence[Fit]) -> Evidence:
+def _of_law(study: Study, lesson: Lesson, number: int, part: LessonPart, fits: Sequence[Fit]) -> Evidence:
     published = read_paper("Equation 1").values["", "slope", "ln rate on ln parameters"]
     detail, minus = f"slope by {part.law}", 0.0
     if part.minus:

@@ -168,7 +168,7 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
     """The request that the options describe. `only` names the arms for a command without an `--only` option; `text` is
     that of the sweep's file, if it is not written yet."""
     from mm1_lab.orchestrate.planning.doubts import ignored
-    from mm1_lab.orchestrate.planning.request import load_request
+    from mm1_lab.orchestrate.planning.loading import load_request
 
     given = vars(options)
     seeds = given.get("seeds")

@@ -133,6 +133,7 @@ def compare(options: argparse.Namespace) -> int:
     from analysis.pages.compare import compare_arms, compare_table
     from analysis.study import read_study
     from analysis.table import to_plain
+    from mm1_lab.orchestrate.planning.measurable import why_no_value
 
     try:
         measure = None if options.measure is None else Measure.parse(options.measure)
@@ -151,7 +152,7 @@ def compare(options: argparse.Namespace) -> int:
             changed = "the sweep, its data, settings or the version are others now"
             remarks.append(f"{folder}: {arm} is as it was run; {changed}; run it to compare that")
     if measure and study.all_values(measure).reindex([options.first, options.second]).isna().all(axis=None):
-        reason = request.why_no_value(measure) or f"{str(measure)!r}: neither arm has such scores"
+        reason = why_no_value(request, measure) or f"{str(measure)!r}: neither arm has such scores"
         raise RequestError(f"--measure {reason}")
     if options.json:
         print_json(vars(compare_arms(study, options.first, options.second, only, measure)))

@@ -30,8 +30,8 @@ Views = Annotated[int, IS_NUMBER, Field(ge=1, le=65)]
 """Images that a picture is turned into: itself, and then its tiles."""
 Tiling = Literal["square", "ratio"]
 TileMarks = Literal["none", "text"]
-Part = Literal["encoder", "connector", "decoder"]
-Frozen = Annotated[tuple[Part, ...], AfterValidator(_not_all)]
+Component = Literal["encoder", "connector", "decoder"]
+Frozen = Annotated[tuple[Component, ...], AfterValidator(_not_all)]
 """Parts that are not trained."""
 
 
@@ -159,7 +159,7 @@ class AlignRecipe(Config):
     """Optimiser steps in the paper's count, as `steps` of the recipe. 0: there is no alignment."""
     learning_rate: Rate | Literal["scale"] = "scale"
     """Peak learning rate: a number, or the scale's own (`train.learning_rate`)."""
-    lr_multipliers: dict[Part, Weight] = Field(default_factory=dict)
+    lr_multipliers: dict[Component, Weight] = Field(default_factory=dict)
     """As for pre-training."""
     frozen: Frozen = ("encoder", "decoder")
     """Parts that it does not train."""
@@ -205,7 +205,7 @@ class SftRecipe(Config):
     `tile_marks` then mean its own, and other values are refused."""
     learning_rate: Rate | Literal["scale"] = "scale"
     """Peak learning rate: a number, or the scale's own (`sft.learning_rate`)."""
-    lr_multipliers: dict[Part, Weight] = Field(default_factory=dict)
+    lr_multipliers: dict[Component, Weight] = Field(default_factory=dict)
     """As for pre-training, in place of the scale's `sft.lr_multipliers`."""
     frozen: Frozen = ()
     """Parts that are not trained; the paper freezes none."""
@@ -284,7 +284,7 @@ class Recipe(Config):
     `align` has trained."""
     learning_rate: Rate | Literal["scale", "paper"] = "scale"
     """Peak learning rate: a number; `scale`: the scale's own; `paper`: Eq. 1 at the counted parameters."""
-    lr_multipliers: dict[Part, Weight] = Field(default_factory=dict)
+    lr_multipliers: dict[Component, Weight] = Field(default_factory=dict)
     """Peak learning rate of a part relative to `learning_rate` (`{encoder: 0.1}`). Parts that are not named have the
     scale's (`train.lr_multipliers`), or 1."""
     frozen: Frozen = ()

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 from mm1_lab.config.base import Config, RequestError, nearest, put
 from mm1_lab.config.benchmark import BenchmarkConfig
 from mm1_lab.config.law import PAPER_LAW
-from mm1_lab.config.recipe import SOURCES, Adapters, AlignRecipe, EncoderRecipe, Lora, Part, Recipe, SftRecipe
+from mm1_lab.config.recipe import SOURCES, Adapters, AlignRecipe, Component, EncoderRecipe, Lora, Recipe, SftRecipe
 from mm1_lab.config.scale import MultimodalTraining, Optimiser, Scale
 from mm1_lab.config.size import (
     ConnectorConfig,
@@ -43,7 +43,7 @@ IMAGETEXT_SHARE = 400e6 / 5e9
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
-Training = TypeVar("Training", bound=MultimodalTraining)
+AnyTraining = TypeVar("AnyTraining", bound=MultimodalTraining)
 
 
 class Trial(Config):
@@ -448,8 +448,12 @@ class _Resolver:
 
 
 def _trained(
-    scaled: Training, own: Recipe | SftRecipe, whole: int, rate: float | Literal["scale"], usual: Mapping[Part, float]
-) -> Training:
+    scaled: AnyTraining,
+    own: Recipe | SftRecipe,
+    whole: int,
+    rate: float | Literal["scale"],
+    usual: Mapping[Component, float],
+) -> AnyTraining:
     """The scale's training with the recipe's steps (in the paper's count: the scale's own are `whole`), this learning
     rate, and the `usual` multipliers with the recipe's in their place. One that changes nothing is left out, so that
     the stage stays the same."""

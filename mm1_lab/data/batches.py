@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mm1_lab import team
 from mm1_lab.config import ModelStage, SftStage
 from mm1_lab.data.mixture import Mixture
-from mm1_lab.data.packing import Packer, Row
+from mm1_lab.data.packing import PackedRow, Packer
 from mm1_lab.data.pixels import NONE_ASKED, Decoded
 from mm1_lab.data.pixels import views as picture_views
 from mm1_lab.data.preprocessing import MEAN_COLOUR
@@ -138,7 +138,7 @@ def find_places(weights: Tensor, documents: Tensor) -> dict[str, Any]:
 
 
 def make_batch(
-    rows: Sequence[Row],
+    rows: Sequence[PackedRow],
     names: Sequence[str],
     side: int,
     blind: bool,
@@ -237,7 +237,7 @@ class MixtureBatches(StageBatches[Source]):
         """The source of each of the step's rows, and the row's number within that source."""
         return self.mixture.rows(step * self.count, self.count)
 
-    def row(self, source: str, number: int) -> Row:
+    def row(self, source: str, number: int) -> PackedRow:
         return self.packer.pack(self.sources[source].documents(number))
 
 

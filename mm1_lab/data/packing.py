@@ -113,7 +113,7 @@ def first_fit(
     return rows
 
 
-class Row(NamedTuple):
+class PackedRow(NamedTuple):
     tokens: NDArray[np.int32]
     """(sequence,)"""
     weights: NDArray[np.float32]
@@ -156,7 +156,7 @@ class Packer:
             is_planned=stage.data.kind == "shards",
         )
 
-    def pack(self, documents: Iterable[Document]) -> Row:
+    def pack(self, documents: Iterable[Document]) -> PackedRow:
         """Packs one row from the candidates that `fill_row` chooses.
 
         Raises RequestError for a document that does not fit an empty row, unless `drop_overlong` is set.
@@ -165,7 +165,7 @@ class Packer:
         full = sequence if self.is_planned else sequence - sequence // SLACK
         return self._row(fill_row(self._fitting(documents), self.limits, full))
 
-    def pack_all(self, documents: Iterable[Document], at_least: int) -> tuple[list[Row], list[list[int]]]:
+    def pack_all(self, documents: Iterable[Document], at_least: int) -> tuple[list[PackedRow], list[list[int]]]:
         """Packs all documents that fit an empty row, the longest first; then halves rows, which may leave empty ones,
         until there are `at_least` so many. Returns the rows, and the places of each one's documents in `documents`.
         """
@@ -238,7 +238,7 @@ class Packer:
             weights.append(1.0 if after_answer else prompt_weight)
         return Encoded(tokens, weights, pictures)
 
-    def _row(self, documents: list[Encoded]) -> Row:
+    def _row(self, documents: list[Encoded]) -> PackedRow:
         sequence = self.limits.sequence
         tokens = np.full(sequence, self.tokenizer.pad, np.int32)
         weights = np.zeros(sequence, np.float32)
@@ -257,7 +257,7 @@ class Packer:
             pictures += document.pictures
             owners += [number] * len(document.pictures)
             start += length
-        return Row(tokens, weights, numbers, positions, tuple(pictures), tuple(owners))
+        return PackedRow(tokens, weights, numbers, positions, tuple(pictures), tuple(owners))
 
 
 def shares_left_out(stage: ModelStage, data: Data) -> dict[str, float]:

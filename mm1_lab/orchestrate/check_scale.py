@@ -16,7 +16,7 @@ from mm1_lab.orchestrate.sweeping import check_runnable, work_through
 from mm1_lab.results.manifest import gates_file
 
 OTHERS = "the gates need parts trained from scratch, but this scale's base has pre-trained weights: check smoke or mini"
-Part = TypeVar("Part", bound=Stage)
+AnyStage = TypeVar("AnyStage", bound=Stage)
 
 
 def measure_gates(
@@ -88,7 +88,7 @@ def measure_gates(
     return checks
 
 
-def _from_scratch(part: Part | PretrainedModel) -> Part:
+def _from_scratch(part: AnyStage | PretrainedModel) -> AnyStage:
     """The part itself. Raises RequestError for one with pre-trained weights."""
     if isinstance(part, PretrainedModel):
         raise RequestError(OTHERS)

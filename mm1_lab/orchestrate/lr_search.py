@@ -20,6 +20,7 @@ from typing import ClassVar
 from mm1_lab.config import AVERAGE, FEWEST_SIZES, RateSearch, Recipe, RequestError, Scale, scale_of
 from mm1_lab.config.base import LEAST_RATE, MOST_RATE
 from mm1_lab.orchestrate.execution.executor import Executor
+from mm1_lab.orchestrate.planning.measurable import why_no_value
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Draw, Round, complete
 from mm1_lab.results.manifest import read_manifest
@@ -156,7 +157,7 @@ class RateGrids(Rounds):
                 raise RequestError(
                     f"{request.asked}: arm {trial.arm!r} takes no step at any learning rate (steps: 0); give it some"
                 )
-        if reason := request.why_no_value(AVERAGE):
+        if reason := why_no_value(request, AVERAGE):
             raise RequestError(f"{request.asked}: learning rates are searched by scores, too; {reason}")
         super().__init__(request)
         folder = request.folder

@@ -23,6 +23,7 @@ from mm1_lab.orchestrate.execution.executor import Executor
 from mm1_lab.orchestrate.lr_search import RateGrids, Rounds, run_rounds, run_search
 from mm1_lab.orchestrate.planning.feasible import check_networks
 from mm1_lab.orchestrate.planning.finding import CONFIRMATION
+from mm1_lab.orchestrate.planning.measurable import why_no_value, why_untuned
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.search_page import PAGE, draw_history, write_page
 from mm1_lab.orchestrate.sweeping import Draw, Short, complete
@@ -127,7 +128,7 @@ class RecipeSearch(Rounds):
         for other in request.file.parent.glob(f"{glob.escape(self.confirmed)}*.yaml"):
             if CONFIRMATION.search(other.stem):
                 raise RequestError(f"{other}: the search's confirmation has this name; rename one")
-        if reason := request.why_no_value(self.measure) or request.why_untuned(self.measure, ["base"]):
+        if reason := why_no_value(request, self.measure) or why_untuned(request, self.measure, ["base"]):
             raise RequestError(f"search.measure: {reason}")
         self.spaces = {field: self._space(field, space) for field, space in self.settings.over.items()}
         """Where Optuna looks for each field."""
@@ -405,7 +406,7 @@ class RecipeSearch(Rounds):
         asked = self.request.with_arms({name: recipe}, self.request.seeds[:1])
         try:
             check_networks(stage for stage in asked.trials[0].evaluation.chain() if stage.TRAINS)
-            if reason := asked.why_untuned(self.measure, [name]):
+            if reason := why_untuned(asked, self.measure, [name]):
                 raise RequestError(reason)
         except RequestError as error:
             raise RequestError(f"{where}: {error}") from None

@@ -37,7 +37,7 @@ from mm1_lab.config import (
 from mm1_lab.config.base import override
 from mm1_lab.formatting import short_count
 from mm1_lab.orchestrate.planning.doubts import unlike_start
-from mm1_lab.orchestrate.planning.request import load_request
+from mm1_lab.orchestrate.planning.loading import load_request
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 WORLD = WORLD_DATA

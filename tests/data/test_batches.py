@@ -16,7 +16,7 @@ from mm1_lab import team
 from mm1_lab.config import RequestError, Resources
 from mm1_lab.data.batches import Batch, MixtureBatches, make_batch
 from mm1_lab.data.mixture import Mixture
-from mm1_lab.data.packing import Packer, Row
+from mm1_lab.data.packing import PackedRow, Packer
 from mm1_lab.data.pixels import BrokenPictures, Decoded, TooManyBrokenPictures
 from mm1_lab.data.types import Document, Limits
 from mm1_lab.train.fit import DataModule
@@ -26,7 +26,7 @@ from tests.conftest import Flat
 LOADERS = pytest.mark.skipif(sys.platform == "darwin", reason="data are loaded by the training process there")
 
 
-def pack(squares: Any, *values: int | None) -> Row:
+def pack(squares: Any, *values: int | None) -> PackedRow:
     """A row of one captioned picture a value."""
     documents = [Document(str(n), (Flat(value), "a red square")) for n, value in enumerate(values)]
     return Packer(squares.tokenizer, Limits(64, 4, 8)).pack(documents)

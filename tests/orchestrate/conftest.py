@@ -8,8 +8,9 @@ import pytest
 
 from mm1_lab.config import Trial
 from mm1_lab.orchestrate.execution.executor import Executor
+from mm1_lab.orchestrate.planning.loading import load_request
 from mm1_lab.orchestrate.planning.plan import make_plan
-from mm1_lab.orchestrate.planning.request import Request, load_request
+from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Round
 from mm1_lab.results import Ledger, ScoreRow
 

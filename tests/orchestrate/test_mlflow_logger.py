@@ -11,8 +11,9 @@ from unittest.mock import Mock
 import pytest
 
 from mm1_lab.config import DataMix, RateSearch, Trial
+from mm1_lab.orchestrate.planning.loading import load_request
 from mm1_lab.orchestrate.planning.plan import Task
-from mm1_lab.orchestrate.planning.request import Request, load_request
+from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking import dashboard, mlflow_logger
 from mm1_lab.orchestrate.tracking.contents import metrics, parameters, run_name
 from mm1_lab.orchestrate.tracking.mlflow_logger import DATABASE, NOTE, SUPERSEDED, MlflowLogger, connect

@@ -20,9 +20,10 @@ from mm1_lab.config import RequestError, Trial
 from mm1_lab.orchestrate import lr_search, recipe_search
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.execution.worker import StageReport, Worker
+from mm1_lab.orchestrate.planning.loading import load_request
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.plan_text import arm_lines, plan_values
-from mm1_lab.orchestrate.planning.request import Request, load_request
+from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.recipe_search import rounds_of, run_recipe_search
 from mm1_lab.orchestrate.sweeping import Round
 from mm1_lab.orchestrate.tracking.mlflow_logger import connect

@@ -17,7 +17,7 @@ from mm1_lab.evaluate.benchmarks import held_out_captions
 from mm1_lab.evaluate.gates import prompts_fit
 from mm1_lab.orchestrate.planning.doubts import doubtful_data, doubts
 from mm1_lab.orchestrate.planning.finding import find_sweep
-from mm1_lab.orchestrate.planning.request import load_request
+from mm1_lab.orchestrate.planning.loading import load_request
 from mm1_lab.results.manifest import read_manifest
 from tests.conftest import REPOSITORY, Refused, Told, make_place
 from tests.data.conftest import Files

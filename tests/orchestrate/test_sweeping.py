@@ -18,8 +18,9 @@ from mm1_lab.orchestrate.execution.executor import Executor, Inline
 from mm1_lab.orchestrate.execution.ray_tune import RayTune
 from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
+from mm1_lab.orchestrate.planning.loading import load_request
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
-from mm1_lab.orchestrate.planning.request import Request, load_request
+from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Draw, Round, forget_trials, run_until_decided
 from mm1_lab.train.checkpoints import BEFORE, CHECKPOINT
 from mm1_lab.train.progress import Diverged

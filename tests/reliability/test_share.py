@@ -21,8 +21,9 @@ from mm1_lab.orchestrate.execution import executor
 from mm1_lab.orchestrate.execution.executor import Inline, Leaving, make_executor
 from mm1_lab.orchestrate.execution.worker import StageReport, Worker
 from mm1_lab.orchestrate.execution.worklist import HELD, Observer, WorkList
+from mm1_lab.orchestrate.planning.loading import load_request
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
-from mm1_lab.orchestrate.planning.request import Request, load_request
+from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger
 from mm1_lab.results.leases import Claim
 from mm1_lab.train import recorder

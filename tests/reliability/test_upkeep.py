@@ -13,8 +13,8 @@ import pytest
 
 from mm1_lab.cli import main
 from mm1_lab.orchestrate.execution.worker import Worker
+from mm1_lab.orchestrate.planning.loading import load_request
 from mm1_lab.orchestrate.planning.plan import Task
-from mm1_lab.orchestrate.planning.request import load_request
 from mm1_lab.results import Ledger, ScoreRow, TrialRow
 from mm1_lab.results.manifest import Manifest, merge_manifest
 from mm1_lab.results.reading import read_variant

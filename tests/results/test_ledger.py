@@ -12,7 +12,7 @@ import pytest
 
 from mm1_lab import files, machine
 from mm1_lab.config import RequestError
-from mm1_lab.orchestrate.planning.request import load_request
+from mm1_lab.orchestrate.planning.loading import load_request
 from mm1_lab.results import Ledger, ScoreRow, TrialRow, variant_name
 from mm1_lab.results import ledger as ledger_module
 from mm1_lab.results.manifest import Manifest, merge_manifest, read_manifest, read_trials

@@ -19,7 +19,7 @@ import pytest
 from mm1_lab import files
 from mm1_lab.cli import main
 from mm1_lab.config import RequestError
-from mm1_lab.orchestrate.planning.request import load_request
+from mm1_lab.orchestrate.planning.loading import load_request
 from mm1_lab.results import Ledger, ScoreRow, TrialRow
 from mm1_lab.results.manifest import Manifest, merge_manifest, read_manifest, row_check
 from mm1_lab.results.packed import damaged, pack

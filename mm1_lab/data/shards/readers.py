@@ -47,21 +47,22 @@ class Image(NamedTuple):
         return self.path or hashlib.sha256(self.content or b"").hexdigest()
 
 
-Part = str | Image
+RawPart = str | Image
+"""A part of a sample as its file has it, before pictures are decoded."""
 
 
 class Turn(NamedTuple):
     """Who speaks, what is said, and whether it is to be learnt if it is an answer."""
 
     role: str
-    content: list[Part]
+    content: list[RawPart]
     is_learnt: bool = True
 
 
 class Sample(NamedTuple):
     key: str
     """Determines the split unless its row has a key: samples with equal keys are in the same split in all sources."""
-    parts: Sequence[Part]
+    parts: Sequence[RawPart]
     """Text (`Answer` where it answers) and pictures in reading order; of a captioned picture, all of its captions."""
     ignores_row_key: bool = False
     """Whether `key` determines the split even if its row has one."""
@@ -92,7 +93,7 @@ def read_page(row: Fields) -> Sample:
     images, texts = row["image"], row["text"]
     if not isinstance(images, list) or not isinstance(texts, list) or len(images) != len(texts):
         raise Broken("images and texts must be lists of equal length")
-    parts: list[Part] = []
+    parts: list[RawPart] = []
     for place, (image, text) in enumerate(zip(images, texts, strict=True)):
         if (image is None) == (text is None):
             raise Broken(f"place {place}: exactly one of image and text must be null")
@@ -102,7 +103,7 @@ def read_page(row: Fields) -> Sample:
     return _sample(parts)
 
 
-def _sample(parts: list[Part]) -> Sample:
+def _sample(parts: list[RawPart]) -> Sample:
     """A document whose key is its text."""
     spoken = "\n".join(part for part in parts if isinstance(part, str))
     if not spoken:
@@ -110,7 +111,7 @@ def _sample(parts: list[Part]) -> Sample:
     return Sample(spoken, parts)
 
 
-def _append(parts: list[Part], part: Part, between: str = "") -> None:
+def _append(parts: list[RawPart], part: RawPart, between: str = "") -> None:
     """Adds a part; plain text becomes one with plain text before it."""
     if parts and type(part) is str and type(parts[-1]) is str:
         parts[-1] += between + part
@@ -188,7 +189,7 @@ def read_conversation(row: Fields) -> Sample:
     if turns:  # pictures that are marked before the user speaks, or nowhere, come first
         turns[0].content[:0] = early
     # tokens may span what turns divide, as `?\n` does in Qwen's tokenizer, and prompts are tokenised whole
-    parts: list[Part] = [f"{system}\n"] if system else []
+    parts: list[RawPart] = [f"{system}\n"] if system else []
     for number, turn in enumerate(turns):
         for part in _plain_turn(number, turn):
             _append(parts, part)
@@ -202,7 +203,7 @@ def read_conversation(row: Fields) -> Sample:
     return sample._replace(key="\n".join([sample.key, *keys]))
 
 
-def _plain_turn(number: int, turn: Turn) -> list[Part]:
+def _plain_turn(number: int, turn: Turn) -> list[RawPart]:
     """A turn as plain text: the user's and the assistant's alternate."""
     role, content, is_learnt = turn
     expected = ("user", "assistant")[number % 2]
@@ -235,7 +236,7 @@ def _turns(entry: Any, where: str, images: list[Image]) -> list[Turn]:
     is_learnt = weight != 0
     if not isinstance(content, list):
         return [Turn(role, _marked(content, where, images), is_learnt)]
-    parts: list[Part] = []
+    parts: list[RawPart] = []
     for item in content:
         kind = item.get("type") if isinstance(item, dict) else None
         if kind == "text":
@@ -248,12 +249,12 @@ def _turns(entry: Any, where: str, images: list[Image]) -> list[Turn]:
     return [Turn(role, parts, is_learnt)]
 
 
-def _marked(text: Any, where: str, images: list[Image]) -> list[Part]:
+def _marked(text: Any, where: str, images: list[Image]) -> list[RawPart]:
     """The text with the next of `images` at each `<image>`."""
     if not isinstance(text, str):
         raise Broken(f"{where}: must be text, but is a {type(text).__name__}")
     first, *others = sound(text).split(IMAGE)
-    parts: list[Part] = [first]
+    parts: list[RawPart] = [first]
     for other in others:
         if not images:
             raise Broken(f"{where}: marks a place for an image that the conversation lacks")
@@ -261,15 +262,15 @@ def _marked(text: Any, where: str, images: list[Image]) -> list[Part]:
     return parts
 
 
-def _pictures_in(content: list[Part]) -> list[Image]:
+def _pictures_in(content: list[RawPart]) -> list[Image]:
     return [part for part in content if isinstance(part, Image)]
 
 
-def _spoken(content: list[Part]) -> str:
+def _spoken(content: list[RawPart]) -> str:
     return "".join(part for part in content if isinstance(part, str)).strip()
 
 
-def _request(content: list[Part], number: int) -> list[Part]:
+def _request(content: list[RawPart], number: int) -> list[RawPart]:
     """A user's turn as plain text: its leading images, `User:`, its text with any other images, `Assistant:`."""
     parts = [part for part in content if isinstance(part, Image) or part.strip()]
     first = next(at for at, part in enumerate(parts) if isinstance(part, str))

@@ -7,16 +7,14 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mm1_lab.config import PretrainedDecoder, PretrainedMM1, RequestError, SftStage, load_sweep, steps_here
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.planning.finding import SWEEPS, split_settings
+from mm1_lab.orchestrate.planning.measurable import why_no_value, why_untuned
+from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results.trained import epochs_note, epochs_text, own_rows_note
 from mm1_lab.weights.pretrained import chat_template
-
-if TYPE_CHECKING:
-    from mm1_lab.orchestrate.planning.request import Request
 
 SHOTS_OF_WORLD = 8
 """The world's benchmarks are made so that as many demonstrations fit its rows by its own tokenizer, which `check-scale`
@@ -180,7 +178,7 @@ def doubtful_claims(request: Request) -> list[str]:
         if arms.isdisjoint((*first, *second)):
             continue
         for measure in contrast.measure.parts:
-            if reason := request.why_no_value(measure) or request.why_untuned(measure, (*first, *second)):
+            if reason := why_no_value(request, measure) or why_untuned(request, measure, (*first, *second)):
                 claims[f"will not be judged by {reason}"].append(repr(contrast.claim))
             elif measure.about == "benchmarks" and not measure.of and _means_cider(request, measure.shots):
                 shots = request.scale.evaluate.shots[0] if measure.shots is None else measure.shots

@@ -19,7 +19,7 @@ from mm1_lab.config import (
     SftStage,
     Stage,
 )
-from mm1_lab.config.recipe import Part
+from mm1_lab.config.recipe import Component
 from mm1_lab.orchestrate.planning.cost import network_key, trained_stage
 from mm1_lab.orchestrate.planning.plan import Plan
 from mm1_lab.orchestrate.planning.request import Request
@@ -134,7 +134,7 @@ def _check_learns(stage: ModelStage) -> None:
     """Raises RequestError for steps in which no part of the model can change. Not asked where recipes are resolved, as
     earlier results of such a recipe can still be read."""
     rates = stage.training.lr_multipliers
-    trained = {part for part in get_args(Part) if part not in stage.frozen and rates.get(part, 1)}
+    trained = {part for part in get_args(Component) if part not in stage.frozen and rates.get(part, 1)}
     # a user's instruction set of that name may have pictures
     is_named_text = {*stage.shares, *stage.row_sources} == {"text"}
     if is_named_text and (stage.data.kind == "world" or isinstance(stage, MultimodalStage)):

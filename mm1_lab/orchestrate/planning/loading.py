@@ -1,0 +1,157 @@
+"""Loads a request: what a command or a program names is found, read, and resolved to trials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+from mm1_lab.config import ALLOWED, RequestError, Sweep, canonical_json, load_sweep, nearest, resolve_sweep
+from mm1_lab.files import PARTS, RESULTS, STORE, expanded, here_or_shipped
+from mm1_lab.orchestrate.planning.finding import (
+    SWEEPS,
+    decoders_tokenizer,
+    find_scale,
+    find_sweep,
+    only_of_search,
+    parse_seeds,
+    split_settings,
+)
+from mm1_lab.orchestrate.planning.own_data import identity_without_index, with_data
+from mm1_lab.orchestrate.planning.request import Request
+from mm1_lab.results import Ledger
+from mm1_lab.weights.pretrained import HuggingFace
+
+MOST_TRIALS = 200_000
+"""Trials that a command takes: far more would take minutes and gigabytes merely to be planned."""
+
+
+def load_request(
+    sweep: str | Path,
+    scale: str = "mini",
+    seeds: str | SupportsIndex | Sequence[int] = 1,
+    only: Iterable[str] | None = (),
+    settings: Iterable[str] | Mapping[str, Any] | None = (),
+    data: str | Path | None = None,
+    results: str | Path = RESULTS,
+    store: str | Path = STORE,
+    text: str = "",
+) -> Request:
+    """Loads a sweep and resolves every trial. `sweep` is a YAML file or a name, as for `mm1-lab run`.
+
+    `seeds`: a count, a list, or text as for `--seeds`; `only`: the arms to run; `settings`: `PATH=VALUE` as for
+    `--set`, or values by path; `text`: that of the file, if it is not written yet. Raises RequestError for anything
+    that cannot be done.
+    """
+    # What is asked
+    only, settings = _texts("only", only), _settings(settings)
+    names_store = store is not STORE  # the object
+    asked, results, store = str(_path("sweep", sweep)), _path("results", results), _path("store", store)
+    if "\n" in asked:
+        raise RequestError("sweep: give the path of a YAML file, or a name, not its text")
+    if not isinstance(scale, str):
+        raise RequestError(f"scale={scale!r}: give a name, such as 'smoke'")
+    file = find_sweep(asked, results)
+    of_recipe, of_scale = split_settings(settings)
+    whole = load_sweep(file, *SWEEPS, settings=of_recipe, text=text)
+    if whole.connectors:
+        ALLOWED[whole.connectors.digest] = whole.connectors
+    only = _arms_named(only, whole, file)
+    arms = {arm: recipe for arm, recipe in whole.arms.items() if not only or arm in only}
+    part = whole.model_copy(update={"arms": arms})
+    if isinstance(seeds, Iterable) and not isinstance(seeds, str):
+        seeds = ",".join([*map(str, seeds), ""])
+    chosen = parse_seeds(str(seeds))
+    if (count := len(arms) * len(chosen)) > MOST_TRIALS:
+        raise RequestError(
+            f"{file}: {len(arms):,} arms at {len(chosen):,} seeds are {count:,} trials, and one command takes at most "
+            f"{MOST_TRIALS:,}; name fewer with --only or --seeds"
+        )
+    concrete = find_scale(scale, of_scale, file.parent)
+    ledger = Ledger(results, store, here_or_shipped(PARTS))
+    path = _path("data", data) if data else None
+    data_file = None
+    if path:
+        from mm1_lab.data.shards.datafile import DataFile
+
+        data_file = DataFile.read(path)
+
+    # Every arm that is asked for can be built: told before data are indexed, which may take hours
+    models = HuggingFace()
+    resolve_sweep(part, concrete, chosen[:1], identity_without_index(data_file), models)
+    models.fetches = len(arms) == len(whole.arms)  # no model for the others
+
+    # The data, which depend on a pre-trained decoder's tokenizer, and the scale's settings that depend on them
+    named = data_file.tokenizer_folder(path) if path and data_file else None
+    tokenizer = decoders_tokenizer(whole.arms, concrete, models, data_file, only, named)
+    concrete, identity = with_data(concrete, path, data_file, tokenizer, ledger)
+
+    # The trials
+    trials = resolve_sweep(part, concrete, chosen, identity, models)
+    if path and not (concrete.benchmarks or {"captions", "synthetic"} & set(identity.sources)):
+        raise RequestError(
+            f"{path}: there is nothing to evaluate on; name captioned images under `captions`, of which some are held "
+            "out, or list `benchmarks`"
+        )
+    return Request(
+        asked=asked,
+        file=file.absolute(),
+        sweep=whole,
+        scale=concrete,
+        scale_name=scale,
+        overrides=settings,
+        data_path=path,
+        data_file=data_file,
+        data=identity,
+        ledger=ledger,
+        trials=tuple(trials),
+        models=models,
+        tokenizer=tokenizer,
+        names_store=names_store,
+    )
+
+
+def _settings(given: object) -> tuple[str, ...]:
+    """`PATH=VALUE`, given as such or as values by path. Raises RequestError for anything else."""
+    if isinstance(given, Mapping):
+        texts = []
+        for path, value in given.items():
+            try:
+                texts.append(f"{path}={value if isinstance(value, str) else canonical_json(value)}")
+            except (TypeError, ValueError) as error:  # of a Path, a number of numpy or torch, a NaN
+                raise RequestError(f"settings: {path}: {error}; give a text, a number or a list of these") from None
+        given = texts
+    return _texts("settings", given)
+
+
+def _texts(name: str, given: object) -> tuple[str, ...]:
+    """One text or several, or None, as given from Python. Raises RequestError for anything else."""
+    if given is None:
+        return ()
+    listed = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+    texts = tuple(one for one in listed if isinstance(one, str))
+    if len(texts) < len(listed):
+        raise RequestError(f"{name}={given!r}: give a list of texts")
+    return texts
+
+
+def _path(name: str, given: object) -> Path:
+    """A path or a name as given from Python. Raises RequestError for anything else."""
+    if not isinstance(given, str | Path):
+        raise RequestError(f"{name}={given!r}: give a path")
+    return expanded(given)
+
+
+def _arms_named(texts: Iterable[str], sweep: Sweep, file: Path) -> list[str]:
+    """The arms that `--only` names, by a name or several in a list: `base, blind`. Raises RequestError."""
+    arms = []
+    for text in texts:
+        listed = [part.strip() for part in text.split(",") if part.strip()]
+        # a name may have a comma, and `,` is one that no arm has
+        arms += [text] if text in sweep.arms or not listed else listed
+    for arm in arms:
+        if arm not in sweep.arms:
+            if sweep.search:
+                raise only_of_search(file)
+            raise RequestError(f"--only: {file} has no arm {arm!r}{nearest(arm, sweep.arms)}")
+    return arms
