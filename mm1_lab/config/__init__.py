@@ -21,7 +21,7 @@ from mm1_lab.config.law import FEWEST_SIZES, PAPER_LAW, parse_count
 from mm1_lab.config.measure import AVERAGE, CHAT, TEXT_CORE, UNPARSED, Measure, MeasureField
 from mm1_lab.config.own_connectors import ALLOWED, OwnConnectors
 from mm1_lab.config.recipe import SOURCES, Adapters, AlignRecipe, DataMix, EncoderRecipe, Lora, Recipe, SftRecipe
-from mm1_lab.config.resolve import Trial, decoder_name, resolve, resolve_sweep, scale_of, steps_here
+from mm1_lab.config.resolve import Trial, resolve, resolve_sweep
 from mm1_lab.config.scale import (
     DecoderTraining,
     EncoderTraining,
@@ -75,3 +75,4 @@ from mm1_lab.config.sweep import (
     load_sweep,
     spelt,
 )
+from mm1_lab.config.units import decoder_name, scale_of, steps_here

@@ -113,7 +113,7 @@ def test_stages_before_pre_training_and_without_steps_ignore_what_they_do_not_re
 
     aligned = changed_by({"align": {"steps": 4000}, "sft": {}}, lambda evaluation: evaluation.model.model.start)
     assert aligned == parts | {"align", "scale"}, (
-        "a new field that the alignment does not read: see `alignment` in resolve.py"
+        "a new field that the alignment does not read: see `_alignment` in pretraining.py"
     )
     untrained = changed_by({"steps": 0, "sft": {}}, lambda evaluation: evaluation.model.model)
     told = "a new field that only steps depend on: see `WholeModelStage.canonical` in stage.py"

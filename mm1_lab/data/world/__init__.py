@@ -15,7 +15,7 @@ _HELD_OUT_SEED = 0
 class World:
     """Implements `mm1_lab.data.types.Data`. Pass `tokenizer` to use that of a pre-trained decoder.
 
-    Names of sources and sets are those of `WORLD_DATA`, against which a recipe's are checked (`config/resolve.py`).
+    Names of sources and sets are those of `WORLD_DATA`, against which a recipe's are checked (`config/pretraining.py`).
     """
 
     def __init__(self, tokenizer: BackendTokenizer | None = None) -> None:
