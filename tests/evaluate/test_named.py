@@ -19,7 +19,7 @@ from mm1_lab.config import (
     resolve,
 )
 from mm1_lab.data.tokenizers import bpe_tokenizer
-from mm1_lab.evaluate import named
+from mm1_lab.evaluate import chosen
 from mm1_lab.evaluate.benchmarks import own_names
 from mm1_lab.evaluate.fitting import check_answers, check_lengths
 from mm1_lab.evaluate.formats import FORMATS
@@ -70,7 +70,7 @@ def test_files_are_read_once_per_results_folder(tmp_path: Path, monkeypatch: pyt
     assert anew(config) == expected
     (kept,) = tmp_path.glob("cache/benchmarks/*.json")
     with monkeypatch.context() as patch:
-        patch.setattr(named, "_read", lambda *_: pytest.fail("the files were read again"))
+        patch.setattr(chosen, "_read", lambda *_: pytest.fail("the files were read again"))
         assert anew(config) == expected
         with pytest.raises(pytest.fail.Exception):
             anew(config, SETTINGS.model_copy(update={"questions": 2}))
