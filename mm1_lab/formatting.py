@@ -43,6 +43,12 @@ def counted(count: int, noun: str) -> str:
     return f"1 {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def some(names: Sequence[str]) -> str:
+    """At most five of the names."""
+    more = [f"{len(names) - 5} more"] if len(names) > 5 else []
+    return ", ".join([*names[:5], *more])
+
+
 def sound(text: str) -> str:
     """Replaces lone surrogates in `text`, which JSON and file names may contain but UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -16,13 +16,14 @@ import pandas as pd
 from analysis.external.claims import AVERAGE, OutsideClaim, check_arms, read_claims
 from analysis.external.differences import UNLIKE_IN_TABLES, OutsideEvidence, evidence_of
 from analysis.external.measured import Asked, asked_by, by_number, in_common
-from analysis.external.tables import Columns, Scores, make_scores, read_scores, some
+from analysis.external.tables import Columns, Scores, make_scores, read_scores
 from analysis.judging.p_values import DECIDED, Tested, holm, sides
 from analysis.judging.sequential import FUTILE, chance_yet, levels_of_looks
 from analysis.seeds import seeds_needed
 from analysis.statistics import LEVEL
 from mm1_lab.config import RequestError
 from mm1_lab.files import expanded
+from mm1_lab.formatting import some
 
 ONCE = (
     "Judged once, by the runs that are there; to add runs until it is decided, name the looks beforehand (--looks "

@@ -19,10 +19,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.external.tables import some
 from mm1_lab.config import RequestError
 from mm1_lab.files import load_json
-from mm1_lab.formatting import first_line
+from mm1_lab.formatting import first_line, some
 
 LESS_IS_BETTER = re.compile(r"(.*_)?(perplexity|ppl|bits_per_byte|brier_score|loss|nll|wer|cer|ter|mae|mse|rmse)")
 """Metrics, in small letters, that are left out if a file does not say which way is better."""

@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.external.claims import AVERAGE, OutsideClaim
-from analysis.external.tables import Scores, some
+from analysis.external.tables import Scores
 from analysis.judging.p_values import LEAST_ERROR
 from analysis.statistics import UNKNOWN, Interval, around_arms_and_seeds
 from mm1_lab.config import TEXT_CORE, RequestError, nearest
 from mm1_lab.config.measure import splits
+from mm1_lab.formatting import some
 from mm1_lab.results.summary import PLAIN
 
 CELL = ["benchmark", "shots"]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +11,11 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
+from analysis.external.files import TEXT, read_file
+from analysis.external.logs import read_logs
+from analysis.external.repeats import QUESTION, check_independent, copies, numbers_of_runs
 from mm1_lab.config import RequestError, nearest
-from mm1_lab.formatting import first_line
+from mm1_lab.formatting import some
 from mm1_lab.rows import Family
 
 NEEDED = ("arm", "score")
@@ -36,23 +36,11 @@ OTHER_NAMES = {
     "num_fewshot": "shots",
 }
 """What other tools call columns that change what is compared; if a table has one, it is told that it is not read."""
-OF_ONE_RUN = re.compile(
-    "seed|random|question|doc|sample|item|subject|task|dataset|metric|split|fold|step|epoch|iter|checkpoint|ckpt|prompt"
-)
-"""In names of columns that may tell scores of one run apart."""
-OF_RUNS = re.compile("run|rep|trial|attempt|try|number|index|unnamed")
-"""How names of columns begin that number an arm's independent runs."""
-RUN = re.compile("(runs?|rep|repeat|repetition|replicate|trial|attempt|try)(id|name|no|nr|number|index)?")
-"""What columns are called that name an arm's runs, without signs."""
 WITH_SHOTS = re.compile(r"(.+?)[ _](\d+)[-_ ]?shots?")
 """The name of a column such as `vqa 4-shot`."""
 OURS = {"family", "metric"}
 """Columns of a table of this lab."""
-TEXT = (".csv", ".tsv", ".txt")
-QUESTION = ["benchmark", "shots", "question"]
 KEY = ["arm", "seed", "repeat", *QUESTION]
-SELDOM = 0.001
-"""Chance below which scores do not repeat in the same order by luck."""
 
 
 @dataclass(frozen=True)
@@ -84,99 +72,13 @@ def read_scores(path: Path, columns: Columns | None = None) -> Scores:
     `columns` is for what is called otherwise in the table than in `KNOWN`. Raises RequestError.
     """
     if path.is_dir():
-        from analysis.external.logs import read_logs
-
         if columns:
             raise RequestError(f"{path}: --columns is for tables; the columns of a harness's logs are known")
         frame, notes = read_logs(path)
         return replace(make_scores(frame, None, str(path)), notes=notes)
-    table = _read_file(path)
+    table = read_file(path)
     has_lines = path.suffix.lower() in (*TEXT, ".jsonl")
     return make_scores(table, columns, str(path), table.index if has_lines else None)
-
-
-def _read_file(path: Path) -> pd.DataFrame:
-    if not path.exists():
-        raise RequestError(f"{path}: there is no such file")
-    ending = path.suffix.lower()
-    try:
-        if ending == ".parquet":
-            return pd.read_parquet(path)
-        if ending == ".jsonl":
-            rows = {}
-            for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
-                if line.strip():
-                    try:
-                        rows[number] = json.loads(line, object_pairs_hook=_once_each)
-                        if not isinstance(rows[number], dict):
-                            raise ValueError("must be an object, {…}")
-                    except ValueError as error:
-                        place = f"line {number} column {getattr(error, 'colno', 1)}"
-                        raise ValueError(f"{getattr(error, 'msg', error)}: {place}") from None
-            return pd.DataFrame(list(rows.values()), index=list(rows))
-        if ending == ".json":
-            told = json.loads(path.read_bytes(), object_pairs_hook=_once_each)
-            if not isinstance(told, list | dict):
-                raise ValueError("must be a list of objects, a row each")
-            return pd.DataFrame(told)
-        if ending in TEXT:
-            return read_csv(path)
-    except UnicodeDecodeError:
-        raise RequestError(f"{path}: is not in UTF-8; save it as such") from None
-    except (ValueError, TypeError, AttributeError, OSError, RecursionError) as error:
-        raise RequestError(f"{path}: cannot be read as a table ({first_line(error)})") from None
-    raise RequestError(f"{path}: is no table; give a .csv, .tsv, .json, .jsonl or .parquet file, or a folder of logs")
-
-
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; of equal keys Python would keep the last."""
-    row = {}
-    for name, value in pairs:
-        if name in row:
-            raise ValueError(f"the key {name!r} is there twice; leave one out")
-        row[name] = value
-    return row
-
-
-def read_csv(path: Path) -> pd.DataFrame:
-    """Reads a table separated by commas, semicolons or tabs, with every cell as text, so that a value that is no number
-    can be named. Its index is the rows of the file, from 1 on; empty ones are left out. Raises ValueError or OSError.
-    """
-    above = 0
-    with path.open(encoding="utf-8-sig") as file:
-        while (head := file.readline()) and not head.strip(",; \t\n"):
-            above += 1
-    separator = max(",;\t", key=re.sub('"[^"]*"', "", head).count)
-    names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
-    if twice := [name for name in names if name and names.count(name) > 1]:  # pandas would rename the second one
-        raise ValueError(f"the column {twice[0]!r} is there twice; leave one out")
-
-    def read(has_quotes: bool) -> pd.DataFrame:
-        return pd.read_csv(
-            path,
-            sep=separator,
-            quoting=csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE,
-            dtype=str,
-            keep_default_na=False,
-            skipinitialspace=True,
-            skip_blank_lines=False,
-            skiprows=above,
-            encoding="utf-8-sig",
-        )
-
-    try:
-        table = read(has_quotes=True)
-    except pd.errors.ParserError:
-        if separator != "\t":
-            raise
-        table = read(has_quotes=False)
-    if separator == "\t" and table.map(lambda cell: "\n" in cell).any(axis=None):
-        table = read(has_quotes=False)  # a remark began with a quote, which swallowed rows up to the next one
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for names of rows
-        raise ValueError("a row has more cells than the header; name every column, or remove cells")
-    table.index += above + 2
-    is_empty = (table.map(str.strip) == "").all(axis=1)
-    return table[~is_empty].rename(columns=str.strip)
 
 
 def make_scores(
@@ -209,15 +111,16 @@ def make_scores(
         frame[name] = labels(table[name], name, where) if name in table else ""
     is_ours = set(table) >= OURS and set(table["family"].map(str)) <= set(get_args(Family))
     frame["family"] = table["family"] if is_ours else ""
+    unread = [name for name in table.columns if name not in KNOWN and not (is_ours and name in OURS)]
     paired = "seed" in table
-    frame["repeat"], of_runs = (0, []) if paired else _numbers_of_runs(table, frame)
+    frame["repeat"], of_runs = (0, []) if paired else numbers_of_runs(table, frame)
     notes += of_runs
     if by_benchmark:  # after the runs were numbered, as an empty cell is a run that lacks the benchmark
         is_scored = ~table["score"].map(_is_blank)
         table, frame = table[is_scored], frame[is_scored]
     frame = frame.assign(score=_numbers(table["score"], where))
     if not paired:
-        notes += [*_check_independent(table, frame, where), *_copies(frame)]
+        notes += [*check_independent(table[unread], frame, where), *copies(frame)]
     doubled = frame.duplicated(KEY)
     if doubled.any():
         twice = frame[doubled].iloc[0]
@@ -226,24 +129,6 @@ def make_scores(
     if frame["arm"].nunique() < 2:
         raise RequestError(f"{where}: has one arm, {frame['arm'].iloc[0]!r}, so there is nothing to compare")
     return Scores(frame[[*KEY, "family", "score"]].reset_index(drop=True), paired, notes)
-
-
-def _numbers_of_runs(table: pd.DataFrame, frame: pd.DataFrame) -> tuple[pd.Series[int], list[str]]:
-    """Numbers each arm's runs by the first column that names runs, such as `run`; without one the n-th score of each
-    benchmark is of the n-th run, with a note if an arm has more scores of one than of another."""
-    for name in table.columns:
-        if RUN.fullmatch(re.sub("[^a-z]", "", name.lower())):
-            runs = frame.assign(run=table[name].map(str))
-            if runs.duplicated(["arm", "run"]).any() and not runs.duplicated(["arm", "run", *QUESTION]).any():
-                return runs.groupby("arm")["run"].transform(lambda own: pd.factorize(own)[0]), []
-    of_cells = frame.groupby(["arm", *QUESTION])
-    counts = of_cells.size().groupby("arm").nunique()
-    uneven = some(list(counts.index[counts > 1]))
-    by_order = (
-        f"Which scores of {uneven} are of one run is not told, and some are missing: the first of each benchmark are "
-        "taken for one run, and so on; name runs in a column `run`."
-    )
-    return of_cells.cumcount(), [by_order] if uneven else []
 
 
 def _own_names(columns: Columns) -> tuple[dict[str, str], list[str]]:
@@ -273,81 +158,11 @@ def _finished(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return table[~unfinished], notes
 
 
-def _check_independent(table: pd.DataFrame, frame: pd.DataFrame, where: str) -> list[str]:
-    """Notes on columns that tell an arm's repeats apart, in every arm by the same values, as seeds, questions or
-    checkpoints do, whose scores are no independent runs. Raises RequestError for one that is called like these."""
-    is_repeat = frame.duplicated(["arm", *QUESTION], keep=False)
-    table, repeats = table[is_repeat], frame[is_repeat]
-    if repeats["arm"].nunique() < 2:
-        return []
-    is_ours = frame["family"].iloc[0] != ""
-    unread = [name for name in table.columns if name not in KNOWN and not (is_ours and name in OURS)]
-    suspect = [name for name in unread if OF_ONE_RUN.search(name.lower())]
-    for names in [*([name] for name in suspect), suspect]:
-        if names and _tell_apart(repeats, table[names]):
-            raise RequestError(
-                f"{where}: an arm's rows differ in {' and '.join(map(repr, names))}, by the same values in every arm, "
-                f"so they may be no independent runs; say what it is, --columns seed={names[0]} (or question, "
-                "benchmark, shots), or leave it out if they are"
-            )
-    notes = []
-    for name in unread:
-        if not OF_RUNS.match(re.sub("[^a-z]", "", name.lower())) and _tell_apart(repeats, table[[name]]):
-            notes.append(
-                f"An arm's rows differ in {name!r}, by the same values in every arm: if it is a seed, say --columns "
-                f"seed={name}."
-            )
-    return notes
-
-
-def _copies(frame: pd.DataFrame) -> list[str]:
-    """A note on arms whose runs are there again in the same order, as of rows that were pasted twice.
-
-    Scores of few possible values, such as rounded ones, repeat by luck: m different runs stand so many `times` in the
-    same order in at most m! / m^(m · times) of cases, as if m values were equally likely; among many arms, some do.
-    """
-    runs = frame.set_index(["arm", "repeat", *QUESTION])["score"].unstack(QUESTION)
-    arms = runs.groupby(level="arm", sort=False)
-    copied, chance = [], 1.0
-    for arm, own in arms:
-        scores = list(own.fillna(math.inf).itertuples(index=False, name=None))
-        different = len(set(scores))
-        times = len(scores) // different
-        if different > 1 and times > 1 and scores == scores[:different] * times:
-            copied.append(str(arm))
-            chance *= math.factorial(different) / different ** (different * times)
-    if math.comb(len(arms), len(copied)) * chance > SELDOM:
-        return []
-    return [
-        f"All scores of {some(copied)} are there again in the same order: if rows were pasted twice, remove the "
-        "copies, as they are no further runs."
-    ]
-
-
-def _tell_apart(repeats: pd.DataFrame, columns: pd.DataFrame) -> bool:
-    """Whether columns tell the repeats of each arm apart, by values of which arms share most; three or more, as two may
-    be the same by chance."""
-    rows = columns.itertuples(index=False)
-    values = repeats.assign(value=[repr(tuple(map(str, row))) for row in rows])
-    if values.duplicated(["arm", *QUESTION, "value"]).any():
-        return False
-    first, *others = (set(own) for _, own in values.groupby("arm")["value"])
-    return all(
-        min(len(first), len(other)) > 2 and 2 * len(first & other) > len(min(first, other, key=len)) for other in others
-    )
-
-
 def _is_unfinished(status: str) -> bool:
     """Whether a status is, or begins with, one to three words that are among `UNFINISHED`, as `out of memory: killed`
     does."""
     words = re.findall("[a-z]+", re.split(r"[^\w\s-]|\d", status.lower())[0])
     return any("".join(words[:count]) in UNFINISHED for count in (1, 2, 3))
-
-
-def some(names: Sequence[str]) -> str:
-    """At most five of the names."""
-    more = [f"{len(names) - 5} more"] if len(names) > 5 else []
-    return ", ".join([*names[:5], *more])
 
 
 def _is_blank(cell: Any) -> bool:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.external.tables import labels, read_csv
+from analysis.external.files import read_csv
+from analysis.external.tables import labels
 from analysis.seeds import caution
 from mm1_lab.config import FEWEST_SIZES, Recipe, RequestError, Size, parse_count
 from mm1_lab.formatting import short_count
