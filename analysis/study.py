@@ -24,10 +24,10 @@ from mm1_lab.results.trained import epochs_text, own_rows
 
 Record = Mapping[str, Any]
 """What a finished trial's `record.json` says of it."""
+Cell = tuple[frozenset[str], float]
+"""A trial's trained models and its value of a measure."""
 FAMILIES = {"captioning": "captioning", "vqa": "VQA"}
 """Titles of the families of benchmarks with images."""
-HELD_OUT_DOCUMENTS, HELD_OUT_TOKENS = "held-out documents", "held-out tokens"
-"""In what losses may be unlike."""
 CIDER = " cider"
 """Ends the name of the benchmark for the CIDEr of captions that are scored by content."""
 FAMILIES_APART = {
@@ -287,23 +287,21 @@ class Study(Variant):
         """Each of the `distinct` arms with the first one that has the same trained models and the same values at the
         seeds that both have, as arms have that differ in how other questions are asked: these are no repeats."""
         found = {}
-        cells: dict[str, dict[int, tuple[Any, float]]] = {}
-        by_cell: dict[tuple[Any, ...], str] = {}
+        groups: dict[str, dict[int, Cell]] = {}
+        """The trials of arms that are alike, by the first of these."""
+        with_cell: dict[tuple[int, Cell], str] = {}
+        """The first arm of the group in which a trial was found first."""
         values = self.all_values(measure).loc[self.distinct].to_numpy()
-        for arm, own in zip(self.distinct, values, strict=True):
+        for arm, own in zip(self.distinct, values.tolist(), strict=True):
             models = self._models[arm]
-            there = zip(self.seeds, own.tolist(), strict=True)
-            known = {seed: (models[seed], value) for seed, value in there if seed in models and not np.isnan(value)}
-            found[arm] = arm
-            for seed, cell in known.items():
-                first = by_cell.get((seed, cell), arm)
-                group = cells.get(first, {})
-                if first != arm and all(group.get(at, one) == one for at, one in known.items()):
-                    found[arm] = first
-                    break
-            cells[found[arm]] = cells.get(found[arm], {}) | known
-            for seed, cell in known.items():
-                by_cell.setdefault((seed, cell), found[arm])
+            at_seeds = zip(self.seeds, own, strict=True)
+            cells = {seed: (models[seed], value) for seed, value in at_seeds if seed in models and not np.isnan(value)}
+            candidates = (with_cell[cell] for cell in cells.items() if cell in with_cell)
+            first = next((one for one in candidates if _agree(groups[one], cells)), arm)
+            groups[first] = groups.get(first, {}) | cells
+            for cell in cells.items():
+                with_cell.setdefault(cell, first)
+            found[arm] = first
         return found
 
     @cached_property
@@ -348,57 +346,6 @@ class Study(Variant):
 
     def seed_count(self, arm: str) -> int:
         return len(self.seed_values(arm, self.measures[0]))
-
-    def unlike(self, arms: frozenset[str], measure: Measure) -> str:
-        """What a measure averages in some trials of `arms` and not in others: `benchmarks`, as after one was added to
-        the data and not all arms were evaluated again; of a loss, `held-out documents` or `held-out tokens`. Empty if
-        all have the same."""
-        for part in measure.parts:
-            if part.about == "loss":
-                # the world's texts have answers, of which alone a tuned model's loss is
-                if part.of == "text" and self.manifest.in_world and len(set(map(self.is_tuned, arms))) > 1:
-                    return HELD_OUT_TOKENS
-                left_out = self._left_out(part.of)
-                known = [left_out[arm] for arm in arms if arm in left_out]
-                are_told = all(count is not None for count, _ in known)
-                if len({count if are_told else may_be_more for count, may_be_more in known}) > 1:
-                    return HELD_OUT_DOCUMENTS
-                continue
-            asked = self._asked_by_arm(part)
-            if len(set[frozenset[str]]().union(*(asked.get(arm, ()) for arm in arms))) > 1:
-                return "benchmarks"
-        return ""
-
-    @kept
-    def _left_out(self, source: str) -> dict[str, tuple[tuple[int, ...] | None, bool]]:
-        """For each arm, how many held-out documents of a source do not fit a row of its models, with the largest number
-        of views and their side if pictures have fewer by their shapes; None if its record is an earlier one, which does
-        not tell. And whether its pictures, which `text` has none of, make them more."""
-        found: dict[str, tuple[tuple[int, ...] | None, bool]] = {}
-        for arm, _, record in self.finished:  # alike at every seed
-            told = record.get("held_out_left_out")
-            count = None if told is None else told.get(source, 0)
-            sft = self.sweep.arms[arm].sft
-            has_more_tokens = (sft and sft.views > 1) or (count and self.own_rows.get(arm))
-            # where pictures have unlike numbers of views, as many documents may be others
-            model = record.get("config", {}).get("model", {})
-            by_ratio: tuple[int, ...] = ()
-            if model.get("tiling") == "ratio" and count and source != "text":
-                by_ratio = (model["views"], model["image_size"])
-            found[arm] = None if count is None else (count, *by_ratio), bool(has_more_tokens) and source != "text"
-        return found
-
-    @kept
-    def _asked_by_arm(self, measure: Measure) -> dict[str, set[frozenset[str]]]:
-        """The sets of benchmarks that a measure averages in an arm's trials: one, if they are alike."""
-        asked = rows_of(self.asked, measure)
-        names = defaultdict[tuple[str, int], set[str]](set)
-        for arm, seed, name in zip(asked["arm"], asked["seed"], asked["benchmark"], strict=True):
-            names[arm, seed].add(name)
-        found = defaultdict[str, set[frozenset[str]]](set)
-        for (arm, _), own in names.items():
-            found[arm].add(frozenset(own))
-        return found
 
     @kept
     def majority(self, measure: Measure) -> float:
@@ -499,6 +446,11 @@ class Study(Variant):
         rows = rows[rows["seed"].isin(seeds)]
         blocks = rows.groupby(["arm", "benchmark", "block"], observed=True)["score"].agg(["mean", "count"])
         return blocks, rows.groupby("benchmark", observed=True)["shots"].nunique()
+
+
+def _agree(group: Mapping[int, Cell], cells: Mapping[int, Cell]) -> bool:
+    """Whether the trials are the same ones at the seeds that both have."""
+    return all(group.get(seed, cell) == cell for seed, cell in cells.items())
 
 
 def _of_benchmarks(asked: pd.DataFrame) -> list[Measure]:

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.likeness import unlike
 from analysis.statistics import UNKNOWN, Floats, Interval, moderated, one_sample, other_arms, other_axes
 from analysis.study import Study
 from mm1_lab.config import Measure
@@ -44,7 +45,7 @@ class Difference:
             return SAME_TRIALS
         for measure in {measure for _, measure in self.terms}:
             arms = frozenset(arm for arm, other in self.terms if other == measure)
-            if what := self.study.unlike(arms, measure):
+            if what := unlike(self.study, arms, measure):
                 return f"{UNLIKE}{what} in the arms' means of {measure}"
         missing = np.isnan(self._scores)
         if missing.all(axis=1).any():

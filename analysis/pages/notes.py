@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 
+from analysis.likeness import unlike
 from analysis.runs import mixes_machines
 from analysis.study import Study
 from mm1_lab.config import Measure
@@ -65,11 +66,11 @@ def unlike_notes(study: Study, arms: Collection[str], measures: Sequence[Measure
     """Below what compares `arms`, by some measures or all: means that cannot be compared, as arms or numbers of shots
     have other benchmarks; and what else makes arms unlike."""
     notes = []
-    unlike = defaultdict(list)
+    apart = defaultdict(list)
     for measure in measures or study.measures:
-        if what := study.unlike(frozenset(arms), measure):
-            unlike[what].append(str(measure))
-    for what, names in unlike.items():
+        if what := unlike(study, frozenset(arms), measure):
+            apart[what].append(str(measure))
+    for what, names in apart.items():
         notes.append(f"Not comparable, as arms have different {what} in the mean: {', '.join(names)}.")
     plain = study.asked[study.asked["family"].isin(PLAIN)]
     shots = plain.groupby("benchmark", observed=True, sort=False)["shots"].nunique()

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from analysis.likeness import HELD_OUT_DOCUMENTS, HELD_OUT_TOKENS, unlike
 from analysis.pages.cells import plus_minus, published_cell, references
 from analysis.pages.notes import benchmark_notes, notes_of
 from analysis.statistics import Interval, one_sample
-from analysis.study import HELD_OUT_DOCUMENTS, HELD_OUT_TOKENS, Study
+from analysis.study import Study
 from analysis.table import MISSING, Table, as_text
 from mm1_lab.config import CHAT, TEXT_CORE, UNPARSED, Measure, SftRecipe
 from mm1_lab.formatting import short
@@ -166,10 +167,10 @@ def losses_table(study: Study) -> Table:
     recipes = [study.sweep.arms[arm] for arm in study.scored]
     views = {(sft.views, sft.tiling) for sft in (recipe.sft or SftRecipe() for recipe in recipes)}
     notes = []
-    unlike = {study.unlike(frozenset(study.scored), Measure(name, about="loss")) for name in sources}
-    if HELD_OUT_TOKENS in unlike:
+    apart = {unlike(study, frozenset(study.scored), Measure(name, about="loss")) for name in sources}
+    if HELD_OUT_TOKENS in apart:
         notes.append(TUNED_TEXT)
-    if HELD_OUT_DOCUMENTS in unlike:
+    if HELD_OUT_DOCUMENTS in apart:
         is_five = views == {(1, "square"), (5, "square")}
         notes.append(OTHER_DOCUMENTS.format(cause="five views per picture" if is_five else "more tokens"))
     return Table(f"Held-out loss, nats per text token{several}", frame, notes)

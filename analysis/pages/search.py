@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.study import HELD_OUT_DOCUMENTS, HELD_OUT_TOKENS, read_study
+from analysis.likeness import HELD_OUT_DOCUMENTS, HELD_OUT_TOKENS, unlike
+from analysis.study import read_study
 from analysis.table import Table
 from mm1_lab.config import RequestError, Search, Sweep
 
@@ -40,7 +41,7 @@ def search_table(sweep: Sweep, folder: Path) -> Table | None:
     if is_loss and (arms["status"] == "scored").any():
         with suppress(RequestError):  # none of these is in `trials.csv` yet
             study = read_study(folder)
-            if what := study.unlike(frozenset(study.scored), measure):
+            if what := unlike(study, frozenset(study.scored), measure):
                 notes.append(NO_ORDER.format(what=what, cause=CAUSES[what]))
     formats = {"rank": ".0f", str(measure): digits, "sd over seeds": digits}
     return Table(f"The search: its best of {len(arms)} arms", frame, notes, formats=formats)
