@@ -52,7 +52,8 @@ def nominal_levels(level: float, shares: tuple[float, ...]) -> tuple[float, ...]
     the tail probability is what may be spent.
     """
     levels: list[float] = []
-    before = used = 0.0
+    before = 0.0
+    used = 0.0
     grid = np.arange(-9, 9 + STEP / 2, STEP)  # for B(t) = √t · Z, whose standard deviation is at most 1
     density = np.zeros_like(grid)
     for share in shares:
@@ -89,8 +90,10 @@ def over_looks(p: Sequence[float], looks: Sequence[int]) -> float:
     if len(looks) == 1:
         return p[0]
     overall, nominal = _table(tuple(looks))
-    known = zip(p, nominal.T, strict=False)  # later looks have no p yet
-    return float(np.exp(min(np.interp(np.log(max(one, LEAST_P)), of_look, overall) for one, of_look in known)))
+    logs = []
+    for one, of_look in zip(p, nominal.T, strict=False):  # later looks have no p yet
+        logs.append(np.interp(np.log(max(one, LEAST_P)), of_look, overall))
+    return float(np.exp(min(logs)))
 
 
 def p_over_looks(tests: Sequence[P], looks: Sequence[int]) -> P:
@@ -115,8 +118,9 @@ def _table(looks: tuple[int, ...]) -> tuple[Floats, Floats]:
     """ln of two-sided overall levels from 1e-6 to 1, (levels,), and of each look's nominal level, (levels, looks)."""
     shares = tuple(seeds / looks[-1] for seeds in looks)
     overall = np.geomspace(1e-6, 1.0, 60)
-    nominal = [nominal_levels(SPENT_OF_STUDENT * level / 2, shares) for level in overall.tolist()]
-    return np.log(overall), np.log(np.maximum(2 * np.array(nominal), LEAST_P))
+    one_sided = SPENT_OF_STUDENT * overall / 2
+    nominal = 2 * np.array([nominal_levels(level, shares) for level in one_sided.tolist()])
+    return np.log(overall), np.log(np.maximum(nominal, LEAST_P))
 
 
 def chance_yet(p: float, seeds: int, last: int, sides: int) -> float:

@@ -89,7 +89,9 @@ def _range(shown: pd.DataFrame) -> tuple[float, float]:
     margin = shown["margin"].max()
     ends = shown[["low", "high"]].astype(float)
     reach = np.nanmax([margin, 2 * points.abs().max().max(), ends.abs().stack().median()])
-    drawn = [*points.to_numpy(float).flat, *ends.clip(-reach, reach).to_numpy().flat, 0.0, -margin, margin]
+    drawn = [0.0, -margin, margin]
+    drawn += points.to_numpy(float).flat
+    drawn += ends.clip(-reach, reach).to_numpy().flat
     low = 1.08 * np.nanmin(drawn)
     high = 1.08 * np.nanmax(drawn)
     room = min(0.5, 0.05 * (high - low)) or 0.5  # scores of others may differ in the third decimal

@@ -38,11 +38,14 @@ def varied_sweep(recipe: str, varied: Sequence[str], grid: bool, settings: Seque
             raise RequestError(f"--vary {field}: the base has no alignment; {hint}")
     sweep = {"title": f"{recipe} by {', '.join(values)}", "recipe": recipe, **_arms(recipe, base, values, grid)}
     path = Path("sweeps") / f"{_name(recipe, values, grid)}.yaml"
-    options = [f"--vary {setting}" for setting in varied] + ["--grid"] * grid
-    options += [f"--set {setting}" for setting in settings]
-    command = "\n".join(f"#   {on_one_line(option)}" for option in options)
-    text = yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
-    return path, f"# Written by mm1-lab run {recipe}\n{command}\n# Add `contrasts`: what you expect of it.\n{text}"
+    lines = [f"# Written by mm1-lab run {recipe}"]
+    lines += [f"#   --vary {on_one_line(setting)}" for setting in varied]
+    if grid:
+        lines.append("#   --grid")
+    lines += [f"#   --set {on_one_line(setting)}" for setting in settings]
+    lines.append("# Add `contrasts`: what you expect of it.")
+    lines.append(yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120))
+    return path, "\n".join(lines)
 
 
 def _field_and_values(setting: str, of_recipe: Sequence[str]) -> tuple[str, list[Any]]:
@@ -63,8 +66,9 @@ def _field_and_values(setting: str, of_recipe: Sequence[str]) -> tuple[str, list
     if any(same_or_inside(field, changed.partition("=")[0].strip()) for changed in of_recipe):
         raise RequestError(f"--vary {field}: --set changes it, too; give all of its values to --vary")
     values = parse_yaml(f"[{text}]", f"--vary {setting}")
-    if len(values) == 1 and isinstance(values[0], list) and all(isinstance(value, list) for value in values[0]):
-        (values,) = values if values[0] else [values]  # `[[a], [b]]` for `[a],[b]`; no field has lists of lists
+    only = values[0] if len(values) == 1 else None
+    if isinstance(only, list) and only and all(isinstance(value, list) for value in only):
+        values = only  # `[[a], [b]]` for `[a],[b]`; no field has lists of lists
     return field, values
 
 
@@ -89,7 +93,9 @@ def _is_kept(own: Any, value: Any) -> bool:
     size may stand alone."""
     if isinstance(own, dict) and isinstance(value, str):
         value = {"size": value, "beside": None}
-    return own | value == own if isinstance(own, dict) and isinstance(value, dict) else bool(own == value)
+    if isinstance(own, dict) and isinstance(value, dict):
+        return own | value == own
+    return bool(own == value)
 
 
 def same_or_inside(field: str, other: str) -> bool:
@@ -104,14 +110,17 @@ LONGEST_NAME = 100
 def _name(recipe: str, values: dict[str, list[Any]], grid: bool) -> str:
     """From the fields and values, so that the same command is the same sweep, and another one is another."""
     words = [recipe, "grid" if grid else "by"]
-    is_plain = True
+    users = []
+    """The words that are a user's, and not fields of recipes."""
     for field, own in values.items():
         spelt_out = [str(value) for value in own]
         words += [field, *spelt_out]
+        users += spelt_out
         first, _, rest = field.partition(".")
-        users = spelt_out if rest in keys_at(Recipe, [first]) else [rest, *spelt_out]
-        is_plain = is_plain and not any("_" in word for word in users)  # source `a_1` by 2 is not `a` by 1 and 2
+        if rest not in keys_at(Recipe, [first]):
+            users.append(rest)
     name = re.sub(r"[^A-Za-z0-9.-]+", "_", " ".join(words)).strip("_")
-    if is_plain and name == "_".join(words) and len(name) <= LONGEST_NAME:
+    is_plain = name == "_".join(words) and "_" not in "".join(users)  # source `a_1` by 2 is not `a` by 1 and 2
+    if is_plain and len(name) <= LONGEST_NAME:
         return name
     return f"{name[:LONGEST_NAME]}-{digest([recipe, grid, repr(values)], 6)}"  # other values may have the same letters

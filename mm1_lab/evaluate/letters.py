@@ -2,8 +2,12 @@
 
 import unicodedata
 
-_SIGNS = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}  # full width, as in Ａ．
-_SIGNS |= dict(zip(map(ord, "。।、،؛؟٫٬‘’“”„«»「」『』【】"), "..,,;?.,''" + '"""""""""[]', strict=True))
+_SIGNS: dict[int, str | int] = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
+_SIGNS |= str.maketrans(
+    "。।、،؛؟٫٬‘’“”„«»「」『』【】",
+    '..,,;?.,\'\'"""""""""[]',
+)
+"""Those of full width, as in Ａ．, and of other scripts, with those of ASCII."""
 
 
 def usual(text: str) -> str:

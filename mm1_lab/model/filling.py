@@ -37,22 +37,29 @@ def read_stored(folder: Path, weights: Weights) -> None:
 def draw_normal(seed: int, spreads: Mapping[str, float], weights: Weights) -> None:
     """Draws normal weights, the same ones however they are sharded; `spreads` are standard deviations by name."""
     for name, weight in weights.items():
-        *rows, columns = (_own(weight, dimension) for dimension in range(weight.ndim))
-        numbers = torch.arange(weight.shape[:-1].numel()).view(weight.shape[:-1])[tuple(rows)].flatten()
+        shape = weight.shape[:-1]
+        *rows, columns = _own(weight)
+        numbers = torch.arange(shape.numel()).view(shape)[tuple(rows)].flatten()
         _draw_rows(f"{seed} {name}", spreads[name], weight.shape[-1], numbers, columns, _local(weight))
 
 
 def _draw_rows(seed: str, spread: float, width: int, numbers: Tensor, columns: slice, into: Tensor) -> None:
-    """Writes the given columns of the rows, of `width` columns, with the given numbers, which ascend."""
+    """Writes the given columns of the rows, of `width` columns, with the given numbers."""
     rows_per_block = max(1, BLOCK // width)
     rows = into.view(-1, into.shape[-1])
-    for block in (numbers // rows_per_block).unique().tolist():
-        first = block * rows_per_block
-        start, end = torch.searchsorted(numbers, torch.tensor([first, first + rows_per_block])).tolist()
+    blocks = numbers // rows_per_block
+    for block in blocks.unique().tolist():
         digest = hashlib.sha256(f"{seed} {block}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-        drawn = torch.empty(rows_per_block, width).normal_(std=spread, generator=generator)
-        rows[start:end] = drawn[numbers[start:end] - first, columns].to(rows)
+        drawn = torch.empty(rows_per_block, width)
+        drawn.normal_(std=spread, generator=generator)
+        is_in_block = blocks == block
+        in_block = numbers[is_in_block] - block * rows_per_block
+        rows[is_in_block] = drawn[in_block, columns].to(rows)
+
+
+OF_EXPERTS = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}
+"""By the matrix of all experts of a layer, those of a feed-forward that each is made of."""
 
 
 @torch.no_grad()
@@ -61,11 +68,11 @@ def copy_dense(folder: Path, weights: Weights) -> None:
     for name, weight in weights.items():
         before, is_of_experts, matrix = name.partition("experts.")
         if is_of_experts:
-            names = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}[matrix]
-            value = torch.cat([_read(folder, f"{before}{one}.weight") for one in names]).expand(weight.shape)
+            parts = [_read(folder, f"{before}{one}.weight") for one in OF_EXPERTS[matrix]]
+            value = torch.cat(parts).expand(weight.shape)
         else:
             value = _read(folder, name)
-        _local(weight).copy_(value[tuple(_own(weight, dimension) for dimension in range(weight.ndim))])
+        _local(weight).copy_(value[_own(weight)])
 
 
 def _read(folder: Path, name: str) -> Tensor:
@@ -82,13 +89,13 @@ def _local(weight: Tensor) -> Tensor:
     return weight.to_local() if isinstance(weight, DTensor) else weight
 
 
-def _own(weight: Tensor, dimension: int) -> slice:
-    """This process's part of `weight` along `dimension`, as `torch.chunk` divides it if it is sharded there."""
-    if not isinstance(weight, DTensor):
-        return slice(None)
-    for axis, placement in enumerate(weight.placements):
-        if placement == Shard(dimension):
-            length = math.ceil(weight.shape[dimension] / weight.device_mesh.size(axis))
-            start = length * weight.device_mesh.get_local_rank(axis)
-            return slice(start, start + length)
-    return slice(None)
+def _own(weight: Tensor) -> tuple[slice, ...]:
+    """This process's part of `weight` along each dimension, as `torch.chunk` divides those that are sharded."""
+    own = [slice(None)] * weight.ndim
+    if isinstance(weight, DTensor):
+        for axis, placement in enumerate(weight.placements):
+            if isinstance(placement, Shard):
+                length = math.ceil(weight.shape[placement.dim] / weight.device_mesh.size(axis))
+                start = length * weight.device_mesh.get_local_rank(axis)
+                own[placement.dim] = slice(start, start + length)
+    return tuple(own)

@@ -19,7 +19,8 @@ class AdaptedLinear(nn.Linear):
 
     def __init__(self, linear: nn.Linear, rank: int, alpha: float, numbers: torch.Generator) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
-        self.weight, self.bias = linear.weight, linear.bias
+        self.weight = linear.weight
+        self.bias = linear.bias
         self.scaling = alpha / rank
         self.lora_a = nn.Parameter(linear.weight.new_empty(rank, linear.in_features))
         if not self.lora_a.is_meta:
@@ -36,7 +37,8 @@ class AdaptedLinear(nn.Linear):
         """The linear layer that computes the same."""
         linear = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
         self.weight += self.scaling * self.lora_b @ self.lora_a
-        linear.weight, linear.bias = self.weight, self.bias
+        linear.weight = self.weight
+        linear.bias = self.bias
         return linear
 
 

@@ -8,7 +8,7 @@ the final weights, which must fit its memory: 4 bytes per parameter. For checkpo
 import copy
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -75,8 +75,7 @@ class ShardedNetwork:
             for name in part.unread:
                 weights.pop(f"{prefix}.{name}" if prefix else name, None)
         memory = _memory()
-        parameters = sum(parameter.numel() for parameter in network.parameters())
-        self._keeps_whole_gradients = keeps_whole_gradients(parameters, memory)
+        self._keeps_whole_gradients = keeps_whole_gradients(_numbers(network.parameters()), memory)
         _shard(module, network, precision, ignored, _mesh(network, per_trained, memory))
         if not team.is_first():
             module.to_empty(device=team.device())
@@ -85,8 +84,7 @@ class ShardedNetwork:
         for part in unread.values():
             fill(part, part.unread)
         own = [buffer.cpu() for buffer in network.buffers()] if team.is_first() else []
-        buffers = team.broadcast(own)
-        for buffer, value in zip(network.buffers(), buffers, strict=True):
+        for buffer, value in zip(network.buffers(), team.broadcast(own), strict=True):
             buffer.copy_(value)  # those that are in no state dict
         torch.set_rng_state(team.broadcast(torch.get_rng_state()))
 
@@ -106,7 +104,8 @@ class ShardedNetwork:
         in_first = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights: dict[str, Any] = get_model_state_dict(self._network, options=in_first)
         if team.is_first():
-            shaped = {name: weights[name].view(empty.shape) for name, empty in self._twin.state_dict().items()}
+            empty = self._twin.state_dict()
+            shaped = {name: weights[name].view(like.shape) for name, like in empty.items()}
             self._twin.load_state_dict(shaped, assign=True)
             for part in self._twin.modules():
                 if isinstance(part, PreTrainedModel):
@@ -124,8 +123,10 @@ def read_sharded(model: MM1, folder: Path, shards: int) -> None:
     groups = (team.size() // shards, shards)
     mesh = init_device_mesh(device.type, groups, mesh_dim_names=("groups", "processes"))["processes"]
     decoder = model.decoder
-    divided = {one for layer in layers(decoder) for one in layer.parameters() if one.ndim and one.numel()}
-    _shard(decoder.model, decoder.model, "32-true", set(decoder.parameters()) - divided, mesh)
+    whole = set(decoder.parameters())
+    for layer in layers(decoder):
+        whole -= {one for one in layer.parameters() if one.ndim and one.numel()}
+    _shard(decoder.model, decoder.model, "32-true", whole, mesh)
     model._apply(lambda values: torch.empty_like(values, device=device) if values.is_meta else values.to(device))
     tied = model.all_tied_weights_keys
     names = [name for name, values in model.state_dict().items() if name not in tied and values.numel()]
@@ -175,8 +176,10 @@ def _shard(module: nn.Module, network: nn.Module, precision: str, ignored: set[n
     def place(experts: nn.Parameter) -> Shard:
         """By the first dimension of (experts, rows, columns) that the processes divide evenly. FSDP2 would fill up the
         experts to a multiple of their number, and divides the other dimensions only evenly."""
-        lengths = enumerate(experts.shape)
-        return Shard(next((dimension for dimension, length in lengths if length % mesh.shape[-1] == 0), 0))
+        for dimension, length in enumerate(experts.shape):
+            if length % mesh.shape[-1] == 0:
+                return Shard(dimension)
+        return Shard(0)
 
     for part in network.modules():
         if isinstance(part, Qwen2MoeExperts):
@@ -197,11 +200,15 @@ def _mesh(network: nn.Module, per_trained: float, memory: float) -> DeviceMesh:
     kind = team.device().type
     on_nodes = team.numbers(int(os.environ.get("LOCAL_WORLD_SIZE", size)))  # of torchrun and Ray Train
     per_node = on_nodes[0] if len(set(on_nodes)) == 1 else size  # Ray may spread them unevenly
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    parameters = _numbers(network.parameters())
+    trained = _numbers(parameter for parameter in network.parameters() if parameter.requires_grad)
     if size == shard_group(size, per_node, state_bytes(parameters, trained, per_trained), memory):
         return init_device_mesh(kind, (size,))
     return init_device_mesh(kind, (size // per_node, per_node), mesh_dim_names=("nodes", "processes"))
+
+
+def _numbers(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
 
 
 def _memory() -> float:

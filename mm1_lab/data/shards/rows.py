@@ -51,7 +51,8 @@ class Rows:
     def __init__(self, collection: Collection, tokenizer: BackendTokenizer, limits: Limits, folder: Path) -> None:
         self._collection = collection
         self._tokenizer = tokenizer
-        self._limits = limits = limits.of_pictures  # whose sizes are not looked up in advance
+        limits = limits.of_pictures  # whose sizes are not looked up in advance
+        self._limits = limits
         self._ids = collection.tokens(tokenizer)
         name = short_hash(ROWS_VERSION, collection.reader, collection.digests, tokenizer.digest, limits[:3])
         self._packed: pa.ChunkedArray = cached(folder / "rows" / f"{name}.ipc", SCHEMA, self._pack)["entries"]
@@ -126,12 +127,15 @@ class Rows:
         for chunks in zip_longest(*map(self._packed_chunks, samples)):
             for sample, chunk in zip(samples, chunks, strict=True):
                 if chunk is not None:
-                    document = self._document(sample, chunk.start, chunk.end)
-                    if self._collection.reader == "pairs":
-                        epochs = range(len(self._captions(sample)))  # each shows another
-                        captions = tuple(self._document(sample, 0, 0, epoch).text for epoch in epochs)
-                        document = HeldOutPicture(document.key, document.parts, captions)
-                    yield document
+                    yield self._held_out(sample, chunk)
+
+    def _held_out(self, sample: int, chunk: Chunk) -> Document:
+        document = self._document(sample, chunk.start, chunk.end)
+        if self._collection.reader != "pairs":
+            return document
+        epochs = range(len(self._captions(sample)))  # each shows another
+        captions = tuple(self._document(sample, 0, 0, epoch).text for epoch in epochs)
+        return HeldOutPicture(document.key, document.parts, captions)
 
 
 def cut(ids: Ids, limits: Limits) -> Iterator[Chunk]:
