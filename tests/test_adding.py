@@ -40,7 +40,7 @@ from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.finding import find_scale
-from mm1_lab.orchestrate.planning.own_data import with_benchmarks
+from mm1_lab.orchestrate.planning.loading import with_benchmarks
 from mm1_lab.orchestrate.planning.plan_text import plan_text, plan_values
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.recipe_search import run_request

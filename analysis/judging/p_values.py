@@ -23,7 +23,7 @@ SAME = "the difference is the same at every seed, so nothing tells how far seeds
 """Why such differences are not judged."""
 
 
-def claimed(expect: Expectation, margin: float, less_is_better: bool = False) -> tuple[float, float]:
+def claimed(expect: Expectation, margin: float, less_is_better: bool) -> tuple[float, float]:
     """The ends of what is claimed: a difference lies between them."""
     if expect == "keeps" and less_is_better:
         return -np.inf, margin

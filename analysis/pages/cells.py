@@ -22,7 +22,7 @@ def plus_minus(mean: Interval, digits: int = 1) -> str:
     return text if np.isnan(mean.half_width) else f"{text} ± {as_text(mean.half_width, form)}"
 
 
-def interval(row: Row, form: str = ".1f") -> str:
+def interval(row: Row, form: str) -> str:
     """`[−0.2, 3.2]`: the ends of an interval, `low` and `high`; a dash without one. What is all alike, over seeds or
     questions, tells no width."""
     low = as_text(row["low"], form)

@@ -110,6 +110,8 @@ EXECUTOR = (
 )
 SIZES = option("--sizes", "of lr_law: which sizes of decoder to search; default: those of sweeps/lr_law.yaml", "LIST")
 JSON = switch("--json", "print JSON, with the keys in docs/reference.md")
+STATE = (DATA, SEEDS_OF_RESULTS, SET, IN_RESULTS, STORE, JSON)
+"""Of commands that show what there is of a sweep."""
 VARY = (
     repeated(
         "--vary",

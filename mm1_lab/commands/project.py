@@ -69,7 +69,7 @@ def _open_and_tell(options: argparse.Namespace) -> Shards:
     from mm1_lab.evaluate.named import build_benchmark
     from mm1_lab.evaluate.prompts import PromptWriter
     from mm1_lab.orchestrate.data_samples import conversations_as_read
-    from mm1_lab.orchestrate.planning.own_data import with_benchmarks
+    from mm1_lab.orchestrate.planning.loading import with_benchmarks
     from mm1_lab.weights.pretrained import HuggingFace
 
     ledger = Ledger(RESULTS, options.store)

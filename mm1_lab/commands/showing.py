@@ -39,12 +39,7 @@ from mm1_lab.results.reading import list_variants, read_variant
     option("sweep", "a sweep; default: all sweeps with results", "SWEEP", nargs="?"),
     opt.ONLY,
     option("--scale", "default: mini; without SWEEP, all scales with results"),
-    opt.DATA,
-    opt.SEEDS_OF_RESULTS,
-    opt.SET,
-    opt.IN_RESULTS,
-    opt.STORE,
-    opt.JSON,
+    *opt.STATE,
 )
 def status(options: argparse.Namespace) -> int:
     """Show which trials are done, running, missing, or failed and why."""
@@ -90,12 +85,7 @@ def status(options: argparse.Namespace) -> int:
     opt.SWEEP,
     option("arms", "none, one or two arms", "ARM", nargs="*", default=[]),
     opt.SCALE,
-    opt.DATA,
-    opt.SEEDS_OF_RESULTS,
-    opt.SET,
-    opt.IN_RESULTS,
-    opt.STORE,
-    opt.JSON,
+    *opt.STATE,
 )
 def show(options: argparse.Namespace) -> int:
     """Show the arms of a sweep, one resolved arm, or the differences between two."""

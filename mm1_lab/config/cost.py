@@ -86,7 +86,7 @@ def flops_per_position(size: Size, context: float, passes: int) -> float:
     return passes * 2 * size.parameters().active + (3 if passes > 1 else 1) * attention
 
 
-def passes_of(frozen: Collection[str], adapted: Collection[str] = ()) -> dict[str, int]:
+def passes_of(frozen: Collection[str], adapted: Collection[str]) -> dict[str, int]:
     """Passes through each part of an MM1, as `flops_per_position` counts them. Gradients of a part's activations are
     needed where it, its adapters or a part before it is trained."""
     passes = {}

@@ -54,11 +54,9 @@ def _filled(form: str, thing: Thing) -> str:
     return form.format(size=thing.size, colour=thing.colour, name=thing.name, place=PLACES[thing.place])
 
 
-def alt_text(random: Random, scene: Scene, complete: bool = False, convention: Convention | None = None) -> str:
-    """A short caption with occasional junk words; unless `complete`, attributes and things may be missing.
-
-    `convention`: drawn anew for each caption if not given.
-    """
+def alt_text(random: Random, scene: Scene, complete: bool = False) -> str:
+    """A short caption with occasional junk words, in a convention of its own; unless `complete`, attributes and things
+    may be missing."""
     form = "{colour} {name}"
     if complete or random.random() < 0.7:
         form = "{size} " + form
@@ -69,9 +67,7 @@ def alt_text(random: Random, scene: Scene, complete: bool = False, convention: C
         things = [random.choice(scene.things)]
     lead = random.choice(("", "", "", "photo : ", "picture of ", "stock image ", "img - "))
     phrases = [_filled(form, thing) for thing in things]
-    if convention is None:
-        convention = draw_convention(random)
-    return spoken(f"{lead}{' , '.join(phrases)} .", convention)
+    return spoken(f"{lead}{' , '.join(phrases)} .", draw_convention(random))
 
 
 def dense_caption(random: Random, scene: Scene) -> str:
