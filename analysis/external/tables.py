@@ -20,11 +20,10 @@ from mm1_lab.rows import Family
 
 NEEDED = ("arm", "score")
 KNOWN = (*NEEDED, "seed", "benchmark", "shots", "question", "status")
-UNFINISHED = (
-    *("aborted", "bootfail", "canceled", "cancelled", "crash", "crashed", "deadline", "diverged", "error", "errored"),
-    *("fail", "failed", "failure", "interrupted", "killed", "launchfailed", "nodefail", "oom", "outofme"),
-    *("outofmemory", "paused", "nan", "oomkilled", "pending", "preempted", "preempting", "pruned", "queued"),
-    *("requeued", "revoked", "running", "scheduled", "suspended", "timedout", "timeout", "waiting"),
+UNFINISHED = re.compile(
+    "aborted|bootfail|canceled|cancelled|crash|crashed|deadline|diverged|error|errored|fail|failed|failure|"
+    "interrupted|killed|launchfailed|nodefail|oom|outofme|outofmemory|paused|nan|oomkilled|pending|preempted|"
+    "preempting|pruned|queued|requeued|revoked|running|scheduled|suspended|timedout|timeout|waiting"
 )
 """What a `status` begins with, in small letters alone, of runs whose scores do not count: words of Slurm, Optuna, W&B,
 MLflow, Ray and Kubernetes."""
@@ -162,7 +161,7 @@ def _is_unfinished(status: str) -> bool:
     """Whether a status is, or begins with, one to three words that are among `UNFINISHED`, as `out of memory: killed`
     does."""
     words = re.findall("[a-z]+", re.split(r"[^\w\s-]|\d", status.lower())[0])
-    return any("".join(words[:count]) in UNFINISHED for count in (1, 2, 3))
+    return any(UNFINISHED.fullmatch("".join(words[:count])) for count in (1, 2, 3))
 
 
 def _is_blank(cell: Any) -> bool:
