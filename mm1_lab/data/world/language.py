@@ -54,9 +54,11 @@ def _filled(form: str, thing: Thing) -> str:
     return form.format(size=thing.size, colour=thing.colour, name=thing.name, place=PLACES[thing.place])
 
 
-def alt_text(random: Random, scene: Scene, complete: bool = False) -> str:
-    """A short caption with occasional junk words, in a convention of its own; unless `complete`, attributes and things
-    may be missing."""
+def alt_text(random: Random, scene: Scene, complete: bool = False, convention: Convention | None = None) -> str:
+    """A short caption with occasional junk words; unless `complete`, attributes and things may be missing.
+
+    `convention`: drawn anew for each caption if not given.
+    """
     form = "{colour} {name}"
     if complete or random.random() < 0.7:
         form = "{size} " + form
@@ -67,7 +69,9 @@ def alt_text(random: Random, scene: Scene, complete: bool = False) -> str:
         things = [random.choice(scene.things)]
     lead = random.choice(("", "", "", "photo : ", "picture of ", "stock image ", "img - "))
     phrases = [_filled(form, thing) for thing in things]
-    return spoken(f"{lead}{' , '.join(phrases)} .", draw_convention(random))
+    if convention is None:
+        convention = draw_convention(random)
+    return spoken(f"{lead}{' , '.join(phrases)} .", convention)
 
 
 def dense_caption(random: Random, scene: Scene) -> str:
