@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import (
@@ -29,9 +30,12 @@ from mm1_lab.config import Measure, RequestError, load_sweep
 from mm1_lab.files import NOT_OURS, PARTS, PUBLISHED, RESULTS, expanded, here_or_shipped
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep, split_settings
-from mm1_lab.results import Ledger
+from mm1_lab.results import Ledger, Manifest, TrialRow
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.reading import list_variants, read_variant
+
+if TYPE_CHECKING:
+    from mm1_lab.orchestrate.planning.request import Request
 
 
 @command(
@@ -47,29 +51,11 @@ def status(options: argparse.Namespace) -> int:
 
     chains = None
     if options.sweep:
-        options.scale = options.scale or "mini"
-        request = confirmation_of(options) or request_of(options, options.sweep)
-        remark = ""
-        if options.results != RESULTS and not options.results.is_dir():  # misspelt, or a run has only begun
-            remark = f"{options.results}: there is no such folder yet"
-        elif options.seeds is None and not (request.folder / "trials.csv").exists():
-            remark = f"{request.folder}: no run has got under way here; shown is seed 0, others by --seeds"
-        request = as_run(request, request.folder, options.seeds)
-        if remark:
-            print(remark, file=sys.stderr)
+        request = _request_told_of(options)
         sweeps = [(request.manifest, request.rows)]
         chains = {trial.fingerprint: list(trial.evaluation.chain()) for trial in request.trials}
-    elif options.only or options.data or options.set or options.seeds:
-        raise RequestError("status: --only, --data, --set and --seeds are of one sweep; give its name")
     else:
-        opt.check_there(options.results, RESULTS)
-        sweeps = []
-        for folder in list_variants(options.results):
-            manifest = read_manifest(folder)
-            if options.scale in (None, manifest.scale):
-                sweeps.append((manifest, read_trials(folder)))
-        if not sweeps:
-            raise RequestError(f"{options.results}: has no results at {options.scale}")
+        sweeps = _sweeps_with_results(options)
     told = status_values(sweeps, Ledger(options.results, options.store), chains)
     if not options.sweep and not options.scale:
         told["unused"] = unused_trials(sweeps, options.results)
@@ -78,6 +64,36 @@ def status(options: argparse.Namespace) -> int:
     else:
         print(status_text(told))
     return DONE
+
+
+def _request_told_of(options: argparse.Namespace) -> Request:
+    """The request for the one sweep whose status is asked for, as it was run."""
+    options.scale = options.scale or opt.DEFAULT_SCALE
+    request = confirmation_of(options) or request_of(options, options.sweep)
+    remark = ""
+    if options.results != RESULTS and not options.results.is_dir():  # misspelt, or a run has only begun
+        remark = f"{options.results}: there is no such folder yet"
+    elif options.seeds is None and not (request.folder / "trials.csv").exists():
+        remark = f"{request.folder}: no run has got under way here; shown is seed 0, others by --seeds"
+    request = as_run(request, request.folder, options.seeds)
+    if remark:
+        print(remark, file=sys.stderr)
+    return request
+
+
+def _sweeps_with_results(options: argparse.Namespace) -> list[tuple[Manifest, list[TrialRow]]]:
+    """All sweeps of the results folder, at the scale or at all. Raises RequestError if there are none."""
+    if options.only or options.data or options.set or options.seeds:
+        raise RequestError("status: --only, --data, --set and --seeds are of one sweep; give its name")
+    opt.check_there(options.results, RESULTS)
+    sweeps = []
+    for folder in list_variants(options.results):
+        manifest = read_manifest(folder)
+        if options.scale in (None, manifest.scale):
+            sweeps.append((manifest, read_trials(folder)))
+    if not sweeps:
+        raise RequestError(f"{options.results}: has no results at {options.scale}")
+    return sweeps
 
 
 @command(

@@ -72,9 +72,7 @@ def load_request(
     only = _arms_named(only, whole, file)
     arms = {arm: recipe for arm, recipe in whole.arms.items() if not only or arm in only}
     part = whole.model_copy(update={"arms": arms})
-    if isinstance(seeds, Iterable) and not isinstance(seeds, str):
-        seeds = ",".join([*map(str, seeds), ""])
-    chosen = parse_seeds(str(seeds))
+    chosen = _seeds(seeds)
     if (count := len(arms) * len(chosen)) > MOST_TRIALS:
         raise RequestError(
             f"{file}: {len(arms):,} arms at {len(chosen):,} seeds are {count:,} trials, and one command takes at most "
@@ -83,11 +81,7 @@ def load_request(
     concrete = find_scale(scale, of_scale, file.parent)
     ledger = Ledger(results, store, here_or_shipped(PARTS))
     path = _path("data", data) if data else None
-    data_file = None
-    if path:
-        from mm1_lab.data.shards.datafile import DataFile
-
-        data_file = DataFile.read(path)
+    data_file = _data_file(path)
 
     # Every arm that is asked for can be built: told before data are indexed, which may take hours
     models = HuggingFace()
@@ -122,6 +116,13 @@ def load_request(
         tokenizer=tokenizer,
         names_store=names_store,
     )
+
+
+def _seeds(given: object) -> tuple[int, ...]:
+    """A count or several seeds, as given from Python, or text as for `--seeds`. Raises RequestError."""
+    if isinstance(given, Iterable) and not isinstance(given, str):
+        given = ",".join([*map(str, given), ""])
+    return parse_seeds(str(given))
 
 
 def _settings(given: object) -> tuple[str, ...]:
@@ -168,6 +169,15 @@ def _arms_named(texts: Iterable[str], sweep: Sweep, file: Path) -> list[str]:
                 raise only_of_search(file)
             raise RequestError(f"--only: {file} has no arm {arm!r}{nearest(arm, sweep.arms)}")
     return arms
+
+
+def _data_file(path: Path | None) -> DataFile | None:
+    """What the user's data file says. Raises RequestError."""
+    if path is None:
+        return None
+    from mm1_lab.data.shards.datafile import DataFile
+
+    return DataFile.read(path)
 
 
 def _identity_without_index(content: DataFile | None) -> DataIdentity:
