@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, TypeVar, TypeVarTuple
 
 import numpy as np
 import pandas as pd
@@ -38,20 +38,20 @@ FAMILIES_APART = {
 """Titles of the families that the means over all benchmarks exclude: probes, or tuned models only."""
 
 
-P = ParamSpec("P")
+Args = TypeVarTuple("Args")
 T = TypeVar("T")
 
 
-def kept(method: Callable[Concatenate[Study, P], T]) -> Callable[Concatenate[Study, P], T]:
+def kept(method: Callable[[Study, *Args], T]) -> Callable[[Study, *Args], T]:
     """A method that computes its value once for the same arguments; unlike with `functools.cache`, whose values live as
     long as the process, these go with their study."""
 
     @wraps(method)
-    def found(study: Study, *args: P.args, **kwargs: P.kwargs) -> T:
+    def found(study: Study, *given: *Args) -> T:
         values = vars(study).setdefault("_kept", {})
-        key = (method.__name__, args, tuple(kwargs.items()))
+        key = (method.__name__, given)
         if key not in values:
-            values[key] = method(study, *args, **kwargs)
+            values[key] = method(study, *given)
         return values[key]
 
     return found

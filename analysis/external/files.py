@@ -1,7 +1,5 @@
 """Reads a file with a table as it is; what its cells mean is for others."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

@@ -201,17 +201,17 @@ def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str, scores: 
     """The table with the lab's names for its columns, but those of `scores`, a column per benchmark."""
     table = table.rename(columns=lambda name: str(name).strip())
     renamed: dict[str, str] = {}
-    for name, own in columns.items():
+    for name in columns:
         if name not in KNOWN:
             raise RequestError(f"--columns: there is no {name!r}{nearest(name, KNOWN)}")
+    for own in (*columns.values(), *scores):
         if own not in table:
-            raise RequestError(f"{where}: has no column {own!r}{nearest(str(own), list(table.columns))}")
+            raise RequestError(f"{where}: has no column {own!r}{nearest(own, list(table.columns))}")
+    for name, own in columns.items():
         if own in renamed:
             raise RequestError(f"--columns: {own!r} cannot be both {renamed[own]} and {name}")
         renamed[own] = name
     for own in scores:
-        if own not in table:
-            raise RequestError(f"{where}: has no column {own!r}{nearest(own, list(table.columns))}")
         if own in renamed or scores.count(own) > 1:
             raise RequestError(f"--columns: {own!r} is named twice")
     for own in table.columns.difference(scores, sort=False):  # `Seed`, as spreadsheets begin names

@@ -1,7 +1,5 @@
 """The sweeps that `--vary` makes of a recipe."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path

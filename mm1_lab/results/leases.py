@@ -5,8 +5,6 @@ systems keep too), and whose date its holder renews. It is abandoned if its proc
 machine; or, elsewhere, if its date has not changed while this process watched it (`files.lease`), as clocks differ.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterable

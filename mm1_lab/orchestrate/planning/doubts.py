@@ -1,7 +1,5 @@
 """What is to be told of a request before it is planned or run, and does not keep it from running."""
 
-from __future__ import annotations
-
 import csv
 from collections import Counter, defaultdict
 from collections.abc import Mapping
