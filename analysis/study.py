@@ -49,7 +49,7 @@ def kept(method: Callable[[Study, *Args], T]) -> Callable[[Study, *Args], T]:
     @wraps(method)
     def found(study: Study, *given: *Args) -> T:
         values = vars(study).setdefault("_kept", {})
-        key = (method.__name__, given)
+        key = (method, given)
         if key not in values:
             values[key] = method(study, *given)
         return values[key]
