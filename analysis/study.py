@@ -24,7 +24,7 @@ from mm1_lab.results.trained import epochs_text, own_rows
 
 Record = Mapping[str, Any]
 """What a finished trial's `record.json` says of it."""
-Cell = tuple[frozenset[str], float]
+TrialValue = tuple[frozenset[str], float]
 """A trial's trained models and its value of a measure."""
 FAMILIES = {"captioning": "captioning", "vqa": "VQA"}
 """Titles of the families of benchmarks with images."""
@@ -287,20 +287,18 @@ class Study(Variant):
         """Each of the `distinct` arms with the first one that has the same trained models and the same values at the
         seeds that both have, as arms have that differ in how other questions are asked: these are no repeats."""
         found = {}
-        groups: dict[str, dict[int, Cell]] = {}
-        """The trials of arms that are alike, by the first of these."""
-        with_cell: dict[tuple[int, Cell], str] = {}
-        """The first arm of the group in which a trial was found first."""
+        groups: dict[str, dict[int, TrialValue]] = {}  # trials of arms that are alike, by the first of these
+        known: dict[tuple[int, TrialValue], str] = {}  # of each trial the first arm of the group that had it first
         values = self.all_values(measure).loc[self.distinct].to_numpy()
         for arm, own in zip(self.distinct, values.tolist(), strict=True):
             models = self._models[arm]
             at_seeds = zip(self.seeds, own, strict=True)
-            cells = {seed: (models[seed], value) for seed, value in at_seeds if seed in models and not np.isnan(value)}
-            candidates = (with_cell[cell] for cell in cells.items() if cell in with_cell)
-            first = next((one for one in candidates if _agree(groups[one], cells)), arm)
-            groups[first] = groups.get(first, {}) | cells
-            for cell in cells.items():
-                with_cell.setdefault(cell, first)
+            trials = {seed: (models[seed], value) for seed, value in at_seeds if seed in models and not np.isnan(value)}
+            candidates = (known[trial] for trial in trials.items() if trial in known)
+            first = next((one for one in candidates if _agree(groups[one], trials)), arm)
+            groups[first] = groups.get(first, {}) | trials
+            for trial in trials.items():
+                known.setdefault(trial, first)
             found[arm] = first
         return found
 
@@ -448,9 +446,9 @@ class Study(Variant):
         return blocks, rows.groupby("benchmark", observed=True)["shots"].nunique()
 
 
-def _agree(group: Mapping[int, Cell], cells: Mapping[int, Cell]) -> bool:
+def _agree(group: Mapping[int, TrialValue], trials: Mapping[int, TrialValue]) -> bool:
     """Whether the trials are the same ones at the seeds that both have."""
-    return all(group.get(seed, cell) == cell for seed, cell in cells.items())
+    return all(group.get(seed, trial) == trial for seed, trial in trials.items())
 
 
 def _of_benchmarks(asked: pd.DataFrame) -> list[Measure]:

@@ -108,8 +108,7 @@ LONGEST_NAME = 100
 def _name(recipe: str, values: dict[str, list[Any]], grid: bool) -> str:
     """From the fields and values, so that the same command is the same sweep, and another one is another."""
     words = [recipe, "grid" if grid else "by"]
-    users = []
-    """The words that are a user's, and not fields of recipes."""
+    users = []  # words that are no fields of recipes
     for field, own in values.items():
         spelt_out = [str(value) for value in own]
         words += [field, *spelt_out]
