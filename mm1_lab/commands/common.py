@@ -235,7 +235,14 @@ def confirmation_of(options: argparse.Namespace) -> Request | None:
     except RequestError:
         if not ending:
             raise
-    request = request_of(options, options.sweep.removesuffix(ending[0]), ())
+    searched = options.sweep.removesuffix(ending[0])
+    try:
+        find_sweep(str(expanded(searched)), options.results)
+    except RequestError as error:
+        raise RequestError(f"{options.sweep} would confirm a search: {error}") from None
+    request = request_of(options, searched, ())
+    if not isinstance(request.sweep.search, Search):
+        raise RequestError(f"there is no sweep {options.sweep!r}, and {searched} is no search that it would confirm")
     sweep = request.sweep.model_copy(update={"name": f"{request.sweep.name}{ending[0]}", "search": None})
     request = replace(request, sweep=sweep)
     folder = folder_with_results(request)
