@@ -328,8 +328,8 @@ def test_a_sweep_goes_on_without_mlflow_and_is_logged_later(
         logger.finished(Task("a", (), (), ()))
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "http://127.0.0.1:9" in error and "mm1-lab sync-mlflow" in error
-    elsewhere = MlflowLogger(request_.folder, Ledger(Path("kept"), request_.ledger.store))
-    assert elsewhere.later == "`mm1-lab sync-mlflow --results kept` catches up later"
+    elsewhere = MlflowLogger(request_.folder, Ledger(Path("kept"), Path("weights")))
+    assert elsewhere.later == "`mm1-lab sync-mlflow --results kept --store weights` catches up later"
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     logger.catch_up()
     assert not capsys.readouterr().err and "base / seed 0 at smoke" in runs_of(request_)[1]

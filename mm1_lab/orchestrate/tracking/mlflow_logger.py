@@ -121,7 +121,7 @@ class MlflowLogger(TrialLogger):
 
     def __init__(self, folder: Path, ledger: Ledger) -> None:
         super().__init__(folder, ledger)
-        self.later = f"`{command_line('sync-mlflow', results=ledger.results)}` catches up later"
+        self.later = f"`{command_line('sync-mlflow', results=ledger.results, store=ledger.store)}` catches up later"
 
     def log(self) -> None:
         """Raises RequestError if MLflow cannot be written."""
