@@ -324,6 +324,11 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     for asked in (["compare", "lr_law", "9M", "85M"], ["answers", "lr_law", "9M"]):
         assert main(asked) == 2 and "; known: 9M 0.00308, 9M 0.00615" in capsys.readouterr().err
     assert "9M is not finished; run it first: mm1-lab run lr_law" in refused("answers", "lr_law", "9M", *SMOKE)
+    folders = ("--results", "begun", "--store", "weights")
+    load_request("data_mix", "smoke", "3,", ["base"], results="begun", store="weights").write_manifest()
+    error = refused("compare", "data_mix", "base", "captions", *SMOKE, *folders)
+    command = f"mm1-lab run data_mix --scale smoke --only base --seeds 3, {' '.join(folders)}\n"
+    assert error.endswith(f"smoke/data_mix: no trial is finished; run it first: {command}")
 
 
 def test_committed_answers_have_their_points_by_the_references_beside_them(capsys: Output, here: Path) -> None:
