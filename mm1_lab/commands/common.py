@@ -243,8 +243,11 @@ def confirmation_of(options: argparse.Namespace) -> Request | None:
     request = request_of(options, searched, ())
     if not isinstance(request.sweep.search, Search):
         raise RequestError(f"there is no sweep {options.sweep!r}, and {searched} is no search that it would confirm")
+    page = request.folder / "search.md"
     sweep = request.sweep.model_copy(update={"name": f"{request.sweep.name}{ending[0]}", "search": None})
     request = replace(request, sweep=sweep)
+    if page.exists() and not (request.folder / "sweep.json").exists():  # to run it again may change nothing
+        raise RequestError(f"{request.folder}: holds no results; {page} says why")
     folder = folder_with_results(request)
     known, given = read_manifest(folder).sweep.arms, vars(options)
     only = [arm for text in given.get("only", ()) for arm in text.split(",")]
