@@ -89,6 +89,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output, printed: Told) -> None:
         (("status", "--results", ""), "--results is given an empty path, as of a shell variable that is not set"),
         (("plan", "-1"), "there is no sweep '-1'"),
         (("status", "data_mx_confirmed"), "data_mx_confirmed would confirm a search: there is no sweep 'data_mx'; did"),
+        (("chat", "search_mix_confirmed", "--seeds", "1000,", *SMOKE), "first: mm1-lab run search_mix --scale smoke\n"),
         (("show", "data_mix_confirmed"), "no sweep 'data_mix_confirmed', and data_mix is no search"),
         (("run", "data_mix", *SMOKE, "--set", "workers={85M: 9}"), "decoder has 2 rows per batch, too few for the 9"),
     ],

@@ -213,7 +213,8 @@ def folder_with_results(request: Request, needed: bool = True) -> Path:
     if elsewhere:
         raise RequestError(lacking)
     if needed:
-        seeds = seeds_of(folder, request.manifest) or request.seeds  # of the search that a confirmation is of
+        asked = () if request.manifest.confirms else request.seeds  # a confirmation's are not its search's
+        seeds = seeds_of(folder, request.manifest) or asked
         raise RequestError(f"{lacking}; run the sweep first: {request.command(*at_seeds(seeds))}")
     return folder
 
