@@ -90,6 +90,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output, printed: Told) -> None:
         (("plan", "-1"), "there is no sweep '-1'"),
         (("status", "data_mx_confirmed"), "data_mx_confirmed would confirm a search: there is no sweep 'data_mx'; did"),
         (("chat", "search_mix_confirmed", "--seeds", "1000,", *SMOKE), "first: mm1-lab run search_mix --scale smoke\n"),
+        (("chat", "lr_law", *SMOKE), "needs one trial, not 6; give its arm in a sweep of its own and one seed"),
         (("show", "data_mix_confirmed"), "no sweep 'data_mix_confirmed', and data_mix is no search"),
         (("run", "data_mix", *SMOKE, "--set", "workers={85M: 9}"), "decoder has 2 rows per batch, too few for the 9"),
     ],
