@@ -89,6 +89,10 @@ def test_no_command_and_a_misspelt_one(capsys: Output, printed: Told) -> None:
         (("gc", "--store", "nowhere"), "nowhere: there is no such folder"),
         (("status", "--results", ""), "--results is given an empty path, as of a shell variable that is not set"),
         (("plan", "-1"), "there is no sweep '-1'"),
+        (("status", "data_mx_confirmed"), "data_mx_confirmed would confirm a search: there is no sweep 'data_mx'; did"),
+        (("chat", "search_mix_confirmed", "--seeds", "1000,", *SMOKE), "first: mm1-lab run search_mix --scale smoke\n"),
+        (("chat", "lr_law", *SMOKE), "needs one trial, not 6; give its arm in a sweep of its own and one seed"),
+        (("show", "data_mix_confirmed"), "no sweep 'data_mix_confirmed', and data_mix is no search"),
         (("run", "data_mix", *SMOKE, "--set", "workers={85M: 9}"), "decoder has 2 rows per batch, too few for the 9"),
     ],
 )
@@ -298,14 +302,17 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     assert main(["compare", "data_mix", "captions", "captions-66"]) == 0
     assert "captions is as it was run; the sweep, its data, settings" in capsys.readouterr().err
     error = refused("compare", "data_mix", "captions", "captions-66", "--seeds", "1,4")
-    assert "captions-66 has development seeds 0 and 1; arms are compared at seeds that both have" in error
+    assert (
+        "captions-66 has development seeds 0 and 1; arms are compared at seeds that both have (--seeds asks f" in error
+    )
     error = refused("compare", "data_mix", "captions", "capions-66")
     assert "has no scores; did you mean 'captions-66'?" in error
     write_results(here / "other", sweep, ("captions",), (5, 6), questions=8)
     assert "--only base --seeds 5, --results" in refused("answers", "data_mix", "base", "--results", "other")
-    request = load_request("data_mix", seeds="5,", only=["base"], results="other")
+    request = load_request("data_mix", seeds="6,", only=["base"], results="other")
     looks = read_manifest(request.folder).model_copy(update={"looks": (2, 4)})
-    merge_manifest(request.folder, looks, read_trials(request.folder), lambda _: True, lambda _: True)
+    rows = [*read_trials(request.folder), *request.rows]
+    merge_manifest(request.folder, looks, rows, lambda _: True, lambda _: True)
     error = refused("answers", "data_mix", "captions", "--results", "other", "--seed", "9")
     assert error.endswith("captions is not finished at seed 9 (it is at 5, 6)\n"), "which a study by looks never runs"
     encoder = {stage.name: stage for stage in request.trials[0].evaluation.chain()}["encoder"]
@@ -323,6 +330,11 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     for asked in (["compare", "lr_law", "9M", "85M"], ["answers", "lr_law", "9M"]):
         assert main(asked) == 2 and "; known: 9M 0.00308, 9M 0.00615" in capsys.readouterr().err
     assert "9M is not finished; run it first: mm1-lab run lr_law" in refused("answers", "lr_law", "9M", *SMOKE)
+    folders = ("--results", "begun", "--store", "weights")
+    load_request("data_mix", "smoke", "3,", ["base"], results="begun", store="weights").write_manifest()
+    error = refused("compare", "data_mix", "base", "captions", *SMOKE, *folders)
+    command = f"mm1-lab run data_mix --scale smoke --only base --seeds 3, {' '.join(folders)}\n"
+    assert error.endswith(f"smoke/data_mix: no trial is finished; run it first: {command}")
 
 
 def test_committed_answers_have_their_points_by_the_references_beside_them(capsys: Output, here: Path) -> None:

@@ -16,6 +16,7 @@ from analysis.judging.evidence import Evidence, of_contrasts
 from analysis.judging.p_values import P, Tested, Verdict, combine, holm
 from analysis.seeds import seeds_needed
 from analysis.study import Study
+from mm1_lab.files import RESULTS
 from mm1_lab.results.manifest import Manifest
 
 ESTIMATE = (
@@ -164,9 +165,12 @@ def _drawn_verdicts(path: Path) -> dict[tuple[str, ...], tuple[float, str]]:
         return {}
 
 
-def judge_lessons(lessons: Sequence[Lesson], evidence: Iterable[Evidence], manifest: Manifest) -> pd.DataFrame:
+def judge_lessons(
+    lessons: Sequence[Lesson], evidence: Iterable[Evidence], manifest: Manifest, results: Path = RESULTS
+) -> pd.DataFrame:
     """The lessons, judged as one family from the evidence of all sweeps with the scale, settings and data of
-    `manifest`: `ESTIMATE` of the part that determines the verdict, what the paper says, and the fields of `Judged`."""
+    `manifest`: `ESTIMATE` of the part that determines the verdict, what the paper says, and the fields of `Judged`.
+    `results` is their folder, which commands name."""
     questions: dict[str, list[Evidence]] = {lesson.name: [] for lesson in lessons}
     for one in evidence:
         questions[one.question].append(one)
@@ -178,7 +182,7 @@ def judge_lessons(lessons: Sequence[Lesson], evidence: Iterable[Evidence], manif
         row |= lesson.model_dump(include={"claim", "by", "section", "sweep"})
         row |= {"lesson": lesson.name, "paper_says": lesson.paper} | own._asdict()
         if not questions[lesson.name]:
-            row["reason"] = f"not run: {manifest.command(sweep=lesson.sweep)}"
+            row["reason"] = f"not run: {manifest.command(sweep=lesson.sweep, results=results)}"
         rows.append(row)
     columns = [*ESTIMATE, "lesson", "claim", "by", "paper_says", "section", "sweep", *Judged._fields]
     return pd.DataFrame(rows, columns=columns).drop(columns="lead")

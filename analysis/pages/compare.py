@@ -106,8 +106,9 @@ def _compared(study: Study, own: dict[str, str], only: Sequence[int]) -> list[in
         texts.append(f"{arm} has {seeds_text(sorted(known), study.manifest.in_world)}")
         both &= known
     if not both or not both.issuperset(only):
+        asked = f" (--seeds asks for {', '.join(map(str, only))})" if only else ""
         raise RequestError(
-            f"{study.folder}: {' and '.join(texts)}; arms are compared at seeds that both have, so give "
+            f"{study.folder}: {' and '.join(texts)}; arms are compared at seeds that both have{asked}, so give "
             "--seeds of both, or run one of them"
         )
     return sorted(both)

@@ -223,7 +223,7 @@ def group_sweeps(results: Path, drawn: Sequence[Drawn]) -> list[Group]:
     for scale, suffix in dict.fromkeys(one.group for one in drawn):
         members = [one for one in drawn if one.group == (scale, suffix)]
         evidence = [found for one in members for found in one.evidence]
-        judged = judge_lessons(lessons, evidence, members[0].manifest)
+        judged = judge_lessons(lessons, evidence, members[0].manifest, results)
         looks = {one.manifest.sweep.name: one.looks for one in members if one.looks}
         if looks:
             judged["looks"] = judged["sweep"].map(looks).fillna("")

@@ -134,8 +134,9 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
         remedy = ""
         # a search, its confirmation and a study that grows look by look run at no other seeds than their own
         own_seeds = request.sweep.search or request.manifest.confirms or (own and read_manifest(folder).looks)
-        if not (own and own_seeds) or seed in [row.seed for row in trials if row.arm == arm]:
-            first = min((row.seed for row in trials), default=0)  # at which other arms may have answers
+        asked = [row.seed for row in trials if row.arm == arm]
+        if not (own and own_seeds) or seed in asked:
+            first = min(asked or [row.seed for row in trials], default=0)
             to_score = as_run(request, folder).to_score(arm, first if seed is None else seed)
             remedy = f"; {to_score}{'' if own else request.elsewhere}"
         raise RequestError(f"{folder}: {arm} is not finished{at}{there}{remedy}")

@@ -217,7 +217,8 @@ def folder_with_results(request: Request) -> Path:
     """As `folder_shown`. Raises RequestError without results, too."""
     folder = folder_shown(request)
     if not (folder / "sweep.json").exists():
-        seeds = seeds_of(folder, request.manifest) or request.seeds  # of the search that a confirmation is of
+        asked = () if request.manifest.confirms else request.seeds  # a confirmation's are not its search's
+        seeds = seeds_of(folder, request.manifest) or asked
         raise RequestError(f"{folder}: holds no results; run the sweep first: {request.command(*at_seeds(seeds))}")
     return folder
 
@@ -240,9 +241,19 @@ def confirmation_of(options: argparse.Namespace) -> Request | None:
     except RequestError:
         if not ending:
             raise
-    request = request_of(options, options.sweep.removesuffix(ending[0]), ())
+    searched = options.sweep.removesuffix(ending[0])
+    try:
+        find_sweep(str(expanded(searched)), options.results)
+    except RequestError as error:
+        raise RequestError(f"{options.sweep} would confirm a search: {error}") from None
+    request = request_of(options, searched, ())
+    if not isinstance(request.sweep.search, Search):
+        raise RequestError(f"there is no sweep {options.sweep!r}, and {searched} is no search that it would confirm")
+    page = request.folder / "search.md"
     sweep = request.sweep.model_copy(update={"name": f"{request.sweep.name}{ending[0]}", "search": None})
     request = replace(request, sweep=sweep)
+    if page.exists() and not (request.folder / "sweep.json").exists():  # to run it again may change nothing
+        raise RequestError(f"{request.folder}: holds no results; {page} says why")
     folder = folder_with_results(request)
     known, given = read_manifest(folder).sweep.arms, vars(options)
     only = [arm for text in given.get("only", ()) for arm in text.split(",")]

@@ -163,7 +163,7 @@ def gc(options: argparse.Namespace) -> int:
     total = f"{short(sum(spare.values()), 'B')}: {counted(len(spare), 'stage')}"
     if options.yes:
         delete_weights(ledger, spare)
-        print(f"freed {total}; no results were deleted. To train finished trials again: mm1-lab run SWEEP --anew")
+        print(f"freed {total}; no results were deleted. To train finished trials again: their command with --anew")
     elif spare:
         print(f"would free {total}, and no results. `mm1-lab export` keeps a model; add --yes to delete")
     else:

@@ -68,7 +68,7 @@ def check_scale(options: argparse.Namespace) -> int:
         if rules:  # without them nothing says that the base can be trusted
             verdicts += [rule.verdict for rule in order]
         else:
-            command = request.command("--seeds", options.seeds or "5")
+            command = request.command("--only", "base,blind", "--seeds", options.seeds or "5")
             print(f"\nNo seed has finished trials of both base and blind; run: {command}")
     return FAILED if "fail" in verdicts or not verdicts else DONE
 

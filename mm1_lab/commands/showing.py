@@ -148,6 +148,9 @@ def compare(options: argparse.Namespace) -> int:
     request = request_about(options, [options.first, options.second])
     folder = folder_with_results(request)
     only = () if options.seeds is None else request.seeds
+    if options.first in request.sweep.arms and read_variant(folder).done.empty:
+        seeds = sorted({row.seed for row in read_trials(folder)})
+        raise RequestError(f"{folder}: no trial is finished; {request.to_score(options.first, *seeds)}")
     study = read_study(folder)
     remarks = []
     for arm in (options.first, options.second):

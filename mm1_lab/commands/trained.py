@@ -85,7 +85,8 @@ def _trained(options: argparse.Namespace) -> tuple[Request, Trial]:
     """The one trial that is requested; imports nothing heavy. Raises RequestError if it is not one, or not trained."""
     request = confirmation_of(options) or request_of(options, options.sweep)
     if len(request.trials) != 1:
-        raise RequestError(f"this command needs one trial, not {len(request.trials)}; give --only ARM and one seed")
+        arm = "its arm in a sweep of its own" if request.sweep.search else "--only ARM"  # which searches refuse
+        raise RequestError(f"this command needs one trial, not {len(request.trials)}; give {arm} and one seed")
     (trial,) = request.trials
     request.weights_of(trial)
     return request, trial

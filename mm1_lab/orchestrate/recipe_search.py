@@ -257,6 +257,8 @@ class RecipeSearch(Rounds):
             value = table.get(key)
             if not isinstance(space, Range):
                 values[field] = spelt(value)
+                if values[field] not in map(spelt, space):  # it may be listed in a short form: `encoder: [ViT-L]`
+                    values[field] = next((spelt(one) for one in space if self._is_base(field, one)), "")
             elif field in rates:
                 values[field] = rates[field]
             elif isinstance(value, int | float):
@@ -265,6 +267,13 @@ class RecipeSearch(Rounds):
             return values if self.names.get(self._key(self._arm(values)[1])) == "base" else {}
         except (RequestError, KeyError, StopIteration):
             return {}
+
+    def _is_base(self, field: str, value: Any) -> bool:
+        """Whether the base with this value is the base."""
+        try:
+            return self.names.get(self._key(self.request.sweep.changed({field: value}, field))) == "base"
+        except RequestError:
+            return False
 
     def _tell_worse(self, trial: OptunaTrial) -> None:
         """Tells of a trial without a score one as far below the worst of those known as that is below the best.

@@ -101,7 +101,7 @@ def _found(search: RecipeSearch) -> Iterator[str]:
 def _number(search: RecipeSearch, value: float, form: str = "") -> str:
     """A score with the digits that its measure has."""
     digits = 4 if search.measure.about == "loss" else 2  # of nats, and of points
-    return f"{value:{form}.{digits}f}" if math.isfinite(value) else "–"
+    return f"{value:{form}.{digits}f}".replace("-", "−") if math.isfinite(value) else "–"
 
 
 def _name(search: RecipeSearch) -> str:

@@ -84,7 +84,7 @@ class Round:
             if all(map(request.ledger.has_scores, plan.done)):  # otherwise drawing has told which are damaged
                 print("Everything that can be done is done; nothing ran.")
                 if named_store():  # perhaps a new one; to ask it takes as long as a command
-                    place = command_line("sync-mlflow", results=request.ledger.results)
+                    place = command_line("sync-mlflow", results=request.ledger.results, store=request.ledger.store)
                     print(f"`{place}` logs to MLFLOW_TRACKING_URI what it lacks of these results.")
             return
         for key, outcome in work_list.failed.items():

@@ -26,7 +26,7 @@ from mm1_lab.config import (
     canonical_json,
     digest,
 )
-from mm1_lab.files import RESULTS, file_digest, locked, make_folder, package_version, write_csv, write_json
+from mm1_lab.files import RESULTS, STORE, file_digest, locked, make_folder, package_version, write_csv, write_json
 from mm1_lab.formatting import at_seeds, command_line, counted, trials_of
 from mm1_lab.results.schema import (
     AGAIN,
@@ -95,15 +95,14 @@ class Manifest(Config):
         """The folder name of another sweep with these overrides and data."""
         return variant_name(sweep, self.overrides, self.data_name)
 
-    def command(self, *options: str, sweep: str = "", results: Path = RESULTS) -> str:
+    def command(self, *options: str, sweep: str = "", results: Path = RESULTS, store: Path = STORE) -> str:
         """The command that runs this sweep again, or another one with its scale, settings and data; of the data file,
         only with its name."""
         data = f"FOLDER/{self.data_name.rpartition('-')[0]}.yaml" if self.data_name != "world" else None
         own = law_of(self.sizes) or ("run", self.asked or self.confirms or self.sweep.name)
         words = ("run", sweep) if sweep else own
-        return command_line(
-            *words, "--scale", self.scale, *options, settings=self.overrides, data=data, results=results
-        )
+        folders = {"results": results, "store": store}
+        return command_line(*words, "--scale", self.scale, *options, settings=self.overrides, data=data, **folders)
 
 
 def law_of(sizes: Sequence[str]) -> tuple[str, ...]:

@@ -107,7 +107,7 @@ def _read_curves(trial: Path) -> pd.DataFrame:
     tables = curves_of(trial)
     if not tables:
         path = trial / CURVES["train"]
-        raise RequestError(f"{path}: not kept, as packs leave curves out; train it again: mm1-lab run SWEEP --anew")
+        raise RequestError(f"{path}: not kept, as packs leave curves out; train it again: its command with --anew")
     if "align" in tables:
         tables["align"]["name"] = "align/" + tables["align"]["name"]
     return pd.concat(tables.values(), ignore_index=True)

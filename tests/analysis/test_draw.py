@@ -484,6 +484,8 @@ def test_the_overview_tells_lessons_and_how_to_run_the_rest(one_seed: Path) -> N
     assert re.search(r"Of \d+ lessons: \d+ not judged \(not run: \d+, one seed: \d+", summary)
     links = re.findall(r"\]\(<(.+?)>\)", summary)
     assert len(links) > 5 and all((one_seed / link).exists() for link in links)
+    rest = (one_seed / "mini" / "lessons.csv").read_text(encoding="utf-8")
+    assert f"not run: mm1-lab run encoder --scale mini --results {one_seed}" in rest
     lessons = pd.read_csv(one_seed / "mini" / "lessons.csv").set_index("detail")
     lift = lessons.loc["captions − interleaved, 0-shot"]
     assert (lift["verdict"], lift["reason"], lift["seeds_are"]) == ("not judged", "one seed", "development")

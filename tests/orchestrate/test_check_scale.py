@@ -90,9 +90,11 @@ def test_one_gate_alone_needs_no_weights(place: Place, check: Told, monkeypatch:
     error = check("smoke", "--inline", *many, code=2)
     assert re.search(r"16 shots of '\w+' in .* do not fit a row of 256 tokens; --set fewer evaluate.shots", error)
     told = check("smoke", "--only", "prompts,validity")
-    assert "base and blind; run: mm1-lab run validity --scale smoke --seeds 5\n" in told, "as for arms elsewhere"
+    assert "base and blind; run: mm1-lab run validity --scale smoke --only base,blind --seeds 5\n" in told, (
+        "as for arms elsewhere"
+    )
     told = check("smoke", "--only", "validity", "--seeds", "3-4", code=1)
-    assert "run: mm1-lab run validity --scale smoke --seeds 3-4\n" in told
+    assert "run: mm1-lab run validity --scale smoke --only base,blind --seeds 3-4\n" in told
     passed = Check.within("order of the data", "", 1.0, most=2)
     with monkeypatch.context() as there:
         there.setattr(scales, "_judge", lambda _, sweeps, *rest: [passed] if sweeps == ("controls",) else [])

@@ -236,7 +236,8 @@ def test_a_run_s_name_leaves_out_the_sweep_s_however_its_folder_is_called(reques
 
 
 def test_a_search_s_trial_is_not_reproduced_by_naming_its_arm(request_: Request) -> None:
-    """And a source may have any name: MLflow refuses some characters in names of parameters."""
+    """But its folders. And a source may have any name: MLflow refuses some characters in names of parameters."""
+    request_ = replace(request_, ledger=Ledger(Path("kept").absolute(), Path("weights")))
     trial = request_.trials[0]
     mix = DataMix.model_validate({"captions": 5, "web (en)": 2})
     write(request_, trial.model_copy(update={"recipe": trial.recipe.model_copy(update={"data_mix": mix})}))
@@ -244,7 +245,8 @@ def test_a_search_s_trial_is_not_reproduced_by_naming_its_arm(request_: Request)
     replace(request_, sweep=search).at_seeds([0, 1]).write_manifest()
     log(request_)
     (run,) = runs_of(request_)[1].values()
-    assert "--scale smoke --seeds 0,1`" in run.data.tags[NOTE], "not --only, and at one seed it would make other arms"
+    command = "mm1-lab run data_mix --scale smoke --seeds 0,1 --results kept --store weights`"
+    assert command in run.data.tags[NOTE], "not --only, and at one seed it would make other arms"
     assert run.data.params["paper.data_mix.web _en_"] == "2.0"
 
 
@@ -261,6 +263,7 @@ def test_a_run_whose_trial_left_the_sweep_is_marked_until_it_comes_back(request_
     client, runs = runs_of(request_)
     former = runs["base / seed 0 at smoke (superseded)"]
     assert former.data.tags["mm1.fingerprint"] == base.fingerprint
+    assert "as they were:\n\nReproduce: `" in former.data.tags[NOTE]
     experiment = former.info.experiment_id
     (current,) = client.search_runs([experiment], "params.arm = 'base' and tags.mm1.superseded IS NULL")
     assert current.data.metrics["average"] == 50 and current.info.run_name == "base / seed 0 at smoke"
@@ -271,7 +274,8 @@ def test_a_run_whose_trial_left_the_sweep_is_marked_until_it_comes_back(request_
     request_.write_manifest()
     assert "logged to" in told("sync-mlflow") and "nothing new for" in told("sync-mlflow")
     runs = runs_of(request_)[1]
-    assert runs["base / seed 0 at smoke"].info.run_id == former.info.run_id
+    back = runs["base / seed 0 at smoke"]
+    assert back.info.run_id == former.info.run_id and "as they were" not in back.data.tags[NOTE]
     assert set(runs) == {"base / seed 0 at smoke", "base / seed 0 at smoke (superseded)"}
     assert client.get_experiment(experiment).tags[NOTE] == "mine"
 
@@ -325,8 +329,8 @@ def test_a_sweep_goes_on_without_mlflow_and_is_logged_later(
         logger.finished(Task("a", (), (), ()))
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "http://127.0.0.1:9" in error and "mm1-lab sync-mlflow" in error
-    elsewhere = MlflowLogger(request_.folder, Ledger(Path("kept"), request_.ledger.store))
-    assert elsewhere.later == "`mm1-lab sync-mlflow --results kept` catches up later"
+    elsewhere = MlflowLogger(request_.folder, Ledger(Path("kept"), Path("weights")))
+    assert elsewhere.later == "`mm1-lab sync-mlflow --results kept --store weights` catches up later"
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     logger.catch_up()
     assert not capsys.readouterr().err and "base / seed 0 at smoke" in runs_of(request_)[1]

@@ -237,6 +237,9 @@ def test_where_all_that_is_proposed_diverges_the_search_failed(
     write(tmp_path, over={"data_mix.text": [4, 5]})
     assert search(ask(tmp_path, tmp_path)) == 1
     assert "mix: no arm of the search has scores: all diverged" in capsys.readouterr().out
+    results = str(ask(tmp_path, tmp_path).ledger.results)
+    assert main(["status", f"{tmp_path}/sweeps/mix_confirmed", "--scale", "smoke", "--results", results]) == 2
+    assert "mix_confirmed: holds no results; " in (error := capsys.readouterr().err) and "search.md says why" in error
     write(tmp_path, over={"data_mix.text": [2, 4]}, trials=2)
     assert search(ask(tmp_path, tmp_path)) == 0
     assert "The winner: data_mix.text 2.\n" in capsys.readouterr().out, "not what was asked first, and diverged"
@@ -344,15 +347,16 @@ def test_rounding_crosses_no_bound(tmp_path: Path) -> None:
     assert {recipe.learning_rate for name, recipe in arms.items() if name != "base"} == {0.0012344}
 
 
-def test_optuna_is_told_first_of_the_base_with_the_scale_s_rates(here: Path) -> None:
+def test_optuna_is_told_first_of_the_base_with_the_scale_s_rates_and_short_forms(here: Path) -> None:
     (here / "recipes").mkdir()
     (here / "recipes" / "whole.yaml").write_text("{align: {steps: 100000}, sft: {}}", encoding="utf-8")
     rates = {"align.learning_rate": 0.002, "learning_rate": 0.002, "sft.learning_rate": 0.001}
-    path = write(here, over={field: {"low": 0.001, "high": 0.01} for field in rates}, trials=1)
+    over = {field: {"low": 0.001, "high": 0.01} for field in rates}
+    path = write(here, over=over | {"encoder": ["ViT-H", "ViT-L"], "lora.decoder": [8, 0]}, trials=1)
     change(path, "recipe: base", "recipe: whole")
     search = recipe_search.RecipeSearch(ask(here, here))
     search.advance(to_the_end=True)
-    assert search.study.trials[0].params == rates
+    assert search.study.trials[0].params == rates | {"encoder": "ViT-L", "lora.decoder": "0"}
 
 
 @pytest.mark.parametrize(
@@ -484,6 +488,7 @@ def test_losses_are_told_in_nats_and_an_order_of_those_on_different_documents_te
         run_recipe_search(request, Inline(), lambda folder: [], sweep_in_short)
         page = (request.folder / "search.md").read_text(encoding="utf-8")
         assert "| loss text (nats) | found" in page and "| winner | 1.3636 | 1.3636 |" in page
+        assert re.search(r"winner − base \| −\d\.\d{4} ", page), "a minus, no hyphen"
         assert "One seed decides nothing: set `confirm` to 3" in page
         assert ("The order tells nothing, as the arms' losses are of different held-out documents" in page) == told
 

@@ -60,7 +60,7 @@ def test_gc_frees_models_and_never_results(ledger: Ledger, told: Told) -> None:
     told("gc", "--yes")
     models = {ledger.record(path.name)["fingerprints"]["multimodal"] for path in (ledger.results / "trials").iterdir()}
     assert len(models) == 2 and stages(ledger) == before - models and not list(ledger.store.glob("*.damaged"))
-    assert "no results were deleted" in told("gc", "--all", "--yes") and not stages(ledger)
+    assert "trials again: their command with --anew\n" in told("gc", "--all", "--yes") and not stages(ledger)
     assert results == {path: path.read_bytes() for path in results}
     assert told("gc") == "there are no weights to delete\n"
 

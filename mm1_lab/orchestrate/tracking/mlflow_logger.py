@@ -18,7 +18,7 @@ from shlex import quote
 from typing import Any
 
 from mm1_lab.config import RequestError, digest
-from mm1_lab.files import RESULTS, locked, replace, share, write_text
+from mm1_lab.files import PUBLISHED, RESULTS, here_or_shipped, locked, replace, share, write_text
 from mm1_lab.formatting import command_line, first_line, without_secrets
 from mm1_lab.orchestrate.status import failures_of_trials
 from mm1_lab.orchestrate.tracking import contents
@@ -52,6 +52,8 @@ FAILURE = "mm1.failure"
 FINISHED_NOTE = "The score of every question is in `trials/{fingerprint}/` of the results folder."
 FAILED_NOTE = "This trial has no scores: {reason}"
 REPRODUCE = "\n\nReproduce: `"
+AS_IT_WAS = "\n\nThe sweep, its data or the version are others now; this needs them as they were:"
+"""What stands before the command of a run whose trial the sweep no longer has."""
 OUR_NOTES = tuple(note.partition("{")[0] for note in (FINISHED_NOTE, FAILED_NOTE))
 """How descriptions of runs begin that no user has written."""
 LONGEST_TAG = 4000
@@ -119,7 +121,7 @@ class MlflowLogger(TrialLogger):
 
     def __init__(self, folder: Path, ledger: Ledger) -> None:
         super().__init__(folder, ledger)
-        self.later = f"`{command_line('sync-mlflow', results=ledger.results)}` catches up later"
+        self.later = f"`{command_line('sync-mlflow', results=ledger.results, store=ledger.store)}` catches up later"
 
     def log(self) -> None:
         """Raises RequestError if MLflow cannot be written."""
@@ -194,10 +196,13 @@ class MlflowLogger(TrialLogger):
             return
         name = run.info.run_name.removesuffix(" (superseded)")
         client.update_run(run.info.run_id, name=f"{name} (superseded)" if superseded else name)
+        note = run.data.tags.get(NOTE, "").replace(AS_IT_WAS, "")
         if superseded:
             client.set_tag(run.info.run_id, SUPERSEDED, "true")
+            note = note.replace(REPRODUCE, AS_IT_WAS + REPRODUCE)
         else:
             client.delete_tag(run.info.run_id, SUPERSEDED)
+        client.set_tag(run.info.run_id, NOTE, note)
         self.news = True
 
     def _experiment(self, client: Any) -> str:
@@ -255,7 +260,11 @@ class MlflowLogger(TrialLogger):
                 tags["mlflow.user"] = self.ledger.trial_folder(fingerprint).owner()
             parameters = contents.parameters(self.manifest, names, record)
             points = contents.metrics(self.ledger, fingerprint, record)
-        command = self.manifest.command(*run_options(self.folder, self.manifest, *names[0]))
+        results, store = self.ledger.results, self.ledger.store
+        if results.absolute() == here_or_shipped(PUBLISHED).absolute():  # not to be extended
+            results = RESULTS
+        options = run_options(self.folder, self.manifest, *names[0])
+        command = self.manifest.command(*options, results=results, store=store)
         tags |= {"mm1.fingerprint": fingerprint, NOTE: f"{note}{REPRODUCE}{command}`", "mlflow.source.name": command}
         name = contents.run_name(self.manifest, names)
         run_id: str = client.create_run(experiment, int(1000 * start), tags | shared, name).info.run_id
