@@ -278,15 +278,6 @@ def test_a_row_without_turns_is_one_broken_conversation_also_in_json_lines(files
     files.refused(message, instructions={"mine": {"files": "mine.jsonl"}})
 
 
-def test_json_that_is_no_list_of_conversations(files: Any) -> None:
-    for text, error in (
-        ("[1]", "entry 0: must be a JSON object"),
-        ('[{"messages": 1}, {', r"llava\.json: is cut off, damaged or no \.json after entry 0 \(Expecting"),
-    ):
-        (files.folder / "llava.json").write_text(text)
-        files.refused(error, instructions={"mine": {"files": "llava.json"}})
-
-
 def test_a_column_of_pictures_is_found_or_refused(files: Any) -> None:
     """Texts need not mark their places, so that a missing column would go unseen."""
     files.rows("metadata.jsonl", [{"file_name": "1.png", "messages": ASKED}])
@@ -316,7 +307,11 @@ def test_what_is_no_set_of_conversations_is_told_as_what_it_is(files: Any) -> No
         files.parquet(f"layout/{name}/train.parquet", {"messages": [json.dumps(ASKED)]})
         configs += f"- config_name: {name}\n  data_files: {name}/*.parquet\n"
     (files.folder / "layout" / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    (files.folder / "numbers.json").write_text("[1]")
+    (files.folder / "cut.json").write_text('[{"messages": 1}, {')
     for given, message in (
+        ({"files": "numbers.json"}, "entry 0: must be a JSON object"),
+        ({"files": "cut.json"}, r"cut\.json: is cut off, damaged or no \.json after entry 0 \(Expecting"),
         ({"files": "layout/a/*"}, "has no turns; store them as a list of objects"),
         ({"files": "pairs.tar", "reader": "pairs"}, "mine: pairs are no conversations; list them as a source"),
         ({"files": {"dataset": "layout"}}, r"'a', 'b'.*, name one: `\{dataset: …, config: NAME\}`"),

@@ -156,16 +156,13 @@ def test_every_form_of_an_entry_in_one_file(files: Any, bucket: Any, monkeypatch
     assert tuple(data.conversations["llava"].pictures(0)[0].pixels(2)[0, 0]) == files.colour(1)
 
 
-def test_globs_are_relative_to_a_folder_of_any_name(files: Any) -> None:
+def test_globs_are_relative_to_a_folder_of_any_name_and_a_range_of_numbers_is_every_file_in_it(files: Any) -> None:
     files.folder = files.folder / "a [v2]"
     files.folder.mkdir()
     files.jsonl("t-1.jsonl", ["one"])
     files.jsonl("t-2.jsonl", ["another"])
     assert len(files.open(text="t-*.jsonl").collection("text")) == 2
     assert len(files.open(text=str(files.folder.parent / "*/t-*.jsonl")).collection("text")) == 2
-
-
-def test_a_range_of_numbers_is_every_file_in_it(files: Any) -> None:
     for number in (8, 9, 10, 11):
         files.captions(f"{number:02}.tar", range(number * 10, number * 10 + 10))
     assert pairs_of(open_captions(files, "{08..10}.tar"), files) == {*range(80, 110)}
@@ -278,12 +275,8 @@ def seen(image: Pillow.Image, ending: str, **options: Any) -> np.ndarray:
     [
         (1, "square", (90, 50), 0, 0),
         (5, "square", (90, 50), 2, 2),
-        (10, "square", (90, 50), 3, 3),
-        (17, "square", (90, 50), 4, 4),
-        (5, "ratio", (90, 50), 1, 2),
         (17, "ratio", (90, 50), 3, 5),
         (10, "ratio", (20, 99), 5, 1),
-        (17, "ratio", (12, 8), 1, 2),
         (17, "ratio", (8, 7), 0, 0),
     ],
 )
@@ -337,19 +330,15 @@ def test_a_photograph_is_upright_whatever_way_the_camera_was_held() -> None:
     assert seen(Pillow.new("L", (80, 80), 200), "JPEG", exif=b"Exif\0\0damaged").min() > 190
 
 
-def captions_and_questions(files: Any) -> None:
+def test_an_arm_makes_images_square_as_a_data_file_that_says_so(
+    files: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In training, in its benchmarks, those of the scale too, and in what is exported of it."""
+    monkeypatch.chdir(files.folder)
     files.captions("captions.tar", range(40))
     files.jsonl("text.jsonl", [files.prose(30, number) for number in range(40)])
     files.pictures(9)
     files.rows("asked.jsonl", [{"image": f"{n}.png", "question": "which?", "answers": [f"{n}"]} for n in range(9)])
-
-
-def test_an_arm_makes_images_square_as_a_data_file_that_says_so(
-    files: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """In training, in its benchmarks and in what is exported of it."""
-    monkeypatch.chdir(files.folder)
-    captions_and_questions(files)
     asked = {"questions": "asked.jsonl", "metric": "exact", "shots": [0]}
     mix = "data_mix: {interleaved: 0}"
     found = {}
@@ -372,21 +361,11 @@ def test_an_arm_makes_images_square_as_a_data_file_that_says_so(
     shapes = [(one["config"]["data"]["pictures"], one["config"]["benchmarks"][0]["pictures"]) for one in records]
     assert sorted(shapes, key=str) == [("pad", "pad"), (None, "pad"), (None, "squeeze")]
 
-
-def test_a_benchmark_of_a_scale_is_made_square_as_the_data_or_the_arm_say(
-    files: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A scale is written and read again by every `--set`, which must not fix what it leaves open."""
-    monkeypatch.chdir(files.folder)
-    captions_and_questions(files)
-    asked = "questions: asked.jsonl, metric: exact, shots: [0]"
-    benchmarks = f"benchmarks: [{{name: open, {asked}}}, {{name: fixed, {asked}, pictures: squeeze}}]\n"
+    # a scale is written and read again by every `--set`, which must not fix what a benchmark of it leaves open
+    open_, fixed = {"name": "open", **asked}, {"name": "fixed", **asked, "pictures": "squeeze"}
     Path("scales").mkdir()
     smoke = (SCALES / "smoke.yaml").read_text(encoding="utf-8")
-    Path("scales/mine.yaml").write_text(smoke + benchmarks, encoding="utf-8")
-    mix = "data_mix: {interleaved: 0}"
-    arms = f"{{base: {{{mix}}}, padded: {{{mix}, pictures: pad}}}}"
-    Path("one.yaml").write_text(f"title: T\nrecipe: base\narms: {arms}\n", encoding="utf-8")
+    Path("scales/mine.yaml").write_text(f"{smoke}benchmarks: {json.dumps([open_, fixed])}\n", encoding="utf-8")
     data = files.yaml(captions="captions.tar", text="text.jsonl", pictures="crop").name
     assert main(["show", "one.yaml", "padded", "base", "--scale", "mine", "--data", data, "--set", "retries=0"]) == 0
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]

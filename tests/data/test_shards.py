@@ -57,7 +57,7 @@ def test_what_is_held_out_is_never_trained_on(everything: Open) -> None:
 
 def test_pictures_are_held_out_each_by_itself_with_all_its_captions(files: Any) -> None:
     """Inside a table not by their captions: those of a class are alike, and those of a picture are not. Beside it not
-    by the ids of COCO's annotations."""
+    by the ids of COCO's annotations, nor by empty ones."""
     pictures = [files.png(number % 200) + bytes([number]) for number in range(200) for _ in range(2)]
     files.pictures(200)
     files.rows("coco.jsonl", [{"image": f"{n // 2}.png", "id": n, "caption": str(n)} for n in range(400)])
@@ -65,7 +65,9 @@ def test_pictures_are_held_out_each_by_itself_with_all_its_captions(files: Any) 
     files.parquet("several.parquet", {"image": pictures, "caption": [f"caption {n}" for n in range(400)]})
     asked = [[{"user": "Is it red?", "assistant": "Yes" if number % 3 else "No"}] for number in range(400)]
     files.parquet("asked.parquet", {"images": [[picture] for picture in pictures], "texts": asked})
+    files.rows("t.jsonl", [{"id": "", "text": f"number {n}"} for n in range(400)])
     data = files.open(
+        text="t.jsonl",
         captions="classes.parquet",
         sources={
             "several": {"reader": "pairs", "files": "several.parquet"},
@@ -74,16 +76,10 @@ def test_pictures_are_held_out_each_by_itself_with_all_its_captions(files: Any) 
         instructions={"asked": {"files": "asked.parquet"}},
     )
     for one in data.everything.values():
-        if one.reader != "text":
-            assert 8 <= len(one.held_out) <= 40
+        assert 8 <= len(one.held_out) <= 40
     for name in ("captions", "several", "coco"):
         one = data.collections[name]
         assert not {sample // 2 for sample in one.train.tolist()} & {sample // 2 for sample in one.held_out.tolist()}
-
-
-def test_rows_with_an_empty_id_are_held_out_each_by_itself(files: Any) -> None:
-    files.rows("t.jsonl", [{"id": "", "text": f"number {n}"} for n in range(400)])
-    assert 8 <= len(files.open(text="t.jsonl").collections["text"].held_out) <= 40
 
 
 def test_no_document_of_a_long_row_is_lost(files: Any) -> None:
@@ -250,7 +246,7 @@ def test_captions_from_json_and_failed_downloads(files: Any) -> None:
     assert data.collection("captions").left_out() == {"no image": 11, "without a caption": 1}
 
 
-def test_a_tar_that_is_replaced_while_it_is_open_shows_no_wrong_picture(files: Any) -> None:
+def test_a_tar_that_is_replaced_while_it_is_read_shows_no_wrong_picture_and_leaves_no_index(files: Any) -> None:
     path = files.captions("c.tar", range(40))
     data = files.open(captions=["c.tar"])
     picture = data.collection("captions").pictures(7)[0]
@@ -268,13 +264,10 @@ def test_a_tar_that_is_replaced_while_it_is_open_shows_no_wrong_picture(files: A
     path.unlink()
     with pytest.raises(RequestError, match=changed):
         again.pictures(0)[0].pixels(4)
-
-
-def test_a_file_that_changes_while_it_is_indexed_leaves_no_index(files: Any) -> None:
-    file = find(str(files.captions("c.tar", range(9))), files.folder)[0]._replace(version="before", reader="pairs")
+    changing = find(str(files.captions("c.tar", range(9))), files.folder)[0]._replace(version="before", reader="pairs")
     with pytest.raises(RequestError, match="changed while"):
-        index_file(file, files.folder / "cache")
-    assert not list(files.folder.glob("cache/index/*.ipc"))
+        index_file(changing, files.folder / "new")
+    assert not list(files.folder.glob("new/index/*.ipc"))
 
 
 def test_compressed_lines_are_those_of_the_file_before(files: Any) -> None:

@@ -161,7 +161,9 @@ def test_what_takes_long_is_told_as_it_begins(files: Any, told: Told, monkeypatc
 
 
 @pytest.mark.usefixtures("here")
-def test_show_data_checks_benchmarks(files: Any, told: Told, refused: Refused) -> None:
+def test_show_data_checks_benchmarks_and_tells_of_prompts_that_plan_refuses(
+    files: Any, told: Told, refused: Refused
+) -> None:
     files.jsonl("t.jsonl", ["a text", "another"])
     files.rows("q.jsonl", [{"question": "two and two", "answers": ["4"]}])
     sums = {"questions": "q.jsonl", "metric": "exact", "shots": [0]}
@@ -172,17 +174,6 @@ def test_show_data_checks_benchmarks(files: Any, told: Told, refused: Refused) -
     assert "could not be given" in refused(*COMMAND)
     path.unlink()
     assert "q.jsonl: cannot be read" in refused(*COMMAND)
-
-
-def test_every_source_and_benchmark_of_the_world_is_shown() -> None:
-    shown = [*world_samples()]
-    asked = {benchmark.name for benchmark in world_benchmarks(EvaluationSettings(questions=24, batch_size=1))}
-    assert {sample.source.partition(" ")[0] for sample in shown} == {*SOURCES, *asked}
-    assert "text" in {sample.source for sample in shown if sample.pixels is None}
-
-
-@pytest.mark.usefixtures("here", "unrendered")
-def test_show_data_tells_of_prompts_that_plan_refuses(files: Any, told: Told) -> None:
     files.captions("c.tar", range(60))
     files.jsonl("t.jsonl", [files.prose(30, number) for number in range(99)])
     files.rows("q.jsonl", [{"question": files.prose(300, 7_000), "answers": ["4"]}])
@@ -193,6 +184,13 @@ def test_show_data_tells_of_prompts_that_plan_refuses(files: Any, told: Told) ->
     assert refusal.startswith("benchmark 'long': a question after 0 demonstrations takes")
     assert f"\n  note: {refusal}" in told(*COMMAND)
     assert "  note: " not in told(*COMMAND, "--set", "sequence_length=2048")
+
+
+def test_every_source_and_benchmark_of_the_world_is_shown() -> None:
+    shown = [*world_samples()]
+    asked = {benchmark.name for benchmark in world_benchmarks(EvaluationSettings(questions=24, batch_size=1))}
+    assert {sample.source.partition(" ")[0] for sample in shown} == {*SOURCES, *asked}
+    assert "text" in {sample.source for sample in shown if sample.pixels is None}
 
 
 @pytest.mark.usefixtures("here")

@@ -148,17 +148,10 @@ def seen(path: Any, rows: int, columns: int, pictures: str) -> list[np.ndarray]:
     return found
 
 
-def test_a_set_is_refused_only_if_none_of_its_conversations_fits(files: Any) -> None:
-    """By their own tiles, not by the most that a picture may have."""
-    data = opened(files)
-    assert data.instructions("mine", 0, Limits(64, 20, 20, GridRule(5, SIDE)))
-    with pytest.raises(RequestError, match="no conversation fits a row of 64 tokens and 20 images"):
-        data.instructions("mine", 0, Limits(64, 20, 20, GridRule(5)))
-
-
 def test_rows_that_are_replayed_are_those_of_square_grids(files: Any) -> None:
-    """Their pictures take less of them: sizes are not looked up in advance. Marks have room, too, and no loss."""
-    opened(files)
+    """Their pictures take less of them: sizes are not looked up in advance. Marks have room, too, and no loss. A set of
+    conversations is refused only if none fits by its own tiles, not by the most that a picture may have."""
+    tuning = opened(files)
     rows = [{"image": name, "caption": f"a picture called {name}"} for name in PICTURES]
     data = files.open(captions=files.rows("captions.jsonl", rows * 4).name)
     marked, square, ratio = (Limits(110, 9, 10, GridRule(5, *rule)) for rule in ((0, True), (0,), (SIDE,)))
@@ -175,6 +168,9 @@ def test_rows_that_are_replayed_are_those_of_square_grids(files: Any) -> None:
             assert alone and {int((row.weights[:51] > 0).sum()) for row in alone} == {0}
     assert sorted(chain(*found[0])) == sorted(chain(*found[1])), "none is left out"
     assert found[1] == found[2] and taken < 45 * sum(map(len, found[1]))
+    assert tuning.instructions("mine", 0, Limits(64, 20, 20, GridRule(5, SIDE)))
+    with pytest.raises(RequestError, match="no conversation fits a row of 64 tokens and 20 images"):
+        tuning.instructions("mine", 0, Limits(64, 20, 20, GridRule(5)))
 
 
 def test_what_is_drawn_is_square() -> None:

@@ -117,6 +117,10 @@ def test_what_the_files_say_is_asked(tmp_path: Path) -> None:
     assert {question.key for question in coco.questions} == {"0", "4", "8"}, "Karpathy's test split"
     shown = {question.key for block in coco.demonstrations for question in block}
     assert shown == {"1", "5", "9", "2", "6", "10"}, "train and restval"
+    path = tmp_path / "dataset_coco.json"
+    path.write_text(path.read_text().replace("cocoid", "imgid"))  # as Karpathy's other sets have it
+    others = built(opened(tmp_path, "coco", {"annotations": path.name, "images": "coco"})).questions
+    assert {(one.key, one.references) for one in others} == {(one.key, one.references) for one in coco.questions}
     nocaps = built(opened(tmp_path, "nocaps", WRITERS["nocaps"](tmp_path)))
     assert {q.kind for q in nocaps.questions} == {"in-domain", "near-domain", "out-domain"}
     assert all(len(question.references) == 5 for question in nocaps.questions)
@@ -212,12 +216,14 @@ def test_an_own_benchmark_has_images_choices_kinds_and_a_prompt(tmp_path: Path) 
     assert score(benchmark, ["a" if q is two else "B." for q in benchmark.questions]) == [100.0, 100.0]
     text = built(own(tmp_path / "text", {"question": "2 + 2 =", "answer": 4}), ZERO)
     assert text.family == "text" and text.questions[0].references == ("4",)
-
-
-def test_the_prompt_of_conversations_has_a_name(tmp_path: Path) -> None:
-    configs = [own(tmp_path, {"question": "a", "answer": "b"}, prompt=prompt) for prompt in ("chat", CHAT_PROMPT)]
-    assert configs[0].identity == configs[1].identity
-    assert built(configs[0], ZERO).questions[0].prompt == "User: a\nAssistant:"
+    chats = [own(tmp_path, {"question": "a", "answer": "b"}, prompt=prompt) for prompt in ("chat", CHAT_PROMPT)]
+    assert chats[0].identity == chats[1].identity
+    assert built(chats[0], ZERO).questions[0].prompt == "User: a\nAssistant:"
+    nulls = dict.fromkeys(("image", "solution", "id"))  # as pandas writes them
+    benchmark = built(own(tmp_path, *({"question": f"{n}?", "answer": "b", **nulls} for n in range(2))), ZERO)
+    assert [(question.key, question.shown) for question in benchmark.questions] == [("1", "b"), ("2", "b")]
+    benchmark = built(own(tmp_path, {"image": "1.png", "answer": "b"}, prompt="Colour:"), ZERO)
+    assert benchmark.questions[0].prompt == "Colour:", "a picture alone"
 
 
 def test_marks_in_a_question_are_the_places_of_its_pictures(tmp_path: Path) -> None:
@@ -246,15 +252,6 @@ def test_marks_in_a_question_are_the_places_of_its_pictures(tmp_path: Path) -> N
     assert shown == ["b\n", "A: b\n", "A:\nb\n"], "a space stands between words alone"
     names = [[Path(picture.name).name for picture, _ in said[number].pictures] for number in (2, 3, 4)]
     assert names == [["0.png"], ["0.png", "1.png"], ["0.png", "1.png"]]
-
-
-def test_a_line_may_have_nulls_as_pandas_writes_them_or_a_picture_alone(tmp_path: Path) -> None:
-    rows = [{"question": f"{n}?", "answer": "b", "image": None, "solution": None, "id": None} for n in range(2)]
-    benchmark = built(own(tmp_path, *rows), ZERO)
-    assert [(question.key, question.shown) for question in benchmark.questions] == [("1", "b"), ("2", "b")]
-    draw(tmp_path / "1.png", 1)
-    benchmark = built(own(tmp_path, {"image": "1.png", "answer": "b"}, prompt="Colour:"), ZERO)
-    assert benchmark.questions[0].prompt == "Colour:"
 
 
 def test_there_is_room_for_the_longest_right_answer_and_equal_ones_are_normalised(tmp_path: Path) -> None:
@@ -287,7 +284,7 @@ def test_no_question_is_among_its_demonstrations(tmp_path: Path) -> None:
     draw(tmp_path / "asked/1.png", 1)
     draw(tmp_path / "elsewhere/1.png", 2)
     shutil.copy(tmp_path / "asked/1.png", tmp_path / "elsewhere/copy.png")
-    rows = [{"image": "1.png", "question": f"{n}?", "answer": str(n)} for n in range(6)]
+    rows = [{"image": "1.png", "question": f"Is it {n}?", "answer": str(n)} for n in range(6)]
     write_lines(tmp_path / "all.jsonl", rows)
     demonstrations = {"questions": "all.jsonl"}
     benchmark = built(own(tmp_path, *rows[:3], images="asked", demonstrations=demonstrations))
@@ -297,29 +294,12 @@ def test_no_question_is_among_its_demonstrations(tmp_path: Path) -> None:
     assert len({one.shown for block in benchmark.demonstrations for one in block}) == 6, "images of another folder"
     values = {"questions": "own.jsonl", "metric": "exact", "images": "asked", "demonstrations": demonstrations}
     elsewhere = {**values, "demonstrations": {"questions": "all.jsonl", "images": "."}}
-    respelt = [{**row, "question": f" {row['question']}  "} for row in rows[:4]]  # blanks make no other question
+    respelt = [{**row, "question": f" {row['question'].upper()}  "} for row in rows[:4]]  # no other question
     by_path = [{**row, "image": "asked/1.png"} for row in rows[:4]]
     copied = [{**row, "image": "elsewhere/copy.png"} for row in rows[:4]]
     for four, asked in ((rows[:4], values), (respelt, values), (by_path, elsewhere), (copied, elsewhere)):
         write_lines(tmp_path / "all.jsonl", four)
         refused("only 1 demonstrations with answers, other than the questions, but 2", tmp_path, "m", asked)
-
-
-def test_a_text_in_other_letters_is_the_same_question(tmp_path: Path) -> None:
-    texts = [{"question": f"Is {letter} a vowel?", "answer": letter} for letter in "AEB"]
-    write_lines(tmp_path / "all.jsonl", [{**row, "question": row["question"].upper()} for row in texts])
-    values = {"questions": "own.jsonl", "metric": "exact", "demonstrations": {"questions": "all.jsonl"}}
-    write_lines(tmp_path / "own.jsonl", texts[:2])
-    refused("only 1 demonstrations with answers, other than the questions, but 2", tmp_path, "m", values)
-
-
-def test_karpathys_other_sets_have_no_coco_ids(tmp_path: Path) -> None:
-    values = WRITERS["coco"](tmp_path)
-    path = tmp_path / values["annotations"]
-    ours = built(opened(tmp_path, "coco", values)).questions
-    path.write_text(path.read_text().replace("cocoid", "imgid"))
-    same = built(opened(tmp_path, "coco", values)).questions
-    assert [(one.key, one.references) for one in same] == [(one.key, one.references) for one in ours]
 
 
 def test_a_choice_may_be_named_by_its_letter(tmp_path: Path) -> None:
@@ -439,6 +419,9 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     refused("yaml: the format jsonl needs the key 'metric'$", tmp_path, "mme", {**no_metric, "format": "jsonl"})
     (tmp_path / "latin.jsonl").write_bytes('{"question": "café?", "answer": "b"}'.encode("latin-1"))
     refused("latin.jsonl: is not in UTF-8", tmp_path, "mine", {"questions": "latin.jsonl", "metric": "exact"})
+    (tmp_path / "list.jsonl").write_text('[{"question": "a", "answer": "b"}]')
+    no_lines = {"questions": "list.jsonl", "metric": "exact"}
+    refused("line 1: must be an object, .* and each line hold one", tmp_path, "mine", no_lines)
     not_coco = {"annotations": captions, "images": "val2014"}
     refused(r"captions_val2014.json: is not in the format coco, Karpathy's `dataset_coco", tmp_path, "coco", not_coco)
     other_split = WRITERS["coco"](tmp_path) | {"split": "dev"}
@@ -501,13 +484,6 @@ def test_own_lines_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(RequestError, match=message):
         check_benchmarks([own(tmp_path, *rows, **values)], ZERO)
-
-
-def test_a_list_is_no_json_lines(tmp_path: Path) -> None:
-    config = own(tmp_path, {"question": "a", "answer": "b"})
-    Path(config.questions).write_text('[{"question": "a", "answer": "b"}]')
-    with pytest.raises(RequestError, match=r"line 1: must be an object, .* and each line hold one"):
-        check_benchmarks([config], ZERO)
 
 
 def test_prompts_longer_than_the_decoder_reads_are_refused(tmp_path: Path) -> None:

@@ -257,18 +257,6 @@ def test_an_encoder_whose_normalisation_is_damaged(tmp_path: Path) -> None:
         assert len(str(refused.value)) - len(str(folder)) < 300
 
 
-def test_weights_that_are_incomplete_or_damaged(tmp_path: Path) -> None:
-    folder = saved.save_encoder("clip", tmp_path)
-    path = folder / "model.safetensors"
-    values = {name: value for name, value in load_file(path).items() if "layers.1.mlp.fc1.weight" not in name}
-    save_file(values, path, metadata={"format": "pt"})
-    with pytest.raises(RequestError, match=r"its weights lack .*layers.1.mlp.fc1.weight"):
-        tower(folder)
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(RequestError, match="its weights cannot be loaded"):
-        tower(folder)
-
-
 @pytest.mark.parametrize("family", ["llama", "siglip", "clip"])
 def test_weights_that_are_not_finite(family: str, tmp_path: Path) -> None:
     """They are named as in the library's class, which has no `vision_model` in front."""
@@ -356,8 +344,9 @@ def test_weights_that_do_not_fit_the_configuration(
     for key, value in config.items():
         change(folder, "config.json", key, value)
     model = (read_encoder if is_encoder else read_decoder)(Pretrained(weights=str(folder)))
-    with pytest.raises(RequestError, match=f"its weights .*{message}"):
-        check_weights(model)
+    for check in (check_weights, library_weights):
+        with pytest.raises(RequestError, match=f"its weights .*{message}"):
+            check(model)
 
 
 def test_a_decoder_of_two_families(tmp_path: Path) -> None:
@@ -454,14 +443,14 @@ def test_folders_that_are_no_decoder(
         read_decoder(Pretrained(weights=str(folder)))
 
 
-def test_a_file_is_given_in_place_of_its_folder(tmp_path: Path) -> None:
-    for name, message in (
-        ("model.gguf", "GGUF files cannot be trained; give the"),
-        ("a.safetensors", "is a file; give"),
-    ):
+def test_a_file_in_place_of_its_folder_and_names_that_no_folder_can_have(tmp_path: Path) -> None:
+    for name, message in (("a.gguf", "GGUF files cannot be trained; give the"), ("a.safetensors", "is a file; give")):
         (tmp_path / name).touch()
         with pytest.raises(RequestError, match=f"{name}: {message}"):
             find_folder(str(tmp_path / name))
+    for name in ("~nobody-here/model", "a" * 300):
+        with pytest.raises(NotHere, match="there is no such folder"):
+            find_folder(name)
 
 
 def test_files_that_are_fetched_from_the_hub() -> None:
@@ -492,9 +481,3 @@ def test_a_model_that_is_only_partly_in_the_hubs_cache(tmp_path: Path, monkeypat
         weights_digest(tmp_path, "owner/name")
     save_file({"b": torch.zeros(1)}, tmp_path / "part-2-of-2.safetensors")
     assert find_folder("owner/name") == tmp_path and len(fetched) == 2
-
-
-@pytest.mark.parametrize("name", ["~nobody-here/model", "a" * 300])
-def test_a_name_that_no_folder_can_have(name: str) -> None:
-    with pytest.raises(NotHere, match="there is no such folder"):
-        find_folder(name)
