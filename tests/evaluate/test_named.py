@@ -58,7 +58,7 @@ def refused(
     assert "\n" not in str(error.value)
 
 
-def test_files_are_read_once_per_results_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_read_once_per_results_folder(tmp_path, monkeypatch):
     """Other files, other numbers or a damaged cache are read anew."""
 
     def anew(config: BenchmarkConfig, settings: EvaluationSettings = SETTINGS) -> str:
@@ -83,7 +83,7 @@ def test_files_are_read_once_per_results_folder(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_every_published_format_is_asked_after_demonstrations_of_its_training_split(tmp_path: Path, name: str) -> None:
+def test_every_published_format_is_asked_after_demonstrations_of_its_training_split(tmp_path, name):
     config = opened(tmp_path, name, WRITERS[name](tmp_path))
     benchmark = built(config)
     questions = benchmark.questions
@@ -104,7 +104,7 @@ def test_every_published_format_is_asked_after_demonstrations_of_its_training_sp
     assert "3 of 3 questions" in benchmark.note and "demonstrations from" in benchmark.note
 
 
-def test_what_the_files_say_is_asked(tmp_path: Path) -> None:
+def test_what_the_files_say_is_asked(tmp_path):
     vqa = built(opened(tmp_path, "vqav2", WRITERS["vqav2"](tmp_path)))
     question = next(question for question in vqa.questions if question.key == "10")
     assert question.prompt == "Question: What colour is number 1? Short answer:"
@@ -126,7 +126,7 @@ def test_what_the_files_say_is_asked(tmp_path: Path) -> None:
     assert all(len(question.references) == 5 for question in nocaps.questions)
 
 
-def test_fewer_questions_are_the_first_of_more_and_the_note_says_what_that_does(tmp_path: Path) -> None:
+def test_fewer_questions_are_the_first_of_more_and_the_note_says_what_that_does(tmp_path):
     write_lines(tmp_path / "q.jsonl", [{"id": f"q{n}", "question": f"say {n}", "answers": [str(n)]} for n in range(40)])
     config = opened(tmp_path, "mine", {"questions": "q.jsonl", "metric": "cider", "prompt": "{question}"})
 
@@ -139,7 +139,7 @@ def test_fewer_questions_are_the_first_of_more_and_the_note_says_what_that_does(
     assert "10 of 40 questions of q.jsonl" in note and "not comparable" in note and "comparable" not in whole
 
 
-def test_changed_files_are_other_benchmarks_and_moved_ones_the_same(tmp_path: Path) -> None:
+def test_changed_files_are_other_benchmarks_and_moved_ones_the_same(tmp_path):
     (tmp_path / "a").mkdir()
     values = WRITERS["gqa"](tmp_path / "a")
     config = opened(tmp_path / "a", "gqa", values)
@@ -159,15 +159,7 @@ def own(folder: Path, *rows: dict[str, Any], **values: Any) -> BenchmarkConfig:
     return opened(folder, "mine", {"questions": "own.jsonl", "metric": "exact"} | values)
 
 
-def test_an_image_may_be_named_by_a_path_outside_its_folder(tmp_path: Path) -> None:
-    for folder in ("asked", "elsewhere"):
-        draw(tmp_path / folder / "1.png", 1)
-    row = {"image": str(tmp_path / "elsewhere" / "1.png"), "question": "Which?", "answer": "b"}
-    (config,) = check_benchmarks([own(tmp_path, row, images="asked")], ZERO)
-    assert config.images_digest and len(built(config, ZERO).questions) == 1
-
-
-def test_folders_are_left_out_of_names_only_where_they_tell_no_pictures_apart(tmp_path: Path) -> None:
+def test_folders_are_left_out_of_names_only_where_they_tell_no_pictures_apart(tmp_path):
     """COCO's names are unique, and many keep all of its pictures in one folder."""
     values = WRITERS["coco"](tmp_path)
     flat = tmp_path / "flat"
@@ -184,7 +176,7 @@ def test_folders_are_left_out_of_names_only_where_they_tell_no_pictures_apart(tm
     refused(f"has no image 'elsewhere/{Path(first['file_name']).name}'", tmp_path, "nocaps", values)
 
 
-def test_other_images_make_another_benchmark_and_each_is_where_its_path_says(tmp_path: Path) -> None:
+def test_other_images_make_another_benchmark_and_each_is_where_its_path_says(tmp_path):
     rows = [{"image": f"{number}.png", "question": "Which?", "answer": "b"} for number in range(40)]
 
     def checked(folder: str) -> BenchmarkConfig:
@@ -198,9 +190,12 @@ def test_other_images_make_another_benchmark_and_each_is_where_its_path_says(tmp
     assert checked("clean").not_default() == checked("moved").not_default() != checked("noisy").not_default()
     with pytest.raises(RequestError, match=r"clean: has no image 'noisy/1.png' of question 1"):
         built(own(tmp_path, {"image": "noisy/1.png", "question": "Which?", "answer": "b"}, images="clean"), ZERO)
+    outside = {"image": str(tmp_path / "noisy" / "1.png"), "question": "Which?", "answer": "b"}
+    (config,) = check_benchmarks([own(tmp_path, outside, images="clean")], ZERO)
+    assert config.images_digest and len(built(config, ZERO).questions) == 1
 
 
-def test_an_own_benchmark_has_images_choices_kinds_and_a_prompt(tmp_path: Path) -> None:
+def test_an_own_benchmark_has_images_choices_kinds_and_a_prompt(tmp_path):
     for number in range(2):
         draw(tmp_path / f"{number}.png", number)
     two_images = {"images": ["0.png", "1.png"], "choices": ["first", "second"]}
@@ -226,7 +221,7 @@ def test_an_own_benchmark_has_images_choices_kinds_and_a_prompt(tmp_path: Path) 
     assert benchmark.questions[0].prompt == "Colour:", "a picture alone"
 
 
-def test_marks_in_a_question_are_the_places_of_its_pictures(tmp_path: Path) -> None:
+def test_marks_in_a_question_are_the_places_of_its_pictures(tmp_path):
     """As LLaVA's files have them; those at the start stand before the prompt, as where a question has none."""
     for number in range(2):
         draw(tmp_path / f"{number}.png", number)
@@ -254,7 +249,7 @@ def test_marks_in_a_question_are_the_places_of_its_pictures(tmp_path: Path) -> N
     assert names == [["0.png"], ["0.png", "1.png"], ["0.png", "1.png"]]
 
 
-def test_there_is_room_for_the_longest_right_answer_and_equal_ones_are_normalised(tmp_path: Path) -> None:
+def test_there_is_room_for_the_longest_right_answer_and_equal_ones_are_normalised(tmp_path):
     """Where no official program says otherwise."""
     benchmark = built(own(tmp_path, {"question": "Where?", "answers": ["NYC", "the big apple"]}), ZERO)
     assert benchmark.new_tokens > len("the big apple") and score(benchmark, ["the big apple"]) == [100.0]
@@ -263,7 +258,7 @@ def test_there_is_room_for_the_longest_right_answer_and_equal_ones_are_normalise
 
 
 @pytest.mark.parametrize("metric", ["choice", "exact"])
-def test_the_answer_that_is_shown_counts_and_so_do_the_words_of_a_choice(tmp_path: Path, metric: str) -> None:
+def test_the_answer_that_is_shown_counts_and_so_do_the_words_of_a_choice(tmp_path, metric):
     rows = [
         {"id": n, "question": f"{n}?", "answer": ("dark red", "blue")[n % 2], "choices": ["dark red", "blue"]}
         for n in range(4)
@@ -279,7 +274,7 @@ def test_the_answer_that_is_shown_counts_and_so_do_the_words_of_a_choice(tmp_pat
     assert "Short answer:', each question with its choices (A. …); " in benchmark.note
 
 
-def test_no_question_is_among_its_demonstrations(tmp_path: Path) -> None:
+def test_no_question_is_among_its_demonstrations(tmp_path):
     """A file of demonstrations may hold all questions, those that are asked too."""
     draw(tmp_path / "asked/1.png", 1)
     draw(tmp_path / "elsewhere/1.png", 2)
@@ -302,7 +297,7 @@ def test_no_question_is_among_its_demonstrations(tmp_path: Path) -> None:
         refused("only 1 demonstrations with answers, other than the questions, but 2", tmp_path, "m", asked)
 
 
-def test_a_choice_may_be_named_by_its_letter(tmp_path: Path) -> None:
+def test_a_choice_may_be_named_by_its_letter(tmp_path):
     rows = [
         {"question": "One?", "answer": "B", "choices": ["red", "blue"]},
         {"question": "Two?", "answer": "B", "choices": ["B", "A"]},
@@ -314,16 +309,7 @@ def test_a_choice_may_be_named_by_its_letter(tmp_path: Path) -> None:
     }
 
 
-def test_an_answer_is_not_cut_to_a_right_one(tmp_path: Path) -> None:
-    """By a limit of the longest answer of the questions that happen to be asked."""
-    tokenizer = bpe_tokenizer(["red, blue"], 270, tmp_path)
-    config = own(tmp_path, {"question": "What?", "answers": ["red"] * 10}, metric="vqa")
-    benchmark = build_benchmark(config, ZERO, tokenizer)
-    said = tokenizer.decode(tokenizer.encode("red, blue")[: benchmark.new_tokens])
-    assert score(benchmark, [said]) == [0.0]
-
-
-def test_a_circular_question_is_asked_in_every_order_of_its_choices(tmp_path: Path) -> None:
+def test_a_circular_question_is_asked_in_every_order_of_its_choices(tmp_path):
     row = {"question": "Which?", "answer": "red", "choices": ["red", "blue", "green"]}
     benchmark = built(own(tmp_path, row, metric="circular"), ZERO)
     (question,) = benchmark.questions
@@ -349,7 +335,7 @@ def read(files):
 """
 
 
-def test_a_python_file_can_read_what_has_no_format(tmp_path: Path) -> None:
+def test_a_python_file_can_read_what_has_no_format(tmp_path):
     (tmp_path / "words.txt").write_text("one two three")
 
     def program(code: str) -> BenchmarkConfig:
@@ -369,7 +355,7 @@ def test_a_python_file_can_read_what_has_no_format(tmp_path: Path) -> None:
             built(program(code), ZERO)
 
 
-def test_no_two_benchmarks_have_scores_of_one_name(tmp_path: Path) -> None:
+def test_no_two_benchmarks_have_scores_of_one_name(tmp_path):
     row = {"question": "a", "answer": "b", "choices": ["b", "c"]}
 
     def check(name: str, metric: str, other: str) -> None:
@@ -386,7 +372,7 @@ def test_no_two_benchmarks_have_scores_of_one_name(tmp_path: Path) -> None:
         check("vqa", "exact", "arc")
 
 
-def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path):
     values = WRITERS["vqav2"](tmp_path)
     (tmp_path / "images.zip").write_bytes(b"PK")
     unanswered = write_vqa(tmp_path, "test-dev2015", annotated=False)
@@ -479,14 +465,12 @@ THREE = {"question": "a", "answers": ["b"] * 3}
         ),
     ],
 )
-def test_own_lines_that_do_not_fit_are_refused(
-    tmp_path: Path, values: dict[str, Any], rows: list[dict[str, Any]], message: str
-) -> None:
+def test_own_lines_that_do_not_fit_are_refused(tmp_path, values, rows, message):
     with pytest.raises(RequestError, match=message):
         check_benchmarks([own(tmp_path, *rows, **values)], ZERO)
 
 
-def test_prompts_longer_than_the_decoder_reads_are_refused(tmp_path: Path) -> None:
+def test_prompts_longer_than_the_decoder_reads_are_refused(tmp_path):
     """To the place: begin, two demonstrations, the longest question, and the answer."""
     config = opened(tmp_path, "vqav2", WRITERS["vqav2"](tmp_path))
     benchmark = built(config)
@@ -509,7 +493,7 @@ def test_prompts_longer_than_the_decoder_reads_are_refused(tmp_path: Path) -> No
         checked(longest - 1)
 
 
-def test_a_question_that_no_answer_can_get_right_is_refused(tmp_path: Path) -> None:
+def test_a_question_that_no_answer_can_get_right_is_refused(tmp_path):
     """It had 0 points in every arm, without a word."""
     tokenizer = bpe_tokenizer(["red"], 260, tmp_path)  # one token a byte, of this text
 
@@ -532,9 +516,15 @@ def test_a_question_that_no_answer_can_get_right_is_refused(tmp_path: Path) -> N
     check("Yes.", stop=["."])
     with pytest.raises(RequestError, match=r"'the answer is 5', but only what follows `the answer is` is compared"):
         check("the answer is 5", metric="answer")
+    # nor is an answer cut to a right one, by a limit of the longest answer of the questions that are asked
+    tokenizer = bpe_tokenizer(["red, blue"], 270, tmp_path / "words")
+    config = own(tmp_path, {"question": "What?", "answers": ["red"] * 10}, metric="vqa")
+    benchmark = build_benchmark(config, ZERO, tokenizer)
+    said = tokenizer.decode(tokenizer.encode("red, blue")[: benchmark.new_tokens])
+    assert score(benchmark, [said]) == [0.0]
 
 
-def test_worked_solutions_are_shown_and_only_their_answers_count(tmp_path: Path) -> None:
+def test_worked_solutions_are_shown_and_only_their_answers_count(tmp_path):
     """Few-shot chain of thought."""
     for number in range(3):
         draw(tmp_path / f"{number}.png", number)

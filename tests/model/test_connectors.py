@@ -24,7 +24,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "tokens", "patches"), CASES)
-def test_every_resolution_and_token_count(kind: str, tokens: int, patches: int) -> None:
+def test_every_resolution_and_token_count(kind, tokens, patches):
     """Shapes, and gradients to every patch and every parameter."""
     connector = build(kind, tokens, patches)
     features = torch.randn(3, patches, 32, requires_grad=True)
@@ -38,11 +38,7 @@ def test_every_resolution_and_token_count(kind: str, tokens: int, patches: int) 
     torch.testing.assert_close(connector(features[1:2]), out[1:2], rtol=1e-4, atol=1e-5)
 
 
-def test_every_connector_is_a_case() -> None:
-    assert {kind for kind, *_ in CASES} == set(CONNECTORS)
-
-
-def test_a_depthwise_convolution_of_more_pictures_is_that_of_those_asked_for() -> None:
+def test_a_depthwise_convolution_of_more_pictures_is_that_of_those_asked_for():
     convolution = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
     shapes, results = [], []
     convolution.register_forward_hook(lambda module, inputs, output: shapes.append(len(output)))
@@ -57,6 +53,7 @@ def test_a_depthwise_convolution_of_more_pictures_is_that_of_those_asked_for() -
     torch.testing.assert_close(results[0], results[1])
 
 
-def test_an_unknown_connector_is_told_with_one_that_is_known() -> None:
+def test_every_connector_is_a_case_and_an_unknown_one_is_told():
     with pytest.raises(ValueError, match=r"there is no connector 'c-abstracter'.*c-abstractor"):
         build("c-abstracter", 4, 16)
+    assert {kind for kind, *_ in CASES} == set(CONNECTORS)
