@@ -25,6 +25,7 @@ from mm1_lab.data.types import BrokenPicture
     ("content", "message"),
     [
         ({"text": []}, r"data\.yaml: names no data; add `captions: "),
+        ({"text": ""}, r"data\.yaml: text: needs exactly one of file, folder and dataset"),
         ({"captions": ["nowhere-*.tar"]}, r"data\.yaml: captions: there is no file 'nowhere-\*\.tar'"),
         ({"captions": ["good.txt"]}, r"captions: '/.+good\.txt' must end in \.tar or \.parquet"),
         ({"captions": ["good.tar.gz"]}, r"good\.tar\.gz' must end .* only JSON Lines may be compressed"),

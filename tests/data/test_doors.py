@@ -176,8 +176,6 @@ def test_a_saved_dataset_of_hugging_face(files):
 
 
 def test_a_source_and_a_reader_of_one_s_own(files, monkeypatch):
-    """A source by a name of the user's, through a reader that a program adds."""
-
     def read_letter(row: dict[str, Any]) -> Sample:
         return Sample(f"letter {row['line']}", ["Dear", stored_image(f"{row['line']}.png"), row["line"]])
 

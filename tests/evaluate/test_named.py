@@ -525,7 +525,6 @@ def test_a_question_that_no_answer_can_get_right_is_refused(tmp_path):
 
 
 def test_worked_solutions_are_shown_and_only_their_answers_count(tmp_path):
-    """Few-shot chain of thought."""
     for number in range(3):
         draw(tmp_path / f"{number}.png", number)
     rows = [{"image": f"{n}.png", "question": "How many?", "answer": str(n)} for n in range(3)]

@@ -95,7 +95,6 @@ def test_a_plan_reckons_with_as_many_pictures_as_the_benchmarks_show():
 
 
 def test_kinds_in_conversations_are_called_as_elsewhere():
-    """And are what the answers say."""
     (asked,) = (benchmark for benchmark in chat_benchmarks(SETTINGS) if benchmark.name == "chat-vqa")
     answers = {"colour": set(COLOURS), "size": set(SIZES), "place": set(PLACES), "shape": {*SHAPES, *LETTERS}}
     assert {question.kind for question in asked.questions} == answers.keys()

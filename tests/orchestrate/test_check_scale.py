@@ -118,7 +118,6 @@ def test_scales_of_few_settings_are_asked_what_they_have(place, check, monkeypat
 
 
 def test_what_checks_measured_apart_stands_together_and_what_is_missing_is_named(place, check, monkeypatch):
-    """Also of two at once."""
     check(*LEAKS)
     folder = folder_of(place)
     text = (folder / "gates.md").read_text(encoding="utf-8")

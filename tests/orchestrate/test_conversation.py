@@ -49,7 +49,6 @@ def test_turns_and_pictures_add_up(talk, tmp_path):
 
 
 def test_a_model_that_was_not_tuned_goes_on_with_what_is_typed():
-    """As its export's template has it."""
     world, stage = World(), evaluation_of().model
     chat = Chat(stage, build_mm1(stage, world.tokenizer).eval(), world)
     chat.say("The color of the circle")

@@ -73,6 +73,13 @@ def no_drawing(folder: Path) -> None:
     pass
 
 
+def assert_nothing_is_left_to_run(request: Request, laboratory: Laboratory) -> None:
+    """Not even what diverged."""
+    before = len(laboratory.rounds)
+    assert run_search(request, Inline(), no_drawing) == 0
+    assert not any(laboratory.rounds[before:])
+
+
 def rates(request: Request, size: str) -> list[float]:
     recipes = json.loads((request.folder / "sweep.json").read_text(encoding="utf-8"))["sweep"]["arms"].values()
     found = [Recipe.model_validate(recipe) for recipe in recipes]
@@ -102,9 +109,7 @@ def test_rates_between_the_last_good_one_and_one_that_diverged_are_tried(law, la
         assert len(tried) == 8, "five and three more"
         last, after = max(rate for rate in tried if rate < cliff), min(rate for rate in tried if rate > cliff)
         assert after / last == pytest.approx(2 ** (1 / 8), rel=0.01), "halved three times in ln η"
-    before = len(laboratory.rounds)
-    assert run_search(law(), Inline(), no_drawing) == 0
-    assert not any(laboratory.rounds[before:])
+    assert_nothing_is_left_to_run(law(), laboratory)
 
 
 def test_a_grid_of_which_every_rate_diverged_grows_downwards(law, laboratory):
@@ -114,26 +119,22 @@ def test_a_grid_of_which_every_rate_diverged_grows_downwards(law, laboratory):
     for size, trial in zip(SIZES, request.trials, strict=True):
         guess = trial.evaluation.model.training.learning_rate
         assert rates(request, size)[0] == pytest.approx(guess / 32, rel=0.01), "three rates below the first five"
-    before = len(laboratory.rounds)
-    assert run_search(law(), Inline(), no_drawing) == 0
-    assert not any(laboratory.rounds[before:]), "diverged, and not tried again"
+    assert_nothing_is_left_to_run(law(), laboratory)
 
 
 def test_what_more_seeds_searched_stays_in_the_table_of_fewer(law, laboratory):
     laboratory.luck = {1: 30.0, 2: 30.0}
     request = law(seeds=3)
     assert run_search(request, Inline(), no_drawing) == 0
-    before, count = (request.folder / "trials.csv").read_bytes(), len(laboratory.rounds)
+    before = (request.folder / "trials.csv").read_bytes()
     whole = {size: rates(request, size) for size in SIZES}
     assert max(map(len, whole.values())) > 5
-    assert run_search(law(), Inline(), no_drawing) == 0
-    assert not any(laboratory.rounds[count:])
+    assert_nothing_is_left_to_run(law(), laboratory)
     assert {size: rates(request, size) for size in SIZES} == whole
     assert (request.folder / "trials.csv").read_bytes() == before
 
 
 def test_what_one_seed_searched_is_completed_at_more_seeds_and_sizes(law, laboratory, capsys):
-    """And what is not asked for any more is said to be that."""
     laboratory.luck = {0: 9.0}
     alone = with_sizes(law(), SIZES[:2])
     assert run_search(alone, Inline(), no_drawing) == 0

@@ -182,7 +182,6 @@ def test_names_of_numbers_and_runs(request_):
 
 
 def test_a_trial_that_failed_is_a_failed_run_until_it_is_finished(request_, told):
-    """And one that waits for a stage that failed."""
     base, captions = (trial.fingerprint for trial in request_.trials)
     request_.ledger.forget(base)
     assert told("sync-mlflow") == "data_mix at smoke: nothing to log, as no trial has ended\n"

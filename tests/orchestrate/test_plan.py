@@ -40,7 +40,6 @@ def test_memory_is_named_only_where_it_is_the_limit(told, monkeypatch):
 
 
 def test_sweeps_planned_together_share_stages(told):
-    """Every stage stands once."""
     plan = json.loads(told("plan", "data_mix", "connector", "--json", "--scale", "smoke"))
     assert len(plan["trials"]) == 24
     # one decoder; the base's encoder, and one at 224 px; the base stands in both sweeps
@@ -75,7 +74,6 @@ def test_an_encoder_that_is_not_pre_trained_takes_no_steps_and_holds_its_weights
 
 
 def test_a_run_says_at_first_that_most_of_it_is_pre_training_and_which_seeds_need_none(ask):
-    """By what the repository ships."""
     pre_trains = r", most of it pre-training, which later runs reuse: encoder \d+ min, decoder .+ \("
     for seeds, slots, settings, told in (
         (2, 3, (), r"About \d+ min with 3 at a time{}seed 1; for seeds 0 and 300 it is shipped\)\."),

@@ -459,7 +459,6 @@ def test_interrupted_and_run_again_it_ends_with_a_verdict(place, told, monkeypat
 def test_losses_are_told_in_nats_and_an_order_of_those_on_different_documents_tells_nothing(
     laboratory, tmp_path
 ) -> None:
-    """With more digits than points."""
     write(tmp_path, over={"data_mix.text": [1, 2.2]}, measure="loss text", confirm=1)
     for longest, told in ((math.inf, False), (2, True)):
         laboratory.longest = longest

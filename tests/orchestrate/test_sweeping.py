@@ -111,7 +111,6 @@ class Finished(Executor):
 
 
 def test_workers_are_ignored_and_told_where_a_stage_is_one_process(request_, capsys, database):
-    """Even more than the batch has rows."""
     shutil.copy(database, request_.ledger.results)
     told = "`workers` are ignored: without Ray (--inline, --share) a stage is one process"
     for workers, lines in (({"85M": 99}, 1), ({"302M": 99}, 0)):

@@ -78,7 +78,6 @@ def test_adapters_begin_without_effect_and_compute_what_the_paper_says():
 
 
 def test_adapters_have_the_rate_of_their_part_and_decay():
-    """As other parts have theirs."""
     model, _ = adapted()
     own = {"decoder": 2.0, "encoder": 0.1}
     config = MultimodalTraining(learning_rate=0.5, steps=10, batch_size=1, weight_decay=0.1, lr_multipliers=own)

@@ -90,7 +90,6 @@ def test_experts_as_a_grouped_product_are_the_library_s_loop():
         with torch.autocast("cuda", torch.bfloat16):
             out = mlp(inputs)
         out.square().sum().backward()
-        assert inputs.grad is not None
         results.append([out.detach(), inputs.grad, mlp.experts.gate_up_proj.grad, mlp.experts.down_proj.grad])
     for theirs, ours in zip(*results, strict=True):
         assert norm_of_difference([ours], [theirs]) < 0.01

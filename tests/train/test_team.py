@@ -392,7 +392,6 @@ def test_a_number_among_a_connector_s_weights_is_read_by_all(tmp_path, monkeypat
 
 
 def test_a_loss_that_is_not_finite_stops_all(decoder_stage, finished, tmp_path, monkeypatch):
-    """Though it is one process's alone."""
     training_step = Training.training_step
 
     def broken_in_one(self: Training, parts: list[Any], index: int) -> torch.Tensor:
