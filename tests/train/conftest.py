@@ -35,6 +35,7 @@ from mm1_lab.weights.pretrained import read_decoder, read_encoder
 from tests import pretrained as saved
 from tests.conftest import Squares
 
+torch.set_num_threads(1)  # as a stage of `smoke` sets it for all that follow in its process: with more, bits differ
 TINY = Size(layers=1, width=16, heads=2)
 
 
