@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -234,6 +235,19 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
             make(folder)
             made.touch()
     return folder
+
+
+def calls_of(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> list[tuple[Any, ...]]:
+    """What a function is called with from now on, call by call."""
+    calls: list[tuple[Any, ...]] = []
+    function = getattr(owner, name)
+
+    def noted(*given: Any, **more: Any) -> Any:
+        calls.append(given)
+        return function(*given, **more)
+
+    monkeypatch.setattr(owner, name, noted)
+    return calls
 
 
 @pytest.fixture(scope="session")

@@ -26,8 +26,7 @@ WORDS = ["river", "stone", "lantern", "orchard", "copper", "window", "feather", 
 @cache
 def smoke() -> Scale:
     """Read once, which takes longer than most tests."""
-    scale: Scale = Scale.parse(read_yaml(SMOKE), str(SMOKE))
-    return scale
+    return Scale.parse(read_yaml(SMOKE), str(SMOKE))
 
 
 class Files:
@@ -65,7 +64,7 @@ class Files:
         return self.folder / name
 
     def captions(self, name: str, numbers: Sequence[int], words: str = "picture") -> Path:
-        members: dict[str, bytes] = {}
+        members = {}
         for number in numbers:
             described = {"caption": f"{words} {number}", "status": "success"}
             members[f"{number:06}.png"] = self.png(number)
@@ -103,8 +102,7 @@ class Files:
         return self.folder / "data.yaml"
 
     def scale(self, *settings: str) -> Scale:
-        scale: Scale = override(smoke(), settings)
-        return scale
+        return override(smoke(), settings)
 
     def open(self, *settings: str, cache: str = "cache", **content: Any) -> Shards:
         """Content without text gets one."""
@@ -120,12 +118,12 @@ class Files:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Files:
+def files(tmp_path) -> Files:
     return Files(tmp_path)
 
 
 @pytest.fixture
-def everything(files: Files) -> Callable[..., Shards]:
+def everything(files) -> Callable[..., Shards]:
     """Opens data of every kind; settings override the scale."""
     files.captions("captions-0.tar", range(25))
     files.captions("captions-1.tar", range(25, 60))

@@ -7,11 +7,8 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from random import Random
-from typing import Any
 from unittest.mock import Mock
 
 import pyarrow as pa
@@ -39,7 +36,7 @@ from mm1_lab.data.types import BrokenPicture
         ({"sources": {"text": {"reader": "text", "files": "good.jsonl"}}}, r"names text twice, also under `sources:`"),
     ],
 )
-def test_a_wrong_data_file(files: Any, content: dict[str, Any], message: str) -> None:
+def test_a_wrong_data_file(files, content, message):
     (files.folder / "good.txt").write_text("a text")
     (files.folder / "good.tar.gz").write_bytes(b"")
     (files.folder / "good.png").write_bytes(files.png(1))
@@ -48,7 +45,7 @@ def test_a_wrong_data_file(files: Any, content: dict[str, Any], message: str) ->
     files.refused(message, **content)
 
 
-def test_files_that_are_cut_off(files: Any) -> None:
+def test_files_that_are_cut_off(files):
     whole = files.captions("c.tar", range(4)).read_bytes()
     for keep in (100, 512 + 20, 5 * 512, 24 * 512 - 100, 24 * 512):  # the last one between two samples
         (files.folder / "c.tar").write_bytes(whole[:keep])
@@ -70,7 +67,7 @@ def test_files_that_are_cut_off(files: Any) -> None:
         ({}, r"c\.tar: contains no usable pairs \(it is empty\)"),
     ],
 )
-def test_a_tar_with_nothing_usable(files: Any, members: dict[str, bytes], message: str) -> None:
+def test_a_tar_with_nothing_usable(files, members, message):
     files.tar("c.tar", members)
     files.refused(message, captions=["c.tar"])
 
@@ -91,7 +88,7 @@ def test_a_tar_with_nothing_usable(files: Any, members: dict[str, bytes], messag
         ("interleaved", {"images": [["/a.jpg"]], "texts": [[None]]}, r"row 0: '/a\.jpg' is an absolute path"),
     ],
 )
-def test_a_parquet_with_wrong_content(files: Any, source: str, columns: dict[str, Any], message: str) -> None:
+def test_a_parquet_with_wrong_content(files, source, columns, message):
     files.parquet("p.parquet", columns)
     files.refused(message, **{source: ["p.parquet"]})
 
@@ -106,12 +103,12 @@ def test_a_parquet_with_wrong_content(files: Any, source: str, columns: dict[str
         (b'{"text": ' + b"7" * 6_000 + b"}", r"t\.jsonl, line 3: is not JSON \(Exceeds the limit"),
     ],
 )
-def test_a_line_that_is_not_text(files: Any, line: bytes, message: str) -> None:
+def test_a_line_that_is_not_text(files, line, message):
     (files.folder / "t.jsonl").write_bytes(b'{"text": "good"}\n\n' + line + b'\n{"text": "good"}\n')
     files.refused(message, text=["t.jsonl"])
 
 
-def test_a_json_array_is_read_piece_by_piece(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_json_array_is_read_piece_by_piece(files, monkeypatch):
     texts = ["short", "ä" * 40, 'a quote " and a bracket ] and a \\', "wide 😀" * 9, ""]
     path = files.folder / "t.json"
     whole = "\ufeff [" + " ,\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts) + "]\n "
@@ -132,7 +129,7 @@ def test_a_json_array_is_read_piece_by_piece(files: Any, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("name", "compress"), [("t.json.gz", gzip.compress), ("t.jsonl.zst", lambda data: pa.compress(data, "zstd", True))]
 )
-def test_compressed_lines_that_are_damaged(files: Any, name: str, compress: Callable[[bytes], bytes]) -> None:
+def test_compressed_lines_that_are_damaged(files, name, compress):
     whole = compress("".join(f'{{"text": "{number}"}}\n' for number in Random(0).sample(range(99_999), 999)).encode())
     path = files.folder / name
     for content in (whole[:-9], b'{"text": "not compressed"}\n'):
@@ -165,12 +162,12 @@ LIES = {
 
 
 @pytest.mark.parametrize("member", LIES.values(), ids=LIES)
-def test_a_tar_whose_headers_lie(files: Any, member: bytes) -> None:
+def test_a_tar_whose_headers_lie(files, member):
     (files.folder / "c.tar").write_bytes(member + bytes(2048))
     files.refused(r"c\.tar: (is cut off|contains no usable pairs)", captions=["c.tar"])
 
 
-def test_names_and_texts_that_are_not_utf_8_are_read(files: Any) -> None:
+def test_names_and_texts_that_are_not_utf_8_are_read(files):
     (files.folder / "t.jsonl").write_bytes(b'{"text": "half \\ud800 a character"}\n')
     assert files.open(text=["t.jsonl"]).collection("text").texts(0) == ["half ? a character"]
     content = b""
@@ -182,7 +179,7 @@ def test_names_and_texts_that_are_not_utf_8_are_read(files: Any) -> None:
     assert tuple(data.pairs(0).pair(0, False)[0].pixels(1)[0, 0]) == files.colour(3)
 
 
-def test_a_saved_dataset_whose_middle_is_damaged(files: Any) -> None:
+def test_a_saved_dataset_whose_middle_is_damaged(files):
     """Read unchecked, where a text ends ends the process with a segmentation fault."""
     path = files.dataset("saved", {"text": ["one", "two"]}, parts=1) / "data-00000-of-00001.arrow"
     whole, ends = path.read_bytes(), b"\3\0\0\0\6\0\0\0"
@@ -192,7 +189,7 @@ def test_a_saved_dataset_whose_middle_is_damaged(files: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["t.jsonl.gz", "t.jsonl", "t.csv"])
-def test_a_line_without_end_is_no_damage(files: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_line_without_end_is_no_damage(files, monkeypatch, name):
     monkeypatch.setattr(tables, "LONGEST_LINE", 1 << 20)
     first, long = (b"text\n", b"x" * (2 << 20)) if name.endswith("csv") else (b'{"text": "a"}\n', b" " * (2 << 20))
     content = first + b'"a"\n' * name.endswith("csv") + long
@@ -200,7 +197,7 @@ def test_a_line_without_end_is_no_damage(files: Any, monkeypatch: pytest.MonkeyP
     files.refused(rf"{name}, after line \d: a line has more than 1 MB; write a document on each line$", text=[name])
 
 
-def test_up_to_one_percent_of_rows_may_be_broken_and_are_named(files: Any) -> None:
+def test_up_to_one_percent_of_rows_may_be_broken_and_are_named(files):
     def write(broken: int) -> None:
         texts = {f"{n:03}.txt": b"\xff" if n < broken else b"a picture" for n in range(200)}
         files.tar("f.tar", {f"{n:03}.png": files.png(n) for n in range(200)} | texts)
@@ -213,7 +210,7 @@ def test_up_to_one_percent_of_rows_may_be_broken_and_are_named(files: Any) -> No
     files.refused(r"f\.tar, 000: .*; 3 of 200 rows are broken; repair or remove", captions="f.tar")
 
 
-def test_documents_that_are_too_long_are_left_out_and_counted(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_that_are_too_long_are_left_out_and_counted(files, monkeypatch):
     files.jsonl("t.jsonl", ["x" * 3_000, "short text", "y" * 900_000, " ".join("z" * 3000)])
     files.tar("c.tar", {"a.png": files.png(0), "a.txt": b"x" * 7_000, "b.png": files.png(1), "b.txt": b"fine"})
     monkeypatch.setattr(index, "LONGEST", 100)
@@ -223,7 +220,7 @@ def test_documents_that_are_too_long_are_left_out_and_counted(files: Any, monkey
     assert data.collection("text").texts(0) == ["short text"]
 
 
-def test_text_without_a_space_is_trained_on_and_cut(files: Any) -> None:
+def test_text_without_a_space_is_trained_on_and_cut(files):
     """Its words are split before pairs are counted: the time of BPE grows with the square of a word's length."""
     letters = "ab" * 5_000
     files.jsonl("t.jsonl", [letters])
@@ -235,7 +232,7 @@ def test_text_without_a_space_is_trained_on_and_cut(files: Any) -> None:
     assert len(documents) > 1 and "".join(document.text for document in documents) == letters
 
 
-def test_what_is_no_file_is_a_broken_picture(files: Any) -> None:
+def test_what_is_no_file_is_a_broken_picture(files):
     os.mkfifo(files.folder / "fifo.png")
     (files.folder / "device.png").symlink_to("/dev/zero")
     (files.folder / "folder.png").mkdir()
@@ -248,7 +245,7 @@ def test_what_is_no_file_is_a_broken_picture(files: Any) -> None:
             pages.pictures(row)[0].pixels(4)
 
 
-def test_a_picture_that_cannot_be_read_at_present_is_not_taken_for_broken(files: Any) -> None:
+def test_a_picture_that_cannot_be_read_at_present_is_not_taken_for_broken(files):
     (files.folder / "a.png").write_bytes(b"not reached")
     files.parquet("p.parquet", {"images": [["a.png", None]], "texts": [[None, "a"]]})
     (picture,) = files.open(interleaved=["p.parquet"]).collection("interleaved").pictures(0)
@@ -259,7 +256,7 @@ def test_a_picture_that_cannot_be_read_at_present_is_not_taken_for_broken(files:
                 use(failing)
 
 
-def test_pictures_that_are_too_large_or_no_pictures_are_broken(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_that_are_too_large_or_no_pictures_are_broken(files, monkeypatch):
     monkeypatch.setattr(pixels, "LARGEST_PICTURE", 8_000_000)
     bomb, eps = io.BytesIO(), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
     Image.new("1", (3_000, 3_000)).save(bomb, "PNG")
@@ -274,7 +271,7 @@ def test_pictures_that_are_too_large_or_no_pictures_are_broken(files: Any, monke
 
 @pytest.mark.usefixtures("within_a_gigabyte")
 @pytest.mark.parametrize("count", [60, pytest.param(1500, marks=pytest.mark.soak)])
-def test_damaged_shards(files: Any, count: int) -> None:
+def test_damaged_shards(files, count):
     chance = random.Random(18)
     files.captions("c.tar", range(8))
     pages = [[files.png(n), None, files.png(n + 1)] for n in range(8)]
@@ -289,7 +286,7 @@ def test_damaged_shards(files: Any, count: int) -> None:
     refused = 0
     for number in range(count):
         name = names[number % len(names)]
-        path: Path = files.folder / name
+        path = files.folder / name
         data = bytearray(whole[name])
         for _ in range(chance.choice([1, 6, 60])):
             data[chance.randrange(len(data))] = chance.choice([0, 0x22, 0x30, 0xFF, chance.randrange(256)])

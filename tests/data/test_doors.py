@@ -14,12 +14,10 @@ import pytest
 from PIL import Image as Pillow
 
 from mm1_lab.cli import main
-from mm1_lab.data.pixels import ImageDecoder, StoredPicture, grid_of, views
-from mm1_lab.data.preprocessing import GridRule
+from mm1_lab.data.pixels import ImageDecoder, StoredPicture
 from mm1_lab.data.shards import Shards
 from mm1_lab.data.shards.readers import READERS, Reader, Sample, stored_image
 from mm1_lab.data.types import BrokenPicture
-from mm1_lab.model import MM1Processor
 from mm1_lab.results import held_out
 from tests.conftest import SCALES
 
@@ -39,8 +37,7 @@ def pairs_of(data: Shards, files: Any, name: str = "captions") -> set[int]:
 
 
 def open_captions(files: Any, *patterns: Any) -> Shards:
-    data: Shards = files.open(captions=list(patterns))
-    return data
+    return files.open(captions=list(patterns))
 
 
 def write_pictures(files: Any, folder: str) -> list[dict[str, str]]:
@@ -48,7 +45,7 @@ def write_pictures(files: Any, folder: str) -> list[dict[str, str]]:
     return [{"file_name": f"pictures/{number}.png", "text": f"picture {number}"} for number in range(COUNT)]
 
 
-def test_a_folder_of_pictures_with_a_table_beside_it(files: Any) -> None:
+def test_a_folder_of_pictures_with_a_table_beside_it(files):
     rows = [*write_pictures(files, "photos"), {"file_name": "", "text": "no picture"}]
     lines = ["file_name,text", *(",".join(row.values()) for row in rows)]
     (files.folder / "photos.csv").write_text("\n".join(lines), encoding="utf-8-sig")
@@ -66,17 +63,17 @@ def test_a_folder_of_pictures_with_a_table_beside_it(files: Any) -> None:
         ('file_name,text\n1.png,"a red dog\n', r"no \.csv \(unexpected end of data"),
     ],
 )
-def test_a_csv_with_loose_quotes_or_in_another_encoding_is_refused(files: Any, content: str, message: str) -> None:
+def test_a_csv_with_loose_quotes_or_in_another_encoding_is_refused(files, content, message):
     """No text is cut off at its comma, and no row vanishes in the text before it."""
     (files.folder / "t.csv").write_bytes(content.encode("utf-8").replace("\xe9".encode(), b"\xe9"))
     files.refused(message, text="t.csv")
 
 
-def test_no_row_is_lost_in_silence(files: Any) -> None:
+def test_no_row_is_lost_in_silence(files):
     """One file for two columns; a key of a tar that occurs twice; two lists in one file."""
     rows = [{"short": f"short {number}", "long": f"long {number}"} for number in range(9)]
     files.rows("t.jsonl", rows)
-    columns: Any = [{"file": "t.jsonl", "text": name} for name in ("short", "long")]
+    columns = [{"file": "t.jsonl", "text": name} for name in ("short", "long")]
     assert len(files.open(text=columns).collection("text")) == 18
     (files.folder / "t.json").write_text(json.dumps(rows) * 2)
     files.refused(r"no \.json after entry 8 \(goes on after the end of its array", text={"file": "t.json"})
@@ -85,7 +82,7 @@ def test_no_row_is_lost_in_silence(files: Any) -> None:
     files.refused(r"t\.tar, a: occurs twice in the tar", captions="t.tar")
 
 
-def test_coco_as_the_walk_through_names_it(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_coco_as_the_walk_through_names_it(files, monkeypatch):
     page = (Path(__file__).parents[2] / "docs" / "your-own-model.md").read_text(encoding="utf-8")
     monkeypatch.chdir(files.folder)
     Path("annotations").mkdir()
@@ -117,7 +114,7 @@ text: [text.jsonl.zst]
 """
 
 
-def test_every_form_of_an_entry_in_one_file(files: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_form_of_an_entry_in_one_file(files, bucket, monkeypatch):
     def pairs(name: str, start: int, image: str = "image", text: str = "text") -> Path:
         numbers = range(start, start + 4)
         return files.parquet(name, {image: [files.png(n) for n in numbers], text: [f"picture {n}" for n in numbers]})
@@ -129,7 +126,7 @@ def test_every_form_of_an_entry_in_one_file(files: Any, bucket: Any, monkeypatch
         return SimpleNamespace(config=SimpleNamespace(data_files={"train": [f"memory://bucket/{name[6:]}.parquet"]}))
 
     files.folder = files.folder / "mine"
-    asked: list[Any] = []
+    asked = []
     build = datasets.load_dataset_builder
     monkeypatch.setattr(datasets, "load_dataset_builder", builder)
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **more: None)
@@ -156,16 +153,13 @@ def test_every_form_of_an_entry_in_one_file(files: Any, bucket: Any, monkeypatch
     assert tuple(data.conversations["llava"].pictures(0)[0].pixels(2)[0, 0]) == files.colour(1)
 
 
-def test_globs_are_relative_to_a_folder_of_any_name(files: Any) -> None:
+def test_globs_are_relative_to_a_folder_of_any_name_and_a_range_of_numbers_is_every_file_in_it(files):
     files.folder = files.folder / "a [v2]"
     files.folder.mkdir()
     files.jsonl("t-1.jsonl", ["one"])
     files.jsonl("t-2.jsonl", ["another"])
     assert len(files.open(text="t-*.jsonl").collection("text")) == 2
     assert len(files.open(text=str(files.folder.parent / "*/t-*.jsonl")).collection("text")) == 2
-
-
-def test_a_range_of_numbers_is_every_file_in_it(files: Any) -> None:
     for number in (8, 9, 10, 11):
         files.captions(f"{number:02}.tar", range(number * 10, number * 10 + 10))
     assert pairs_of(open_captions(files, "{08..10}.tar"), files) == {*range(80, 110)}
@@ -173,7 +167,7 @@ def test_a_range_of_numbers_is_every_file_in_it(files: Any) -> None:
     files.refused(r"captions: there is no file '12\.tar'", captions="{08..99999999999}.tar")
 
 
-def test_a_saved_dataset_of_hugging_face(files: Any) -> None:
+def test_a_saved_dataset_of_hugging_face(files):
     images = [{"bytes": files.png(number), "path": f"{number}.png"} for number in range(COUNT)]
     for split in ("train", "test"):
         files.dataset(f"all/{split}", {"image": images, "text": [f"picture {n}" for n in range(COUNT)]})
@@ -181,9 +175,7 @@ def test_a_saved_dataset_of_hugging_face(files: Any) -> None:
     files.refused(r"has the splits train, test; name one of them: `{dataset", captions="all")
 
 
-def test_a_source_and_a_reader_of_one_s_own(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A source by a name of the user's, through a reader that a program adds."""
-
+def test_a_source_and_a_reader_of_one_s_own(files, monkeypatch):
     def read_letter(row: dict[str, Any]) -> Sample:
         return Sample(f"letter {row['line']}", ["Dear", stored_image(f"{row['line']}.png"), row["line"]])
 
@@ -198,30 +190,7 @@ def test_a_source_and_a_reader_of_one_s_own(files: Any, monkeypatch: pytest.Monk
         assert tuple(document.pictures[0].pixels(2)[0, 0]) == files.colour(int(document.text[4:])), "names may be equal"
 
 
-@pytest.mark.parametrize(
-    ("shape", "expected"),
-    [("squeeze", [[0, 1], [0, 1]]), ("crop", [[0, 1], [0, 1]]), ("pad", [[2, 2], [0, 1], [0, 1], [2, 2]])],
-)
-def test_how_images_become_square(files: Any, shape: str, expected: list[list[int]]) -> None:
-    """A picture twice as wide as high: its left quarter and right quarter are white, between them are red and blue."""
-    wide = np.full((40, 80, 3), 255, np.uint8)
-    wide[:, 20:40], wide[:, 40:60] = (200, 0, 0), (0, 0, 200)
-    if shape != "crop":
-        wide[:, :20], wide[:, 60:] = (200, 0, 0), (0, 0, 200)
-    stream = io.BytesIO()
-    Pillow.fromarray(wide).save(stream, "PNG")
-    files.tar("c.tar", {"a.png": stream.getvalue(), "a.txt": b"wide"})
-    data = files.open(captions=["c.tar"], pictures=shape)
-    colours = np.array([(200, 0, 0), (0, 0, 200), (128, 128, 128)])
-    pixels = data.collection("captions").pictures(0)[0].pixels(40).astype(int)
-    nearest = np.abs(pixels[:, :, None] - colours).sum(axis=-1).argmin(axis=-1)
-    rows = len(expected)
-    places = [(40 * row + 20) // rows for row in range(rows)]
-    assert [[int(nearest[row, column]) for column in (8, 31)] for row in places] == expected
-    assert data.identity != files.open(captions=["c.tar"]).identity or shape == "squeeze"
-
-
-def test_data_sets_that_cannot_be_read(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_sets_that_cannot_be_read(files, monkeypatch):
     """A script beside the files of a folder in the hub's layout is not run."""
     folder = files.folder / "set"
     (folder / "data").mkdir(parents=True)
@@ -255,9 +224,7 @@ def test_data_sets_that_cannot_be_read(files: Any, monkeypatch: pytest.MonkeyPat
     ("setting", "value", "why"),
     [("HF_HUB_OFFLINE", True, "offline"), ("ENDPOINT", "http://127.0.0.1:1", "Connection refused")],
 )
-def test_how_to_fetch_a_hub_set_is_told_where_there_is_no_network(
-    files: Any, monkeypatch: pytest.MonkeyPatch, setting: str, value: Any, why: str
-) -> None:
+def test_how_to_fetch_a_hub_set_is_told_where_there_is_no_network(files, monkeypatch, setting, value, why):
     monkeypatch.setattr(f"huggingface_hub.constants.{setting}", value)
     monkeypatch.setattr(datasets, "load_dataset_builder", pytest.fail)  # it would try for half a minute
     told = r"hub cannot be reached \(.*{}.*\); .* run `hf download owner/name --repo-type dataset{} --local-dir DIR`"
@@ -273,50 +240,15 @@ def seen(image: Pillow.Image, ending: str, **options: Any) -> np.ndarray:
     return StoredPicture("a picture", lambda: content, ImageDecoder(), key=content).pixels(40)[10::20, 10::20, 0]
 
 
-@pytest.mark.parametrize(
-    ("count", "tiling", "size", "rows", "columns"),
-    [
-        (1, "square", (90, 50), 0, 0),
-        (5, "square", (90, 50), 2, 2),
-        (10, "square", (90, 50), 3, 3),
-        (17, "square", (90, 50), 4, 4),
-        (5, "ratio", (90, 50), 1, 2),
-        (17, "ratio", (90, 50), 3, 5),
-        (10, "ratio", (20, 99), 5, 1),
-        (17, "ratio", (12, 8), 1, 2),
-        (17, "ratio", (8, 7), 0, 0),
-    ],
-)
-def test_views_are_the_whole_and_its_tiles_also_in_an_exported_model(
-    count: int, tiling: str, size: tuple[int, int], rows: int, columns: int, tmp_path: Path
-) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    path = tmp_path / "a.png"
-    Pillow.fromarray(noise).save(path)
-    drawn = Pillow.fromarray(noise)
-    expected = [np.asarray(drawn.resize((7, 7), Pillow.Resampling.BICUBIC))]
-    whole = drawn.resize((7 * columns or 7, 7 * rows or 7), Pillow.Resampling.BICUBIC)
-    for top in range(0, 7 * rows, 7):
-        for left in range(0, 7 * columns, 7):
-            expected.append(np.asarray(whole.crop((left, top, left + 7, top + 7))))
-    picture = StoredPicture("a picture", path.read_bytes, ImageDecoder(), key=0)
-    processor: Any = SimpleNamespace(side=7, shape="squeeze", blind=False)
-    rule = GridRule(count, 7 if tiling == "ratio" else 0)
-    grid = grid_of(picture, rule)
-    found, read = MM1Processor._see(processor, path, rule)
-    for seen in (views(picture, 7, grid), read):
-        assert len(seen) == grid.views == found.views == len(expected) and np.array_equal(seen, expected)
-
-
-@pytest.mark.parametrize("ending", ["PNG", "TIFF"])
-def test_numbers_of_16_bits_are_brightness_up_to_65535(ending: str) -> None:
+def test_numbers_of_16_bits_are_brightness_up_to_65535():
     grey = np.repeat(np.repeat(np.array([[0, 65535], [16448, 32896]], np.uint16), 40, 0), 40, 1)
-    assert seen(Pillow.fromarray(grey), ending).tolist() == [[0, 255], [64, 128]]
+    for ending in ("PNG", "TIFF"):
+        assert seen(Pillow.fromarray(grey), ending).tolist() == [[0, 255], [64, 128]]
     with pytest.raises(BrokenPicture, match=r"a picture \(its pixels are numbers of 32 bits; convert it to"):
         seen(Pillow.fromarray(grey.astype(np.float32)), "TIFF")
 
 
-def test_what_is_transparent_is_white() -> None:
+def test_what_is_transparent_is_white():
     """As a viewer shows it: black writing on nothing is black on white."""
     drawn = Pillow.new("RGBA", (80, 80), (0, 0, 0, 0))
     drawn.paste((0, 0, 0, 255), (0, 0, 40, 40))
@@ -324,7 +256,7 @@ def test_what_is_transparent_is_white() -> None:
         assert seen(image, "PNG").tolist() == [[0, 255], [255, 255]]
 
 
-def test_a_photograph_is_upright_whatever_way_the_camera_was_held() -> None:
+def test_a_photograph_is_upright_whatever_way_the_camera_was_held():
     """The upright picture has a white upper left quarter; the eight orientations are those of the EXIF standard."""
     upright = np.kron([[255, 0], [0, 0]], np.ones((40, 40))).astype(np.uint8)
     stored = [upright, upright[:, ::-1], upright[::-1, ::-1], upright[::-1], upright.T]
@@ -337,19 +269,13 @@ def test_a_photograph_is_upright_whatever_way_the_camera_was_held() -> None:
     assert seen(Pillow.new("L", (80, 80), 200), "JPEG", exif=b"Exif\0\0damaged").min() > 190
 
 
-def captions_and_questions(files: Any) -> None:
+def test_an_arm_makes_images_square_as_a_data_file_that_says_so(files, monkeypatch, capsys):
+    """In training, in its benchmarks, those of the scale too, and in what is exported of it."""
+    monkeypatch.chdir(files.folder)
     files.captions("captions.tar", range(40))
     files.jsonl("text.jsonl", [files.prose(30, number) for number in range(40)])
     files.pictures(9)
     files.rows("asked.jsonl", [{"image": f"{n}.png", "question": "which?", "answers": [f"{n}"]} for n in range(9)])
-
-
-def test_an_arm_makes_images_square_as_a_data_file_that_says_so(
-    files: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """In training, in its benchmarks and in what is exported of it."""
-    monkeypatch.chdir(files.folder)
-    captions_and_questions(files)
     asked = {"questions": "asked.jsonl", "metric": "exact", "shots": [0]}
     mix = "data_mix: {interleaved: 0}"
     found = {}
@@ -372,21 +298,11 @@ def test_an_arm_makes_images_square_as_a_data_file_that_says_so(
     shapes = [(one["config"]["data"]["pictures"], one["config"]["benchmarks"][0]["pictures"]) for one in records]
     assert sorted(shapes, key=str) == [("pad", "pad"), (None, "pad"), (None, "squeeze")]
 
-
-def test_a_benchmark_of_a_scale_is_made_square_as_the_data_or_the_arm_say(
-    files: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A scale is written and read again by every `--set`, which must not fix what it leaves open."""
-    monkeypatch.chdir(files.folder)
-    captions_and_questions(files)
-    asked = "questions: asked.jsonl, metric: exact, shots: [0]"
-    benchmarks = f"benchmarks: [{{name: open, {asked}}}, {{name: fixed, {asked}, pictures: squeeze}}]\n"
+    # a scale is written and read again by every `--set`, which must not fix what a benchmark of it leaves open
+    open_, fixed = {"name": "open", **asked}, {"name": "fixed", **asked, "pictures": "squeeze"}
     Path("scales").mkdir()
     smoke = (SCALES / "smoke.yaml").read_text(encoding="utf-8")
-    Path("scales/mine.yaml").write_text(smoke + benchmarks, encoding="utf-8")
-    mix = "data_mix: {interleaved: 0}"
-    arms = f"{{base: {{{mix}}}, padded: {{{mix}, pictures: pad}}}}"
-    Path("one.yaml").write_text(f"title: T\nrecipe: base\narms: {arms}\n", encoding="utf-8")
+    Path("scales/mine.yaml").write_text(f"{smoke}benchmarks: {json.dumps([open_, fixed])}\n", encoding="utf-8")
     data = files.yaml(captions="captions.tar", text="text.jsonl", pictures="crop").name
     assert main(["show", "one.yaml", "padded", "base", "--scale", "mine", "--data", data, "--set", "retries=0"]) == 0
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -10,7 +10,7 @@ from mm1_lab.config import SOURCES, RequestError
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Encoded, Packer, fill_row
 from mm1_lab.data.preprocessing import WHOLE
-from mm1_lab.data.types import Answer, Document, Limits, Picture
+from mm1_lab.data.types import Answer, Document, Limits
 from mm1_lab.data.world import World
 from tests.conftest import Flat
 
@@ -38,9 +38,9 @@ def text(length: int, key: str = "d") -> Document:
     return Document(key, ("7" * (length - 2),))
 
 
-def test_a_row_holds_documents_images_and_padding_in_their_places() -> None:
+def test_a_row_holds_documents_images_and_padding_in_their_places():
     first, second = Flat(), Flat()
-    pictures: tuple[Picture, ...] = (first, second)
+    pictures = (first, second)
     row = packer(16).pack([Document("a", ("1", first, "23")), Document("b", (second, "4"))])
     assert row.tokens.tolist() == [1, 11, 3, 3, 12, 13, 2, 1, 3, 3, 14, 2, 0, 0, 0, 0]
     assert row.weights.tolist() == [0, 1, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0]
@@ -50,7 +50,7 @@ def test_a_row_holds_documents_images_and_padding_in_their_places() -> None:
     assert row.owners == (1, 2)
 
 
-def test_answers_and_the_token_after_them_weigh_more_than_the_rest() -> None:
+def test_answers_and_the_token_after_them_weigh_more_than_the_rest():
     asked = Document("a", ("12", Answer("3"), "45", Answer("6")))
     plain = Document("b", ("12",))
     row = packer(16, elsewhere=0.1).pack([asked, plain])
@@ -66,7 +66,7 @@ def chosen(sizes: Iterable[tuple[int, int]], max_images: int = 9, full: int = 98
     return [document.tokens[0] for document in fill_row(candidates, Limits(100, 1, max_images), full)]
 
 
-def test_the_end_of_a_row_is_what_fills_it_best() -> None:
+def test_the_end_of_a_row_is_what_fills_it_best():
     """The first documents stay; the last two of the row and the next ones are weighed against each other."""
     assert chosen([(30, 0), (30, 0), (20, 0), (15, 0), (40, 0), (25, 0)]) == [0, 1, 4]
     assert chosen([(60, 0), (50, 0), (30, 0), (41, 0), (40, 0)]) == [0, 4], "as full as can be"
@@ -75,14 +75,14 @@ def test_the_end_of_a_row_is_what_fills_it_best() -> None:
     assert chosen([]) == []
 
 
-def test_a_planned_row_gets_every_document_however_full_it_is() -> None:
+def test_a_planned_row_gets_every_document_however_full_it_is():
     assert chosen([(60, 0), (38, 0), (2, 0)], full=98) == [0, 1]
     assert chosen([(60, 0), (38, 0), (2, 0)], full=100) == [0, 1, 2]
     planned = [text(1000, "a"), text(1020, "b"), text(28, "c")]
     assert replace(packer(2048), is_planned=True).pack(planned).documents.max() == 3
 
 
-def test_rows_of_the_world_are_full_and_their_captions_as_long_as_others() -> None:
+def test_rows_of_the_world_are_full_and_their_captions_as_long_as_others():
     """Of each source 95 % of the positions are real (of pages 89); captions in rows are as long as captions are."""
     world = World()
     rows_packer = Packer(world.tokenizer, Limits(256, 9, 16))
@@ -98,12 +98,12 @@ def test_rows_of_the_world_are_full_and_their_captions_as_long_as_others() -> No
 
 
 @pytest.mark.parametrize("document", [text(41, "too long"), Document("too long", (Flat(),) * 3)])
-def test_a_document_that_no_row_can_hold_is_named(document: Document) -> None:
+def test_a_document_that_no_row_can_hold_is_named(document):
     with pytest.raises(RequestError, match="'too long'"):
         packer(40, max_images=2).pack([text(4), document])
 
 
-def test_every_prefix_holds_each_source_to_within_a_row_of_its_share() -> None:
+def test_every_prefix_holds_each_source_to_within_a_row_of_its_share():
     """Of seventeen very different ones, as many as the paper's instruction mixture has, to within two. A source's rows
     are counted without gaps, from any start."""
     for seed in range(60):

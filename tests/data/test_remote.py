@@ -9,7 +9,7 @@ import pytest
 from mm1_lab.config import RequestError
 from mm1_lab.data.pixels import decode
 from mm1_lab.data.shards import Shards, finding, index, rows, shards
-from tests.conftest import REPOSITORY, run_python
+from tests.conftest import REPOSITORY, calls_of, run_python
 from tests.data.test_shards import epoch, keys
 
 
@@ -23,12 +23,13 @@ def write_captions(files: Any, count: int = 6) -> None:
         files.captions(f"c-{number}.tar", range(10 * number, 10 * number + 10))
 
 
-def test_files_at_addresses_are_the_same_data(files: Any, bucket: Any) -> None:
+def test_files_at_addresses_are_the_same_data(files, bucket):
+    """Under other names, in another order."""
     write_captions(files)
     write_texts(files, 2)
     here = files.open(captions="c-*.tar", text="t-*.jsonl", cache="here")
     for path in files.folder.glob("*-*.*"):
-        bucket.put(str(path), f"/bucket/{path.name}")
+        bucket.put(str(path), f"/bucket/{path.name.replace('-0', '-9')}")
         path.unlink()
     names = {"captions": "memory://bucket/c-*.tar", "text": "memory://bucket/t-*.jsonl"}
     data = files.open(**names)
@@ -40,7 +41,7 @@ def test_files_at_addresses_are_the_same_data(files: Any, bucket: Any) -> None:
     assert sorted(path.suffix for path in copies.iterdir()) == [".tar"] * 6, "tables are read"
 
 
-def test_an_outage_is_an_error_and_no_broken_picture(files: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_is_an_error_and_no_broken_picture(files, bucket, monkeypatch):
     path = files.captions("c.tar", range(20))
     bucket.put(str(path), "/bucket/c.tar")
     data = files.open(captions="memory://bucket/c.tar")
@@ -55,7 +56,7 @@ def test_an_outage_is_an_error_and_no_broken_picture(files: Any, bucket: Any, mo
     assert decode(document.pictures, 8)[1].broken == ()
 
 
-def test_what_is_wrong_at_an_address_is_told(files: Any, bucket: Any) -> None:
+def test_what_is_wrong_at_an_address_is_told(files, bucket):
     files.refused(r"text: no remote file matches 'memory://bucket/\*.jsonl'", text="memory://bucket/*.jsonl")
     files.refused(r"nothing://x/\*: cannot be listed \(Protocol not known: nothing", text="nothing://x/*")
     bucket.pipe("/bucket/t.jsonl", b"no JSON")
@@ -71,7 +72,7 @@ def test_what_is_wrong_at_an_address_is_told(files: Any, bucket: Any) -> None:
             file.local(files.folder / "copies")
 
 
-def test_secrets_of_an_address_are_in_no_message(files: Any, bucket: Any) -> None:
+def test_secrets_of_an_address_are_in_no_message(files, bucket):
     for secret in ("me:hunter2@", "", "me:hunter2@"):
         for query in (
             "?token=hunter2",
@@ -94,9 +95,7 @@ def test_secrets_of_an_address_are_in_no_message(files: Any, bucket: Any) -> Non
         assert told.startswith("memory:///bucket/c.tar?token=…"), told
 
 
-def test_much_data_are_indexed_by_several_processes_as_by_one(
-    files: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_much_data_are_indexed_by_several_processes_as_by_one(files, monkeypatch, capsys):
     write_texts(files, 3)
     alone = files.open(text="t-*.jsonl", cache="alone")
     monkeypatch.setattr(shards, "MUCH", 100)
@@ -123,19 +122,18 @@ Shards(Path("data.yaml"), Path("cache"), load_scale("smoke", Path(sys.argv[1])))
 """
 
 
-def test_an_index_that_was_killed_goes_on_where_it_stood(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_that_was_killed_goes_on_where_it_stood(files, monkeypatch):
     write_texts(files, 6, 5)
     files.yaml(text="t-*.jsonl")
     monkeypatch.chdir(files.folder)
     ended = run_python(KILLED, str(REPOSITORY / "sweeps" / "scales"), folder=files.folder)
     assert ended.returncode == -signal.SIGKILL
-    build, built = index._build, []
-    monkeypatch.setattr(index, "_build", lambda path, *rest: (built.append(path.name), build(path, *rest))[1])
+    built = calls_of(monkeypatch, index, "_build")
     assert len(Shards(Path("data.yaml"), Path("cache"), files.scale()).collections["text"]) == 30
-    assert built == ["t-3.jsonl", "t-4.jsonl", "t-5.jsonl"]
+    assert [path.name for path, *_ in built] == ["t-3.jsonl", "t-4.jsonl", "t-5.jsonl"]
 
 
-def test_rows_are_packed_in_blocks_and_a_formula_of_the_seed(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_packed_in_blocks_and_a_formula_of_the_seed(files, monkeypatch):
     write_texts(files)
     monkeypatch.setattr(rows, "BLOCK", 30)
     data = files.open("sequence_length=96", text="t-*.jsonl")

@@ -2,9 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -16,11 +14,13 @@ from mm1_lab.data.shards import Shards, collection, shards
 from mm1_lab.evaluate.world import world_benchmarks
 from mm1_lab.fonts import BOXES
 from mm1_lab.orchestrate.data_samples import _sample, world_samples
-from tests.conftest import Flat, Refused, Told
+from tests.conftest import Flat
+
+pytestmark = pytest.mark.usefixtures("here")
 
 
-def test_what_is_left_out_and_broken_is_told(files: Any) -> None:
-    members: dict[str, bytes] = {}
+def test_what_is_left_out_and_broken_is_told(files):
+    members = {}
     for number in range(40):
         png = files.png(number)
         members |= {f"{number:02}.png": png[:40] if number < 20 else png, f"{number:02}.txt": b"a picture"}
@@ -48,8 +48,7 @@ def test_what_is_left_out_and_broken_is_told(files: Any) -> None:
 COMMAND = ("show-data", "--data", "data.yaml", "--scale", "smoke", "--out", "sheet.png")
 
 
-@pytest.mark.usefixtures("here")
-def test_show_data_tells_and_draws(everything: Callable[..., Shards], files: Any, told: Told) -> None:
+def test_show_data_tells_and_draws(everything, files, told):
     usual, shorter = everything(), everything("sequence_length=128")
     count = len(shorter.rows("text", shorter.limits))
     assert count > len(usual.rows("text", usual.limits))
@@ -59,7 +58,7 @@ def test_show_data_tells_and_draws(everything: Callable[..., Shards], files: Any
     assert "captions: 60 documents in 2 files, 8 held out, 60 pictures" in said
     assert "text: 30 documents" in said
     sheet = Image.open(Path("sheet.png")).convert("RGB").reduce(4)
-    colours = {colour for _, colour in sheet.getcolors(1 << 20)}  # type: ignore[union-attr]
+    colours = {colour for _, colour in sheet.getcolors(1 << 20)}
     shown = [files.colour(number) in colours for number in range(60)]
     assert sum(shown) >= 12, "pictures of captions, of dense captions and of pages"
     squeezed = Path("sheet.png").read_bytes()
@@ -67,8 +66,8 @@ def test_show_data_tells_and_draws(everything: Callable[..., Shards], files: Any
     assert Path("sheet.png").read_bytes() != squeezed, "as models of the recipe see them"
 
 
-@pytest.mark.usefixtures("here", "unrendered")
-def test_held_out_pictures_that_are_trained_on_are_told(files: Any, told: Told) -> None:
+@pytest.mark.usefixtures("unrendered")
+def test_held_out_pictures_that_are_trained_on_are_told(files, told):
     """Of files beside tables, whichever way their paths are written."""
     files.pictures(60, "photos/a")
     files.rows("plain.jsonl", [{"image": f"{n}.png", "caption": f"picture {n}"} for n in range(60)])
@@ -85,7 +84,7 @@ def test_held_out_pictures_that_are_trained_on_are_told(files: Any, told: Told) 
     )
     said = told(*COMMAND)
     data = Shards(Path("data.yaml"), files.folder / "results" / "local" / "store" / "data", files.scale())
-    shown: dict[tuple[str, str], set[int]] = {}
+    shown = {}
     for name, one in data.everything.items():
         for part, samples in {"held": one.held_out, "train": one.train}.items():
             pictures = [picture for sample in samples.tolist() for picture in one.pictures(sample)]
@@ -106,8 +105,8 @@ def test_held_out_pictures_that_are_trained_on_are_told(files: Any, told: Told) 
     assert "held-out pictures that are trained on: of captions " in told(*COMMAND), "of one source"
 
 
-@pytest.mark.usefixtures("here", "unrendered")
-def test_files_that_are_listed_twice_are_told(files: Any, told: Told) -> None:
+@pytest.mark.usefixtures("unrendered")
+def test_files_that_are_listed_twice_are_told(files, told):
     files.captions("good.tar", range(40))
     (files.folder / "copy.tar").write_bytes((files.folder / "good.tar").read_bytes())
     files.jsonl("t.jsonl", [files.prose(30, number) for number in range(99)])
@@ -123,10 +122,7 @@ def test_files_that_are_listed_twice_are_told(files: Any, told: Told) -> None:
     assert f"\ndata.yaml: {line}" in planned
 
 
-@pytest.mark.usefixtures("here")
-def test_a_store_that_one_may_only_read_is_enough_for_data_that_are_indexed(
-    files: Any, told: Told, refused: Refused, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_one_may_only_read_is_enough_for_data_that_are_indexed(files, told, refused, monkeypatch):
     files.jsonl("t.jsonl", ["a text", "another"])
     files.yaml(text="t.jsonl")
     (files.folder / "file").write_text("precious")
@@ -142,8 +138,8 @@ def test_a_store_that_one_may_only_read_is_enough_for_data_that_are_indexed(
     assert "results/local/store/data/index: cannot be written to" in refused(*COMMAND)
 
 
-@pytest.mark.usefixtures("here", "unrendered")
-def test_what_takes_long_is_told_as_it_begins(files: Any, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("unrendered")
+def test_what_takes_long_is_told_as_it_begins(files, told, monkeypatch):
     for number in range(3):
         files.jsonl(f"t-{number}.jsonl", [files.prose(30, 100 * number + n) for n in range(40)])
     files.yaml(text="t-*.jsonl")
@@ -160,8 +156,7 @@ def test_what_takes_long_is_told_as_it_begins(files: Any, told: Told, monkeypatc
     assert "(once)" not in told(*COMMAND)
 
 
-@pytest.mark.usefixtures("here")
-def test_show_data_checks_benchmarks(files: Any, told: Told, refused: Refused) -> None:
+def test_show_data_checks_benchmarks_and_tells_of_prompts_that_plan_refuses(files, told, refused):
     files.jsonl("t.jsonl", ["a text", "another"])
     files.rows("q.jsonl", [{"question": "two and two", "answers": ["4"]}])
     sums = {"questions": "q.jsonl", "metric": "exact", "shots": [0]}
@@ -172,17 +167,6 @@ def test_show_data_checks_benchmarks(files: Any, told: Told, refused: Refused) -
     assert "could not be given" in refused(*COMMAND)
     path.unlink()
     assert "q.jsonl: cannot be read" in refused(*COMMAND)
-
-
-def test_every_source_and_benchmark_of_the_world_is_shown() -> None:
-    shown = [*world_samples()]
-    asked = {benchmark.name for benchmark in world_benchmarks(EvaluationSettings(questions=24, batch_size=1))}
-    assert {sample.source.partition(" ")[0] for sample in shown} == {*SOURCES, *asked}
-    assert "text" in {sample.source for sample in shown if sample.pixels is None}
-
-
-@pytest.mark.usefixtures("here", "unrendered")
-def test_show_data_tells_of_prompts_that_plan_refuses(files: Any, told: Told) -> None:
     files.captions("c.tar", range(60))
     files.jsonl("t.jsonl", [files.prose(30, number) for number in range(99)])
     files.rows("q.jsonl", [{"question": files.prose(300, 7_000), "answers": ["4"]}])
@@ -195,8 +179,14 @@ def test_show_data_tells_of_prompts_that_plan_refuses(files: Any, told: Told) ->
     assert "  note: " not in told(*COMMAND, "--set", "sequence_length=2048")
 
 
-@pytest.mark.usefixtures("here")
-def test_measures_that_the_data_s_benchmarks_lack_are_told_before_anything_is_trained(files: Any, told: Told) -> None:
+def test_every_source_and_benchmark_of_the_world_is_shown():
+    shown = [*world_samples()]
+    asked = {benchmark.name for benchmark in world_benchmarks(EvaluationSettings(questions=24, batch_size=1))}
+    assert {sample.source.partition(" ")[0] for sample in shown} == {*SOURCES, *asked}
+    assert "text" in {sample.source for sample in shown if sample.pixels is None}
+
+
+def test_measures_that_the_data_s_benchmarks_lack_are_told_before_anything_is_trained(files, told):
     """Their claims were not judged, and searches by them ended with an error, once models were trained."""
     files.captions("c.tar", range(60))
     files.jsonl("t.jsonl", [files.prose(30, number) for number in range(99)])
@@ -225,8 +215,7 @@ def test_measures_that_the_data_s_benchmarks_lack_are_told_before_anything_is_tr
     assert f"'average': {lacking.format('images')}" in told("run", "l.yaml", *asked, *of_text, code=2)
 
 
-@pytest.mark.usefixtures("here")
-def test_too_few_captioned_images_are_refused_before_anything_is_trained(files: Any, told: Told) -> None:
+def test_too_few_captioned_images_are_refused_before_anything_is_trained(files, told):
     files.jsonl("t.jsonl", [files.prose(30, number) for number in range(99)])
     files.yaml(text="t.jsonl", captions="c.tar")
     asked = ("data_mix", "--only", "captions+text", "--scale", "smoke", "--data", "data.yaml")
@@ -241,8 +230,8 @@ def test_too_few_captioned_images_are_refused_before_anything_is_trained(files: 
     told("plan", *asked)
 
 
-@pytest.mark.usefixtures("here", "unrendered")
-def test_show_data_tells_of_a_benchmark_s_pictures_that_are_trained_on(files: Any, told: Told) -> None:
+@pytest.mark.usefixtures("unrendered")
+def test_show_data_tells_of_a_benchmark_s_pictures_that_are_trained_on(files, told):
     """In a tar and in files of their own, wherever; not of held-out samples, nor of another picture of the name."""
     files.captions("c.tar", range(40))
     captions = files.open(captions="c.tar").collections["captions"]
@@ -267,9 +256,7 @@ def test_show_data_tells_of_a_benchmark_s_pictures_that_are_trained_on(files: An
     assert "trained on, too" not in told(*COMMAND)
 
 
-def test_texts_with_dollar_signs_are_drawn_as_they_are_and_broken_pictures_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_texts_with_dollar_signs_are_drawn_as_they_are_and_broken_pictures_named(tmp_path, capsys):
     sample = _sample("a_b $x^ $", Flat(None), "")
     assert sample == ("a_b $x^ $", None, "broken: torn.jpg")
     path = tmp_path / "sheet.v2.png"

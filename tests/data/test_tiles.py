@@ -3,7 +3,6 @@
 import json
 from fractions import Fraction
 from itertools import chain
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -17,7 +16,7 @@ from mm1_lab.data.packing import Packer
 from mm1_lab.data.pixels import grid_of
 from mm1_lab.data.preprocessing import WHOLE, Grid, GridRule, as_shown, shown_size
 from mm1_lab.data.shards import Shards
-from mm1_lab.data.types import Limits, Picture
+from mm1_lab.data.types import Limits
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scenes import sample_scene
 
@@ -45,7 +44,7 @@ def of_intern_vl(width: int, height: int, most: int) -> Grid:
 
 
 @pytest.mark.parametrize("views", [5, 10, 13, 17])
-def test_grids_are_those_of_intern_vl_of_which_a_picture_has_half_of_the_pixels(views: int) -> None:
+def test_grids_are_those_of_intern_vl_of_which_a_picture_has_half_of_the_pixels(views):
     rule = GridRule(views, SIDE)
     sizes = np.random.default_rng(1).integers(2, 300, (3000, 2)).tolist()
     assert {rule.grid((20000, 30)), rule.grid((30, 20000))} == {Grid(1, views - 1), Grid(views - 1, 1)}
@@ -66,7 +65,7 @@ def test_grids_are_those_of_intern_vl_of_which_a_picture_has_half_of_the_pixels(
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif"])
-def test_the_size_in_a_file_s_head_is_that_of_the_picture_as_it_is_shown(kind: str, tmp_path: Path) -> None:
+def test_the_size_in_a_file_s_head_is_that_of_the_picture_as_it_is_shown(kind, tmp_path):
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[0x112] = orientation
@@ -75,7 +74,7 @@ def test_the_size_in_a_file_s_head_is_that_of_the_picture_as_it_is_shown(kind: s
             assert shown_size(image) == as_shown(image).size == ((30, 10) if orientation < 5 else (10, 30))
 
 
-def opened(files: Any) -> Shards:
+def opened(files: Any, pictures: str = "squeeze") -> Shards:
     """A conversation about each picture, about a torn one, and about two."""
     for name, (width, height, *_) in PICTURES.items():
         pixels = np.random.default_rng((width, height)).integers(0, 256, (height, width, 3), np.uint8)
@@ -88,15 +87,14 @@ def opened(files: Any) -> Shards:
         asked = {"from": "human", "value": "<image>" * len(images) + "what?"}
         rows.append({"image": images, "conversations": [asked, {"from": "gpt", "value": "this"}]})
     (files.folder / "llava.json").write_text(json.dumps(rows), encoding="utf-8")
-    data: Shards = files.open(instructions={"mine": {"files": "llava.json"}})
-    return data
+    return files.open(instructions={"mine": {"files": "llava.json"}}, pictures=pictures)
 
 
 @pytest.mark.parametrize("pictures", ["squeeze", "crop", "pad"])
-def test_a_picture_takes_as_much_of_a_row_and_a_batch_as_it_has_tiles(files: Any, pictures: Any) -> None:
-    collection = opened(files).conversations["mine"]
-    collection._decoder.shape = pictures
-    tokenizer = files.open(instructions={"mine": {"files": "llava.json"}}).tokenizer
+def test_a_picture_takes_as_much_of_a_row_and_a_batch_as_it_has_tiles(files, pictures):
+    data = opened(files, pictures)
+    assert (data.identity == opened(files).identity) == (pictures == "squeeze")
+    collection, tokenizer = data.conversations["mine"], data.tokenizer
     packer = Packer(tokenizer, Limits(500, 4, 12, GridRule(5, SIDE)), 0.0, ends_answers=True)
     documents = [collection.conversation(sample) for sample in range(len(collection))]
     views = [4, 3, 1, 5, 4, 1, 1 + 4]
@@ -148,17 +146,10 @@ def seen(path: Any, rows: int, columns: int, pictures: str) -> list[np.ndarray]:
     return found
 
 
-def test_a_set_is_refused_only_if_none_of_its_conversations_fits(files: Any) -> None:
-    """By their own tiles, not by the most that a picture may have."""
-    data = opened(files)
-    assert data.instructions("mine", 0, Limits(64, 20, 20, GridRule(5, SIDE)))
-    with pytest.raises(RequestError, match="no conversation fits a row of 64 tokens and 20 images"):
-        data.instructions("mine", 0, Limits(64, 20, 20, GridRule(5)))
-
-
-def test_rows_that_are_replayed_are_those_of_square_grids(files: Any) -> None:
-    """Their pictures take less of them: sizes are not looked up in advance. Marks have room, too, and no loss."""
-    opened(files)
+def test_rows_that_are_replayed_are_those_of_square_grids(files):
+    """Their pictures take less of them: sizes are not looked up in advance. Marks have room, too, and no loss. A set of
+    conversations is refused only if none fits by its own tiles, not by the most that a picture may have."""
+    tuning = opened(files)
     rows = [{"image": name, "caption": f"a picture called {name}"} for name in PICTURES]
     data = files.open(captions=files.rows("captions.jsonl", rows * 4).name)
     marked, square, ratio = (Limits(110, 9, 10, GridRule(5, *rule)) for rule in ((0, True), (0,), (SIDE,)))
@@ -175,8 +166,11 @@ def test_rows_that_are_replayed_are_those_of_square_grids(files: Any) -> None:
             assert alone and {int((row.weights[:51] > 0).sum()) for row in alone} == {0}
     assert sorted(chain(*found[0])) == sorted(chain(*found[1])), "none is left out"
     assert found[1] == found[2] and taken < 45 * sum(map(len, found[1]))
+    assert tuning.instructions("mine", 0, Limits(64, 20, 20, GridRule(5, SIDE)))
+    with pytest.raises(RequestError, match="no conversation fits a row of 64 tokens and 20 images"):
+        tuning.instructions("mine", 0, Limits(64, 20, 20, GridRule(5)))
 
 
-def test_what_is_drawn_is_square() -> None:
-    picture: Picture = ScenePicture(sample_scene(Random(0), "train"))
+def test_what_is_drawn_is_square():
+    picture = ScenePicture(sample_scene(Random(0), "train"))
     assert [grid_of(picture, GridRule(views, 36)) for views in (5, 10, 17)] == [(2, 2), (3, 3), (4, 4)]

@@ -1,7 +1,5 @@
 """Tokenizers: nothing is lost on the way to ids and back, and text never turns into an image."""
 
-from pathlib import Path
-
 import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE
@@ -18,7 +16,7 @@ TEXTS = [f"The {colour} vase of Chiriqui, plate {n}.\n" for n in range(40) for c
 ODD = "Vase—½.  two  spaces\n\ntabs\tand 漢字 🙂 <image> <pad> <end>"
 
 
-def test_bpe_gives_back_every_text_and_is_the_same_for_the_same_text(tmp_path: Path) -> None:
+def test_bpe_gives_back_every_text_and_is_the_same_for_the_same_text(tmp_path):
     tokenizer = bpe_tokenizer(TEXTS, 320, tmp_path / "a")
     assert tokenizer.size == 320
     assert tokenizer.decode(tokenizer.encode(ODD)) == ODD
@@ -27,14 +25,11 @@ def test_bpe_gives_back_every_text_and_is_the_same_for_the_same_text(tmp_path: P
     other = bpe_tokenizer([text.upper() for text in TEXTS], 320, tmp_path / "c")
     kept = bpe_tokenizer(iter(()), 320, tmp_path / "a")
     assert tokenizer.digest == again.digest == kept.digest != other.digest
+    marked = "काली बिल्ली می\u200cخواهم"
+    assert len(bpe_tokenizer([marked] * 9, 400, tmp_path / "d").encode(marked)) == 3, "words with marks are whole"
 
 
-def test_words_with_marks_are_learnt_whole(tmp_path: Path) -> None:
-    tokenizer = bpe_tokenizer(["काली बिल्ली می\u200cخواهم"] * 9, 400, tmp_path)
-    assert len(tokenizer.encode("काली बिल्ली می\u200cخواهم")) == 3
-
-
-def test_a_folder_tokenizer_gets_an_image_token_and_keeps_its_own_ids(tmp_path: Path) -> None:
+def test_a_folder_tokenizer_gets_an_image_token_and_keeps_its_own_ids(tmp_path):
     folder = save_tokenizer(tmp_path, bos_token="<s>")
     theirs = PreTrainedTokenizerFast.from_pretrained(folder)
     ours = folder_tokenizer(folder)
@@ -46,7 +41,7 @@ def test_a_folder_tokenizer_gets_an_image_token_and_keeps_its_own_ids(tmp_path: 
     assert bare.begin == bare.pad == bare.end, "which stands in for what is missing"
 
 
-def test_an_image_token_that_is_an_ordinary_one_is_not_found_in_text(tmp_path: Path) -> None:
+def test_an_image_token_that_is_an_ordinary_one_is_not_found_in_text(tmp_path):
     """As `add_tokens` leaves it; a text that spells it would have an image token without an image."""
     folder = save_tokenizer(tmp_path, pad_token=None)
     theirs = PreTrainedTokenizerFast.from_pretrained(folder)
@@ -57,7 +52,7 @@ def test_an_image_token_that_is_an_ordinary_one_is_not_found_in_text(tmp_path: P
     assert ours.image not in ours.encode("an <image>")
 
 
-def test_a_text_s_own_space_is_not_doubled_by_a_tokenizer_that_begins_every_text_with_one(tmp_path: Path) -> None:
+def test_a_text_s_own_space_is_not_doubled_by_a_tokenizer_that_begins_every_text_with_one(tmp_path):
     """As Mistral's does. An answer has the ids that it has behind its question, also in an export."""
     pieces = ["<unk>", "</s>", *"▁Asitnred?:\n", "▁▁", "▁r", "▁re", "▁red"]
     merges = [("▁", "▁"), ("▁", "r"), ("▁r", "e"), ("▁re", "d")]
@@ -77,7 +72,7 @@ def test_a_text_s_own_space_is_not_doubled_by_a_tokenizer_that_begins_every_text
     assert folder_tokenizer(tmp_path / "exported").digest == ours.digest
 
 
-def test_a_folder_without_a_usable_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_usable_tokenizer_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RequestError, match=r"cannot load a Hugging Face tokenizer .*; save the model's"):
         folder_tokenizer(tmp_path / "empty")

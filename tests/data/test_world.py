@@ -21,7 +21,7 @@ def is_told(document: Document) -> bool:
     return bool(words & set(COLOURS)) and bool(words & set(PLACES))
 
 
-def test_the_curriculum_begins_with_bare_pairs_and_keeps_to_the_length_asked_for() -> None:
+def test_the_curriculum_begins_with_bare_pairs_and_keeps_to_the_length_asked_for():
     curriculum = World().pretraining_text(0, 64)
     early, late = ([d for row in range(20) for d in curriculum.documents(row, progress)] for progress in (0.0, 0.9))
     told = [sum(map(is_told, some)) / len(some) for some in (early, late)]
@@ -30,7 +30,7 @@ def test_the_curriculum_begins_with_bare_pairs_and_keeps_to_the_length_asked_for
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_answers_are_true(kind: str) -> None:
+def test_answers_are_true(kind):
     """Each answer is worked out again here from the question's words."""
     random = Random(kind)
     checked = 0
@@ -60,18 +60,16 @@ def _answer(scene: Scene, question: str) -> str:
         colour = by_name[words[-1]].colour
         return f"{colour} {_TOWNS[colour]}"
     if question.startswith(("what is left", "what is right", "what is above", "what is below")):
-        assert subject is not None
         row, column = PLACES[subject.place].split("-")
         beside = {"left": f"{row}-left", "right": f"{row}-right", "above": f"top-{column}", "below": f"bottom-{column}"}
         return next(thing.name for thing in scene.things if PLACES[thing.place] == beside[words[2]])
-    assert subject is not None
     if question.startswith("what color"):
         return subject.colour
     return PLACES[subject.place] if question.startswith("where") else subject.size
 
 
 @pytest.mark.parametrize("side", [24, 36])
-def test_a_smaller_picture_is_the_large_one_averaged_over_areas(side: int) -> None:
+def test_a_smaller_picture_is_the_large_one_averaged_over_areas(side):
     scene = Scene((Thing("ring", "red", "large", 0), Thing("z", "white", "small", 3)), look=11)
     factor = 72 // side
     large, small = (ScenePicture(scene).pixels(size).astype(float) for size in (72, side))
@@ -82,15 +80,15 @@ def test_a_smaller_picture_is_the_large_one_averaged_over_areas(side: int) -> No
     assert np.abs(averaged - ScenePicture(smooth).pixels(side)).mean() > np.abs(averaged - small).mean()
 
 
-def test_a_flaw_changes_the_picture() -> None:
+def test_a_flaw_changes_the_picture():
     scene = sample_scene(Random(1), "test")
     good = ScenePicture(scene).pixels(36).astype(int)
     for flaw in ("blurred", "dark", "cropped"):
-        assert np.abs(good - ScenePicture(scene, flaw).pixels(36)).mean() > 3  # type: ignore[arg-type]
+        assert np.abs(good - ScenePicture(scene, flaw).pixels(36)).mean() > 3
 
 
-def test_text_tells_of_training_scenes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Scene] = []
+def test_text_tells_of_training_scenes_alone(monkeypatch):
+    told = []
 
     def recorded(*arguments: Any, **options: Any) -> Scene:
         told.append(sample_scene(*arguments, **options))
@@ -105,7 +103,7 @@ def test_text_tells_of_training_scenes_alone(monkeypatch: pytest.MonkeyPatch) ->
     assert 0.1 < sum(scene.is_novel for scene in told) / len(told) < 0.6
 
 
-def test_things_lie_whole_on_the_canvas_and_never_overlap() -> None:
+def test_things_lie_whole_on_the_canvas_and_never_overlap():
     random = Random(4)
     lengths = []
     for _ in range(200):

@@ -43,7 +43,7 @@ class Letters:
 
 def make_benchmark(metric: Any = "vqa", blocks: int = 4, questions: int = 3, most_shots: int = 4) -> Benchmark:
     """Questions of unequal length about pictures; every block has demonstrations of its own."""
-    family: Any = {"cider": "captioning", "vqa": "vqa", "exact": "text"}[metric]
+    family = {"cider": "captioning", "vqa": "vqa", "exact": "text"}[metric]
     colours, things = ("red", "blue", "green"), ("circle", "ring", "square")
 
     def question(number: int, split: str) -> Question:

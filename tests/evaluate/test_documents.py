@@ -21,7 +21,7 @@ from mm1_lab.evaluate.documents import anls, relaxed_accuracy
         ("12", ["x", "12"], 100),  # the best answer counts
     ],
 )
-def test_anls(said: str, answers: list[str], points: float) -> None:
+def test_anls(said, answers, points):
     assert anls(said, answers) == pytest.approx(points)
 
 
@@ -44,5 +44,5 @@ def test_anls(said: str, answers: list[str], points: float) -> None:
         ("inf", "3", False),
     ],
 )
-def test_relaxed_accuracy(said: str, answer: str, is_right: bool) -> None:
+def test_relaxed_accuracy(said, answer, is_right):
     assert relaxed_accuracy(said, ["other", answer]) == 100.0 * is_right

@@ -1,9 +1,7 @@
 """Gates of a scale: questions that are told in words, a reader of pixels, and a probe of an encoder's features."""
 
 import math
-from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 import torch
@@ -11,7 +9,7 @@ import torch
 from mm1_lab.data.world import World
 from mm1_lab.data.world.posters import CANVAS, sample_poster
 from mm1_lab.data.world.scene_questions import KINDS
-from mm1_lab.data.world.scenes import Scene, Split, sample_scene
+from mm1_lab.data.world.scenes import Scene
 from mm1_lab.data.world.words import COLOURS, CORNERS
 from mm1_lab.evaluate import attribute_probe as attributes
 from mm1_lab.evaluate import gates, pixel_reader
@@ -19,12 +17,10 @@ from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Benchmark
 from mm1_lab.evaluate.run import Answering
 from mm1_lab.model import build_decoder, build_encoder, save_weights
-from tests.conftest import evaluation_of
+from tests.conftest import calls_of, evaluation_of
 
 
-def test_a_kind_is_weak_or_fails_unless_it_is_answered_in_words_at_up_to_four_shots(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kind_is_weak_or_fails_unless_it_is_answered_in_words_at_up_to_four_shots(tmp_path, monkeypatch):
     stage = evaluation_of("evaluate.questions=16", "evaluate.shots=[0, 4, 8]")
     decoder = stage.model.decoder
     save_weights(build_decoder(decoder.size, World().tokenizer.size, 256), tmp_path, decoder)
@@ -53,22 +49,15 @@ def test_a_kind_is_weak_or_fails_unless_it_is_answered_in_words_at_up_to_four_sh
 
 @pytest.mark.parametrize("wording", gates.WORDINGS)
 @pytest.mark.parametrize("shots", [0, 8])
-def test_questions_told_are_of_the_test_split_and_fit_after_demonstrations_of_the_other(
-    wording: str, shots: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_questions_told_are_of_the_test_split_and_fit_after_demonstrations_of_the_other(wording, shots, monkeypatch):
     asked, tokenizer = evaluation_of("evaluate.questions=8"), World().tokenizer
-    splits: list[str] = []
-
-    def recorded(random: Random, split: Split, **how: Any) -> Scene:
-        splits.append(split)
-        return sample_scene(random, split, **how)
-
-    monkeypatch.setattr(gates, "sample_scene", recorded)
+    drawn = calls_of(monkeypatch, gates, "sample_scene")
     writer = PromptWriter(tokenizer, 9)
     for kind in KINDS:
-        splits.clear()
+        drawn.clear()
         benchmark = gates.text_benchmark(kind, wording, shots, asked, tokenizer)
         shown = [question for block in benchmark.demonstrations for question in block]
+        splits = [split for _, split in drawn]
         assert len(shown) == shots and splits[0] == ("train" if shots else "test") and splits[-1] == "test"
         prefix = len(writer.prefix(benchmark, 0, shots).tokens)
         longest = max(len(writer.question(question).tokens) for question in benchmark.questions)
@@ -76,7 +65,7 @@ def test_questions_told_are_of_the_test_split_and_fit_after_demonstrations_of_th
         assert {question.kind for question in [*shown, *benchmark.questions]} == {kind}
 
 
-def test_a_reader_of_pixels_learns_names_and_reads_more_at_a_higher_resolution(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_of_pixels_learns_names_and_reads_more_at_a_higher_resolution(monkeypatch):
     monkeypatch.setattr(pixel_reader, "TRAINING_PICTURES", 400)
     monkeypatch.setattr(pixel_reader, "TEST_PICTURES", 100)
     coarse, fine, gain = gates.read_from_pixels({224: 12, 336: 24})
@@ -88,7 +77,7 @@ def test_a_reader_of_pixels_learns_names_and_reads_more_at_a_higher_resolution(m
     assert same.value == again.value and none.verdict == "fail"
 
 
-def test_letters_of_a_poster_are_where_its_layout_says() -> None:
+def test_letters_of_a_poster_are_where_its_layout_says():
     for number in range(50):
         poster = sample_poster(Random(number), "train")
         picture = poster.pixels(CANVAS).astype(float)
@@ -114,9 +103,7 @@ def features_of(scenes: list[Scene], hide: str = "") -> torch.Tensor:
     return torch.cat([features, noise], dim=1)
 
 
-def test_what_the_features_hold_is_found_and_what_they_hide_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_features_hold_is_found_and_what_they_hide_is_not(tmp_path, monkeypatch):
     """Of as many cases as the scenes have; a real encoder gives as many."""
     stage = evaluation_of().model.encoder
     save_weights(build_encoder(stage.size, stage.patch, stage.image_size), tmp_path, stage)

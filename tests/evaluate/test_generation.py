@@ -1,7 +1,6 @@
 """Few-shot prompts; generation with shared prefixes: its cache, each picture once, stop words (words: test_export)."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +20,7 @@ from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import Question
 from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
 from mm1_lab.model import MM1
-from tests.conftest import Words, evaluation_of
+from tests.conftest import evaluation_of
 from tests.evaluate.conftest import Letters, make_benchmark
 from tests.small import small_mm1
 
@@ -56,9 +55,7 @@ def embedder_of(model: MM1, blind: bool = False) -> PromptEmbedder:
     return PromptEmbedder(model, blind, batch=3)
 
 
-def test_the_cache_has_the_precision_of_the_attention_that_reads_it(
-    model: MM1, groups: list[PromptGroup], tokenizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cache_has_the_precision_of_the_attention_that_reads_it(model, groups, tokenizer, monkeypatch):
     """Half precision under autocast, where the library's keeps keys in single precision; and no number changes."""
     embedder, given = embedder_of(model), torch.tensor(tokenizer.encode("red . the ring"))
 
@@ -83,8 +80,8 @@ def test_the_cache_has_the_precision_of_the_attention_that_reads_it(
     torch.testing.assert_close(logits, expected, rtol=0, atol=0)
 
 
-def test_each_picture_is_encoded_once(model: MM1, groups: list[PromptGroup], tokenizer) -> None:
-    encoded: list[int] = []
+def test_each_picture_is_encoded_once(model, groups, tokenizer):
+    encoded = []
     model.encoder.register_forward_pre_hook(lambda _, inputs: encoded.append(len(inputs[0])))
     embedder = embedder_of(model)
     for _ in range(2):
@@ -93,9 +90,7 @@ def test_each_picture_is_encoded_once(model: MM1, groups: list[PromptGroup], tok
     assert sum(encoded) == len({id(picture) for picture in pictures}) < len(pictures) * 2
 
 
-def test_features_that_do_not_fit_are_computed_again(
-    model: MM1, groups: list[PromptGroup], tokenizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_features_that_do_not_fit_are_computed_again(model, groups, tokenizer, monkeypatch):
     whole = generate(embedder_of(model), groups, tokenizer, ["."], 4)
     most = 10 * IMAGE_TOKENS * 24  # ten pictures; a batch has at most eight
     monkeypatch.setattr("mm1_lab.evaluate.embedder.KEPT_FEATURES", most)
@@ -107,7 +102,7 @@ def test_features_that_do_not_fit_are_computed_again(
     assert 0 < max(kept) <= most
 
 
-def test_a_stop_word_may_span_tokens(model: MM1, groups: list[PromptGroup]) -> None:
+def test_a_stop_word_may_span_tokens(model, groups):
     """With a tokenizer of characters, an answer ends with the token that completes `ab`, and not with `a`."""
 
     characters = Letters("a")
@@ -123,7 +118,7 @@ def test_a_stop_word_may_span_tokens(model: MM1, groups: list[PromptGroup]) -> N
     assert written(word) == expected != free
 
 
-def test_no_space_stands_between_an_answer_and_what_ends_it_nor_between_tiles_and_marks() -> None:
+def test_no_space_stands_between_an_answer_and_what_ends_it_nor_between_tiles_and_marks():
     """SentencePiece tokenizers begin every text with a space, also that of a separator or mark alone."""
     letters = {piece: number for number, piece in enumerate("<\u2581abcdefghijklmnopqrstuvwxyz\n:,;")}
     backend = Backend(models.BPE(vocab=letters, merges=[], unk_token="<"))
@@ -136,7 +131,7 @@ def test_no_space_stands_between_an_answer_and_what_ends_it_nor_between_tiles_an
     assert "".join(backend.id_to_token(token) or "V" for token in tokens[:10]) == "V:V,V;V,V;"
 
 
-def test_early_demonstrations_show_overviews_alone(tokenizer: Words) -> None:
+def test_early_demonstrations_show_overviews_alone(tokenizer):
     """Mixed resolution: with one sharp demonstration, the last before the question and the question in five views."""
     benchmark = make_benchmark()
     writer = PromptWriter(tokenizer, image_tokens=4, rule=GridRule(5), sharp_demonstrations=1)
@@ -153,9 +148,7 @@ def test_early_demonstrations_show_overviews_alone(tokenizer: Words) -> None:
 
 
 @pytest.mark.parametrize("sft", [None, SftRecipe()], ids=["pre-trained", "tuned"])
-def test_words_of_the_world_are_apart_in_the_tokenizer_of_a_pretrained_decoder(
-    tmp_path: Path, sft: SftRecipe | None
-) -> None:
+def test_words_of_the_world_are_apart_in_the_tokenizer_of_a_pretrained_decoder(tmp_path, sft):
     """Training joined a document's texts (`answer :red.`), where prompts have a space."""
     stage = evaluation_of(recipe=Recipe(sft=sft))
     bpe = bpe_tokenizer(["what is it ? answer : red . answer : blue ."] * 9, 400, tmp_path)

@@ -33,11 +33,11 @@ from tests.evaluate.conftest import make_benchmark
         ("red\x00\rcircle\ntwo\n", "red  circle two"),
     ],
 )
-def test_an_answer_ends_at_the_first_stop_word(text: str, answer: str) -> None:
+def test_an_answer_ends_at_the_first_stop_word(text, answer):
     assert cut_answer(text, (".", "question")) == answer
 
 
-def test_an_answer_of_another_kind_is_not_parsed() -> None:
+def test_an_answer_of_another_kind_is_not_parsed():
     benchmark = make_benchmark("vqa")
     assert benchmark.questions[0].kind == "color"
 
@@ -67,7 +67,7 @@ def test_an_answer_of_another_kind_is_not_parsed() -> None:
         assert not is_parsed(" .", one)
 
 
-def test_majority_is_the_best_constant_answer_of_each_kind() -> None:
+def test_majority_is_the_best_constant_answer_of_each_kind():
     def question(number: int, kind: str, *answers: str) -> Question:
         return Question(str(number), kind, (), "?", answers, answers[0])
 
@@ -188,9 +188,7 @@ ALTERNATIVES = (
         ("**B. It is a dog**", ("It is a cat", "It is a dog"), "It is a dog"),
     ],
 )
-def test_a_letter_is_that_of_a_choice_unless_it_begins_other_words(
-    said: str, choices: tuple[str, ...], chosen: str | None
-) -> None:
+def test_a_letter_is_that_of_a_choice_unless_it_begins_other_words(said, choices, chosen):
     benchmark = Benchmark("b", "vqa", "", "choice", (), (), (".",), 4, official=True)
     points = {one: choice_accuracy(said, of_choices(one, choices), benchmark) for one in choices}
     assert points == {one: 100.0 * (one == chosen) for one in choices}
@@ -199,7 +197,7 @@ def test_a_letter_is_that_of_a_choice_unless_it_begins_other_words(
     assert choice_accuracy("c", of_choices("bow", ("arch", "f", "bow")), without_letters) == 0.0, "a drawn letter"
 
 
-def test_a_worked_solution_may_end_in_a_letter() -> None:
+def test_a_worked_solution_may_end_in_a_letter():
     """As those of ScienceQA and MMMU do; without choices in the prompt a letter is an answer like others."""
     benchmark = Benchmark(
         "b", "vqa", "", "answer", (of_both := (of_choices("dog", ("cat", "dog")),) * 4,), (), (), 4, True
@@ -210,7 +208,7 @@ def test_a_worked_solution_may_end_in_a_letter() -> None:
     assert score(replace(benchmark, blocks=(without,)), said) == [0.0, 0.0, 100.0, 0.0]
 
 
-def test_a_constant_answer_may_be_a_letter() -> None:
+def test_a_constant_answer_may_be_a_letter():
     choices = ("C", "A", "B")
     asked = tuple(of_choices(answer, choices) for answer in "CCA")
     benchmark = Benchmark("b", "vqa", "", "choice", (asked,), ((),), (".",), 4, official=True)
@@ -219,12 +217,7 @@ def test_a_constant_answer_may_be_a_letter() -> None:
     assert majority_by_kind(replace(benchmark, blocks=(shifted,))) == {"": 100.0}, "always A"
 
 
-def test_yes_and_no_are_read_as_popes_program_reads_them() -> None:
-    assert all(map(says_yes, ("yes", "Yes. There is no dog.", "none of it", "NO", "")))
-    assert not any(map(says_yes, ("no", "No, there is not", "There is no cat.", "not at all")))
-
-
-def test_popes_two_numbers() -> None:
+def test_popes_two_numbers_from_answers_as_its_program_reads_them():
     """Against counts by hand: 3 true positives, 2 false ones, 1 false negative, 4 true negatives."""
     said = ["yes"] * 3 + ["yes"] * 2 + ["no"] + ["no"] * 4
     true = ["yes"] * 3 + ["no"] * 2 + ["yes"] + ["no"] * 4
@@ -235,9 +228,11 @@ def test_popes_two_numbers() -> None:
     assert means == pytest.approx(expected)
     (f1,) = further(benchmark)
     assert sum(score(f1, ["no"] * 10)) == 0, "no division by zero"
+    assert all(map(says_yes, ("yes", "Yes. There is no dog.", "none of it", "NO", "")))
+    assert not any(map(says_yes, ("no", "No, there is not", "There is no cat.", "not at all")))
 
 
-def test_the_spread_of_f1_s_points_is_that_of_f1() -> None:
+def test_the_spread_of_f1_s_points_is_that_of_f1():
     """The variance of F1 over resampled questions, against that of the mean of its points."""
     random = Random(0)
     true = [random.random() < 0.5 for _ in range(400)]
@@ -249,15 +244,20 @@ def test_the_spread_of_f1_s_points_is_that_of_f1() -> None:
     assert stdev(resampled) == pytest.approx(stdev(f1_points(said, true)) / 20, rel=0.15)
 
 
-def test_f1_by_hand() -> None:
+def test_content_and_the_share_of_words_in_the_references_convention_by_hand():
     seen = ("a red square and a blue ring", "a red square")
     assert content("a red square", seen) == pytest.approx(200 * 2 / (2 + 4))
     assert content("a green square", seen) == pytest.approx(200 * 1 / (2 + 4))
     assert content("", seen) == 0
     assert content("blue ring , red square", seen) == 100
+    references = ("there is a crimson square at the upper-left", "a crimson square")
+    assert followed("here is a crimson square upper-left", references) == 100
+    assert followed("a red square at top-left", references) == pytest.approx(100 / 3)
+    assert followed("an azure block", references) == 50, "whether it is true does not count"
+    assert followed("it shows a z", references) == 0
 
 
-def test_a_faultless_caption_says_all_whatever_its_voice() -> None:
+def test_a_faultless_caption_says_all_whatever_its_voice():
     for seed in range(30):
         random = Random(seed)
         scene = sample_scene(random, "test")
@@ -266,11 +266,3 @@ def test_a_faultless_caption_says_all_whatever_its_voice() -> None:
         said = [in_convention(voice, draw_convention(random))(random, scene) for voice in voices]
         said.append(alt_text(random, scene, complete=True))
         assert [content(caption, truth) for caption in said] == [100, 100, 100]
-
-
-def test_the_share_of_words_in_the_references_convention() -> None:
-    references = ("there is a crimson square at the upper-left", "a crimson square")
-    assert followed("here is a crimson square upper-left", references) == 100
-    assert followed("a red square at top-left", references) == pytest.approx(100 / 3)
-    assert followed("an azure block", references) == 50, "whether it is true does not count"
-    assert followed("it shows a z", references) == 0

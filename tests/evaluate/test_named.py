@@ -58,7 +58,7 @@ def refused(
     assert "\n" not in str(error.value)
 
 
-def test_files_are_read_once_per_results_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_read_once_per_results_folder(tmp_path, monkeypatch):
     """Other files, other numbers or a damaged cache are read anew."""
 
     def anew(config: BenchmarkConfig, settings: EvaluationSettings = SETTINGS) -> str:
@@ -83,7 +83,7 @@ def test_files_are_read_once_per_results_folder(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_every_published_format_is_asked_after_demonstrations_of_its_training_split(tmp_path: Path, name: str) -> None:
+def test_every_published_format_is_asked_after_demonstrations_of_its_training_split(tmp_path, name):
     config = opened(tmp_path, name, WRITERS[name](tmp_path))
     benchmark = built(config)
     questions = benchmark.questions
@@ -104,7 +104,7 @@ def test_every_published_format_is_asked_after_demonstrations_of_its_training_sp
     assert "3 of 3 questions" in benchmark.note and "demonstrations from" in benchmark.note
 
 
-def test_what_the_files_say_is_asked(tmp_path: Path) -> None:
+def test_what_the_files_say_is_asked(tmp_path):
     vqa = built(opened(tmp_path, "vqav2", WRITERS["vqav2"](tmp_path)))
     question = next(question for question in vqa.questions if question.key == "10")
     assert question.prompt == "Question: What colour is number 1? Short answer:"
@@ -117,12 +117,16 @@ def test_what_the_files_say_is_asked(tmp_path: Path) -> None:
     assert {question.key for question in coco.questions} == {"0", "4", "8"}, "Karpathy's test split"
     shown = {question.key for block in coco.demonstrations for question in block}
     assert shown == {"1", "5", "9", "2", "6", "10"}, "train and restval"
+    path = tmp_path / "dataset_coco.json"
+    path.write_text(path.read_text().replace("cocoid", "imgid"))  # as Karpathy's other sets have it
+    others = built(opened(tmp_path, "coco", {"annotations": path.name, "images": "coco"})).questions
+    assert {(one.key, one.references) for one in others} == {(one.key, one.references) for one in coco.questions}
     nocaps = built(opened(tmp_path, "nocaps", WRITERS["nocaps"](tmp_path)))
     assert {q.kind for q in nocaps.questions} == {"in-domain", "near-domain", "out-domain"}
     assert all(len(question.references) == 5 for question in nocaps.questions)
 
 
-def test_fewer_questions_are_the_first_of_more_and_the_note_says_what_that_does(tmp_path: Path) -> None:
+def test_fewer_questions_are_the_first_of_more_and_the_note_says_what_that_does(tmp_path):
     write_lines(tmp_path / "q.jsonl", [{"id": f"q{n}", "question": f"say {n}", "answers": [str(n)]} for n in range(40)])
     config = opened(tmp_path, "mine", {"questions": "q.jsonl", "metric": "cider", "prompt": "{question}"})
 
@@ -135,7 +139,7 @@ def test_fewer_questions_are_the_first_of_more_and_the_note_says_what_that_does(
     assert "10 of 40 questions of q.jsonl" in note and "not comparable" in note and "comparable" not in whole
 
 
-def test_changed_files_are_other_benchmarks_and_moved_ones_the_same(tmp_path: Path) -> None:
+def test_changed_files_are_other_benchmarks_and_moved_ones_the_same(tmp_path):
     (tmp_path / "a").mkdir()
     values = WRITERS["gqa"](tmp_path / "a")
     config = opened(tmp_path / "a", "gqa", values)
@@ -155,15 +159,7 @@ def own(folder: Path, *rows: dict[str, Any], **values: Any) -> BenchmarkConfig:
     return opened(folder, "mine", {"questions": "own.jsonl", "metric": "exact"} | values)
 
 
-def test_an_image_may_be_named_by_a_path_outside_its_folder(tmp_path: Path) -> None:
-    for folder in ("asked", "elsewhere"):
-        draw(tmp_path / folder / "1.png", 1)
-    row = {"image": str(tmp_path / "elsewhere" / "1.png"), "question": "Which?", "answer": "b"}
-    (config,) = check_benchmarks([own(tmp_path, row, images="asked")], ZERO)
-    assert config.images_digest and len(built(config, ZERO).questions) == 1
-
-
-def test_folders_are_left_out_of_names_only_where_they_tell_no_pictures_apart(tmp_path: Path) -> None:
+def test_folders_are_left_out_of_names_only_where_they_tell_no_pictures_apart(tmp_path):
     """COCO's names are unique, and many keep all of its pictures in one folder."""
     values = WRITERS["coco"](tmp_path)
     flat = tmp_path / "flat"
@@ -180,7 +176,7 @@ def test_folders_are_left_out_of_names_only_where_they_tell_no_pictures_apart(tm
     refused(f"has no image 'elsewhere/{Path(first['file_name']).name}'", tmp_path, "nocaps", values)
 
 
-def test_other_images_make_another_benchmark_and_each_is_where_its_path_says(tmp_path: Path) -> None:
+def test_other_images_make_another_benchmark_and_each_is_where_its_path_says(tmp_path):
     rows = [{"image": f"{number}.png", "question": "Which?", "answer": "b"} for number in range(40)]
 
     def checked(folder: str) -> BenchmarkConfig:
@@ -194,9 +190,12 @@ def test_other_images_make_another_benchmark_and_each_is_where_its_path_says(tmp
     assert checked("clean").not_default() == checked("moved").not_default() != checked("noisy").not_default()
     with pytest.raises(RequestError, match=r"clean: has no image 'noisy/1.png' of question 1"):
         built(own(tmp_path, {"image": "noisy/1.png", "question": "Which?", "answer": "b"}, images="clean"), ZERO)
+    outside = {"image": str(tmp_path / "noisy" / "1.png"), "question": "Which?", "answer": "b"}
+    (config,) = check_benchmarks([own(tmp_path, outside, images="clean")], ZERO)
+    assert config.images_digest and len(built(config, ZERO).questions) == 1
 
 
-def test_an_own_benchmark_has_images_choices_kinds_and_a_prompt(tmp_path: Path) -> None:
+def test_an_own_benchmark_has_images_choices_kinds_and_a_prompt(tmp_path):
     for number in range(2):
         draw(tmp_path / f"{number}.png", number)
     two_images = {"images": ["0.png", "1.png"], "choices": ["first", "second"]}
@@ -212,15 +211,17 @@ def test_an_own_benchmark_has_images_choices_kinds_and_a_prompt(tmp_path: Path) 
     assert score(benchmark, ["a" if q is two else "B." for q in benchmark.questions]) == [100.0, 100.0]
     text = built(own(tmp_path / "text", {"question": "2 + 2 =", "answer": 4}), ZERO)
     assert text.family == "text" and text.questions[0].references == ("4",)
+    chats = [own(tmp_path, {"question": "a", "answer": "b"}, prompt=prompt) for prompt in ("chat", CHAT_PROMPT)]
+    assert chats[0].identity == chats[1].identity
+    assert built(chats[0], ZERO).questions[0].prompt == "User: a\nAssistant:"
+    nulls = dict.fromkeys(("image", "solution", "id"))  # as pandas writes them
+    benchmark = built(own(tmp_path, *({"question": f"{n}?", "answer": "b", **nulls} for n in range(2))), ZERO)
+    assert [(question.key, question.shown) for question in benchmark.questions] == [("1", "b"), ("2", "b")]
+    benchmark = built(own(tmp_path, {"image": "1.png", "answer": "b"}, prompt="Colour:"), ZERO)
+    assert benchmark.questions[0].prompt == "Colour:", "a picture alone"
 
 
-def test_the_prompt_of_conversations_has_a_name(tmp_path: Path) -> None:
-    configs = [own(tmp_path, {"question": "a", "answer": "b"}, prompt=prompt) for prompt in ("chat", CHAT_PROMPT)]
-    assert configs[0].identity == configs[1].identity
-    assert built(configs[0], ZERO).questions[0].prompt == "User: a\nAssistant:"
-
-
-def test_marks_in_a_question_are_the_places_of_its_pictures(tmp_path: Path) -> None:
+def test_marks_in_a_question_are_the_places_of_its_pictures(tmp_path):
     """As LLaVA's files have them; those at the start stand before the prompt, as where a question has none."""
     for number in range(2):
         draw(tmp_path / f"{number}.png", number)
@@ -248,16 +249,7 @@ def test_marks_in_a_question_are_the_places_of_its_pictures(tmp_path: Path) -> N
     assert names == [["0.png"], ["0.png", "1.png"], ["0.png", "1.png"]]
 
 
-def test_a_line_may_have_nulls_as_pandas_writes_them_or_a_picture_alone(tmp_path: Path) -> None:
-    rows = [{"question": f"{n}?", "answer": "b", "image": None, "solution": None, "id": None} for n in range(2)]
-    benchmark = built(own(tmp_path, *rows), ZERO)
-    assert [(question.key, question.shown) for question in benchmark.questions] == [("1", "b"), ("2", "b")]
-    draw(tmp_path / "1.png", 1)
-    benchmark = built(own(tmp_path, {"image": "1.png", "answer": "b"}, prompt="Colour:"), ZERO)
-    assert benchmark.questions[0].prompt == "Colour:"
-
-
-def test_there_is_room_for_the_longest_right_answer_and_equal_ones_are_normalised(tmp_path: Path) -> None:
+def test_there_is_room_for_the_longest_right_answer_and_equal_ones_are_normalised(tmp_path):
     """Where no official program says otherwise."""
     benchmark = built(own(tmp_path, {"question": "Where?", "answers": ["NYC", "the big apple"]}), ZERO)
     assert benchmark.new_tokens > len("the big apple") and score(benchmark, ["the big apple"]) == [100.0]
@@ -266,7 +258,7 @@ def test_there_is_room_for_the_longest_right_answer_and_equal_ones_are_normalise
 
 
 @pytest.mark.parametrize("metric", ["choice", "exact"])
-def test_the_answer_that_is_shown_counts_and_so_do_the_words_of_a_choice(tmp_path: Path, metric: str) -> None:
+def test_the_answer_that_is_shown_counts_and_so_do_the_words_of_a_choice(tmp_path, metric):
     rows = [
         {"id": n, "question": f"{n}?", "answer": ("dark red", "blue")[n % 2], "choices": ["dark red", "blue"]}
         for n in range(4)
@@ -282,12 +274,12 @@ def test_the_answer_that_is_shown_counts_and_so_do_the_words_of_a_choice(tmp_pat
     assert "Short answer:', each question with its choices (A. …); " in benchmark.note
 
 
-def test_no_question_is_among_its_demonstrations(tmp_path: Path) -> None:
+def test_no_question_is_among_its_demonstrations(tmp_path):
     """A file of demonstrations may hold all questions, those that are asked too."""
     draw(tmp_path / "asked/1.png", 1)
     draw(tmp_path / "elsewhere/1.png", 2)
     shutil.copy(tmp_path / "asked/1.png", tmp_path / "elsewhere/copy.png")
-    rows = [{"image": "1.png", "question": f"{n}?", "answer": str(n)} for n in range(6)]
+    rows = [{"image": "1.png", "question": f"Is it {n}?", "answer": str(n)} for n in range(6)]
     write_lines(tmp_path / "all.jsonl", rows)
     demonstrations = {"questions": "all.jsonl"}
     benchmark = built(own(tmp_path, *rows[:3], images="asked", demonstrations=demonstrations))
@@ -297,7 +289,7 @@ def test_no_question_is_among_its_demonstrations(tmp_path: Path) -> None:
     assert len({one.shown for block in benchmark.demonstrations for one in block}) == 6, "images of another folder"
     values = {"questions": "own.jsonl", "metric": "exact", "images": "asked", "demonstrations": demonstrations}
     elsewhere = {**values, "demonstrations": {"questions": "all.jsonl", "images": "."}}
-    respelt = [{**row, "question": f" {row['question']}  "} for row in rows[:4]]  # blanks make no other question
+    respelt = [{**row, "question": f" {row['question'].upper()}  "} for row in rows[:4]]  # no other question
     by_path = [{**row, "image": "asked/1.png"} for row in rows[:4]]
     copied = [{**row, "image": "elsewhere/copy.png"} for row in rows[:4]]
     for four, asked in ((rows[:4], values), (respelt, values), (by_path, elsewhere), (copied, elsewhere)):
@@ -305,24 +297,7 @@ def test_no_question_is_among_its_demonstrations(tmp_path: Path) -> None:
         refused("only 1 demonstrations with answers, other than the questions, but 2", tmp_path, "m", asked)
 
 
-def test_a_text_in_other_letters_is_the_same_question(tmp_path: Path) -> None:
-    texts = [{"question": f"Is {letter} a vowel?", "answer": letter} for letter in "AEB"]
-    write_lines(tmp_path / "all.jsonl", [{**row, "question": row["question"].upper()} for row in texts])
-    values = {"questions": "own.jsonl", "metric": "exact", "demonstrations": {"questions": "all.jsonl"}}
-    write_lines(tmp_path / "own.jsonl", texts[:2])
-    refused("only 1 demonstrations with answers, other than the questions, but 2", tmp_path, "m", values)
-
-
-def test_karpathys_other_sets_have_no_coco_ids(tmp_path: Path) -> None:
-    values = WRITERS["coco"](tmp_path)
-    path = tmp_path / values["annotations"]
-    ours = built(opened(tmp_path, "coco", values)).questions
-    path.write_text(path.read_text().replace("cocoid", "imgid"))
-    same = built(opened(tmp_path, "coco", values)).questions
-    assert [(one.key, one.references) for one in same] == [(one.key, one.references) for one in ours]
-
-
-def test_a_choice_may_be_named_by_its_letter(tmp_path: Path) -> None:
+def test_a_choice_may_be_named_by_its_letter(tmp_path):
     rows = [
         {"question": "One?", "answer": "B", "choices": ["red", "blue"]},
         {"question": "Two?", "answer": "B", "choices": ["B", "A"]},
@@ -334,16 +309,7 @@ def test_a_choice_may_be_named_by_its_letter(tmp_path: Path) -> None:
     }
 
 
-def test_an_answer_is_not_cut_to_a_right_one(tmp_path: Path) -> None:
-    """By a limit of the longest answer of the questions that happen to be asked."""
-    tokenizer = bpe_tokenizer(["red, blue"], 270, tmp_path)
-    config = own(tmp_path, {"question": "What?", "answers": ["red"] * 10}, metric="vqa")
-    benchmark = build_benchmark(config, ZERO, tokenizer)
-    said = tokenizer.decode(tokenizer.encode("red, blue")[: benchmark.new_tokens])
-    assert score(benchmark, [said]) == [0.0]
-
-
-def test_a_circular_question_is_asked_in_every_order_of_its_choices(tmp_path: Path) -> None:
+def test_a_circular_question_is_asked_in_every_order_of_its_choices(tmp_path):
     row = {"question": "Which?", "answer": "red", "choices": ["red", "blue", "green"]}
     benchmark = built(own(tmp_path, row, metric="circular"), ZERO)
     (question,) = benchmark.questions
@@ -369,7 +335,7 @@ def read(files):
 """
 
 
-def test_a_python_file_can_read_what_has_no_format(tmp_path: Path) -> None:
+def test_a_python_file_can_read_what_has_no_format(tmp_path):
     (tmp_path / "words.txt").write_text("one two three")
 
     def program(code: str) -> BenchmarkConfig:
@@ -389,7 +355,7 @@ def test_a_python_file_can_read_what_has_no_format(tmp_path: Path) -> None:
             built(program(code), ZERO)
 
 
-def test_no_two_benchmarks_have_scores_of_one_name(tmp_path: Path) -> None:
+def test_no_two_benchmarks_have_scores_of_one_name(tmp_path):
     row = {"question": "a", "answer": "b", "choices": ["b", "c"]}
 
     def check(name: str, metric: str, other: str) -> None:
@@ -406,7 +372,7 @@ def test_no_two_benchmarks_have_scores_of_one_name(tmp_path: Path) -> None:
         check("vqa", "exact", "arc")
 
 
-def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path):
     values = WRITERS["vqav2"](tmp_path)
     (tmp_path / "images.zip").write_bytes(b"PK")
     unanswered = write_vqa(tmp_path, "test-dev2015", annotated=False)
@@ -439,6 +405,9 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     refused("yaml: the format jsonl needs the key 'metric'$", tmp_path, "mme", {**no_metric, "format": "jsonl"})
     (tmp_path / "latin.jsonl").write_bytes('{"question": "café?", "answer": "b"}'.encode("latin-1"))
     refused("latin.jsonl: is not in UTF-8", tmp_path, "mine", {"questions": "latin.jsonl", "metric": "exact"})
+    (tmp_path / "list.jsonl").write_text('[{"question": "a", "answer": "b"}]')
+    no_lines = {"questions": "list.jsonl", "metric": "exact"}
+    refused("line 1: must be an object, .* and each line hold one", tmp_path, "mine", no_lines)
     not_coco = {"annotations": captions, "images": "val2014"}
     refused(r"captions_val2014.json: is not in the format coco, Karpathy's `dataset_coco", tmp_path, "coco", not_coco)
     other_split = WRITERS["coco"](tmp_path) | {"split": "dev"}
@@ -496,21 +465,12 @@ THREE = {"question": "a", "answers": ["b"] * 3}
         ),
     ],
 )
-def test_own_lines_that_do_not_fit_are_refused(
-    tmp_path: Path, values: dict[str, Any], rows: list[dict[str, Any]], message: str
-) -> None:
+def test_own_lines_that_do_not_fit_are_refused(tmp_path, values, rows, message):
     with pytest.raises(RequestError, match=message):
         check_benchmarks([own(tmp_path, *rows, **values)], ZERO)
 
 
-def test_a_list_is_no_json_lines(tmp_path: Path) -> None:
-    config = own(tmp_path, {"question": "a", "answer": "b"})
-    Path(config.questions).write_text('[{"question": "a", "answer": "b"}]')
-    with pytest.raises(RequestError, match=r"line 1: must be an object, .* and each line hold one"):
-        check_benchmarks([config], ZERO)
-
-
-def test_prompts_longer_than_the_decoder_reads_are_refused(tmp_path: Path) -> None:
+def test_prompts_longer_than_the_decoder_reads_are_refused(tmp_path):
     """To the place: begin, two demonstrations, the longest question, and the answer."""
     config = opened(tmp_path, "vqav2", WRITERS["vqav2"](tmp_path))
     benchmark = built(config)
@@ -533,7 +493,7 @@ def test_prompts_longer_than_the_decoder_reads_are_refused(tmp_path: Path) -> No
         checked(longest - 1)
 
 
-def test_a_question_that_no_answer_can_get_right_is_refused(tmp_path: Path) -> None:
+def test_a_question_that_no_answer_can_get_right_is_refused(tmp_path):
     """It had 0 points in every arm, without a word."""
     tokenizer = bpe_tokenizer(["red"], 260, tmp_path)  # one token a byte, of this text
 
@@ -556,10 +516,15 @@ def test_a_question_that_no_answer_can_get_right_is_refused(tmp_path: Path) -> N
     check("Yes.", stop=["."])
     with pytest.raises(RequestError, match=r"'the answer is 5', but only what follows `the answer is` is compared"):
         check("the answer is 5", metric="answer")
+    # nor is an answer cut to a right one, by a limit of the longest answer of the questions that are asked
+    tokenizer = bpe_tokenizer(["red, blue"], 270, tmp_path / "words")
+    config = own(tmp_path, {"question": "What?", "answers": ["red"] * 10}, metric="vqa")
+    benchmark = build_benchmark(config, ZERO, tokenizer)
+    said = tokenizer.decode(tokenizer.encode("red, blue")[: benchmark.new_tokens])
+    assert score(benchmark, [said]) == [0.0]
 
 
-def test_worked_solutions_are_shown_and_only_their_answers_count(tmp_path: Path) -> None:
-    """Few-shot chain of thought."""
+def test_worked_solutions_are_shown_and_only_their_answers_count(tmp_path):
     for number in range(3):
         draw(tmp_path / f"{number}.png", number)
     rows = [{"image": f"{n}.png", "question": "How many?", "answer": str(n)} for n in range(3)]

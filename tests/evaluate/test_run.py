@@ -50,7 +50,7 @@ class TinyData:
 
 
 @pytest.fixture
-def chosen(monkeypatch: pytest.MonkeyPatch) -> list[Benchmark]:
+def chosen(monkeypatch) -> list[Benchmark]:
     """Three small benchmarks in place of the world's, one a metric."""
     made = [make_benchmark(metric, blocks=4, questions=2) for metric in ("cider", "vqa", "exact")]
     monkeypatch.setattr(benchmarks, "world_benchmarks", lambda settings, seed: list(made))
@@ -73,13 +73,13 @@ def make_model(stage: EvaluationStage, tokenizer, folder: Path) -> MM1:
 
 
 def run(stage: EvaluationStage, folder: Path, data: object) -> tuple[Evaluation, list[Progress]]:
-    reports: list[Progress] = []
-    return evaluate(stage, folder, data, reports.append), reports  # type: ignore[arg-type]
+    reports = []
+    return evaluate(stage, folder, data, reports.append), reports
 
 
 def test_every_question_is_scored_at_every_number_of_shots_and_a_loss_is_that_of_each_document_alone(
-    tmp_path: Path, tokenizer, chosen: list[Benchmark]
-) -> None:
+    tmp_path, tokenizer, chosen
+):
     stage, data = make_stage(), TinyData(tokenizer)
     model = make_model(stage, tokenizer, tmp_path)
     result, reports = run(stage, tmp_path, data)
@@ -115,20 +115,18 @@ def test_every_question_is_scored_at_every_number_of_shots_and_a_loss_is_that_of
         assert loss == pytest.approx(total / tokens, rel=1e-4)
 
 
-def test_a_source_whose_documents_all_exceed_a_row_has_no_loss(tokenizer) -> None:
+def test_a_source_whose_documents_all_exceed_a_row_has_no_loss(tokenizer):
     class Long(TinyData):
         def held_out(self, name: str, count: int) -> list[Document]:
             return [Document("0", ("circle " * 999,))] if name == "text" else super().held_out(name, count)
 
     stage = make_stage(recipe=Recipe(sft=SftRecipe())).model
-    losses, left_out = held_out_losses(build_mm1(stage, tokenizer), stage, Long(tokenizer))  # type: ignore[arg-type]
+    losses, left_out = held_out_losses(build_mm1(stage, tokenizer), stage, Long(tokenizer))
     assert list(losses) == ["captions"] and math.isfinite(losses["captions"])
     assert left_out == {"text": 1}
 
 
-def test_a_team_answers_block_by_block_what_one_process_does(
-    tmp_path: Path, tokenizer, chosen: list[Benchmark]
-) -> None:
+def test_a_team_answers_block_by_block_what_one_process_does(tmp_path, tokenizer, chosen):
     """Three processes for four blocks, and for two, of which one has nothing to do."""
     stage = make_stage("base_decoder=302M-MoE")
     make_model(stage, tokenizer, tmp_path)
@@ -155,15 +153,8 @@ def test_a_team_answers_block_by_block_what_one_process_does(
     ],
 )
 def test_a_model_that_processes_divide_answers_as_a_whole_one_does(
-    decoder: str,
-    precision: str,
-    size: int,
-    shards: int,
-    tmp_path: Path,
-    tokenizer,
-    chosen: list[Benchmark],
-    monkeypatch,
-) -> None:
+    decoder, precision, size, shards, tmp_path, tokenizer, chosen, monkeypatch
+):
     """Though in the last of each group other tokens were likelier, as rounding could make them. Three processes divide
     not the four experts but their rows."""
     named = "85M" if decoder == "tied" else decoder
@@ -177,7 +168,7 @@ def test_a_model_that_processes_divide_answers_as_a_whole_one_does(
     alone, reports = run(stage, tmp_path, data)
     read_sharded = evaluation.read_sharded
 
-    models: list[MM1] = []
+    models = []
 
     def is_last() -> bool:
         return team.rank() % shards == shards - 1
@@ -198,7 +189,7 @@ def test_a_model_that_processes_divide_answers_as_a_whole_one_does(
     monkeypatch.setattr(evaluation, "read_sharded", torch.no_grad()(read))
 
     def work() -> None:
-        told: list[Progress] = []
+        told = []
         result = evaluate(stage, tmp_path, data, told.append, shards=shards)
         if not is_last():
             assert result.held_out_loss == pytest.approx(alone.held_out_loss, rel=1e-5)
@@ -209,14 +200,12 @@ def test_a_model_that_processes_divide_answers_as_a_whole_one_does(
     in_team(size, tmp_path, work)
 
 
-def test_a_blind_model_answers_without_the_picture_but_samples_show_it(
-    tmp_path: Path, tokenizer, chosen: list[Benchmark]
-) -> None:
+def test_a_blind_model_answers_without_the_picture_but_samples_show_it(tmp_path, tokenizer, chosen):
     stage = make_stage(recipe=Recipe(images="blind"))
     make_model(stage, tokenizer, tmp_path)
     result, _ = run(stage, tmp_path, TinyData(tokenizer))
     seeing, _ = run(make_stage(), tmp_path, TinyData(tokenizer))
-    zero_shot: dict[tuple[str, str], set[str]] = {}
+    zero_shot = {}
     for row in result.scores:
         if row.shots == 0 and row.family != "text":
             zero_shot.setdefault((row.benchmark, row.kind), set()).add(row.prediction)
@@ -225,14 +214,12 @@ def test_a_blind_model_answers_without_the_picture_but_samples_show_it(
     assert result.held_out_loss["captions"] != pytest.approx(seeing.held_out_loss["captions"], rel=1e-3)
 
 
-def test_matrices_cast_once_give_the_numbers_of_autocast(
-    tmp_path: Path, tokenizer, chosen: list[Benchmark], monkeypatch
-) -> None:
+def test_matrices_cast_once_give_the_numbers_of_autocast(tmp_path, tokenizer, chosen, monkeypatch):
     stage = make_stage("precision=bf16-mixed", "base_decoder=302M-MoE")
     make_model(stage, tokenizer, tmp_path)
     data = TinyData(tokenizer)
     once, _ = run(stage, tmp_path, data)
-    left_alone: list[object] = []
+    left_alone = []
     monkeypatch.setattr(evaluation, "cast_matrices", lambda *parts: left_alone.extend(parts))
     assert once == run(stage, tmp_path, data)[0]
     assert len(left_alone) == 2, "encoder and decoder were cast the first time"

@@ -12,7 +12,7 @@ from mm1_lab.evaluate.vqa import CONTRACTIONS, exact_match, normalise, textvqa_a
     # n = 1: (1·0 + 9·1/3) / 10;  2: (2·1/3 + 8·2/3) / 10;  3: (3·2/3 + 7·1) / 10;  4: all at least 3/3.
     [(0, 0.0), (1, 30.0), (2, 60.0), (3, 90.0), (4, 100.0), (10, 100.0)],
 )
-def test_leave_one_out_over_ten_answers(agreeing: int, points: float) -> None:
+def test_leave_one_out_over_ten_answers(agreeing, points):
     answers = ["Red."] * agreeing + ["blue"] * (10 - agreeing)
     assert vqa_accuracy("the red", answers) == pytest.approx(points)
 
@@ -39,11 +39,11 @@ def test_leave_one_out_over_ten_answers(agreeing: int, points: float) -> None:
         ("", ""),
     ],
 )
-def test_normalisation(answer: str, normal: str) -> None:
+def test_normalisation(answer, normal):
     assert normalise(answer) == normal
 
 
-def test_the_table_of_contractions_is_the_official_one() -> None:
+def test_the_table_of_contractions_is_the_official_one():
     assert len(CONTRACTIONS) == 114, "its 120 less two that change nothing and four in capitals, which are never met"
     assert normalise("hes") == "he's" and normalise("'ow'sat") == "'ow's'at"
     assert normalise("somebody'd") == "somebodyd", "turned round there"
@@ -64,7 +64,7 @@ def test_the_table_of_contractions_is_the_official_one() -> None:
         ("the", ["a"] * 5 + ["b"] * 5, 100.0, 0.0),
     ],
 )
-def test_official_quirks(prediction: str, answers: list[str], official: float, ours: float) -> None:
+def test_official_quirks(prediction, answers, official, ours):
     assert vqa_accuracy(prediction, answers, official=True) == pytest.approx(official)
     assert vqa_accuracy(prediction, answers) == pytest.approx(ours)
 
@@ -84,7 +84,7 @@ def test_official_quirks(prediction: str, answers: list[str], official: float, o
         ("nokia/two", "nokiatwo", 0.0),
     ],
 )
-def test_textvqa_is_scored_as_its_own_evaluator_does(prediction: str, answer: str, points: float) -> None:
+def test_textvqa_is_scored_as_its_own_evaluator_does(prediction, answer, points):
     assert textvqa_accuracy(prediction, [answer] * 10) == points
 
 
@@ -112,11 +112,11 @@ def test_textvqa_is_scored_as_its_own_evaluator_does(prediction: str, answer: st
         ("x²", "x2", False),
     ],
 )
-def test_an_exact_match_is_all_or_nothing_and_signs_count(prediction: str, answer: str, is_right: bool) -> None:
+def test_an_exact_match_is_all_or_nothing_and_signs_count(prediction, answer, is_right):
     assert exact_match(prediction, [answer]) == 100.0 * is_right
 
 
-def test_words_joined_invisibly_match_as_they_are_cut() -> None:
+def test_words_joined_invisibly_match_as_they_are_cut():
     persian = "\u0645\u06cc\u200c\u0634\u0648\u062f"  # with a zero-width non-joiner
     assert cut_answer(f" {persian}\n", ("\n",)) == persian
     assert exact_match(persian, [persian.replace("\u200c", " ")]) == 0.0

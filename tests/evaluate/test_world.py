@@ -33,9 +33,7 @@ def scenes(asked: Sequence[Question]) -> list[Scene]:
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS.values(), ids=BENCHMARKS)
-def test_questions_are_of_the_test_split_and_blocks_have_their_own_demonstrations_of_training(
-    benchmark: Benchmark,
-) -> None:
+def test_questions_are_of_the_test_split_and_blocks_have_their_own_demonstrations_of_training(benchmark):
     asked, shown = benchmark.questions, demonstrations(benchmark)
     assert {scene.split for scene in scenes(asked)} <= {"test"}
     assert {scene.split for scene in scenes(shown)} <= {"train"}
@@ -53,10 +51,10 @@ def test_questions_are_of_the_test_split_and_blocks_have_their_own_demonstration
     assert all(len(World().tokenizer.encode(one.shown)) < benchmark.new_tokens for one in shown)
 
 
-def test_half_of_the_blocks_answer_in_the_words_of_their_demonstrations() -> None:
+def test_half_of_the_blocks_answer_in_the_words_of_their_demonstrations():
     for name in ("vqa", "degraded-vqa", "relation-vqa", "knowledge-vqa"):
         benchmark = BENCHMARKS[name]
-        vocabularies: dict[tuple[str, int], set[bool]] = {}
+        vocabularies = {}
         for number, (block, shown) in enumerate(zip(benchmark.blocks, benchmark.demonstrations, strict=True)):
             for question in (*block, *shown):
                 second = {word in SECOND_WORDS for word in " ".join(question.references).split() if word in TWO_WORDS}
@@ -74,7 +72,7 @@ def opening(caption: str) -> str:
     return " ".join(takewhile(lambda word: in_first_words(word) not in attributes, caption.split()))
 
 
-def test_captions_of_a_block_are_in_one_convention_and_demonstrations_by_one_annotator() -> None:
+def test_captions_of_a_block_are_in_one_convention_and_demonstrations_by_one_annotator():
     captions = BENCHMARKS["captions"]
     for block, shown in zip(captions.blocks, captions.demonstrations, strict=True):
         openings = {opening(question.shown) for question in (*block, *shown)}
@@ -85,7 +83,7 @@ def test_captions_of_a_block_are_in_one_convention_and_demonstrations_by_one_ann
             assert not said & set(words) or not said & set(words.values())
 
 
-def test_a_plan_reckons_with_as_many_pictures_as_the_benchmarks_show() -> None:
+def test_a_plan_reckons_with_as_many_pictures_as_the_benchmarks_show():
     """Fails if a benchmark is added that config/stages/evaluation.py does not count; of a tuned model most are."""
     for recipe in (Recipe(), Recipe(sft=SftRecipe())):
         stage = evaluation_of(recipe=recipe)
@@ -96,8 +94,7 @@ def test_a_plan_reckons_with_as_many_pictures_as_the_benchmarks_show() -> None:
         assert stage.image_prompts() == pytest.approx(shown, rel=0.2 if stage.model.tuned else 0)
 
 
-def test_kinds_in_conversations_are_called_as_elsewhere() -> None:
-    """And are what the answers say."""
+def test_kinds_in_conversations_are_called_as_elsewhere():
     (asked,) = (benchmark for benchmark in chat_benchmarks(SETTINGS) if benchmark.name == "chat-vqa")
     answers = {"colour": set(COLOURS), "size": set(SIZES), "place": set(PLACES), "shape": {*SHAPES, *LETTERS}}
     assert {question.kind for question in asked.questions} == answers.keys()

@@ -24,25 +24,21 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "tokens", "patches"), CASES)
-def test_every_resolution_and_token_count(kind: str, tokens: int, patches: int) -> None:
+def test_every_resolution_and_token_count(kind, tokens, patches):
     """Shapes, and gradients to every patch and every parameter."""
     connector = build(kind, tokens, patches)
     features = torch.randn(3, patches, 32, requires_grad=True)
     out = connector(features)
     assert out.shape == (3, tokens, 40)
     out.square().sum().backward()
-    assert features.grad is not None and bool((features.grad.abs().sum(dim=2) > 0).all())
+    assert (features.grad.abs().sum(dim=2) > 0).all()
     still = [n for n, p in connector.named_parameters() if p.grad is None or not bool((p.grad != 0).any())]
     assert not still
     # images do not mix
     torch.testing.assert_close(connector(features[1:2]), out[1:2], rtol=1e-4, atol=1e-5)
 
 
-def test_every_connector_is_a_case() -> None:
-    assert {kind for kind, *_ in CASES} == set(CONNECTORS)
-
-
-def test_a_depthwise_convolution_of_more_pictures_is_that_of_those_asked_for() -> None:
+def test_a_depthwise_convolution_of_more_pictures_is_that_of_those_asked_for():
     convolution = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
     shapes, results = [], []
     convolution.register_forward_hook(lambda module, inputs, output: shapes.append(len(output)))
@@ -50,13 +46,14 @@ def test_a_depthwise_convolution_of_more_pictures_is_that_of_those_asked_for() -
         grid = torch.randn(5, 6, 6, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
         out = depthwise(convolution, grid, multiple)
         out.square().sum().backward()
-        assert out.shape == grid.shape and grid.grad is not None and convolution.weight.grad is not None
+        assert out.shape == grid.shape
         results.append((out.detach(), grid.grad, convolution.weight.grad))
         convolution.zero_grad()
     assert shapes == [5, 8]
     torch.testing.assert_close(results[0], results[1])
 
 
-def test_an_unknown_connector_is_told_with_one_that_is_known() -> None:
+def test_every_connector_is_a_case_and_an_unknown_one_is_told():
     with pytest.raises(ValueError, match=r"there is no connector 'c-abstracter'.*c-abstractor"):
         build("c-abstracter", 4, 16)
+    assert {kind for kind, *_ in CASES} == set(CONNECTORS)

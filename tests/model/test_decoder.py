@@ -8,7 +8,7 @@ from mm1_lab.model import build_decoder
 
 
 @pytest.mark.parametrize(("width", "heads", "large"), [(80, 4, 1e9), (96, 3, 1e9), (96, 3, 0)])
-def test_heads_look_back(width: int, heads: int, large: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heads_look_back(width, heads, large, monkeypatch):
     """With query and key weights of zero, a head looks mostly at the position `distance` before."""
     monkeypatch.setattr("mm1_lab.model.decoder.LARGE", large)
     torch.manual_seed(0)
@@ -37,7 +37,7 @@ def _looks_back(weights: torch.Tensor) -> set[int]:
     return {position - int(weights[position].argmax()) for position in range(4, len(weights))}
 
 
-def test_large_decoders_are_drawn_as_wide_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_decoders_are_drawn_as_wide_as_others(monkeypatch):
     """Each row with other numbers, and other ones for another seed."""
     size = Size(layers=2, width=128, heads=2, experts=3, experts_every=2)
     monkeypatch.setattr("mm1_lab.model.filling.BLOCK", 1000)

@@ -1,14 +1,11 @@
 """MM1: images take their places, weights of another model are refused, pictures stay with their texts; grey is zero."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from mm1_lab.config import RequestError, Size
 from mm1_lab.data.preprocessing import MEAN_COLOUR
-from mm1_lab.data.types import Data
 from mm1_lab.data.world import World
 from mm1_lab.model import MM1, MM1ForConditionalGeneration, MM1Processor, build_encoder, library_tokenizer, load_weights
 from tests.small import small_mm1
@@ -17,12 +14,12 @@ SIZE = Size(layers=2, width=32, heads=2)
 
 
 @pytest.fixture
-def model(squares: Data) -> MM1:
+def model(squares) -> MM1:
     torch.manual_seed(0)
     return small_mm1(SIZE, SIZE, "average-pooling", squares.tokenizer.size, 64, squares.tokenizer.image).eval()
 
 
-def test_weights_of_another_model_are_refused(model: MM1, squares: Data, tmp_path: Path) -> None:
+def test_weights_of_another_model_are_refused(model, squares, tmp_path):
     model.save_pretrained(tmp_path)
     other = small_mm1(SIZE, SIZE, "attention-pooling", squares.tokenizer.size, 64, squares.tokenizer.image)
     with pytest.raises(RequestError, match=r"its weights do not fit the model \(connector\.attention\.in_proj_bias\)"):
@@ -32,7 +29,7 @@ def test_weights_of_another_model_are_refused(model: MM1, squares: Data, tmp_pat
         load_weights(model, tmp_path)
 
 
-def test_pictures_without_markers_stay_with_their_text() -> None:
+def test_pictures_without_markers_stay_with_their_text():
     processor = MM1Processor(library_tokenizer(World().tokenizer), side=24, image_tokens=4)
     picture = np.zeros((24, 24, 3), np.uint8)
     image = processor.tokenizer.convert_tokens_to_ids("<image>")
@@ -47,13 +44,13 @@ def test_pictures_without_markers_stay_with_their_text() -> None:
         processor(images=[picture], text="<image>a red zebra")
 
 
-def test_the_library_s_other_arguments_reach_the_decoder(model: MM1) -> None:
+def test_the_library_s_other_arguments_reach_the_decoder(model):
     asked = {"output_hidden_states": True, "return_dict_in_generate": True, "pad_token_id": 0}
     made = MM1ForConditionalGeneration(model.config).generate(torch.ones(1, 4).long(), max_new_tokens=2, **asked)
     assert made.hidden_states[0][-1].shape == (1, 4, 32)
 
 
-def test_a_blind_image_becomes_zero() -> None:
+def test_a_blind_image_becomes_zero():
     images = torch.full((2, 3, 6, 6), MEAN_COLOUR, dtype=torch.uint8)
     normalise = build_encoder(Size(layers=2, width=16, heads=2), 6, 6).normalise
     assert torch.equal(normalise(images), torch.zeros(2, 3, 6, 6))

@@ -79,7 +79,7 @@ def library_features(family: str, folder: Path, images: torch.Tensor, layer: int
         ("aimv2-whole", None, saved.SIDE),  # the library's class of the tower does not find it there
     ],
 )
-def test_features_are_the_library_s_at_any_size(family: str, layer: int | None, side: int, tmp_path: Path) -> None:
+def test_features_are_the_library_s_at_any_size(family, layer, side, tmp_path):
     folder = saved.save_encoder(family, tmp_path)
     images = pictures(side)
     encoder = tower(folder, side=side, layer=layer)
@@ -90,7 +90,7 @@ def test_features_are_the_library_s_at_any_size(family: str, layer: int | None, 
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", saved.ENCODERS)
-def test_features_are_not_random_in_training(family: str, tmp_path: Path) -> None:
+def test_features_are_not_random_in_training(family, tmp_path):
     folder = saved.save_encoder(family, tmp_path)
     for name in ("attention_dropout", "attention_probs_dropout_prob", "hidden_dropout_prob", "drop_path_rate"):
         change(folder, "config.json", name, 0.5)
@@ -101,7 +101,7 @@ def test_features_are_not_random_in_training(family: str, tmp_path: Path) -> Non
 
 
 @torch.no_grad()
-def test_two_towers_are_both_side_by_side(tmp_path: Path) -> None:
+def test_two_towers_are_both_side_by_side(tmp_path):
     """Each with its own normalisation and its own layer, also as an exported folder holds them."""
     folders = [saved.save_encoder(family, tmp_path / family) for family in ("dinov2", "siglip")]
     change(folders[1], "preprocessor_config.json", "image_mean", (0.5, 0.5, 0.5))
@@ -120,34 +120,19 @@ def test_two_towers_are_both_side_by_side(tmp_path: Path) -> None:
     assert pair.features.width == encoder.width and pair.identity["beside"] == second.identity
 
 
-@pytest.mark.parametrize("family", saved.DECODERS)
-def test_logits_are_the_library_s(family: str, tmp_path: Path) -> None:
-    folder = saved.save_decoder(family, tmp_path)
-    facts = read_decoder(Pretrained(weights=str(folder)))
-    decoder = AutoModelForCausalLM.from_config(text_config(facts, saved.ROWS + 5))
-    load_decoder(decoder, facts)
-    tokens = torch.arange(40).reshape(2, 20) * 7
-    with torch.no_grad():
-        expected = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(tokens).logits
-        hidden = decoder.eval().model(inputs_embeds=decoder.get_input_embeddings()(tokens)).last_hidden_state
-        logits = decoder.lm_head(hidden)
-    assert logits.shape[-1] == saved.ROWS + 5
-    torch.testing.assert_close(logits[..., : saved.ROWS], expected, rtol=1e-4, atol=1e-4)
-    mean = decoder.get_input_embeddings().weight[: saved.ROWS].mean(dim=0)
-    torch.testing.assert_close(decoder.get_input_embeddings().weight[-1], mean)
-
-
 @torch.no_grad()
-@pytest.mark.parametrize("family", ["gemma3", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "llama"])
-def test_sliding_windows_are_the_library_s(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", saved.DECODERS)
+def test_logits_and_sliding_windows_are_the_library_s(family, tmp_path):
     """Packed documents longer than the window by masks and by blocks, and questions after a shared prefix, each as the
     library reads them alone. Layers of Gemma and Llama have no window, whatever their configuration says."""
     folder = saved.save_decoder(family, tmp_path, windowed=True)
     facts = read_decoder(Pretrained(weights=str(folder)))
     assert facts.longest == 2048
     assert facts.identity["longest"] == (saved.WINDOW if family == "mistral" else 2048)
-    decoder = make_decoder(text_config(facts, saved.ROWS)).eval()
+    decoder = make_decoder(text_config(facts, saved.ROWS + 5)).eval()
     load_decoder(decoder, facts)
+    embedding = decoder.get_input_embeddings().weight
+    torch.testing.assert_close(embedding[-1], embedding[: saved.ROWS].mean(dim=0))
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokens = torch.arange(40) * 7
     embedded = decoder.get_input_embeddings()(tokens)
@@ -161,16 +146,16 @@ def test_sliding_windows_are_the_library_s(family: str, tmp_path: Path) -> None:
     prefix, questions = embedded[:12], [embedded[12:15], embedded[15:25]]
     decoding = SharedPrefixDecoding(decoder, [prefix], [questions])
     expected = [theirs(torch.cat([tokens[:12], part])[None]).logits[:, -1] for part in (tokens[12:15], tokens[15:25])]
-    torch.testing.assert_close(decoding.logits[0], torch.cat(expected), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(decoding.logits[0, :, : saved.ROWS], torch.cat(expected), rtol=1e-4, atol=1e-5)
     following = decoding.advance(torch.tensor([[3, 6]]))
     both = [[*tokens[:15], 3], [*tokens[:12], *tokens[15:25], 6]]
     expected = [theirs(torch.tensor([ids])).logits[:, -1] for ids in both]
-    torch.testing.assert_close(following[0], torch.cat(expected), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(following[0, :, : saved.ROWS], torch.cat(expected), rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", saved.DECODERS)
-def test_dropout_of_attention_is_left_out_by_masks_and_by_documents(family: str, tmp_path: Path) -> None:
+def test_dropout_of_attention_is_left_out_by_masks_and_by_documents(family, tmp_path):
     change(saved.save_decoder(family, tmp_path), "config.json", "attention_dropout", 0.5)
     decoder = make_decoder(text_config(read_decoder(Pretrained(weights=str(tmp_path))), saved.ROWS))
     batch = rows_of(torch.tensor([[1] * 16 + [2] * 4]))
@@ -183,7 +168,7 @@ def test_dropout_of_attention_is_left_out_by_masks_and_by_documents(family: str,
 
 
 @pytest.mark.parametrize("family", [*saved.ENCODERS, "dinov2-swiglu", "dinov3-gated"])
-def test_a_tower_s_parameters_are_counted_as_the_library_makes_them(family: str, tmp_path: Path) -> None:
+def test_a_tower_s_parameters_are_counted_as_the_library_makes_them(family, tmp_path):
     """With a feed-forward of 2 to 3 times the width, of two matrices or three."""
     folder = saved.save_encoder(family.partition("-")[0], tmp_path)
     change(folder, "config.json", "mlp_ratio", 3)
@@ -224,12 +209,7 @@ def change(folder: Path, file: str, key: str, value: object) -> None:
         ("llama", "max_position_embeddings", -1, r"config\.json: .* should be greater than 0"),
         ("dinov2", "quantization_config", {"bits": 8}, "its weights are quantised, so it cannot be trained"),
         ("llama", "quantization_config", {"bits": 8}, "its weights are quantised, so it cannot be trained"),
-        (
-            "llama",
-            "rope_parameters",
-            ROPE | {"rope_type": "dynamic"},
-            "with rope type dynamic .* are not supported",
-        ),
+        ("llama", "rope_parameters", ROPE | {"rope_type": "dynamic"}, "with rope type dynamic .* are not supported"),
         ("llama", "rope_scaling", {"type": "longrope", **LONG}, "with rope type longrope .* are not supported"),
         ("gemma3", "rope_parameters", {"full_attention": ROPE | {"rope_type": "dynamic"}}, "decoders with rope type"),
         ("smollm3", "layer_types", ["full_attention", "sliding_attention"], "but use_sliding_window is false; set it"),
@@ -237,9 +217,7 @@ def change(folder: Path, file: str, key: str, value: object) -> None:
         ("gemma3", "final_logit_softcapping", 30.0, "decoders with final_logit_softcapping .* are not supported"),
     ],
 )
-def test_a_configuration_of_what_cannot_be_computed_is_refused(
-    family: str, key: str, value: object, message: str, tmp_path: Path
-) -> None:
+def test_a_configuration_of_what_cannot_be_computed_is_refused(family, key, value, message, tmp_path):
     is_encoder = family in saved.ENCODERS
     folder = (saved.save_encoder if is_encoder else saved.save_decoder)(family, tmp_path)
     change(folder, "preprocessor_config.json" if message == PIXELS else "config.json", key, value)
@@ -247,7 +225,7 @@ def test_a_configuration_of_what_cannot_be_computed_is_refused(
         (read_encoder if is_encoder else read_decoder)(Pretrained(weights=str(folder)))
 
 
-def test_an_encoder_whose_normalisation_is_damaged(tmp_path: Path) -> None:
+def test_an_encoder_whose_normalisation_is_damaged(tmp_path):
     folder = saved.save_encoder("clip", tmp_path)
     strange = [f'{{"image_mean": [{one}, 0, 0], "image_std": [1, 1, 1]}}' for one in ("NaN", "9" * 400)]
     for text in ("[" * 100_000, *strange):
@@ -257,20 +235,8 @@ def test_an_encoder_whose_normalisation_is_damaged(tmp_path: Path) -> None:
         assert len(str(refused.value)) - len(str(folder)) < 300
 
 
-def test_weights_that_are_incomplete_or_damaged(tmp_path: Path) -> None:
-    folder = saved.save_encoder("clip", tmp_path)
-    path = folder / "model.safetensors"
-    values = {name: value for name, value in load_file(path).items() if "layers.1.mlp.fc1.weight" not in name}
-    save_file(values, path, metadata={"format": "pt"})
-    with pytest.raises(RequestError, match=r"its weights lack .*layers.1.mlp.fc1.weight"):
-        tower(folder)
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(RequestError, match="its weights cannot be loaded"):
-        tower(folder)
-
-
 @pytest.mark.parametrize("family", ["llama", "siglip", "clip"])
-def test_weights_that_are_not_finite(family: str, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite(family, tmp_path):
     """They are named as in the library's class, which has no `vision_model` in front."""
     is_encoder = family in saved.ENCODERS
     folder = (saved.save_encoder if is_encoder else saved.save_decoder)(family, tmp_path)
@@ -289,9 +255,7 @@ def test_weights_that_are_not_finite(family: str, tmp_path: Path) -> None:
     library_weights(model)
 
 
-def test_the_library_s_class_stays_as_it_is_while_weights_are_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_library_s_class_stays_as_it_is_while_weights_are_checked(tmp_path, monkeypatch):
     """Another thread may be making a model."""
     usual = vars(LlamaForCausalLM).copy()
     load, seen = library._load, []
@@ -333,21 +297,14 @@ def adding(name: str, *shape: int) -> Callable[[Weights], Weights]:
         ("llama", None, {"model_type": "qwen2", **UNNAMED}, r"lack model.layers.0.self_attn.k_proj.bias: incomplete,"),
         ("llama", None, {"intermediate_size": 48}, r"down_proj.weight has the shape \(16, 32\), and by .* \(16, 48\)"),
         ("clip", None, {"image_size": 56}, r"position_embedding.weight has the shape \(17, 16\), .* \(65, 16\)"),
-        (
-            "llama",
-            None,
-            {"num_hidden_layers": 1},
-            r"have model.layers.1.input_layernorm.weight and 8 more, for .* no",
-        ),
+        ("llama", None, {"num_hidden_layers": 1}, r"have model.layers.1.input_layernorm.weight and 8 more, for .* no"),
         ("qwen3", adding("model.layers.0.mlp.up_proj.lora_A.weight", 2, 16), {}, r"have model.layers.0.mlp.*lora_A"),
         ("qwen2", adding("score.weight", 2, 16), {}, r"have score.weight, for which its config.json \(qwen2, 2 layers"),
         ("llama", None, {"model_type": "gemma", "tie_word_embeddings": True, **UNNAMED}, "a lm_head.weight that diffe"),
         ("aimv2", None, {"num_hidden_layers": 2}, r"have encoder.layers.2.* and \d+ more, .* \(aimv2.*, 2 layers\)"),
     ],
 )
-def test_weights_that_do_not_fit_the_configuration(
-    family: str, weights: Callable[[Weights], Weights] | None, config: dict[str, object], message: str, tmp_path: Path
-) -> None:
+def test_weights_that_do_not_fit_the_configuration(family, weights, config, message, tmp_path):
     """Found by the files' headers alone, before anything is loaded."""
     is_encoder = family in saved.ENCODERS
     folder = (saved.save_encoder if is_encoder else saved.save_decoder)(family, tmp_path)
@@ -356,11 +313,12 @@ def test_weights_that_do_not_fit_the_configuration(
     for key, value in config.items():
         change(folder, "config.json", key, value)
     model = (read_encoder if is_encoder else read_decoder)(Pretrained(weights=str(folder)))
-    with pytest.raises(RequestError, match=f"its weights .*{message}"):
-        check_weights(model)
+    for check in (check_weights, library_weights):
+        with pytest.raises(RequestError, match=f"its weights .*{message}"):
+            check(model)
 
 
-def test_a_decoder_of_two_families(tmp_path: Path) -> None:
+def test_a_decoder_of_two_families(tmp_path):
     """Gemma's tensors have the names and shapes of Llama's, which compute something else; Mistral's do not."""
     change(saved.save_decoder("llama", tmp_path), "config.json", "model_type", "mistral")
     check_weights(read_decoder(Pretrained(weights=str(tmp_path))))
@@ -380,7 +338,7 @@ def test_a_decoder_of_two_families(tmp_path: Path) -> None:
         ("clip", {"vision_model.embeddings.position_ids": "logit_scale"}),
     ],
 )
-def test_tensors_that_change_nothing_are_left_out(family: str, more: dict[str, str], tmp_path: Path) -> None:
+def test_tensors_that_change_nothing_are_left_out(family, more, tmp_path):
     """As are text towers, pooling heads and, of an encoder, layers after the one whose features are used."""
     is_encoder = family in saved.ENCODERS
     folder = (saved.save_encoder if is_encoder else saved.save_decoder)(family, tmp_path)
@@ -391,7 +349,7 @@ def test_tensors_that_change_nothing_are_left_out(family: str, more: dict[str, s
 
 
 @pytest.mark.parametrize(("embedding", "head"), [(torch.float32, torch.bfloat16), (torch.float16, torch.float32)])
-def test_a_tied_head_in_another_precision(embedding: torch.dtype, head: torch.dtype, tmp_path: Path) -> None:
+def test_a_tied_head_in_another_precision(embedding, head, tmp_path):
     name = "model.embed_tokens.weight"
     folder = saved.save_decoder("qwen2", tmp_path)
     with_weights(folder, lambda own: own | {"lm_head.weight": own[name].to(head), name: own[name].to(embedding)})
@@ -403,7 +361,7 @@ def test_a_tied_head_in_another_precision(embedding: torch.dtype, head: torch.dt
             check_weights(model)
 
 
-def test_of_several_chat_templates_the_default_is_taken(tmp_path: Path) -> None:
+def test_of_several_chat_templates_the_default_is_taken(tmp_path):
     decoder = read_decoder(Pretrained(weights=str(saved.save_decoder("llama", tmp_path))))
     assert chat_template(decoder) is None
     named = {"tool_use": "tools", "default": "plain"}
@@ -414,7 +372,7 @@ def test_of_several_chat_templates_the_default_is_taken(tmp_path: Path) -> None:
     assert chat_template(decoder) is None
 
 
-def test_files_that_are_no_weights(tmp_path: Path) -> None:
+def test_files_that_are_no_weights(tmp_path):
     path = saved.save_decoder("llama", tmp_path) / "model.safetensors"
     model = read_decoder(Pretrained(weights=str(tmp_path)))
     path.write_bytes(path.read_bytes()[:-9])
@@ -428,7 +386,6 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "config", "message"),
     [
-        ({"config.json": None}, {}, r": has no config.json; give a folder that save_pretrained of transformers wrote"),
         ({"config.json": None, "model.gguf": ""}, {}, r": has no config.json, and GGUF files cannot be trained; give"),
         ({"config.json": None, "adapter_config.json": "{}"}, {}, r": is a LoRA adapter: merge it into its model first"),
         ({"model.safetensors": None, "adapter_config.json": "{}"}, {}, r": is a LoRA adapter: merge it into its model"),
@@ -438,9 +395,7 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
         ({}, {"model_type": None}, r": its config.json names no model_type; give a folder"),
     ],
 )
-def test_folders_that_are_no_decoder(
-    files: dict[str, str | None], config: dict[str, object], message: str, tmp_path: Path
-) -> None:
+def test_folders_that_are_no_decoder(files, config, message, tmp_path):
     folder = saved.save_decoder("llama", tmp_path)
     (folder / "adapter_model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     for key, value in config.items():
@@ -454,17 +409,17 @@ def test_folders_that_are_no_decoder(
         read_decoder(Pretrained(weights=str(folder)))
 
 
-def test_a_file_is_given_in_place_of_its_folder(tmp_path: Path) -> None:
-    for name, message in (
-        ("model.gguf", "GGUF files cannot be trained; give the"),
-        ("a.safetensors", "is a file; give"),
-    ):
+def test_a_file_in_place_of_its_folder_and_names_that_no_folder_can_have(tmp_path):
+    for name, message in (("a.gguf", "GGUF files cannot be trained; give the"), ("a.safetensors", "is a file; give")):
         (tmp_path / name).touch()
         with pytest.raises(RequestError, match=f"{name}: {message}"):
             find_folder(str(tmp_path / name))
+    for name in ("~nobody-here/model", "a" * 300):
+        with pytest.raises(NotHere, match="there is no such folder"):
+            find_folder(name)
 
 
-def test_files_that_are_fetched_from_the_hub() -> None:
+def test_files_that_are_fetched_from_the_hub():
     """The names under which transformers saves weights, in one file or several, and everything about texts."""
     weights = ["model.safetensors", "model.safetensors.index.json", "model-00001-of-00002.safetensors"]
     texts = ["tokenizer.json", "tokenizer.model", "merges.txt", "chat_template.jinja"]
@@ -473,10 +428,10 @@ def test_files_that_are_fetched_from_the_hub() -> None:
     assert [*filter_repo_objects([*weights, *texts, *others], allow_patterns=FILES)] == [*weights, *texts]
 
 
-def test_a_model_that_is_only_partly_in_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_is_only_partly_in_the_hubs_cache(tmp_path, monkeypatch):
     """A tool that wanted only the configuration or the tokenizer leaves a folder without weights. What an index names
     is fetched, whatever its name."""
-    fetched: list[list[str]] = []
+    fetched = []
 
     def download(name: str, local_files_only: bool = False, *, allow_patterns: list[str], **_: object) -> str:
         fetched.extend([] if local_files_only else [allow_patterns])
@@ -492,9 +447,3 @@ def test_a_model_that_is_only_partly_in_the_hubs_cache(tmp_path: Path, monkeypat
         weights_digest(tmp_path, "owner/name")
     save_file({"b": torch.zeros(1)}, tmp_path / "part-2-of-2.safetensors")
     assert find_folder("owner/name") == tmp_path and len(fetched) == 2
-
-
-@pytest.mark.parametrize("name", ["~nobody-here/model", "a" * 300])
-def test_a_name_that_no_folder_can_have(name: str) -> None:
-    with pytest.raises(NotHere, match="there is no such folder"):
-        find_folder(name)

@@ -18,7 +18,7 @@ Ask = Callable[..., Request]
 
 
 @pytest.fixture
-def ask(tmp_path: Path) -> Ask:
+def ask(tmp_path) -> Ask:
     """Gives a request for the arms that are named, whose results and weights have folders of their own."""
 
     def request(*only: str, sweep: str | Path = "data_mix", scale: str = "smoke", **more: Any) -> Request:
@@ -42,7 +42,7 @@ class Laboratory:
     """Stands for training; a subclass writes a trial's scores."""
 
     def __init__(self) -> None:
-        self.rounds: list[list[str]] = []
+        self.rounds = []
 
     def complete(self, request: Request, executor: Executor, draw: Callable[[Path], object]) -> Round:
         request.write_manifest()

@@ -22,7 +22,7 @@ LEAKS = ("smoke", "--only", "leaks", "--samples", "500")
 
 
 @pytest.fixture
-def check(place: Place, monkeypatch: pytest.MonkeyPatch, told: Told) -> Told:
+def check(place, monkeypatch, told) -> Told:
     """Gives what the command prints."""
     monkeypatch.chdir(place.folder)
     return partial(told, "check-scale")
@@ -39,9 +39,7 @@ def gates_of(place: Place) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_what_is_missing_is_computed_then_every_gate_is_measured(
-    finished: Place, place: Place, check: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_missing_is_computed_then_every_gate_is_measured(finished, place, check, monkeypatch):
     monkeypatch.setattr(attribute_probe, "TRAINING_SCENES", 200)
     monkeypatch.setattr(attribute_probe, "TEST_SCENES", 60)
     monkeypatch.setattr(pixel_reader, "TRAINING_PICTURES", 100)
@@ -53,7 +51,7 @@ def test_what_is_missing_is_computed_then_every_gate_is_measured(
     output = check("smoke", "--inline", *small, code=1)
     assert "trained first: 1 encoder\n" in output and set(place.done()) == set(finished.done())
     rows = gates_of(place)
-    by_gate: dict[str, set[str]] = {}
+    by_gate = {}
     for row in rows:
         by_gate.setdefault(row["check"], set()).add(row["verdict"])
         assert row["what"] in output
@@ -77,7 +75,7 @@ def test_what_is_missing_is_computed_then_every_gate_is_measured(
     assert words[0] not in page and words[1] in page and f"the other 1 of {len(words)} settings" in page
 
 
-def test_one_gate_alone_needs_no_weights(place: Place, check: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_gate_alone_needs_no_weights(place, check, monkeypatch):
     monkeypatch.setattr(team, "_gpu_allowed", True)
     assert check(*PROMPTS).count("pass") == 9
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -108,9 +106,7 @@ def test_one_gate_alone_needs_no_weights(place: Place, check: Told, monkeypatch:
     assert "there is no gate 'prompt'; did you mean 'prompts'" in check("smoke", "--only", "words, prompt", code=2)
 
 
-def test_scales_of_few_settings_are_asked_what_they_have(
-    place: Place, check: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scales_of_few_settings_are_asked_what_they_have(place, check, monkeypatch):
     scales = place.folder / "sweeps" / "scales"
     text = (scales / "smoke.yaml").read_text(encoding="utf-8")
     few = {"resolutions": "{378: 42}", "image_tokens": "{144: 9}"}
@@ -123,10 +119,7 @@ def test_scales_of_few_settings_are_asked_what_they_have(
     check(*ask, "probe")  # no probe of tokens averaged to as many
 
 
-def test_what_checks_measured_apart_stands_together_and_what_is_missing_is_named(
-    place: Place, check: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also of two at once."""
+def test_what_checks_measured_apart_stands_together_and_what_is_missing_is_named(place, check, monkeypatch):
     check(*LEAKS)
     folder = folder_of(place)
     text = (folder / "gates.md").read_text(encoding="utf-8")
@@ -158,9 +151,7 @@ def test_what_checks_measured_apart_stands_together_and_what_is_missing_is_named
     assert "no leaks" not in table.read_text(encoding="utf-8"), "measured at other resolutions"
 
 
-def test_what_was_measured_before_an_interruption_is_kept(
-    place: Place, check: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_measured_before_an_interruption_is_kept(place, check, monkeypatch):
     def stop(*given: object) -> Iterator[Check]:
         yield Check.within("no leaks", "one stream", 0.0)
         raise KeyboardInterrupt

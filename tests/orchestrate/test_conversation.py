@@ -1,6 +1,5 @@
 """Talking to a model: what it reads is all that was said, in the form that it was tuned on."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,7 +31,7 @@ def talk() -> Chat:
     return Chat(stage, build_mm1(stage, world.tokenizer).eval(), world)
 
 
-def test_turns_and_pictures_add_up(talk: Chat, tmp_path: Path) -> None:
+def test_turns_and_pictures_add_up(talk, tmp_path):
     path = tmp_path / "a.png"
     Image.new("RGB", (30, 20), (200, 30, 30)).save(path)
     first = talk.say("The color of the circle", [open_image(path, ImageDecoder())])
@@ -49,8 +48,7 @@ def test_turns_and_pictures_add_up(talk: Chat, tmp_path: Path) -> None:
         open_image(path, ImageDecoder())
 
 
-def test_a_model_that_was_not_tuned_goes_on_with_what_is_typed() -> None:
-    """As its export's template has it."""
+def test_a_model_that_was_not_tuned_goes_on_with_what_is_typed():
     world, stage = World(), evaluation_of().model
     chat = Chat(stage, build_mm1(stage, world.tokenizer).eval(), world)
     chat.say("The color of the circle")
@@ -58,13 +56,13 @@ def test_a_model_that_was_not_tuned_goes_on_with_what_is_typed() -> None:
     assert chat.so_far.tokens[: len(typed)] == typed
 
 
-def test_turns_of_users_models_are_tokenised_as_in_training_and_answers_may_be_long(tmp_path: Path) -> None:
+def test_turns_of_users_models_are_tokenised_as_in_training_and_answers_may_be_long(tmp_path):
     """With a tokenizer that, like Llama 2's, begins each text that it is given with a space of its own."""
     backend = bpe_tokenizer(["User: why?\nAssistant: so it is.\n"], 300, tmp_path).backend
     backend.normalizer = Prepend("_")
     words = BackendTokenizer(backend, *map(backend.token_to_id, SPECIAL.values()))
     stage = evaluation_of("sft.sequence_length=1200", recipe=Recipe(sft=SftRecipe())).model
-    data: Any = SimpleNamespace(tokenizer=words, identity=SimpleNamespace(kind="shards"))
+    data = SimpleNamespace(tokenizer=words, identity=SimpleNamespace(kind="shards"))
     torch.manual_seed(1)
     chat = Chat(stage, build_mm1(stage, words).eval(), data)
     first, second = chat.say("why?"), chat.say("how?")
@@ -80,11 +78,11 @@ def test_turns_of_users_models_are_tokenised_as_in_training_and_answers_may_be_l
     assert chat.say("d\udce9j\xe0 vu"), "what a terminal of another encoding sends"
 
 
-def test_an_end_token_that_a_message_spells_is_text_as_in_training(tmp_path: Path) -> None:
+def test_an_end_token_that_a_message_spells_is_text_as_in_training(tmp_path):
     """In a text without a chat it is the token."""
     words = bpe_tokenizer(["User: why?\nAssistant: so it is.\n"], 300, tmp_path)
     exported = MM1Processor(library_tokenizer(words), chat_template=USER_CHAT)
-    turns: list[dict[str, Any]] = [
+    turns = [
         {"role": "user", "content": "why <end>?"},
         {"role": "assistant", "content": [{"type": "text", "text": "so <end> is."}]},
         {"role": "user", "content": "<end>"},
@@ -96,7 +94,7 @@ def test_an_end_token_that_a_message_spells_is_text_as_in_training(tmp_path: Pat
     assert exported(text="so<end>")["input_ids"].tolist() == [[words.begin, *words.encode("so"), words.end]]
 
 
-def test_a_conversation_ends_where_the_model_reads_no_further(talk: Chat) -> None:
+def test_a_conversation_ends_where_the_model_reads_no_further(talk):
     context = talk.stage.sequence_length
     with pytest.raises(RequestError, match=f"the model reads at most {context}; /new starts over"):
         for _ in range(context):
@@ -109,7 +107,7 @@ def test_a_conversation_ends_where_the_model_reads_no_further(talk: Chat) -> Non
 
 
 @pytest.mark.parametrize(("system", "read"), [("Be short. ", "Be short.\n"), (" ", "")])
-def test_the_template_of_users_models_writes_what_their_training_reads(system: str, read: str, tmp_path: Path) -> None:
+def test_the_template_of_users_models_writes_what_their_training_reads(system, read, tmp_path):
     """A system message, which is none if it is blank, and pictures amid and behind the words of a turn."""
     for name in "ab":
         (tmp_path / f"{name}.png").touch()
@@ -134,7 +132,7 @@ def test_the_template_of_users_models_writes_what_their_training_reads(system: s
 
 
 @pytest.mark.parametrize("template", [USER_CHAT, WORLD_CHAT])
-def test_turns_as_no_training_has_them_are_refused(template: str, tmp_path: Path) -> None:
+def test_turns_as_no_training_has_them_are_refused(template, tmp_path):
     exported = MM1Processor(library_tokenizer(bpe_tokenizer(["a"], 300, tmp_path)), chat_template=template)
 
     def write(*roles: str) -> Any:
@@ -153,7 +151,7 @@ def test_turns_as_no_training_has_them_are_refused(template: str, tmp_path: Path
         assert write(*roles)
 
 
-def test_llava_s_own_turns_become_the_ids_of_training(tmp_path: Path) -> None:
+def test_llava_s_own_turns_become_the_ids_of_training(tmp_path):
     """Markers that lead a text, stand amid it, end it, come in later turns, and in a system message."""
     rows = [
         ("system", "Be <image> short."),
@@ -164,9 +162,9 @@ def test_llava_s_own_turns_become_the_ids_of_training(tmp_path: Path) -> None:
         ("human", " <image> <image>\n\nAnd <end>?"),
         ("gpt", "So."),
     ]
-    row: Any = {"text": [{"from": role, "value": value} for role, value in rows], "image": list("abcdef")}
+    row = {"text": [{"from": role, "value": value} for role, value in rows], "image": list("abcdef")}
     words = bpe_tokenizer([value for _, value in rows], 300, tmp_path)
-    parts: Any = read_conversation(row).parts
+    parts = read_conversation(row).parts
     packed = Packer(words, Limits(200, 2, 9), ends_answers=True).pack([Document("", tuple(parts))])
     expected = packed.tokens[packed.documents > 0].tolist()
     assert expected.count(words.image) == 2 * 6
@@ -179,7 +177,7 @@ def test_llava_s_own_turns_become_the_ids_of_training(tmp_path: Path) -> None:
         assert exported(images=images, text=text)["input_ids"].tolist() == [expected]
 
 
-def test_a_word_that_the_world_has_not_is_refused_and_the_conversation_goes_on(talk: Chat) -> None:
+def test_a_word_that_the_world_has_not_is_refused_and_the_conversation_goes_on(talk):
     talk.say("the color of the circle")
     before = talk.so_far
     with pytest.raises(RequestError, match="only the world's words, and 'describe' is none of them") as refused:
@@ -191,7 +189,7 @@ def test_a_word_that_the_world_has_not_is_refused_and_the_conversation_goes_on(t
 
 
 @pytest.mark.parametrize("images", ["shown", "blind"])
-def test_the_precision_is_that_of_evaluation_and_a_cut_answer_is_told(tmp_path: Path, images: Any) -> None:
+def test_the_precision_is_that_of_evaluation_and_a_cut_answer_is_told(tmp_path, images):
     """Weights of a large model in fp32 would not fit a GPU on which it was evaluated."""
     recipe = Recipe(sft=SftRecipe(), images=images)
     stage, world = evaluation_of("precision=bf16-mixed", recipe=recipe).model, World()

@@ -29,7 +29,6 @@ from mm1_lab.results import Ledger
 from mm1_lab.train.checkpoints import CHECKPOINT
 from mm1_lab.train.progress import Diverged
 from tests.conftest import REPOSITORY, SCALES
-from tests.orchestrate.conftest import Ask
 from tests.processes import listening_addresses
 
 
@@ -92,11 +91,9 @@ def assert_sigterm_is_asked(asked: list[int]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("inline", [True, False], ids=["inline", "ray"])
-def test_failures_are_typed_and_the_others_go_on(
-    inline: bool, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_failures_are_typed_and_the_others_go_on(inline, ask, tmp_path, monkeypatch, capsys):
     """The Ray that is started for it is this user's alone, and leaves the command's signals as they were."""
-    asked: list[int] = []
+    asked = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     long = tmp_path / ("T" * 90)  # too long a name for the sockets of Ray, which then go into /tmp
     long.mkdir()
@@ -152,7 +149,7 @@ def test_failures_are_typed_and_the_others_go_on(
 
 
 @pytest.mark.parametrize(("gpus", "kinds"), [(0, ["diverged"]), (1, ["failed", "diverged"])])
-def test_what_diverges_on_a_gpu_goes_on_once_from_its_checkpoint(ask: Ask, gpus: int, kinds: list[str]) -> None:
+def test_what_diverges_on_a_gpu_goes_on_once_from_its_checkpoint(ask, gpus, kinds):
     """A fault of one GPU of many would otherwise end a run, and delete all of it."""
     request = ask("base", settings=(f"resources.gpus={gpus}",))
     ledger = request.ledger
@@ -171,7 +168,7 @@ def test_what_diverges_on_a_gpu_goes_on_once_from_its_checkpoint(ask: Ask, gpus:
         assert any(folder.iterdir()) == (kind == "failed")
 
 
-def test_a_gpu_s_lack_of_memory_is_told_with_what_to_do(tmp_path: Path) -> None:
+def test_a_gpu_s_lack_of_memory_is_told_with_what_to_do(tmp_path):
     class Full(Worker):
         def run(self, task: Task, report: StageReport) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -182,7 +179,7 @@ def test_a_gpu_s_lack_of_memory_is_told_with_what_to_do(tmp_path: Path) -> None:
     assert "of several `workers` that evaluate, more resources.evaluation_shards (--set)" in outcome.reason
 
 
-def test_ray_that_was_loaded_without_authentication_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_that_was_loaded_without_authentication_is_not_started(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", sys.modules.get("ray", sys))
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     executor = RayTune()
@@ -190,7 +187,7 @@ def test_ray_that_was_loaded_without_authentication_is_not_started(monkeypatch: 
         executor.open(load_scale("smoke", SCALES))
 
 
-def test_ray_may_be_started_from_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_may_be_started_from_a_thread(monkeypatch):
     """As by a service: only the main thread may set handlers of signals."""
     nodes = [{"Alive": True, "Resources": {"CPU": 2.0}}]
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(nodes=lambda: nodes))
@@ -201,9 +198,9 @@ def test_ray_may_be_started_from_a_thread(monkeypatch: pytest.MonkeyPatch) -> No
     assert executor.slots
 
 
-def test_sigterm_while_ray_starts_is_the_command_s(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigterm_while_ray_starts_is_the_command_s(monkeypatch):
     """And not of the handler that Ray has installed by then, which exits with 1 or the signal's number."""
-    asked: list[int] = []
+    asked = []
 
     def start(*_: object) -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -219,7 +216,7 @@ def test_sigterm_while_ray_starts_is_the_command_s(monkeypatch: pytest.MonkeyPat
     assert asked == [signal.SIGTERM]
 
 
-def test_no_room_for_ray_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_room_for_ray_is_told_in_one_line(monkeypatch, tmp_path):
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/mm1-lab-x/mm1_lab/cli.py")
 
@@ -232,9 +229,7 @@ def test_no_room_for_ray_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tm
     assert not list(tmp_path.iterdir())
 
 
-def test_a_copy_of_a_package_that_one_may_only_read_can_be_deleted(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_copy_of_a_package_that_one_may_only_read_can_be_deleted(monkeypatch, tmp_path):
     package, copies = tmp_path / "mm1_lab", tmp_path / "copies"
     for folder in (copies, package, package / "config"):
         folder.mkdir()
@@ -252,7 +247,7 @@ def test_a_copy_of_a_package_that_one_may_only_read_can_be_deleted(
     assert not list(copies.iterdir())
 
 
-def test_a_node_that_joined_without_the_store_runs_nothing(ask: Ask) -> None:
+def test_a_node_that_joined_without_the_store_runs_nothing(ask):
     """It came after the check of all nodes; what it would train would be lost with it."""
     request = ask("base")
     plan, ledger = make_plan(request.trials, request.ledger), request.ledger

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +21,6 @@ from mm1_lab.results.leases import ClaimLost
 from mm1_lab.train.progress import Progress, Report
 from mm1_lab.weights.pretrained import HuggingFace
 from tests.conftest import SCALES, change
-from tests.orchestrate.conftest import Ask
 from tests.pretrained import save_decoder
 
 DONE = Outcome()
@@ -30,7 +28,7 @@ ARMS = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--only", "capt
 
 
 @pytest.fixture
-def stages(ask: Ask) -> dict[str, Stage]:
+def stages(ask) -> dict[str, Stage]:
     return {stage.KIND: stage for stage in ask("base").trials[0].evaluation.chain()}
 
 
@@ -39,7 +37,7 @@ def smoke(**changes: Any) -> Scale:
     return Scale.model_validate(values | changes)
 
 
-def test_a_stage_that_cannot_be_shared_is_refused(stages: dict[str, Stage]) -> None:
+def test_a_stage_that_cannot_be_shared_is_refused(stages):
     parts = smoke(workers={"85M": 2}, resources={"gpus": 0.5})
     with pytest.raises(RequestError, match=r"2 workers of 85M needs a GPU .*gpus is 0.5; --set resources.gpus=1, or"):
         stages["evaluation"].workers(parts)
@@ -51,7 +49,7 @@ def test_a_stage_that_cannot_be_shared_is_refused(stages: dict[str, Stage]) -> N
         smoke(workers={"86M": 2})
 
 
-def test_workers_of_a_pretrained_decoder_go_by_its_name_or_its_folder(stages: dict[str, Stage], tmp_path: Path) -> None:
+def test_workers_of_a_pretrained_decoder_go_by_its_name_or_its_folder(stages, tmp_path):
     save_decoder("llama", tmp_path / "llama")
     folder = str(tmp_path / "llama")
     decoder = HuggingFace().decoder(Pretrained(weights=folder))
@@ -70,7 +68,7 @@ class Trial(SimpleNamespace):
         super().__init__(trial_id=key, config={"task": key}, **given)
 
 
-def test_room_is_counted_in_workers_and_a_death_is_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_is_counted_in_workers_and_a_death_is_a_loss(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "token")  # Ray reads it when it is loaded, and other tests start one
     from mm1_lab.orchestrate.execution import tune
 
@@ -96,7 +94,7 @@ def test_room_is_counted_in_workers_and_a_death_is_a_loss(tmp_path: Path, monkey
     assert searcher.suggest("fourth") == "FINISHED" and work_list.done == {"single"}
 
 
-def test_what_tune_says_of_a_trial_without_an_outcome_is_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_tune_says_of_a_trial_without_an_outcome_is_its_reason(monkeypatch):
     """A death of the process says nothing that a user understands."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     from ray.exceptions import ActorUnavailableError, OutOfMemoryError
@@ -109,7 +107,7 @@ def test_what_tune_says_of_a_trial_without_an_outcome_is_its_reason(monkeypatch:
     assert ending(str(low)) == Outcome("failed", "Task was killed due to the node running low on memory.")
 
 
-def test_notes_reach_the_user_however_soon_they_follow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_notes_reach_the_user_however_soon_they_follow(monkeypatch, tmp_path):
     """Also that another command holds the stage. Other reports are sent once a second; a group's queue is read to its
     end though its training has ended."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
@@ -129,7 +127,7 @@ def test_notes_reach_the_user_however_soon_they_follow(monkeypatch: pytest.Monke
     monkeypatch.setattr(queue.Queue, "shutdown", lambda *_, **__: None, raising=False)
     monkeypatch.setattr("ray.util.queue.Queue", lambda **_: queue.Queue())
     monkeypatch.setattr("ray.util.queue.Empty", queue.Empty)
-    told: list[dict[str, Any]] = []
+    told = []
     monkeypatch.setattr(tune.tune, "report", told.append)
 
     def attempt(task: Task, report: Any) -> Outcome:
@@ -139,7 +137,7 @@ def test_notes_reach_the_user_however_soon_they_follow(monkeypatch: pytest.Monke
     claims = iter((None, Ledger(tmp_path).claim(())))
     monkeypatch.setattr(tune, "POLL_SECONDS", 0.0)
     worker = SimpleNamespace(ledger=SimpleNamespace(claim=lambda _: next(claims)), attempt=attempt)
-    tune._run_trial({"task": "a"}, {"a": Task("a", (SimpleNamespace(name="sft"),), (), ())}, worker)  # type: ignore[arg-type]
+    tune._run_trial({"task": "a"}, {"a": Task("a", (SimpleNamespace(name="sft"),), (), ())}, worker)
     expected = [Progress(0, 0, note=HELD), steps[0], *steps[2:]]
     assert [one["progress"] for one in told[:-1]] == expected and told[-1] == {"outcome": DONE}
 
@@ -162,7 +160,7 @@ def held_out_losses(place: Any) -> dict[str, float]:
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-def test_groups_of_two_score_as_one_process_does(place: Any, finished: Any) -> None:
+def test_groups_of_two_score_as_one_process_does(place, finished):
     share(place)
     output = place.run(*ARMS)
     assert "failed" not in output and "lost" not in output, output
@@ -179,7 +177,7 @@ def test_groups_of_two_score_as_one_process_does(place: Any, finished: Any) -> N
 
 
 @pytest.fixture
-def own_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_ray(monkeypatch) -> Iterator[None]:
     """Beside those of other tests."""
     import ray
 
@@ -193,7 +191,7 @@ def own_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("broken", [0, 1])
 @pytest.mark.usefixtures("own_ray")
-def test_what_one_worker_raises_ends_the_group(broken: int, tmp_path: Path) -> None:
+def test_what_one_worker_raises_ends_the_group(broken, tmp_path):
     """Though the other waits for it in a collective, for up to half an hour."""
 
     def work(report: Report) -> None:
@@ -209,7 +207,7 @@ def test_what_one_worker_raises_ends_the_group(broken: int, tmp_path: Path) -> N
 @pytest.mark.soak
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("own_ray")
-def test_a_group_ends_when_its_claim_is_lost(tmp_path: Path) -> None:
+def test_a_group_ends_when_its_claim_is_lost(tmp_path):
     """Otherwise it would write checkpoints beside those of the process that took over."""
 
     def work(report: Report) -> None:
@@ -236,7 +234,7 @@ def works(node: Any, name: str) -> bool:
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("grouped", [False, True], ids=["alone", "grouped"])
-def test_a_node_goes_away_in_the_middle_of_a_stage(grouped: bool, place: Any, finished: Any) -> None:
+def test_a_node_goes_away_in_the_middle_of_a_stage(grouped, place, finished):
     """No retry is spent, and the tables are those of an undisturbed sweep (of groups: as long as they were alone)."""
     from ray.cluster_utils import Cluster
 
@@ -246,7 +244,7 @@ def test_a_node_goes_away_in_the_middle_of_a_stage(grouped: bool, place: Any, fi
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
         nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-        process: subprocess.Popen[str] = place.start(*ARMS, "--address", cluster.address)
+        process = place.start(*ARMS, "--address", cluster.address)
         while not (
             busy := [node for node in nodes if works(node, "RayTrainWorker" if grouped else "ImplicitFunc.train")]
         ):

@@ -5,7 +5,6 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
@@ -22,9 +21,7 @@ from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Round
 from mm1_lab.results.manifest import read_trials
 from mm1_lab.results.reading import read_variant
-from tests.conftest import Refused
 from tests.orchestrate import conftest
-from tests.orchestrate.conftest import Ask
 
 SIZES = ("9M", "302M", "1.2B")
 
@@ -42,10 +39,10 @@ class Laboratory(conftest.Laboratory):
         super().__init__()
         self.factor = 1.0
         self.cliff = 4.0
-        self.luck: dict[int, float] = {}
+        self.luck = {}
         """A seed's factor beside it."""
-        self.family: Literal["vqa", "text"] = "vqa"
-        self.sources: tuple[str, ...] = ("captions", "text")
+        self.family = "vqa"
+        self.sources = ("captions", "text")
         self.shots = (0, 8)
 
     def run(self, request: Request, trial: Trial) -> None:
@@ -59,13 +56,13 @@ class Laboratory(conftest.Laboratory):
 
 
 @pytest.fixture
-def law(ask: Ask) -> Callable[..., Request]:
+def law(ask) -> Callable[..., Request]:
     """Gives the request for the search of the law, with these seeds."""
     return lambda seeds=1: with_sizes(ask(sweep="lr_law", seeds=seeds), SIZES)
 
 
 @pytest.fixture
-def laboratory(monkeypatch: pytest.MonkeyPatch) -> Laboratory:
+def laboratory(monkeypatch) -> Laboratory:
     made = Laboratory()
     monkeypatch.setattr(lr_search, "complete", made.complete)
     monkeypatch.setattr(Round, "show", lambda done: None)
@@ -76,15 +73,20 @@ def no_drawing(folder: Path) -> None:
     pass
 
 
+def assert_nothing_is_left_to_run(request: Request, laboratory: Laboratory) -> None:
+    """Not even what diverged."""
+    before = len(laboratory.rounds)
+    assert run_search(request, Inline(), no_drawing) == 0
+    assert not any(laboratory.rounds[before:])
+
+
 def rates(request: Request, size: str) -> list[float]:
     recipes = json.loads((request.folder / "sweep.json").read_text(encoding="utf-8"))["sweep"]["arms"].values()
     found = [Recipe.model_validate(recipe) for recipe in recipes]
     return [float(r.learning_rate) for r in found if r.decoder == size]
 
 
-def test_a_grid_grows_at_its_edge_until_the_best_rate_is_inside(
-    law: Callable[..., Request], laboratory: Laboratory
-) -> None:
+def test_a_grid_grows_at_its_edge_until_the_best_rate_is_inside(law, laboratory):
     request = law()
     laboratory.factor = 9.0
     assert run_search(request, Inline(), no_drawing) == 0
@@ -97,9 +99,7 @@ def test_a_grid_grows_at_its_edge_until_the_best_rate_is_inside(
         assert tried[0] == pytest.approx(trial.evaluation.model.training.learning_rate / 4, rel=0.01)
 
 
-def test_rates_between_the_last_good_one_and_one_that_diverged_are_tried(
-    law: Callable[..., Request], laboratory: Laboratory
-) -> None:
+def test_rates_between_the_last_good_one_and_one_that_diverged_are_tried(law, laboratory):
     """Where scores rise up to the rate from which on runs diverge."""
     request = law()
     laboratory.cliff = 0.7
@@ -109,44 +109,32 @@ def test_rates_between_the_last_good_one_and_one_that_diverged_are_tried(
         assert len(tried) == 8, "five and three more"
         last, after = max(rate for rate in tried if rate < cliff), min(rate for rate in tried if rate > cliff)
         assert after / last == pytest.approx(2 ** (1 / 8), rel=0.01), "halved three times in ln η"
-    before = len(laboratory.rounds)
-    assert run_search(law(), Inline(), no_drawing) == 0
-    assert not any(laboratory.rounds[before:])
+    assert_nothing_is_left_to_run(law(), laboratory)
 
 
-def test_a_grid_of_which_every_rate_diverged_grows_downwards(
-    law: Callable[..., Request], laboratory: Laboratory
-) -> None:
+def test_a_grid_of_which_every_rate_diverged_grows_downwards(law, laboratory):
     laboratory.factor = 0.03
     request = law()
     assert run_search(request, Inline(), no_drawing) == 0
     for size, trial in zip(SIZES, request.trials, strict=True):
         guess = trial.evaluation.model.training.learning_rate
         assert rates(request, size)[0] == pytest.approx(guess / 32, rel=0.01), "three rates below the first five"
-    before = len(laboratory.rounds)
-    assert run_search(law(), Inline(), no_drawing) == 0
-    assert not any(laboratory.rounds[before:]), "diverged, and not tried again"
+    assert_nothing_is_left_to_run(law(), laboratory)
 
 
-def test_what_more_seeds_searched_stays_in_the_table_of_fewer(
-    law: Callable[..., Request], laboratory: Laboratory
-) -> None:
+def test_what_more_seeds_searched_stays_in_the_table_of_fewer(law, laboratory):
     laboratory.luck = {1: 30.0, 2: 30.0}
     request = law(seeds=3)
     assert run_search(request, Inline(), no_drawing) == 0
-    before, count = (request.folder / "trials.csv").read_bytes(), len(laboratory.rounds)
+    before = (request.folder / "trials.csv").read_bytes()
     whole = {size: rates(request, size) for size in SIZES}
     assert max(map(len, whole.values())) > 5
-    assert run_search(law(), Inline(), no_drawing) == 0
-    assert not any(laboratory.rounds[count:])
+    assert_nothing_is_left_to_run(law(), laboratory)
     assert {size: rates(request, size) for size in SIZES} == whole
     assert (request.folder / "trials.csv").read_bytes() == before
 
 
-def test_what_one_seed_searched_is_completed_at_more_seeds_and_sizes(
-    law: Callable[..., Request], laboratory: Laboratory, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """And what is not asked for any more is said to be that."""
+def test_what_one_seed_searched_is_completed_at_more_seeds_and_sizes(law, laboratory, capsys):
     laboratory.luck = {0: 9.0}
     alone = with_sizes(law(), SIZES[:2])
     assert run_search(alone, Inline(), no_drawing) == 0
@@ -162,14 +150,12 @@ def test_what_one_seed_searched_is_completed_at_more_seeds_and_sizes(
     assert "), as they are no longer asked for (sizes before: 3, now: 2); their" in capsys.readouterr().out
 
 
-def test_a_search_in_which_all_diverged_has_failed_and_draws_nothing(
-    law: Callable[..., Request], laboratory: Laboratory
-) -> None:
+def test_a_search_in_which_all_diverged_has_failed_and_draws_nothing(law, laboratory):
     laboratory.factor = 1e-6
     assert run_search(law(), Inline(), lambda folder: draw_search(folder, Output(folder))) == 1
 
 
-def test_scores_that_say_nothing_about_a_rate_end_a_search(law: Callable[..., Request], laboratory: Laboratory) -> None:
+def test_scores_that_say_nothing_about_a_rate_end_a_search(law, laboratory):
     laboratory.sources = ()
     with pytest.raises(RequestError, match="lacks held-out documents of its sources"):
         run_search(law(), Inline(), no_drawing)
@@ -191,7 +177,7 @@ search: {rates: 3, factor: 2, extensions: 0}
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Callable[..., Request]:
+def own(tmp_path) -> Callable[..., Request]:
     """A search of one's own, with a change of its file."""
 
     def load(old: str = "", new: str = "") -> Request:
@@ -202,9 +188,7 @@ def own(tmp_path: Path) -> Callable[..., Request]:
     return load
 
 
-def test_a_search_of_one_s_own_may_name_its_arms_as_it_likes(
-    laboratory: Laboratory, own: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_search_of_one_s_own_may_name_its_arms_as_it_likes(laboratory, own, monkeypatch):
     """Run from Python; two of its arms have a size in common, and its benchmarks fewer shots than the scale."""
     monkeypatch.setattr("analysis.draw_sweep", no_drawing)
     laboratory.shots = (0,)
@@ -219,9 +203,7 @@ def test_a_search_of_one_s_own_may_name_its_arms_as_it_likes(
     assert runs.objectives[1].column == "0-shot average" and runs.points["0-shot average"].notna().all()
 
 
-def test_sizes_that_differ_in_settings_of_the_scale_have_their_own_parameters(
-    laboratory: Laboratory, own: Callable[..., Request]
-) -> None:
+def test_sizes_that_differ_in_settings_of_the_scale_have_their_own_parameters(laboratory, own):
     change = "decoder: 9M, scale: {decoders.9M.layers: 5}, learning_rate: 1000"  # `large` diverges at every rate
     request = own("decoder: 85M, learning_rate: 0.001", change)
     assert run_search(request, Inline(), no_drawing) == 0
@@ -234,16 +216,14 @@ def test_sizes_that_differ_in_settings_of_the_scale_have_their_own_parameters(
     assert found.to_dict() == sizes and sizes["small"] == sizes["coarse"] < sizes["large"]
 
 
-def test_tuned_arms_are_refused_before_anything_runs(own: Callable[..., Request], here: Path, refused: Refused) -> None:
+def test_tuned_arms_are_refused_before_anything_runs(own, here, refused):
     for change, message in (("sft: {}", "is tuned (sft)"), ("steps: 0", "takes no step at any learning rate")):
         own("learning_rate: 0.001}", f"learning_rate: 0.001, {change}}}")
         for command in ("plan", "run", "status"):
             assert f"arm 'small' {message}" in refused(command, "own.yaml", "--scale", "smoke")
 
 
-def test_a_size_of_which_every_run_diverged_is_named(
-    laboratory: Laboratory, own: Callable[..., Request], tmp_path: Path
-) -> None:
+def test_a_size_of_which_every_run_diverged_is_named(laboratory, own, tmp_path):
     request = own("85M, learning_rate: 0.001", "85M, learning_rate: 100")
     assert run_search(request, Inline(), no_drawing) == 0
     assert main(["figures", "--latex", "--results", str(tmp_path / "results")]) == 0
@@ -251,7 +231,7 @@ def test_a_size_of_which_every_run_diverged_is_named(
     assert (request.folder / "figure.pdf").exists() and "By held-out loss" in (request.folder / "table.tex").read_text()
 
 
-def test_experts_among_dense_decoders_are_named(laboratory: Laboratory, own: Callable[..., Request]) -> None:
+def test_experts_among_dense_decoders_are_named(laboratory, own):
     for decoder in ("302M-MoE", "302M"):
         request = own("85M", decoder)
         assert run_search(request, Inline(), no_drawing) == 0
@@ -259,9 +239,7 @@ def test_experts_among_dense_decoders_are_named(laboratory: Laboratory, own: Cal
         assert ("302M-MoE: experts among dense decoders, at the N of their" in cautions) == (decoder == "302M-MoE")
 
 
-def test_a_search_is_run_whole_and_anew_with_all_its_rates(
-    laboratory: Laboratory, here: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
-) -> None:
+def test_a_search_is_run_whole_and_anew_with_all_its_rates(laboratory, here, monkeypatch, refused):
     monkeypatch.setattr("analysis.draw_sweep", no_drawing)
     command = ["run", "lr_law", "--scale", "smoke", "--inline"]
     for one in (command, ["plan", *command[1:-1]]):

@@ -20,12 +20,11 @@ from mm1_lab.orchestrate.tracking.mlflow_logger import DATABASE, NOTE, SUPERSEDE
 from mm1_lab.results import Ledger, Manifest, ScoreRow
 from mm1_lab.results.manifest import read_trials, row_check, variant_name
 from tests import pretrained as saved
-from tests.conftest import Place, Refused, Told
-from tests.orchestrate.conftest import Ask
+from tests.conftest import Place
 
 
 @pytest.fixture
-def request_(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
+def request_(database, tmp_path, monkeypatch) -> Request:
     """Two trials, of which the first is done, and a database."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -69,11 +68,11 @@ def runs_of(request: Request) -> tuple[Any, dict[str, Any]]:
     return client, {run.info.run_name: run for run in runs}
 
 
-def test_a_run_s_parameters_tell_arms_apart_by_all_that_is_set(ask: Ask, tmp_path: Path) -> None:
+def test_a_run_s_parameters_tell_arms_apart_by_all_that_is_set(ask, tmp_path):
     """Frozen parts and instruction tuning too; nothing is said of captions and pre-training that there were not."""
     tower = saved.save_encoder("clip", tmp_path / "clip")
     sft = {"frozen": ["encoder", "connector"], "mixture": {"charts": 2}}
-    arms: dict[str, Any] = {"base": {}, "frozen": {"frozen": ["decoder"]}, "tuned": {"sft": sft}}
+    arms = {"base": {}, "frozen": {"frozen": ["decoder"]}, "tuned": {"sft": sft}}
     arms |= {"clip": {"encoder": {"size": str(tower)}, "resolution": "native", "sft": {"resolution": 378}}}
     path = tmp_path / "own.yaml"
     path.write_text(json.dumps({"title": "t", "recipe": "base", "arms": arms}), encoding="utf-8")
@@ -109,7 +108,7 @@ def test_a_run_s_parameters_tell_arms_apart_by_all_that_is_set(ask: Ask, tmp_pat
     assert tuned["tuned_from"].startswith(before)
 
 
-def test_syncing_again_changes_nothing(request_: Request, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+def test_syncing_again_changes_nothing(request_, monkeypatch, told):
     log(request_)
     client, runs = runs_of(request_)
     assert {name: run.info.status for name, run in runs.items()} == {"base / seed 0 at smoke": "FINISHED"}
@@ -134,9 +133,7 @@ def test_syncing_again_changes_nothing(request_: Request, monkeypatch: pytest.Mo
     assert runs["base / seed 0 at smoke"].info.run_id == base.info.run_id
 
 
-def test_commands_in_several_folders_log_to_a_server_one_after_the_other(
-    request_: Request, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_commands_in_several_folders_log_to_a_server_one_after_the_other(request_, monkeypatch, tmp_path):
     """Those of other results may make the experiment between this one's two questions."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{DATABASE.absolute()}")
     import mlflow
@@ -158,7 +155,7 @@ def test_commands_in_several_folders_log_to_a_server_one_after_the_other(
     assert len(runs_of(request_)[1]) == 1
 
 
-def test_a_number_has_one_name_and_six_digits_and_no_mean_is_over_further_metrics(request_: Request) -> None:
+def test_names_of_numbers_and_runs(request_):
     scores = [("captions", "captioning", 100 / 3), ("captions cider", "further", 290.0), ("pope f1", "further", 50.0)]
     scores += [("pope", "chat", 200 / 3)]
     rows = [ScoreRow(name, family, "", 0, 0, "q", "k", score, "a", True) for name, family, score in scores]
@@ -178,10 +175,14 @@ def test_a_number_has_one_name_and_six_digits_and_no_mean_is_over_further_metric
         "held-out/text": 1.23457,
         "encoder/retrieval": 0.00390625,
     }
+    # a run's name leaves out the sweep's, however its folder is called
+    sweep = request_.sweep.model_copy(update={"name": "我的"})
+    manifest = Manifest(variant=variant_name(sweep.name, ["train.steps=2"], "world"), sweep=sweep, scale="smoke")
+    assert manifest.variant.startswith("__,")
+    assert run_name(manifest, [("base", 0)]).startswith("base / seed 0 at smoke,train.steps=2")
 
 
-def test_a_trial_that_failed_is_a_failed_run_until_it_is_finished(request_: Request, told: Told) -> None:
-    """And one that waits for a stage that failed."""
+def test_a_trial_that_failed_is_a_failed_run_until_it_is_finished(request_, told):
     base, captions = (trial.fingerprint for trial in request_.trials)
     request_.ledger.forget(base)
     assert told("sync-mlflow") == "data_mix at smoke: nothing to log, as no trial has ended\n"
@@ -206,9 +207,7 @@ def test_a_trial_that_failed_is_a_failed_run_until_it_is_finished(request_: Requ
     assert finished.data.tags[NOTE].endswith("--only base`\n\n`mine`")
 
 
-def test_a_server_knows_a_results_folder_wherever_it_is(
-    request_: Request, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_server_knows_a_results_folder_wherever_it_is(request_, monkeypatch, tmp_path):
     """Another machine's may have the same path."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/server.db")
     shutil.move(DATABASE, tmp_path / "server.db")
@@ -228,14 +227,7 @@ def test_a_server_knows_a_results_folder_wherever_it_is(
     assert sorted(run.data.tags["mm1.results"] for run in runs) == sorted(names)
 
 
-def test_a_run_s_name_leaves_out_the_sweep_s_however_its_folder_is_called(request_: Request) -> None:
-    sweep = request_.sweep.model_copy(update={"name": "我的"})
-    manifest = Manifest(variant=variant_name(sweep.name, ["train.steps=2"], "world"), sweep=sweep, scale="smoke")
-    assert manifest.variant.startswith("__,")
-    assert run_name(manifest, [("base", 0)]).startswith("base / seed 0 at smoke,train.steps=2")
-
-
-def test_a_search_s_trial_is_not_reproduced_by_naming_its_arm(request_: Request) -> None:
+def test_a_search_s_trial_is_not_reproduced_by_naming_its_arm(request_):
     """But its folders. And a source may have any name: MLflow refuses some characters in names of parameters."""
     request_ = replace(request_, ledger=Ledger(Path("kept").absolute(), Path("weights")))
     trial = request_.trials[0]
@@ -250,7 +242,7 @@ def test_a_search_s_trial_is_not_reproduced_by_naming_its_arm(request_: Request)
     assert run.data.params["paper.data_mix.web _en_"] == "2.0"
 
 
-def test_a_run_whose_trial_left_the_sweep_is_marked_until_it_comes_back(request_: Request, told: Told) -> None:
+def test_a_run_whose_trial_left_the_sweep_is_marked_until_it_comes_back(request_, told):
     """And the description is the sweep's, unless a user has written another one."""
     log(request_)
     base = request_.trials[0]
@@ -280,9 +272,7 @@ def test_a_run_whose_trial_left_the_sweep_is_marked_until_it_comes_back(request_
     assert client.get_experiment(experiment).tags[NOTE] == "mine"
 
 
-def test_results_that_were_moved_keep_their_runs(
-    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_that_were_moved_keep_their_runs(request_, tmp_path, monkeypatch):
     log(request_)
     assert "MLFLOW_TRACKING_URI" not in os.environ
     shutil.move(tmp_path / "results", tmp_path / "elsewhere" / "results")
@@ -295,9 +285,7 @@ def test_results_that_were_moved_keep_their_runs(
 
 
 @pytest.mark.parametrize("call", ["create_run", "log_batch", "set_terminated"])
-def test_logging_that_was_cut_off_or_sent_twice_is_done_again_without_doubles(
-    request_: Request, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
+def test_logging_that_was_cut_off_or_sent_twice_is_done_again_without_doubles(request_, monkeypatch, call):
     """MLflow's client sends a request again if the answer of a server is late."""
     from mlflow import MlflowClient
 
@@ -318,9 +306,7 @@ def test_logging_that_was_cut_off_or_sent_twice_is_done_again_without_doubles(
     assert base.status == "FINISHED" and len(client.get_metric_history(base.run_id, "train/loss")) == 2
 
 
-def test_a_sweep_goes_on_without_mlflow_and_is_logged_later(
-    request_: Request, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sweep_goes_on_without_mlflow_and_is_logged_later(request_, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     logger = MlflowLogger(request_.folder, request_.ledger)
@@ -345,34 +331,27 @@ def test_a_sweep_goes_on_without_mlflow_and_is_logged_later(
     ],
 )
 @pytest.mark.usefixtures("request_")
-def test_a_server_that_is_away_gets_one_line_without_the_password(
-    monkeypatch: pytest.MonkeyPatch, refused: Refused, uri: str, command: list[str]
-) -> None:
+def test_a_server_that_is_away_gets_one_line_without_the_password(monkeypatch, refused, uri, command):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     error = refused(*command)
     assert "MLflow at " in error and "hunter2" not in error and "Traceback" not in error
 
 
-def test_a_server_needs_no_page_of_ours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:hunter2@there")
-    dashboard.show_dashboard(5000, iter(["data_mix: logged"]))
-    assert capsys.readouterr().out == "data_mix: logged\nMLflow is at https://there\n"
-
-
 @pytest.mark.usefixtures("request_")
-def test_a_folder_is_no_store_for_runs(monkeypatch: pytest.MonkeyPatch, refused: Refused, tmp_path: Path) -> None:
+def test_a_folder_is_no_store_for_runs_and_a_server_needs_no_page_of_ours(monkeypatch, refused, tmp_path, capsys):
     for uri in (str(tmp_path / "mlruns"), (tmp_path / "mlruns").as_uri()):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         error = refused("sync-mlflow")
         assert error.endswith(
             f"{uri} cannot be written (it keeps no runs in plain folders any more; use sqlite:///… or http://…)\n"
         )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:hunter2@there")
+    dashboard.show_dashboard(5000, iter(["data_mix: logged"]))
+    assert capsys.readouterr().out == "data_mix: logged\nMLflow is at https://there\n"
 
 
-def test_a_database_that_may_only_be_read_is_told_with_the_way_out(
-    request_: Request, monkeypatch: pytest.MonkeyPatch, refused: Refused, tmp_path: Path
-) -> None:
+def test_a_database_that_may_only_be_read_is_told_with_the_way_out(request_, monkeypatch, refused, tmp_path):
     """Of a run of an experiment that is there, SQLAlchemy gives advice before the cause."""
     log(request_)
     write(request_, request_.trials[1])
@@ -386,7 +365,7 @@ def test_a_database_that_may_only_be_read_is_told_with_the_way_out(
     )
 
 
-def test_several_commands_make_one_database(request_: Request) -> None:
+def test_several_commands_make_one_database(request_):
     """Although a killed one left half of one. It is the group's if the folder is."""
     DATABASE.unlink()
     DATABASE.parent.chmod(0o775)
@@ -400,9 +379,7 @@ def test_several_commands_make_one_database(request_: Request) -> None:
     assert not list(DATABASE.parent.glob(".mlflow.db*")) and DATABASE.stat().st_mode & 0o070 == 0o060
 
 
-def test_former_contents_scores_that_were_computed_anew_and_arms_that_were_renamed_are_logged(
-    request_: Request, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_former_contents_scores_that_were_computed_anew_and_arms_that_were_renamed_are_logged(request_, monkeypatch):
     """MLflow never changes a parameter, which the arm is, and refuses some characters in names of benchmarks."""
     with monkeypatch.context() as patch:
         patch.setattr(MlflowLogger, "version", ())
@@ -425,7 +402,7 @@ def test_former_contents_scores_that_were_computed_anew_and_arms_that_were_renam
     assert logged.metrics["mme _en_/0-shot"] == 50 and "vqa/0-shot" not in logged.metrics
 
 
-def test_a_sweep_s_view_parts_what_has_no_common_mean() -> None:
+def test_a_sweep_s_view_parts_what_has_no_common_mean():
     """Arms of several scales, and of trials that the sweep no longer has; of many arms it leaves the folding out."""
 
     def run(arm: str, scale: str, **tags: str) -> Any:

@@ -1,7 +1,6 @@
 import json
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
@@ -18,12 +17,13 @@ from mm1_lab.orchestrate.sweeping import complete, forget_trials
 from mm1_lab.results import TrialRow
 from mm1_lab.results.manifest import row_check
 from mm1_lab.results.trained import own_rows_note
-from tests.conftest import SCALES, Refused, Told
-from tests.orchestrate.conftest import Ask, mark_done
+from tests.conftest import SCALES
+from tests.orchestrate.conftest import mark_done
+
+pytestmark = pytest.mark.usefixtures("here")
 
 
-@pytest.mark.usefixtures("here")
-def test_tasks_that_wait_for_each_other_are_not_done_side_by_side(told: Told) -> None:
+def test_tasks_that_wait_for_each_other_are_not_done_side_by_side(told):
     """One arm is a chain, which ten at a time finish no sooner than one: the plan names the time of its longest."""
     settings = ("--set", "resources.cpus=0.1", "--set", "decoder.learning_rate=0.001")
     plan = told("plan", "data_mix", "--only", "base", *settings)
@@ -31,8 +31,7 @@ def test_tasks_that_wait_for_each_other_are_not_done_side_by_side(told: Told) ->
     assert int(re.findall(r"About (\d+) min with \d\d+ at a time", plan)[0]) >= sum(chain)
 
 
-@pytest.mark.usefixtures("here")
-def test_memory_is_named_only_where_it_is_the_limit(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_named_only_where_it_is_the_limit(told, monkeypatch):
     """Free memory holds three stages; on three cores as many run anyway."""
     monkeypatch.setattr("mm1_lab.orchestrate.planning.cost.free_memory", lambda: 4e9)
     for cores, end in ((8, "3 at a time, as free memory holds no more."), (3, "3 at a time.")):
@@ -40,9 +39,7 @@ def test_memory_is_named_only_where_it_is_the_limit(told: Told, monkeypatch: pyt
         assert f" with {end}" in told("plan", "data_mix", "--scale", "smoke", "--only", "base", "--seeds", "300,")
 
 
-@pytest.mark.usefixtures("here")
-def test_sweeps_planned_together_share_stages(told: Told) -> None:
-    """Every stage stands once."""
+def test_sweeps_planned_together_share_stages(told):
     plan = json.loads(told("plan", "data_mix", "connector", "--json", "--scale", "smoke"))
     assert len(plan["trials"]) == 24
     # one decoder; the base's encoder, and one at 224 px; the base stands in both sweeps
@@ -54,8 +51,7 @@ def test_sweeps_planned_together_share_stages(told: Told) -> None:
     assert set(decoder["arms"]) == {trial["arm"] for trial in plan["trials"]}
 
 
-@pytest.mark.usefixtures("here")
-def test_the_compute_of_arms_can_be_compared(told: Told) -> None:
+def test_the_compute_of_arms_can_be_compared(told):
     """All that an arm trains, once: what arms share counts for each, and so does what is done."""
     few = "AIM-600M,CLIP DFN+VeCap ViT-L 336,CLIP DFN ViT-H 378"
     asked = ("plan", "encoder", "--scale", "smoke", "--seeds", "2", "--only", few)
@@ -70,16 +66,14 @@ def test_the_compute_of_arms_can_be_compared(told: Told) -> None:
     assert "Training FLOPs" not in alike
 
 
-@pytest.mark.usefixtures("here")
-def test_an_encoder_that_is_not_pre_trained_takes_no_steps_and_holds_its_weights_alone(told: Told) -> None:
+def test_an_encoder_that_is_not_pre_trained_takes_no_steps_and_holds_its_weights_alone(told):
     stages = json.loads(told("plan", "encoder_scratch", "--scale", "smoke", "--only", "scratch", "--json"))["stages"]
     (encoder,) = (stage for stage in stages if stage["kind"] == "encoder")
     assert (encoder["steps"], encoder["flops"]) == (0, 0)
     assert encoder["memory_bytes"] == encoder["checkpoint_bytes"] == 4 * encoder["parameters"]
 
 
-def test_a_run_says_at_first_that_most_of_it_is_pre_training_and_which_seeds_need_none(ask: Ask) -> None:
-    """By what the repository ships."""
+def test_a_run_says_at_first_that_most_of_it_is_pre_training_and_which_seeds_need_none(ask):
     pre_trains = r", most of it pre-training, which later runs reuse: encoder \d+ min, decoder .+ \("
     for seeds, slots, settings, told in (
         (2, 3, (), r"About \d+ min with 3 at a time{}seed 1; for seeds 0 and 300 it is shipped\)\."),
@@ -92,7 +86,7 @@ def test_a_run_says_at_first_that_most_of_it_is_pre_training_and_which_seeds_nee
         assert re.fullmatch(told.format(pre_trains), text), text
 
 
-def test_a_stage_that_several_missing_ones_need_is_a_unit_of_its_own(ask: Ask) -> None:
+def test_a_stage_that_several_missing_ones_need_is_a_unit_of_its_own(ask):
     """Two evaluations of one model: the model is trained once, by itself, and both wait for it."""
     trials = [ask("base", settings=(f"evaluate.questions={count}",)).trials[0] for count in (8, 16)]
     plan = make_plan(trials, ask("base").ledger)
@@ -101,9 +95,7 @@ def test_a_stage_that_several_missing_ones_need_is_a_unit_of_its_own(ask: Ask) -
     assert [plan.tasks[trial.fingerprint].needs for trial in trials] == [(model,)] * 2
 
 
-def test_models_of_arms_that_are_not_asked_for_are_left_alone(
-    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_models_of_arms_that_are_not_asked_for_are_left_alone(ask, tmp_path, monkeypatch):
     """They are neither fetched nor missed, and the trials of these arms stay in the sweep."""
 
     def download(name: str, local_files_only: bool = False, **_: object) -> str:
@@ -123,7 +115,7 @@ def test_models_of_arms_that_are_not_asked_for_are_left_alone(
         ask("a", "c", sweep=path)
 
 
-def test_nothing_is_deleted_if_what_it_took_cannot_be_trained_again(ask: Ask) -> None:
+def test_nothing_is_deleted_if_what_it_took_cannot_be_trained_again(ask):
     """A GPU that is too small for training, though not for the evaluation."""
     asked = ask("base", settings=("hardware.gpu=h100", "hardware.memory=0.004"))
     (trial,), ledger = asked.trials, asked.ledger
@@ -134,7 +126,7 @@ def test_nothing_is_deleted_if_what_it_took_cannot_be_trained_again(ask: Ask) ->
     assert ledger.has_scores(trial.fingerprint) and ledger.has_weights(trial.evaluation.model.fingerprint)
 
 
-def test_what_diverged_runs_again_only_anew_and_from_its_beginning(ask: Ask) -> None:
+def test_what_diverged_runs_again_only_anew_and_from_its_beginning(ask):
     request = ask("base", "captions", "interleaved")
     trials, ledger = request.trials, request.ledger
     joined, alone, other = (trial.evaluation for trial in trials)
@@ -158,7 +150,7 @@ def test_what_diverged_runs_again_only_anew_and_from_its_beginning(ask: Ask) -> 
     assert ledger.has_weights(joined.model.encoder.fingerprint), "what it started from stays"
 
 
-def test_with_other_benchmarks_a_model_that_diverged_is_not_trained_again(ask: Ask) -> None:
+def test_with_other_benchmarks_a_model_that_diverged_is_not_trained_again(ask):
     """It and its evaluation are one task, but the training alone decides."""
     trials, ledger = ask("base").trials, ask("base").ledger
     for stage in trials[0].evaluation.model.inputs.values():
@@ -180,7 +172,7 @@ def test_with_other_benchmarks_a_model_that_diverged_is_not_trained_again(ask: A
     assert not ledger.diverged() and make_plan(request.trials, ledger).tasks
 
 
-def test_sweeps_that_reckon_with_different_gpus_are_planned_one_at_a_time(here: Path, refused: Refused) -> None:
+def test_sweeps_that_reckon_with_different_gpus_are_planned_one_at_a_time(here, refused):
     """The costs of all were those of the first one's scale."""
     scale = (SCALES / "smoke.yaml").read_text(encoding="utf-8")
     for name, more in (("a", ""), ("b", "hardware: {gpu: h200}\n")):
@@ -190,7 +182,7 @@ def test_sweeps_that_reckon_with_different_gpus_are_planned_one_at_a_time(here: 
     assert "b/b.yaml and a/a.yaml have different scales or tokenizers; plan them one at a time" in error
 
 
-def test_arms_that_read_rows_of_their_own_are_named_where_others_do_not(here: Path, told: Told) -> None:
+def test_arms_that_read_rows_of_their_own_are_named_where_others_do_not(here, told):
     """An arm of no steps reads no rows, as LLaVA's sweep of one stage against two has it."""
     arms = "{base: {}, fine: {image_tokens: patches}, joined: {steps: 0}}"
     write_text(here / "fine.yaml", f"title: T\nrecipe: base\narms: {arms}\n")
@@ -202,7 +194,7 @@ def test_arms_that_read_rows_of_their_own_are_named_where_others_do_not(here: Pa
         assert "Rows of their own" not in told(*asked, *same)
 
 
-def test_parameters_of_experts_stand_beside_the_active_ones(told: Told) -> None:
+def test_parameters_of_experts_stand_beside_the_active_ones(told):
     """Of a decoder by itself with its embeddings, of an arm without."""
     experts = told("plan", "moe", "--scale", "mini", "--only", "experts")
     assert re.search(r"^decoder .* 712K \(508K active\) ", experts, re.M), experts
@@ -211,7 +203,7 @@ def test_parameters_of_experts_stand_beside_the_active_ones(told: Told) -> None:
     assert "parameters without embeddings: 762496\nof these active per token: 557696\n" in shown
 
 
-def test_arms_with_different_connectors_have_different_parameters(here: Path, told: Told) -> None:
+def test_arms_with_different_connectors_have_different_parameters(here, told):
     arms = "{c-abstractor: {connector: c-abstractor}, average: {connector: average-pooling}}"
     write_text(here / "two.yaml", f"title: T\nrecipe: base\narms: {arms}\n")
     asked = ("show", "two.yaml", "c-abstractor", "average", "--scale", "mini")
@@ -228,7 +220,7 @@ def test_arms_with_different_connectors_have_different_parameters(here: Path, to
     assert heading in told(*asked[:3], "--scale", "mini")
 
 
-def test_an_evaluation_alone_keeps_no_checkpoints(ask: Ask) -> None:
+def test_an_evaluation_alone_keeps_no_checkpoints(ask):
     request = ask("base")
     for stage in request.trials[0].evaluation.chain():
         if stage.TRAINS:

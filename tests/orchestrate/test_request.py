@@ -5,7 +5,6 @@ import re
 import shlex
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +18,9 @@ from mm1_lab.orchestrate.planning.doubts import doubtful_data, doubts
 from mm1_lab.orchestrate.planning.finding import find_sweep
 from mm1_lab.orchestrate.planning.loading import load_request
 from mm1_lab.results.manifest import read_manifest
-from tests.conftest import REPOSITORY, Refused, Told, make_place
+from tests.conftest import REPOSITORY, make_place
 from tests.data.conftest import Files
-from tests.orchestrate.conftest import Ask, mark_done
+from tests.orchestrate.conftest import mark_done
 from tests.pretrained import save_decoder, save_encoder
 
 
@@ -40,7 +39,7 @@ def add_benchmark(data: Path, question: str) -> None:
         text.write("\nbenchmarks: {asked: {questions: asked.jsonl, metric: exact, shots: [0]}}\n")
 
 
-def test_two_data_files_of_one_name_have_results_of_their_own(ask: Ask, tmp_path: Path) -> None:
+def test_two_data_files_of_one_name_have_results_of_their_own(ask, tmp_path):
     files = [data_file(tmp_path / "a", 0), data_file(tmp_path / "b", 50), data_file(tmp_path / "c", 0)]
     requests = [ask("captions+text", data=file) for file in files]
     for request in requests:
@@ -55,9 +54,7 @@ def test_two_data_files_of_one_name_have_results_of_their_own(ask: Ask, tmp_path
     assert after.fingerprint != before.fingerprint
 
 
-def test_a_sweep_outside_of_sweeps_is_run_again_by_its_file(
-    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sweep_outside_of_sweeps_is_run_again_by_its_file(ask, tmp_path, monkeypatch):
     path = tmp_path / "mine" / "text.yaml"
     path.parent.mkdir()
     path.write_text("title: Text?\nrecipe: base\narms: {base: {}, more: {data_mix: {text: 2}}}\n", encoding="utf-8")
@@ -73,7 +70,7 @@ def test_a_sweep_outside_of_sweeps_is_run_again_by_its_file(
     assert read_manifest(folder).command() == "mm1-lab run text --scale smoke"
 
 
-def test_a_benchmark_that_no_row_holds_is_refused_where_it_would_be_asked(here: Path, told: Told) -> None:
+def test_a_benchmark_that_no_row_holds_is_refused_where_it_would_be_asked(here, told):
     """Commands that ask nothing, such as `export`, go on."""
     file = data_file(here / "a", 0)
     add_benchmark(file, "Red?" * 500)
@@ -87,9 +84,7 @@ def test_a_benchmark_that_no_row_holds_is_refused_where_it_would_be_asked(here: 
     assert "results/local/store; run it first: mm1-lab run data_mix " in untrained
 
 
-def test_held_out_captions_that_no_row_holds_are_told(
-    ask: Ask, here: Path, told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_held_out_captions_that_no_row_holds_are_told(ask, here, told, monkeypatch):
     """By a few of them and without decoding a picture: nobody asked for them, and what trained before still does."""
     file, settings = data_file(here / "a", 0), ("sequence_length=96",)
     request = ask("captions+text", data=file, settings=settings)
@@ -111,7 +106,7 @@ def test_held_out_captions_that_no_row_holds_are_told(
     assert found[0] in told("run", *common, "--set", *settings, code=2)
 
 
-def test_more_demonstrations_than_rows_of_the_world_hold_are_told(ask: Ask, told: Told) -> None:
+def test_more_demonstrations_than_rows_of_the_world_hold_are_told(ask, told):
     """Where any trial is missing; the gate of `check-scale` measures all questions."""
     settings = ("evaluate.shots=[0,8,9,16]",)
     request = ask("base", settings=settings)
@@ -125,7 +120,7 @@ def test_more_demonstrations_than_rows_of_the_world_hold_are_told(ask: Ask, told
     assert not doubtful_data(longer)
 
 
-def test_scores_elsewhere_are_told_where_there_are_some(ask: Ask, tmp_path: Path, told: Told) -> None:
+def test_scores_elsewhere_are_told_where_there_are_some(ask, tmp_path, told):
     plain, changed = ask("base"), ask("base", settings=("train.steps=7",))
     mini = ask("base", scale="mini")
     changed.write_manifest()
@@ -147,7 +142,7 @@ def test_scores_elsewhere_are_told_where_there_are_some(ask: Ask, tmp_path: Path
     ("name", "told"),
     [("mine", " here: .* holds its results"), ("mine_confirmed", "; known: "), ("mine_confirmed_2", "; known: ")],
 )
-def test_only_a_sweep_that_has_a_file_is_missed_where_results_are(name: str, told: str, tmp_path: Path) -> None:
+def test_only_a_sweep_that_has_a_file_is_missed_where_results_are(name, told, tmp_path):
     folder = tmp_path / "smoke" / name
     folder.mkdir(parents=True)
     (folder / "sweep.json").touch()
@@ -155,9 +150,7 @@ def test_only_a_sweep_that_has_a_file_is_missed_where_results_are(name: str, tol
         find_sweep(name, tmp_path)
 
 
-def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(
-    ask: Ask, here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(ask, here, capsys):
     """Not what an arm sets itself; the command says which of its settings are of the recipe."""
     settings = ("connector=average-pooling", "data_mix.text=3", "train.steps=7")
     request = ask("base", "captions", settings=settings)
@@ -177,7 +170,7 @@ def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(
         assert capsys.readouterr().err.count("--set: train.learning_rate changes nothing") == told
 
 
-def test_a_command_that_is_told_can_be_typed_as_it_stands(ask: Ask, here: Path) -> None:
+def test_a_command_that_is_told_can_be_typed_as_it_stands(ask, here):
     """It names the sweep as it was named, and folders that are not the usual."""
     settings = ("evaluate.shots=[0, 4]", "train.steps=6")
     request = ask("average-pooling 224 64", sweep="connector", settings=settings)
@@ -194,7 +187,7 @@ def test_a_command_that_is_told_can_be_typed_as_it_stands(ask: Ask, here: Path) 
     assert request.command("--seeds", "3") == f"mm1-lab run data_mix --scale smoke --seeds 3 {folders}"
 
 
-def test_a_folder_or_a_project_s_scales_hide_neither_sweep_nor_scale(here: Path) -> None:
+def test_a_folder_or_a_project_s_scales_hide_neither_sweep_nor_scale(here):
     (here / "data_mix").mkdir()
     scales = here / "sweeps" / "scales"
     scales.mkdir(parents=True)
@@ -209,7 +202,7 @@ def test_a_folder_or_a_project_s_scales_hide_neither_sweep_nor_scale(here: Path)
         load_request("data_mix", "smok")
 
 
-def test_rows_too_short_for_the_world_are_refused_and_serve_for_other_data(ask: Ask, tmp_path: Path) -> None:
+def test_rows_too_short_for_the_world_are_refused_and_serve_for_other_data(ask, tmp_path):
     short = ("sequence_length=192",)
     with pytest.raises(RequestError, match=r"take up to 256 positions and 9 images; raise sequence_length \(192\)"):
         ask(settings=short)
@@ -220,9 +213,7 @@ def test_rows_too_short_for_the_world_are_refused_and_serve_for_other_data(ask: 
     assert {trial.evaluation.data.shape for trial in request.trials} == {"pad"}, "chat reads pictures in the same way"
 
 
-def test_documents_of_the_world_that_no_row_holds_by_a_decoder_s_tokenizer_are_refused(
-    here: Path, told: Told, refused: Refused
-) -> None:
+def test_documents_of_the_world_that_no_row_holds_by_a_decoder_s_tokenizer_are_refused(here, told, refused):
     shutil.copytree(REPOSITORY / "sweeps" / "recipes", here / "recipes")
     decoder = save_decoder("llama", here / "llama")
     arms = f"{{base: {{}}, llama: {{decoder: {decoder}}}}}"
@@ -234,7 +225,7 @@ def test_documents_of_the_world_that_no_row_holds_by_a_decoder_s_tokenizer_are_r
     assert "2 trials" in told(*plan, "--set", "sequence_length=2048", "--set", phases)
 
 
-def test_data_without_anything_to_evaluate_on_are_refused(ask: Ask, tmp_path: Path) -> None:
+def test_data_without_anything_to_evaluate_on_are_refused(ask, tmp_path):
     """Before anything is trained: only `captions` and `synthetic` are held out to be captioned."""
     data = data_file(tmp_path / "a", 0, sources={"charts": {"reader": "pairs", "files": "captions.tar"}})
     data.write_text(data.read_text().replace("captions: captions.tar\n", ""))
@@ -246,11 +237,11 @@ def test_data_without_anything_to_evaluate_on_are_refused(ask: Ask, tmp_path: Pa
         ask(sweep=sweep, data=data)
 
 
-def test_a_mixture_says_which_instruction_sets_it_leaves_out(ask: Ask, tmp_path: Path) -> None:
+def test_a_mixture_says_which_instruction_sets_it_leaves_out(ask, tmp_path):
     """Those of weight 0, and those without a weight beside others that have one, of which a plan tells."""
     none = dict.fromkeys(INSTRUCTIONS, 0)
     text = {"mixture": {"text": 1}}
-    arms: dict[str, Any] = {"all": {}, "one": {"sft": text}, "two": {"sft": text, "data_mix": {"text": 2}}}
+    arms = {"all": {}, "one": {"sft": text}, "two": {"sft": text, "data_mix": {"text": 2}}}
     arms["less"] = {"sft": {"mixture": dict(list(none.items())[1:])}}
     (tmp_path / "t.yaml").write_text(json.dumps({"title": "t", "recipe": "sft", "arms": arms}))
     request = ask(sweep=tmp_path / "t.yaml")

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from mm1_lab.cli import main
-from tests.conftest import Place, Told
 
 BASE = ("data_mix", "--scale", "smoke", "--only", "base")
 
@@ -20,9 +19,7 @@ def ship(store: Path, folder: Path) -> set[str]:
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_parts_give_the_weights_and_scores_that_computing_them_gives(
-    finished: Place, place: Place, told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parts_give_the_weights_and_scores_that_computing_them_gives(finished, place, told, monkeypatch):
     monkeypatch.chdir(place.folder)
     parts = ship(finished.results / "store", place.folder)
 
@@ -40,9 +37,7 @@ def test_parts_give_the_weights_and_scores_that_computing_them_gives(
     assert fresh.count("shipped with the repository") == 2
 
 
-def test_a_damaged_part_gets_one_line_and_is_planned_anew(
-    finished: Place, here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_part_gets_one_line_and_is_planned_anew(finished, here, capsys):
     ship(finished.results / "store", here)
     model = next(Path("results/parts").glob("*/model.safetensors"))
     model.write_bytes(model.read_bytes()[:-1])

@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,12 +26,11 @@ from mm1_lab.orchestrate.sweeping import Draw, Round, forget_trials, run_until_d
 from mm1_lab.train.checkpoints import BEFORE, CHECKPOINT
 from mm1_lab.train.progress import Diverged
 from mm1_lab.train.recorder import CURVE
-from tests.conftest import Refused
-from tests.orchestrate.conftest import Ask, mark_done
+from tests.orchestrate.conftest import mark_done
 
 
 @pytest.fixture
-def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
+def request_(tmp_path, monkeypatch) -> Request:
     """A finished trial with its weights."""
     monkeypatch.chdir(tmp_path)
     request = load_request("data_mix", "smoke", only=("base",))
@@ -40,11 +40,11 @@ def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
 
 
 @pytest.fixture
-def worker(request_: Request) -> Worker:
+def worker(request_) -> Worker:
     return Worker(request_.ledger, None, request_.scale)
 
 
-def test_anew_that_is_refused_deletes_nothing(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_anew_that_is_refused_deletes_nothing(request_, monkeypatch):
     """Another command works on the second of two trials; weights that were found intact are not taken for there. What
     a command left that ended with its machine lapses."""
     monkeypatch.setattr(files, "RENEW_SECONDS", 0.3)
@@ -69,17 +69,21 @@ def test_anew_that_is_refused_deletes_nothing(request_: Request, monkeypatch: py
     assert kinds[-2:] == ["multimodal", "evaluation"]
 
 
-def test_anew_deletes_nothing_where_the_folder_has_another_study(request_: Request, refused: Refused) -> None:
+def test_a_study_shares_its_folder_with_no_other_seeds_and_anew_deletes_nothing_there(request_, refused):
+    """By the lowest seeds of the folder its pages would be judged."""
     run = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--inline", "--anew")
     other = load_request("data_mix", "smoke", only=("base",), seeds="3-4")
     other.write_manifest()
-    assert "has results at seed 3, which is not of this study" in refused(*run, "--seeds", "2", "--until-decided")
+    for command in (run, run[:-1]):
+        told = refused(*command, "--seeds", "2", "--until-decided")
+        assert "has results at seed 3, which is not of this study; give --results" in told
     replace(other, looks=(2,)).write_manifest()
-    assert "looks were fixed at 2 seeds" in refused(*run)
+    load_request("data_mix", "smoke", only=("base",), seeds="4,").write_manifest()
+    assert re.search("looks were fixed at 2 seeds .* --until-decided --looks 2, or run other seeds", refused(*run))
     assert request_.ledger.has_scores(request_.trials[0].fingerprint)
 
 
-def test_a_failure_is_forgotten_when_its_stage_is_done_in_another_task(request_: Request, worker: Worker) -> None:
+def test_a_failure_is_forgotten_when_its_stage_is_done_in_another_task(request_, worker):
     """As of a model that two trials share, if later one of them is run alone."""
     ledger, (trial,) = request_.ledger, request_.trials
     model = trial.evaluation.model
@@ -89,7 +93,7 @@ def test_a_failure_is_forgotten_when_its_stage_is_done_in_another_task(request_:
     assert not ledger.failures()
 
 
-def test_damaged_weights_are_not_loaded(request_: Request, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_weights_are_not_loaded(request_, capsys):
     trial = request_.trials[0]
     (request_.ledger.stage_folder(trial.evaluation.model.fingerprint) / "model.safetensors").write_bytes(b"x")
     with pytest.raises(RequestError, match="there are no weights for it"):
@@ -107,10 +111,7 @@ class Finished(Executor):
             work_list.settle(task, Outcome())
 
 
-def test_workers_are_ignored_and_told_where_a_stage_is_one_process(
-    request_: Request, capsys: pytest.CaptureFixture[str], database: Path
-) -> None:
-    """Even more than the batch has rows."""
+def test_workers_are_ignored_and_told_where_a_stage_is_one_process(request_, capsys, database):
     shutil.copy(database, request_.ledger.results)
     told = "`workers` are ignored: without Ray (--inline, --share) a stage is one process"
     for workers, lines in (({"85M": 99}, 1), ({"302M": 99}, 0)):
@@ -119,9 +120,7 @@ def test_workers_are_ignored_and_told_where_a_stage_is_one_process(
         assert capsys.readouterr().out.count(told) == lines
 
 
-def test_more_workers_than_fit_are_refused_before_anything_is_written(
-    request_: Request, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_workers_than_fit_are_refused_before_anything_is_written(request_, monkeypatch):
     executor = RayTune()
     monkeypatch.setattr(executor, "open", lambda scale: setattr(executor, "slots", 1))
     request = load_request("data_mix", "smoke", only=("captions",), settings=("workers={85M: 2}",))
@@ -130,9 +129,7 @@ def test_more_workers_than_fit_are_refused_before_anything_is_written(
     assert not request.folder.exists()
 
 
-def test_a_result_that_cannot_be_read_back_is_told_and_the_sweep_goes_on(
-    request_: Request, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_result_that_cannot_be_read_back_is_told_and_the_sweep_goes_on(request_, capsys):
     (trial,) = request_.trials
     plan = make_plan([trial], request_.ledger)
     plan.tasks = {trial.fingerprint: Task(trial.fingerprint, (trial.evaluation,), (), (trial,))}
@@ -143,9 +140,7 @@ def test_a_result_that_cannot_be_read_back_is_told_and_the_sweep_goes_on(
     assert told.startswith("done      base / seed 0 in ") and f"{folder}/scores.parquet: cannot be read (" in told
 
 
-def test_a_model_without_a_loss_has_diverged_and_gets_no_scores(
-    request_: Request, worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_without_a_loss_has_diverged_and_gets_no_scores(request_, worker, monkeypatch):
     ledger, trial = request_.ledger, request_.trials[0]
     ledger.forget(trial.fingerprint)
     evaluation = SimpleNamespace(held_out_loss={"captions": 1.5, "text": float("nan")})
@@ -156,7 +151,7 @@ def test_a_model_without_a_loss_has_diverged_and_gets_no_scores(
     assert not ledger.has_scores(trial.fingerprint)
 
 
-def test_after_a_failure_its_reason_is_to_be_mended(request_: Request, capsys: pytest.CaptureFixture[str]) -> None:
+def test_after_a_failure_its_reason_is_to_be_mended(request_, capsys):
     (trial,) = request_.trials
     plan = make_plan([trial], request_.ledger)
     task = Task(trial.fingerprint, (trial.evaluation,), (), (trial,))
@@ -175,7 +170,7 @@ def test_after_a_failure_its_reason_is_to_be_mended(request_: Request, capsys: p
         assert f"\n{told}" in f"\n{capsys.readouterr().out}"
 
 
-def test_full_shared_memory_is_no_full_disk(request_: Request, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_shared_memory_is_no_full_disk(request_, worker, monkeypatch):
     """Where a batch has no room; and a lock, of which Lightning's clean-up tells nothing."""
 
     def batch(*_: object) -> None:
@@ -202,9 +197,7 @@ def test_full_shared_memory_is_no_full_disk(request_: Request, worker: Worker, m
         )
 
 
-def test_of_a_training_that_diverged_the_curve_stays_but_no_checkpoint(
-    request_: Request, worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_a_training_that_diverged_the_curve_stays_but_no_checkpoint(request_, worker, monkeypatch):
     ledger, (trial,) = request_.ledger, request_.trials
     stage = next(needed for needed in trial.evaluation.chain() if isinstance(needed, EncoderStage))
     partial = ledger.partial_folder(stage.fingerprint)
@@ -220,9 +213,7 @@ def test_of_a_training_that_diverged_the_curve_stays_but_no_checkpoint(
     assert outcome.kind == "diverged" and [path.name for path in partial.iterdir()] == [CURVE]
 
 
-def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing(
-    ask: Ask, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing(ask, monkeypatch, capsys):
     """Of three arms one stays after the first look; of the others, one has all its trials from an earlier command."""
     request = replace(ask("base", "captions", "interleaved", seeds="6,3,8,5"), looks=(2, 3, 4))
     ledger = request.ledger
@@ -232,7 +223,7 @@ def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing
             mark_done(ledger, trial.fingerprint, is_trial=True)
         return Round(request, make_plan(request.trials, ledger), None)
 
-    judged: list[list[int]] = []
+    judged = []
 
     def judge(folder: Path, seeds: Sequence[int]) -> tuple[list[str], list[str]]:
         judged.append(list(seeds))
@@ -252,14 +243,12 @@ def test_a_repeated_study_judges_each_look_by_its_seeds_and_says_what_is_missing
     assert outputs[0].endswith("2 trials of 12 not run: not needed.\n")
 
 
-def test_a_sweep_is_drawn_again_once_its_contents_or_its_files_are_others_whatever_the_dates(
-    request_: Request, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sweep_is_drawn_again_once_its_contents_or_its_files_are_others_whatever_the_dates(request_, monkeypatch):
     rows, ledger = request_.write_manifest(), request_.ledger
     table, gates = request_.folder / "table.md", request_.folder.with_name("check_scale") / "gates.csv"
     held_out = ledger.trial_folder(rows[0].fingerprint) / "held_out.csv"
     gates.parent.mkdir()
-    drawn: list[Path] = []
+    drawn = []
 
     def draw(folder: Path) -> list[Path]:
         table.touch()
@@ -281,19 +270,3 @@ def test_a_sweep_is_drawn_again_once_its_contents_or_its_files_are_others_whatev
     for text in ("3", '{"drawn": 3, "trials": {}}', '{"drawn": [], "trials": []}'):
         (request_.folder / ".drawn.json").write_text(text)
         assert sweeping.drawn_contents(request_.folder) == {}
-
-
-def test_a_growing_study_shares_its_folder_with_no_other_seeds(ask: Ask) -> None:
-    """By the lowest seeds of the folder its pages would be judged."""
-
-    def study(seeds: str, *looks: int) -> Request:
-        return replace(ask("base", seeds=seeds), looks=looks)
-
-    study("3,").write_manifest()
-    with pytest.raises(RequestError, match=r"has results at seed 3, which is not of this study; give --results"):
-        run_until_decided(study("100-103", 2, 4), Inline(), lambda _: [], lambda *_: ([], []), lambda _: "")
-    study("3-6", 2, 4).write_manifest()
-    study("4,").write_manifest()
-    text = r"were fixed at 2,4 seeds .* --until-decided --looks 2,4, or run other seeds"
-    with pytest.raises(RequestError, match=text):
-        study("100,").write_manifest()

@@ -10,14 +10,14 @@ import pytest
 
 from mm1_lab.orchestrate.tracking.trackers import Tracker
 from mm1_lab.results import Ledger
-from tests.conftest import Place, Refused
+from tests.conftest import Place
 
 
 def tracker(
     again: Place, monkeypatch: pytest.MonkeyPatch, name: str = "trackio", **functions: Any
 ) -> tuple[Tracker, list[Any]]:
     """With a module that keeps its calls."""
-    calls: list[Any] = []
+    calls = []
     module = SimpleNamespace(
         init=lambda **given: calls.append(given),
         log=lambda metrics, step: calls.append((step, metrics)),
@@ -28,7 +28,7 @@ def tracker(
     return Tracker(name, again.results / "smoke" / "data_mix", Ledger(again.results)), calls
 
 
-def test_a_trial_is_logged_once_under_mlflow_s_names(again: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_is_logged_once_under_mlflow_s_names(again, monkeypatch):
     made, calls = tracker(again, monkeypatch)
     made.catch_up()
     first, *points = calls[: calls.index("finish")]
@@ -45,9 +45,7 @@ def test_a_trial_is_logged_once_under_mlflow_s_names(again: Place, monkeypatch: 
     assert calls.count("finish") == 2
 
 
-def test_a_tracker_that_is_away_stops_nothing_and_what_was_cut_is_continued(
-    again: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_tracker_that_is_away_stops_nothing_and_what_was_cut_is_continued(again, monkeypatch, capsys):
     def away(**given: Any) -> None:
         raise ConnectionError("no route to host")
 
@@ -64,7 +62,7 @@ def test_a_tracker_that_is_away_stops_nothing_and_what_was_cut_is_continued(
     assert "no route to host" in told[0]
 
 
-def test_trackio_itself(again: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_trackio_itself(again, monkeypatch, capfd):
     monkeypatch.setenv("TRACKIO_DIR", str(again.folder / "trackio"))  # it is read when the package is imported
     pytest.importorskip("trackio")
     for _ in range(2):
@@ -77,7 +75,7 @@ def test_trackio_itself(again: Place, monkeypatch: pytest.MonkeyPatch, capfd: py
     assert all("0-shot" in str(metrics) for _, step, metrics in rows if step == 0)
 
 
-def test_wandb_itself(again: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_wandb_itself(again, monkeypatch, capfd):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(again.folder))
@@ -86,7 +84,7 @@ def test_wandb_itself(again: Place, monkeypatch: pytest.MonkeyPatch, capfd: pyte
     assert len(list(again.folder.glob("wandb/offline-run-*/*.wandb"))) == 2
 
 
-def test_one_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
+def test_one_that_is_not_installed(monkeypatch, refused):
     monkeypatch.setitem(sys.modules, "wandb", None)
     error = refused("run", "data_mix", "--scale", "smoke", "--tracker", "wandb")
     assert error.startswith("mm1-lab: --tracker wandb: is not installed") and "pip install wandb" in error

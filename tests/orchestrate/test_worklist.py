@@ -4,7 +4,6 @@ import io
 import random
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -14,11 +13,10 @@ from mm1_lab.orchestrate.planning.cost import stage_seconds
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
 from mm1_lab.results import Ledger
 from mm1_lab.train.progress import Progress
-from tests.orchestrate.conftest import Ask
 
 
 @pytest.fixture
-def work_list(ask: Ask) -> WorkList:
+def work_list(ask) -> WorkList:
     """Of two stages and three trials that need them."""
     request = ask("base", "captions", "blind")
     plan = make_plan(request.trials, request.ledger)
@@ -35,7 +33,7 @@ class Shown(Display):
 
 
 @pytest.fixture
-def display(work_list: WorkList) -> Shown:
+def display(work_list) -> Shown:
     display = Shown(work_list, io.StringIO())
     display.clock = lambda: display.now
     display.begun = 0.0
@@ -49,10 +47,10 @@ def start(work_list: WorkList, task: Task) -> None:
 
 
 def end(work_list: WorkList, task: Task, kind: str = "done") -> None:
-    work_list.settle(task, Outcome(kind, "out of luck"))  # type: ignore[arg-type]
+    work_list.settle(task, Outcome(kind, "out of luck"))
 
 
-def test_when_a_disk_is_full_those_that_run_end_and_no_other_begins(work_list: WorkList) -> None:
+def test_when_a_disk_is_full_those_that_run_end_and_no_other_begins(work_list):
     first, second = list(work_list.ready())[:2]
     for task in (first, second):
         start(work_list, task)
@@ -62,7 +60,7 @@ def test_when_a_disk_is_full_those_that_run_end_and_no_other_begins(work_list: W
     assert work_list.exhausted and work_list.full and not work_list.failed
 
 
-def test_time_left_follows_from_the_speed_so_far(work_list: WorkList, display: Shown) -> None:
+def test_time_left_follows_from_the_speed_so_far(work_list, display):
     trials = [task for task in work_list.tasks.values() if task.kind == "trial"]
     shared = [task for task in work_list.tasks.values() if task.kind != "trial"]
     first, second, third = trials
@@ -88,7 +86,7 @@ def test_time_left_follows_from_the_speed_so_far(work_list: WorkList, display: S
     assert display.so_far() == "6 of 7 trials, 1 failed", "as the first line of the run counts"
 
 
-def test_what_was_done_before_does_not_count_as_speed(work_list: WorkList, display: Shown) -> None:
+def test_what_was_done_before_does_not_count_as_speed(work_list, display):
     task = next(work_list.ready())
     work_list.ledger.partial_folder(task.key).mkdir(parents=True)
     start(work_list, task)
@@ -108,7 +106,7 @@ def test_what_was_done_before_does_not_count_as_speed(work_list: WorkList, displ
     assert display.seconds_left() == pytest.approx(300.0 * left / (0.1 * own))
 
 
-def test_time_left_does_not_follow_from_the_start_and_first_steps(work_list: WorkList, display: Shown) -> None:
+def test_time_left_does_not_follow_from_the_start_and_first_steps(work_list, display):
     task = next(work_list.ready())
     start(work_list, task)
     own, whole = display.costs[task.key], sum(display.costs.values())
@@ -121,7 +119,7 @@ def test_time_left_does_not_follow_from_the_start_and_first_steps(work_list: Wor
     assert display.seconds_left() == pytest.approx(100.0 * (1000 - 41) / 40, rel=0.02)
 
 
-def test_lines_tell_what_starts_runs_and_ends(work_list: WorkList, display: Shown) -> None:
+def test_lines_tell_what_starts_runs_and_ends(work_list, display):
     *shared, task, other, _ = [work_list.tasks[key] for key in work_list.waiting]
     for needed in shared:
         work_list.take(needed)
@@ -137,7 +135,7 @@ def test_lines_tell_what_starts_runs_and_ends(work_list: WorkList, display: Show
     end(work_list, task)
     start(work_list, other)
     end(work_list, other, "diverged")
-    assert display.out.getvalue().splitlines() == [  # type: ignore[attr-defined]
+    assert display.out.getvalue().splitlines() == [
         *(f"done      {needed.label} by another command (0 of 3 trials)" for needed in shared),
         f"starts    {task.label}",
         f"note      {task.label}: a page is too long",
@@ -150,12 +148,12 @@ def test_lines_tell_what_starts_runs_and_ends(work_list: WorkList, display: Show
     ]
 
 
-def test_all_of_a_long_reason_is_told_once(work_list: WorkList, display: Shown) -> None:
+def test_all_of_a_long_reason_is_told_once(work_list, display):
     task = work_list.tasks[work_list.waiting[0]]
     reason = f"a picture is broken; {'another is; ' * 99}"
     for again in (True, False):
         display.failed(task, Outcome("failed", reason), again)
-    first, last = display.out.getvalue().splitlines()  # type: ignore[attr-defined]
+    first, last = display.out.getvalue().splitlines()
     assert first == f"failed    {task.label}: {reason[:200]} … (will retry)"
     assert last == f"failed    {task.label}: {reason}"
 
@@ -168,7 +166,7 @@ def task(key: str, *needs: str) -> Task:
 
 
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., WorkList]:
+def make(tmp_path, monkeypatch) -> Callable[..., WorkList]:
     monkeypatch.setattr(Task, "label", "a task")
 
     def make(tasks: list[Task], retries: int = 0) -> WorkList:
@@ -191,7 +189,7 @@ def settle(work: WorkList, key: str, outcome: Outcome) -> bool:
     return key in work.waiting
 
 
-def test_a_failure_that_cannot_be_recorded_ends_like_any_other(make: Callable[..., WorkList], tmp_path: Path) -> None:
+def test_a_failure_that_cannot_be_recorded_ends_like_any_other(make, tmp_path):
     """As on a full disk; Tune would print tracebacks of what is raised here."""
     work = make([task("a")])
     take(work)
@@ -200,7 +198,14 @@ def test_a_failure_that_cannot_be_recorded_ends_like_any_other(make: Callable[..
     assert work.failed == {"a": FAILED}
 
 
-def test_what_lacked_memory_is_not_tried_again(make: Callable[..., WorkList]) -> None:
+def test_a_lost_node_costs_no_retry_but_not_without_end_and_what_lacked_memory_is_not_tried_again(make):
+    work = make([task("a"), task("b", "a")], retries=0)
+    for _ in range(MOST_LOSSES):
+        assert take(work) == "a"
+        assert settle(work, "a", LOST)
+    assert take(work) == "a" and work.attempts["a"] == 1
+    assert not settle(work, "a", LOST)
+    assert work.failed == {"a": LOST} and work.blocked == {"b": "a"}
     work = make([task("a"), task("needs a", "a"), task("needs that", "needs a")], retries=3)
     outcome = Outcome("out of memory", "12 GB")
     take(work)
@@ -209,17 +214,7 @@ def test_what_lacked_memory_is_not_tried_again(make: Callable[..., WorkList]) ->
     assert work.ledger.failures()["a"]["blocks"] == ["needs a", "needs that"]
 
 
-def test_a_lost_node_costs_no_retry_but_not_without_end(make: Callable[..., WorkList]) -> None:
-    work = make([task("a"), task("b", "a")], retries=0)
-    for _ in range(MOST_LOSSES):
-        assert take(work) == "a"
-        assert settle(work, "a", LOST)
-    assert take(work) == "a" and work.attempts["a"] == 1
-    assert not settle(work, "a", LOST)
-    assert work.failed == {"a": LOST} and work.blocked == {"b": "a"}
-
-
-def test_something_always_runs_until_nothing_is_left(make: Callable[..., WorkList]) -> None:
+def test_something_always_runs_until_nothing_is_left(make):
     generator = random.Random(0)
     for _ in range(200):
         count = generator.randint(1, 12)

@@ -35,6 +35,7 @@ from mm1_lab.weights.pretrained import read_decoder, read_encoder
 from tests import pretrained as saved
 from tests.conftest import Squares
 
+torch.set_num_threads(1)  # as a stage of `smoke` sets it for all that follow in its process: with more, bits differ
 TINY = Size(layers=1, width=16, heads=2)
 
 
@@ -52,7 +53,7 @@ def encoder_stage() -> EncoderStage:
 
 
 @pytest.fixture
-def reconstructive_stage(encoder_stage: EncoderStage) -> EncoderStage:
+def reconstructive_stage(encoder_stage) -> EncoderStage:
     return encoder_stage.model_copy(update={"objective": "reconstructive"})
 
 
@@ -64,14 +65,14 @@ def decoder_stage() -> DecoderStage:
 
 
 @pytest.fixture
-def experts_stage(decoder_stage: DecoderStage) -> DecoderStage:
+def experts_stage(decoder_stage) -> DecoderStage:
     """Three experts that start as the dense decoder."""
     size = TINY.model_copy(update={"experts": 3, "experts_every": 1})
     return decoder_stage.model_copy(update={"size": size, "upcycled_from": decoder_stage})
 
 
 @pytest.fixture
-def multimodal_stage(encoder_stage: EncoderStage, decoder_stage: DecoderStage) -> MultimodalStage:
+def multimodal_stage(encoder_stage, decoder_stage) -> MultimodalStage:
     return MultimodalStage(
         **_SHARED,
         encoder=encoder_stage,
@@ -88,21 +89,21 @@ def multimodal_stage(encoder_stage: EncoderStage, decoder_stage: DecoderStage) -
 
 
 @pytest.fixture
-def aligned_stage(multimodal_stage: MultimodalStage) -> MultimodalStage:
+def aligned_stage(multimodal_stage) -> MultimodalStage:
     """After an alignment of the connector."""
     alone = {"frozen": ("decoder", "encoder"), "shares": {"captions": 1.0}}
     return multimodal_stage.model_copy(update={"start": multimodal_stage.model_copy(update=alone)})
 
 
 @pytest.fixture
-def lora_stage(multimodal_stage: MultimodalStage) -> MultimodalStage:
+def lora_stage(multimodal_stage) -> MultimodalStage:
     """Trained by adapters: the encoder's have a single row, which one process of two has."""
     lora = {"decoder": Lora(rank=2, alpha=8), "encoder": Lora(rank=1, alpha=4)}
     return multimodal_stage.model_copy(update={"lora": lora})
 
 
 @pytest.fixture
-def tied_stage(multimodal_stage: MultimodalStage, tmp_path: Path) -> MultimodalStage:
+def tied_stage(multimodal_stage, tmp_path) -> MultimodalStage:
     """With a pre-trained decoder whose embedding is also its vocabulary's projection, and a pre-trained encoder whose
     positions, (1, n, width), are interpolated."""
     decoder = read_decoder(Pretrained(weights=str(saved.save_decoder("qwen2", tmp_path / "qwen2"))))
@@ -111,7 +112,7 @@ def tied_stage(multimodal_stage: MultimodalStage, tmp_path: Path) -> MultimodalS
 
 
 @pytest.fixture
-def sft_stage(multimodal_stage: MultimodalStage) -> SftStage:
+def sft_stage(multimodal_stage) -> SftStage:
     """Five views at twice the resolution of pre-training."""
     training = SftTraining(learning_rate=1e-3, steps=6, batch_size=6, sequence_length=96, max_images=20)
     return SftStage(
@@ -120,7 +121,7 @@ def sft_stage(multimodal_stage: MultimodalStage) -> SftStage:
 
 
 @pytest.fixture
-def stage(kind: str, request: pytest.FixtureRequest) -> Any:
+def stage(kind, request) -> Any:
     """The one above of the `kind` that a test is parametrized by."""
     return request.getfixturevalue(f"{kind}_stage")
 
@@ -129,9 +130,9 @@ _SHARED = {"seed": 1, "data": DataIdentity(digest="squares"), "precision": "32-t
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def finished(tmp_path_factory) -> Finished:
     """Gives the folder of a stage, which is run once for all tests, after its inputs; not to be changed."""
-    folders: dict[str, Path] = {}
+    folders = {}
 
     def run(stage: Stage) -> Path:
         if stage.fingerprint not in folders:
@@ -142,7 +143,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 
 @pytest.fixture
-def each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def each_step(monkeypatch) -> None:
     """Reports and checkpoints come at each step."""
     monkeypatch.setattr(recorder, "REPORT_SECONDS", 0.0)
     monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)

@@ -1,7 +1,6 @@
 """LoRA: adapters against a decoder whose weights are W + alpha / rank · B A, what they leave alone, and their cost."""
 
 import math
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,26 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from mm1_lab.config import (
-    DecoderStage,
-    Lora,
-    MultimodalStage,
-    MultimodalTraining,
-    Pretrained,
-    Recipe,
-    RequestError,
-    Resources,
-    Size,
-)
+from mm1_lab.config import Lora, MultimodalTraining, Pretrained, Recipe, RequestError, Resources, Size
 from mm1_lab.config.size import PairSize, TowerSize
-from mm1_lab.data.types import Data
 from mm1_lab.model import MM1, add_adapters, build_mm1, merge_adapters
 from mm1_lab.train.optimiser import build_optimiser
 from mm1_lab.weights.pretrained import read_decoder, read_encoder
 from tests import pretrained as saved
 from tests.conftest import evaluation_of
 from tests.small import small_mm1
-from tests.train.conftest import Finished, assert_alike, train, weights_of
+from tests.train.conftest import assert_alike, train, weights_of
 
 SIZE = Size(layers=2, width=16, heads=4, kv_heads=2)
 MATRICES = (
@@ -42,14 +30,14 @@ def adapted(rank: int = 3, alpha: float = 12, seed: int = 5) -> tuple[MM1, dict[
     torch.manual_seed(seed)
     model = small_mm1(SIZE, SIZE, "average-pooling", 10, 16, 3)
     before = {name: value.clone() for name, value in model.decoder.state_dict().items()}
-    stage: Any = SimpleNamespace(lora={"decoder": Lora(rank=rank, alpha=alpha)})
+    stage = SimpleNamespace(lora={"decoder": Lora(rank=rank, alpha=alpha)})
     state = torch.get_rng_state()
     add_adapters(model, stage)
     assert torch.equal(state, torch.get_rng_state()), "in a team it is another"
     return model, before
 
 
-def test_adapters_begin_without_effect_and_compute_what_the_paper_says() -> None:
+def test_adapters_begin_without_effect_and_compute_what_the_paper_says():
     model, before = adapted()
     plain = small_mm1(SIZE, SIZE, "average-pooling", 10, 16, 3).decoder
     tokens = torch.arange(10)[None]
@@ -89,8 +77,7 @@ def test_adapters_begin_without_effect_and_compute_what_the_paper_says() -> None
         torch.testing.assert_close(model.decoder(tokens).logits, found.detach(), rtol=1e-4, atol=1e-5)
 
 
-def test_adapters_have_the_rate_of_their_part_and_decay() -> None:
-    """As other parts have theirs."""
+def test_adapters_have_the_rate_of_their_part_and_decay():
     model, _ = adapted()
     own = {"decoder": 2.0, "encoder": 0.1}
     config = MultimodalTraining(learning_rate=0.5, steps=10, batch_size=1, weight_decay=0.1, lr_multipliers=own)
@@ -104,12 +91,10 @@ def test_adapters_have_the_rate_of_their_part_and_decay() -> None:
 
 
 @pytest.mark.parametrize("family", [*saved.ENCODERS, *saved.DECODERS])
-def test_every_family_has_adapters_beside_all_matrices_of_its_layers(
-    family: str, multimodal_stage: MultimodalStage, squares: Data, tmp_path: Path
-) -> None:
+def test_every_family_has_adapters_beside_all_matrices_of_its_layers(family, multimodal_stage, squares, tmp_path):
     part = "encoder" if family in saved.ENCODERS else "decoder"
     save, read = (saved.save_encoder, read_encoder) if part == "encoder" else (saved.save_decoder, read_decoder)
-    ready = read(Pretrained(weights=str(save(family, tmp_path))))  # type: ignore[operator]
+    ready = read(Pretrained(weights=str(save(family, tmp_path))))
     lora = {part: Lora(rank=1, alpha=1)}
     stage = multimodal_stage.model_copy(update={part: ready, "lora": lora, "image_size": 2 * saved.PATCH})
     model = build_mm1(stage, squares.tokenizer)
@@ -117,9 +102,7 @@ def test_every_family_has_adapters_beside_all_matrices_of_its_layers(
     assert add_adapters(model, stage) == {part: sum(sum(one.shape) for one in inside)} and inside
 
 
-def test_a_trained_part_differs_by_its_rank_and_in_nothing_else(
-    lora_stage: MultimodalStage, multimodal_stage: MultimodalStage, finished: Finished, tmp_path: Path
-) -> None:
+def test_a_trained_part_differs_by_its_rank_and_in_nothing_else(lora_stage, multimodal_stage, finished, tmp_path):
     """What is left is an ordinary model. Rows one at a time, and activations computed again, change nothing."""
     trained = weights_of(finished(lora_stage))
     assert trained.keys() == weights_of(finished(multimodal_stage)).keys()
@@ -137,9 +120,7 @@ def test_a_trained_part_differs_by_its_rank_and_in_nothing_else(
     assert_alike(finished(lora_stage), again)
 
 
-def test_experts_and_what_chooses_them_stay(
-    lora_stage: MultimodalStage, experts_stage: DecoderStage, finished: Finished, squares: Data
-) -> None:
+def test_experts_and_what_chooses_them_stay(lora_stage, experts_stage, finished, squares):
     stage = lora_stage.model_copy(update={"decoder": experts_stage})
     model = build_mm1(stage, squares.tokenizer)
     attention = [one for name, one in model.decoder.named_parameters() if ".self_attn." in name and one.ndim == 2]
@@ -149,7 +130,7 @@ def test_experts_and_what_chooses_them_stay(
     assert changed == {f"model.layers.0.{matrix}.weight" for matrix in MATRICES[:4]}
 
 
-def test_an_alignment_has_none_and_rank_0_is_none() -> None:
+def test_an_alignment_has_none_and_rank_0_is_none():
     def stage(**recipe: Any) -> Any:
         return evaluation_of(recipe=Recipe.model_validate(recipe)).model
 
@@ -161,7 +142,7 @@ def test_an_alignment_has_none_and_rank_0_is_none() -> None:
     assert stage(lora={"decoder": 24, "encoder": 16}).lora.keys() == {"decoder", "encoder"}, "as large as can be"
 
 
-def test_the_narrowest_matrix_may_be_that_of_shared_keys_or_of_the_second_tower() -> None:
+def test_the_narrowest_matrix_may_be_that_of_shared_keys_or_of_the_second_tower():
     assert Size(layers=1, width=16, heads=4, kv_heads=1).narrowest == 4
     first, second = (TowerSize(layers=1, width=width, heads=1, feed_forward=64) for width in (16, 12))
     assert PairSize(layers=1, width=28, heads=1, feed_forward=64, towers=(first, second)).narrowest == 12
@@ -179,7 +160,7 @@ def test_the_narrowest_matrix_may_be_that_of_shared_keys_or_of_the_second_tower(
         ({"lora": {"decoder": 25}}, r"lora\.decoder: its layers have matrices with 24 rows .*no larger \(it is 25\)"),
     ],
 )
-def test_a_lora_that_cannot_be_is_told_in_a_line(fields: dict[str, Any], told: str) -> None:
+def test_a_lora_that_cannot_be_is_told_in_a_line(fields, told):
     for values, section in ((fields, ""), ({"sft": fields}, r"sft(\.|: )")):
         with pytest.raises(RequestError, match=told.replace("lora", f"{section}lora", 1)):
             evaluation_of(recipe=Recipe.parse(values, "here"))

@@ -29,7 +29,7 @@ def make_text_batch(squares: Data) -> Batch:
     return make_batch(rows, names, side=1, blind=True)
 
 
-def test_language_loss_is_the_weighted_mean_over_text_and_zero_without_any(squares: Data) -> None:
+def test_language_loss_is_the_weighted_mean_over_text_and_zero_without_any(squares):
     torch.manual_seed(0)
     decoder = build_decoder(Size(layers=1, width=16, heads=2), squares.tokenizer.size, 32)
     batch = make_text_batch(squares)
@@ -57,7 +57,7 @@ def test_language_loss_is_the_weighted_mean_over_text_and_zero_without_any(squar
     assert loss.item() == 0.0
 
 
-def test_auxiliary_losses_of_micro_batches_add_up(squares: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auxiliary_losses_of_micro_batches_add_up(squares, monkeypatch):
     """Rows with few positions or none, as tuning has, count as much as they hold. (A balance loss is no mean.)"""
     monkeypatch.setattr("mm1_lab.model.packed.BALANCE_WEIGHT", 0.0)
     torch.manual_seed(0)
@@ -83,11 +83,11 @@ def test_auxiliary_losses_of_micro_batches_add_up(squares: Data, monkeypatch: py
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
-def test_logits_in_chunks_give_the_same_loss_and_gradients(squares: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_in_chunks_give_the_same_loss_and_gradients(squares, monkeypatch):
     torch.manual_seed(0)
     decoder = build_decoder(Size(layers=1, width=16, heads=2), squares.tokenizer.size, 32)
     batch = make_text_batch(squares)
-    places: list[int] = []
+    places = []
     decoder.lm_head.register_forward_hook(lambda head, given, logits: places.append(len(logits)))
     found = []
     for most in (10**9, 7):
@@ -106,17 +106,7 @@ def test_logits_in_chunks_give_the_same_loss_and_gradients(squares: Data, monkey
         torch.testing.assert_close(divided, whole, rtol=1e-6, atol=1e-7)
 
 
-def test_contrastive_loss_by_hand() -> None:
-    """Two orthogonal pairs at scale s: −log(e^s / (e^s + 1)), in both directions."""
-    vectors = torch.eye(2)
-    scale = torch.tensor(3.0)
-    loss = contrastive_loss(vectors, vectors, scale, torch.tensor([0, 1]))
-    assert loss.item() == pytest.approx(math.log(1 + math.exp(-3)), rel=1e-5)
-    swapped = contrastive_loss(vectors, vectors.flip(0), scale, torch.tensor([0, 1]))
-    assert swapped.item() == pytest.approx(math.log(1 + math.exp(3)), rel=1e-5)
-
-
-def test_contrastive_losses_of_a_team_s_parts_are_that_of_the_whole() -> None:
+def test_contrastive_losses_by_hand_and_of_a_team_s_parts():
     """Six pairs, two of them with the same caption, in parts of two: the mean, and its gradients."""
     random = torch.Generator().manual_seed(0)
     vectors = torch.nn.functional.normalize(torch.randn(2, 6, 5, generator=random), dim=-1)
@@ -130,11 +120,18 @@ def test_contrastive_losses_of_a_team_s_parts_are_that_of_the_whole() -> None:
         found.append([loss, *torch.autograd.grad(loss, (both, scale))])
     for whole, divided in zip(*found, strict=True):
         torch.testing.assert_close(divided, whole)
+    # by hand, two orthogonal pairs at scale s: −log(e^s / (e^s + 1)), in both directions
+    pairs = torch.eye(2)
+    three = torch.tensor(3.0)
+    alike = contrastive_loss(pairs, pairs, three, torch.tensor([0, 1]))
+    assert alike.item() == pytest.approx(math.log(1 + math.exp(-3)), rel=1e-5)
+    swapped = contrastive_loss(pairs, pairs.flip(0), three, torch.tensor([0, 1]))
+    assert swapped.item() == pytest.approx(math.log(1 + math.exp(3)), rel=1e-5)
 
 
-def test_pair_batch_cuts_long_captions_and_keeps_the_end(squares: Data) -> None:
+def test_pair_batch_cuts_long_captions_and_keeps_the_end(squares):
     tokenizer = squares.tokenizer
-    images = [squares.held_out("captions", 1)[0].parts[0].pixels(12)] * 3  # type: ignore[union-attr]
+    images = [squares.held_out("captions", 1)[0].parts[0].pixels(12)] * 3
     batch = pair_batch(images, ["a square", "is " * 100, "a square"], tokenizer)
     assert batch.tokens.shape == (3, 77)
     assert batch.tokens[1, -1] == tokenizer.end
@@ -143,11 +140,11 @@ def test_pair_batch_cuts_long_captions_and_keeps_the_end(squares: Data) -> None:
     assert batch.images.shape == (3, 3, 12, 12)
 
 
-def test_a_caption_in_a_batch_is_what_it_is_alone(squares: Data) -> None:
+def test_a_caption_in_a_batch_is_what_it_is_alone(squares):
     """Whatever lengths stand beside it, also with fewer captions than groups of lengths."""
     size = Size(layers=2, width=16, heads=2)
     network = Contrastive(build_encoder(size, 6, 12), size, squares.tokenizer.size).eval()
-    images = [squares.held_out("captions", 1)[0].parts[0].pixels(12)] * 6  # type: ignore[union-attr]
+    images = [squares.held_out("captions", 1)[0].parts[0].pixels(12)] * 6
     captions = ["a square is red", "a", "a square " * 9, "is", "red red red", "a square"]
     _, alone = zip(
         *(network(pair_batch(images[:1], [caption], squares.tokenizer)) for caption in captions), strict=True
@@ -159,7 +156,7 @@ def test_a_caption_in_a_batch_is_what_it_is_alone(squares: Data) -> None:
         torch.testing.assert_close(together, torch.cat(alone[:count]))
 
 
-def test_warm_up_then_cosine() -> None:
+def test_warm_up_then_cosine():
     config = Optimiser(learning_rate=1.0, steps=101, warmup_fraction=0.1, min_lr_ratio=0.1)
     factors = [rate_factor(step, config) for step in range(101)]
     assert factors[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
@@ -169,7 +166,7 @@ def test_warm_up_then_cosine() -> None:
     assert all(later <= earlier for earlier, later in pairwise(factors[10:]))
 
 
-def test_only_matrices_decay() -> None:
+def test_only_matrices_decay():
     size = Size(layers=1, width=16, heads=2)
     for kind in ("c-abstractor", "attention-pooling"):
         model = small_mm1(size, size, kind, 10, 16, 3)

@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -11,11 +10,11 @@ import pytest
 import torch
 
 from mm1_lab import team
-from mm1_lab.config import MultimodalStage, Recipe, RequestError, SftRecipe, SftStage
+from mm1_lab.config import Recipe, RequestError, SftRecipe, SftStage
 from mm1_lab.data.batches import Batch, ConversationBatches, MixtureBatches, make_batch
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.preprocessing import WHOLE, Grid
-from mm1_lab.data.types import Answer, Data, Limits
+from mm1_lab.data.types import Answer, Limits
 from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scenes import sample_scene
@@ -23,18 +22,17 @@ from mm1_lab.evaluate.embedder import PromptEmbedder
 from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.model import build_mm1, load_weights
 from mm1_lab.train.module import LOSS, language_loss
-from mm1_lab.train.progress import Progress
 from tests.conftest import Squares, evaluation_of
-from tests.train.conftest import Finished, shortened, train
+from tests.train.conftest import shortened, train
 
 
-def test_the_loss_counts_answers_alone(finished: Finished, sft_stage: SftStage, squares: Data) -> None:
+def test_the_loss_counts_answers_alone(finished, sft_stage, squares):
     """Against a plain call of the decoder on each conversation by itself, and a sum over the answers' tokens."""
     folder = finished(sft_stage)
     model = build_mm1(sft_stage, squares.tokenizer)
     load_weights(model, folder)
     model.eval()
-    documents = [squares.instructions("colours", 5).document(index) for index in range(2)]  # type: ignore[attr-defined]
+    documents = [squares.instructions("colours", 5).document(index) for index in range(2)]
     packer = Packer.of(sft_stage, squares.tokenizer)
     names = ["second", "first"]
     batch = make_batch([packer.pack(documents)], names[::-1], sft_stage.image_size, False, True)
@@ -54,9 +52,7 @@ def test_the_loss_counts_answers_alone(finished: Finished, sft_stage: SftStage, 
     assert found.tally[:, LOSS].tolist() == pytest.approx(losses[::-1], rel=1e-4), "each in its own set"
 
 
-def test_training_that_is_stopped_early_is_the_start_of_the_whole(
-    finished: Finished, multimodal_stage: MultimodalStage
-) -> None:
+def test_training_that_is_stopped_early_is_the_start_of_the_whole(finished, multimodal_stage):
     """A checkpoint of one run, not a shorter run: its rate is still that of the long schedule."""
     stopped = multimodal_stage.model_copy(update={"stop_after": 3})
     stages = (multimodal_stage, stopped, shortened(multimodal_stage, 3))
@@ -65,20 +61,10 @@ def test_training_that_is_stopped_early_is_the_start_of_the_whole(
 
 
 def tuned(**sft: object) -> SftStage:
-    stage = evaluation_of(recipe=Recipe(sft=SftRecipe.model_validate(sft))).model
-    assert isinstance(stage, SftStage)
-    return stage
+    return evaluation_of(recipe=Recipe(sft=SftRecipe.model_validate(sft))).model
 
 
-def test_a_rate_of_tuning_changes_tuning_alone() -> None:
-    plain, slow, part = tuned(), tuned(learning_rate=3e-4), tuned(lr_multipliers={"encoder": 0.1})
-    assert part.training == plain.training.model_copy(update={"lr_multipliers": {"encoder": 0.1}})
-    assert part.inputs == plain.inputs
-    assert slow.training == plain.training.model_copy(update={"learning_rate": 3e-4})
-    assert slow.fingerprint != plain.fingerprint and slow.inputs == plain.inputs
-
-
-def test_all_arms_are_tuned_on_the_same_conversations_however_many_views_they_have() -> None:
+def test_all_arms_are_tuned_on_the_same_conversations_however_many_views_they_have():
     """The answers of a step are the same multiset, in fewer or more rows; what fits no row is left out alone."""
 
     def answers(step: int, sequence: int, **sft: object) -> tuple[Counter[tuple[int, ...]], Counter[str], int]:
@@ -104,7 +90,7 @@ def test_all_arms_are_tuned_on_the_same_conversations_however_many_views_they_ha
         assert short[0] < one[0] and 0 < 40 - short[1].total() <= 5, "long conversations are left out alone"
 
 
-def test_replayed_rows_follow_the_conversations_and_are_those_of_pre_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replayed_rows_follow_the_conversations_and_are_those_of_pre_training(monkeypatch):
     """Of 40 conversations 5 rows, in which all text counts and no end token follows an answer. Two processes read
     together what one reads."""
     replayed_rows = {"captions": 2.0, "interleaved": 2.0, "text": 1.0}
@@ -148,14 +134,12 @@ def test_replayed_rows_follow_the_conversations_and_are_those_of_pre_training(mo
     assert Counter(asked) == {"captions": 16, "interleaved": 16, "text": 8}
 
 
-def test_a_tuning_that_replays_learns_from_both(
-    finished: Finished, sft_stage: SftStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tuning_that_replays_learns_from_both(finished, sft_stage, tmp_path, monkeypatch):
     """Its curve has the losses of each; conversations alone are counted as left out or read. What it replays is not
     what pre-training began with, and it tells what of this fits no row."""
     replaying = sft_stage.model_copy(update={"replay": {"captions": 1.0, "text": 1.0}})
     finished(replaying.model)  # which reads the same sources
-    seeds: dict[str, int] = {}
+    seeds = {}
     source = Squares.source
 
     def noted(squares: Squares, name: str, seed: int, limits: object = None) -> Squares:
@@ -165,7 +149,7 @@ def test_a_tuning_that_replays_learns_from_both(
 
     monkeypatch.setattr(Squares, "source", noted)
     monkeypatch.setattr("mm1_lab.train.multimodal.shares_left_out", lambda *_: {"captions": 0.25})
-    told: list[Progress] = []
+    told = []
     folder = train(replaying, tmp_path / "sft", finished, report=told.append)
     assert "25% of captions documents do not fit" in told[0].note
     assert seeds.keys() == replaying.replay.keys() and replaying.seed not in seeds.values()
@@ -177,7 +161,7 @@ def test_a_tuning_that_replays_learns_from_both(
     assert min(summary["tokens"][name] for name in ("replay.captions", "replay.text")) > 0
 
 
-def test_a_replay_changes_tuning_alone_and_none_changes_nothing() -> None:
+def test_rates_and_replays_change_tuning_alone():
     plain, replaying = tuned(), tuned(replay={"captions": 0.25, "interleaved": 0.25, "text": 0.15})
     rows = replaying.replay
     assert sum(rows.values()) == pytest.approx(replaying.replayed_rows)
@@ -188,22 +172,20 @@ def test_a_replay_changes_tuning_alone_and_none_changes_nothing() -> None:
     assert replaying.positions() - plain.positions() == (
         replaying.steps() * replaying.replayed_rows * replaying.sequence_length
     )
-
-
-@pytest.mark.parametrize(
-    ("replay", "message"),
-    [
+    for replay, message in (
         ({"caption": 0.1}, r"sft\.replay lists caption, which the data do not contain; did you mean 'captions'\?"),
         ({"text": -1}, "greater than or equal to 0"),
-    ],
-    ids=["unknown", "negative"],
-)
-def test_a_replay_that_cannot_be_is_refused(replay: dict[str, float], message: str) -> None:
-    with pytest.raises((RequestError, ValueError), match=message):
-        tuned(replay=replay)
+    ):
+        with pytest.raises((RequestError, ValueError), match=message):
+            tuned(replay=replay)
+    slow, part = tuned(learning_rate=3e-4), tuned(lr_multipliers={"encoder": 0.1})
+    assert part.training == plain.training.model_copy(update={"lr_multipliers": {"encoder": 0.1}})
+    assert part.inputs == plain.inputs
+    assert slow.training == plain.training.model_copy(update={"learning_rate": 3e-4})
+    assert slow.fingerprint != plain.fingerprint and slow.inputs == plain.inputs
 
 
-def test_an_overview_is_the_first_of_the_views(finished: Finished, sft_stage: SftStage, squares: Data) -> None:
+def test_an_overview_is_the_first_of_the_views(finished, sft_stage, squares):
     """Mixed resolution: what is seen is kept by picture and grid."""
     tokens, image = sft_stage.model.connector.image_tokens, squares.tokenizer.image
     model = build_mm1(sft_stage, squares.tokenizer)

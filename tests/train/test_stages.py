@@ -21,27 +21,15 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from mm1_lab import team
-from mm1_lab.config import DecoderStage, MultimodalStage, RequestError, Resources, Stage, load_scale
+from mm1_lab.config import MultimodalStage, RequestError, Resources, load_scale
 from mm1_lab.data.batches import Batch, MixtureBatches
 from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.results import Ledger
 from mm1_lab.train import checkpoints, recorder, sharding
 from mm1_lab.train.module import Training
 from mm1_lab.train.progress import Diverged, Progress
-from tests.conftest import SCALES
-from tests.train.conftest import (
-    Finished,
-    Killed,
-    assert_alike,
-    assert_same,
-    last_points,
-    points,
-    shortened,
-    train,
-    weights_of,
-)
-
-Patch = pytest.MonkeyPatch
+from tests.conftest import SCALES, calls_of
+from tests.train.conftest import Killed, assert_alike, assert_same, last_points, points, shortened, train, weights_of
 
 
 def kill_at(step: int) -> Callable[[Progress], None]:
@@ -64,9 +52,7 @@ def kill_at(step: int) -> Callable[[Progress], None]:
         ("lora", 0),
     ],
 )
-def test_a_twice_killed_stage_ends_as_if_undisturbed(
-    stage: Stage, workers: int, finished: Finished, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_twice_killed_stage_ends_as_if_undisturbed(stage, workers, finished, tmp_path, request):
     straight, killed, resources = finished(stage), tmp_path / "killed", Resources(workers=workers)
     request.getfixturevalue("each_step")
     for step in (2, 5):
@@ -88,10 +74,8 @@ def test_a_twice_killed_stage_ends_as_if_undisturbed(
 
 
 @pytest.mark.usefixtures("each_step")
-def test_random_numbers_go_on_where_a_killed_stage_left_them(
-    decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As the dropout of a connector of one's own draws them."""
+def test_random_numbers_go_on_where_a_killed_stage_left_them(decoder_stage, finished, tmp_path, monkeypatch):
+    """As the dropout of a connector of one's own draws them. Another stage does not go on from there."""
     forward = Training.forward
 
     def at_random(self: Training, batch: Batch, share: float = 1.0) -> torch.Tensor:
@@ -101,21 +85,12 @@ def test_random_numbers_go_on_where_a_killed_stage_left_them(
     straight, killed = train(decoder_stage, tmp_path / "straight", finished), tmp_path / "killed"
     with pytest.raises(Killed):
         train(decoder_stage, killed, finished, report=kill_at(3))
+    with pytest.raises(RequestError, match=f"belongs to stage {decoder_stage.fingerprint}"):
+        train(decoder_stage.model_copy(update={"seed": 2}), killed, finished)
     assert_same(straight, train(decoder_stage, killed, finished))
 
 
-@pytest.mark.usefixtures("each_step")
-def test_a_checkpoint_of_another_stage_is_refused(
-    decoder_stage: DecoderStage, finished: Finished, tmp_path: Path
-) -> None:
-    with pytest.raises(Killed):
-        train(decoder_stage, tmp_path, finished, report=kill_at(4))
-    other = decoder_stage.model_copy(update={"seed": 2})
-    with pytest.raises(RequestError, match=f"belongs to stage {decoder_stage.fingerprint}"):
-        train(other, tmp_path, finished)
-
-
-def test_files_of_a_multimodal_stage(multimodal_stage: MultimodalStage, finished: Finished) -> None:
+def test_files_of_a_multimodal_stage(multimodal_stage, finished):
     folder = finished(multimodal_stage)
     names = {"config.json", "model.safetensors", "stage.json", "summary.json", "training.csv"}
     assert {path.name for path in folder.iterdir()} == names
@@ -134,13 +109,11 @@ def test_files_of_a_multimodal_stage(multimodal_stage: MultimodalStage, finished
     assert summary["parameters"].keys() == {"encoder", "connector", "decoder", "embedding"}
 
 
-def test_the_curve_has_the_gradient_s_norm_before_clipping(
-    decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_the_curve_has_the_gradient_s_norm_before_clipping(decoder_stage, finished, tmp_path, monkeypatch):
     monkeypatch.setattr(recorder, "POINTS", 10)
     training = decoder_stage.training.model_copy(update={"max_grad_norm": 0.01, "steps": 20})
     stage = decoder_stage.model_copy(update={"training": training})
-    norms: list[float] = []
+    norms = []
     clip = Training.configure_gradient_clipping
 
     def noted(self: Training, *rest: Any, **settings: Any) -> None:
@@ -155,9 +128,7 @@ def test_the_curve_has_the_gradient_s_norm_before_clipping(
     assert min(norms) > 0.01 and found == pytest.approx(means, rel=1e-5)
 
 
-def test_on_a_gpu_nothing_of_a_stage_is_left_when_the_next_begins(
-    decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_a_gpu_nothing_of_a_stage_is_left_when_the_next_begins(decoder_stage, finished, tmp_path, monkeypatch):
     """Its weights, gradients and moments would lie beside the model that is evaluated."""
     weights = []
 
@@ -177,7 +148,7 @@ def test_on_a_gpu_nothing_of_a_stage_is_left_when_the_next_begins(
         gc.enable()
 
 
-def test_mixed_precision_trains_alike(multimodal_stage: MultimodalStage, finished: Finished) -> None:
+def test_mixed_precision_trains_alike(multimodal_stage, finished):
     mixed = multimodal_stage.model_copy(update={"precision": "bf16-mixed"})
     full, half = (last_points(finished(stage))["loss"] for stage in (multimodal_stage, mixed))
     assert full != half
@@ -185,9 +156,7 @@ def test_mixed_precision_trains_alike(multimodal_stage: MultimodalStage, finishe
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
-def test_a_frozen_part_stays_bit_identical(
-    part: str, multimodal_stage: MultimodalStage, finished: Finished, tmp_path: Path
-) -> None:
+def test_a_frozen_part_stays_bit_identical(part, multimodal_stage, finished, tmp_path):
     """And learns the same from rows one at a time, of which some have no image."""
     frozen = multimodal_stage.model_copy(update={"frozen": (part,)})
     trained = weights_of(finished(frozen))
@@ -197,10 +166,8 @@ def test_a_frozen_part_stays_bit_identical(
     assert_alike(finished(frozen), train(frozen, tmp_path, finished, Resources(micro_batch=1)))
 
 
-def test_a_processor_reads_documents_apart_and_a_gpu_with_varlen_alone(
-    multimodal_stage: MultimodalStage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read_apart: list[nn.Module] = []
+def test_a_processor_reads_documents_apart_and_a_gpu_with_varlen_alone(multimodal_stage, monkeypatch):
+    read_apart = []
     monkeypatch.setattr(sharding, "read_by_document", read_apart.append)
     varlen = multimodal_stage.model_copy(update={"attention": "varlen"})
     assert varlen.fingerprint != multimodal_stage.fingerprint
@@ -208,14 +175,14 @@ def test_a_processor_reads_documents_apart_and_a_gpu_with_varlen_alone(
     for device in ("cpu", "cuda"):
         monkeypatch.setattr(team, "device", lambda device=device: torch.device(device))
         for stage in (multimodal_stage, varlen):
-            sharding.prepare(stage, Resources(), nn.Module())  # type: ignore[arg-type]
+            sharding.prepare(stage, Resources(), nn.Module())
             found.append(len(read_apart))
     assert found == [1, 2, 2, 3]
 
 
 def test_experts_start_as_a_dense_decoder_and_tell_how_they_are_used(
-    decoder_stage: DecoderStage, experts_stage: DecoderStage, multimodal_stage: MultimodalStage, finished: Finished
-) -> None:
+    decoder_stage, experts_stage, multimodal_stage, finished
+):
     still = decoder_stage.training.model_copy(update={"learning_rate": 1e-12})
     sparse = experts_stage.model_copy(update={"training": still})
     assert sparse.inputs == {"upcycled_from": decoder_stage}
@@ -232,10 +199,10 @@ def test_experts_start_as_a_dense_decoder_and_tell_how_they_are_used(
 
 
 @pytest.fixture
-def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def as_on_a_gpu(monkeypatch) -> None:
     """What stands on the device is read after the first step and then after every fourth, and a thread writes
     checkpoints, which asks no device."""
-    there: dict[str, object] = {"is_available": lambda: True, "_is_in_bad_fork": lambda: True}
+    there = {"is_available": lambda: True, "_is_in_bad_fork": lambda: True}
     monkeypatch.setattr(torch, "privateuseone", SimpleNamespace(**there, manual_seed_all=None), raising=False)
     monkeypatch.setattr(recorder, "STEPS_BETWEEN_READS", {"cpu": 4, "cuda": 4})
     monkeypatch.setattr(recorder, "READ_SECONDS", 1e9)
@@ -246,7 +213,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("as_on_a_gpu")
 def test_read_now_and_then_and_written_beside_training_a_stage_is_the_same(
-    multimodal_stage: MultimodalStage, finished: Finished, tmp_path: Path
+    multimodal_stage, finished, tmp_path
 ) -> None:
     with pytest.raises(Killed):
         train(multimodal_stage, tmp_path, finished, report=kill_at(6))
@@ -260,7 +227,7 @@ def test_read_now_and_then_and_written_beside_training_a_stage_is_the_same(
 @pytest.mark.parametrize(("seconds", "found"), [(1e9, 9), (0.0, 6)])
 @pytest.mark.usefixtures("as_on_a_gpu")
 def test_a_loss_that_is_not_finite_is_found_before_a_checkpoint_has_it(
-    seconds: float, found: int, decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, monkeypatch: Patch
+    seconds, found, decoder_stage, finished, tmp_path, monkeypatch
 ) -> None:
     """In step 6; the losses of steps 6 to 9 are read together, or where steps take long each by itself."""
     monkeypatch.setattr(recorder, "READ_SECONDS", seconds)
@@ -280,16 +247,13 @@ def checkpoint_step(folder: Path) -> int:
     return torch.load(folder / "last.ckpt" / "rest.ckpt", weights_only=True)["global_step"]
 
 
-def test_what_takes_long_to_write_is_written_less_often(
-    decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_takes_long_to_write_is_written_less_often(decoder_stage, finished, tmp_path, monkeypatch):
     """As if the first had taken for ever."""
     saved = []
 
     def save(trainer: pl.Trainer, folder: Path) -> None:
         saved.append(trainer.global_step)
         checkpoints.save(trainer, folder)
-        assert isinstance(trainer.strategy, checkpoints.ProcessStrategy)
         trainer.strategy.finish_writing()
         assert trainer.strategy.writing_took > 0
         trainer.strategy.writing_took = 1e30
@@ -303,7 +267,7 @@ def test_what_takes_long_to_write_is_written_less_often(
 @pytest.mark.parametrize("damaged", [("last.ckpt",), ("last.ckpt", "last.ckpt.before")])
 @pytest.mark.usefixtures("each_step")
 def test_from_a_damaged_checkpoint_it_goes_on_from_the_one_before_or_the_beginning(
-    decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, damaged: tuple[str, ...]
+    decoder_stage, finished, tmp_path, damaged
 ) -> None:
     """Some bits of the last one have changed, the one before is cut."""
     with pytest.raises(Killed):
@@ -314,7 +278,7 @@ def test_from_a_damaged_checkpoint_it_goes_on_from_the_one_before_or_the_beginni
         middle = len(data) // 2
         flipped = data[:middle] + bytes(byte ^ 1 for byte in data[middle : middle + 64]) + data[middle + 64 :]
         shards.write_bytes(flipped if name == "last.ckpt" else data[:middle])
-    seen: list[Progress] = []
+    seen = []
     train(decoder_stage, tmp_path, finished, report=seen.append)
     note, first = seen[0].note, seen[1].step
     assert first == (4 if damaged == ("last.ckpt",) else 1)
@@ -326,7 +290,7 @@ def test_from_a_damaged_checkpoint_it_goes_on_from_the_one_before_or_the_beginni
 
 @pytest.mark.usefixtures("each_step")
 def test_a_colleague_s_checkpoint_is_the_group_s_and_if_it_cannot_be_read_no_damage(
-    decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, monkeypatch: Patch
+    decoder_stage, finished, tmp_path, monkeypatch
 ) -> None:
     """Its files are made where they stay, as a temporary folder would give them its own group."""
     tmp_path.chmod(0o775)
@@ -343,7 +307,7 @@ def test_a_colleague_s_checkpoint_is_the_group_s_and_if_it_cannot_be_read_no_dam
     with monkeypatch.context() as patch, pytest.raises(PermissionError):
         patch.setattr(checkpoints, "file_digest", Mock(side_effect=PermissionError(errno.EACCES, "not yours")))
         train(decoder_stage, tmp_path, finished)
-    seen: list[Progress] = []
+    seen = []
     train(decoder_stage, tmp_path, finished, report=seen.append)
     assert not seen[0].note and seen[0].step == 5
     assert_same(finished(decoder_stage), tmp_path)
@@ -351,9 +315,7 @@ def test_a_colleague_s_checkpoint_is_the_group_s_and_if_it_cannot_be_read_no_dam
 
 @pytest.mark.parametrize("name", ["last.ckpt", "last.ckpt.before", "last.ckpt.part"])
 @pytest.mark.usefixtures("each_step")
-def test_a_file_in_the_place_of_a_checkpoint_is_no_obstacle(
-    decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, name: str
-) -> None:
+def test_a_file_in_the_place_of_a_checkpoint_is_no_obstacle(decoder_stage, finished, tmp_path, name):
     (tmp_path / name).touch()
     train(decoder_stage, tmp_path, finished)
     assert_same(finished(decoder_stage), tmp_path)
@@ -364,17 +326,10 @@ def test_a_file_in_the_place_of_a_checkpoint_is_no_obstacle(
     ("kind", "most", "parts"),
     [("decoder", 3, [2] * 9), ("experts", 3, [2] * 9), ("multimodal", 3, [2] * 12), ("sft", 1, [1] * 12)],
 )
-def test_micro_batches_add_up_to_a_step(
-    kind: str, most: int, parts: list[int], stage: Stage, finished: Finished, tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_micro_batches_add_up_to_a_step(kind, most, parts, stage, finished, tmp_path, monkeypatch):
     """The decoder's six steps have four rows, then two, MM1's four, and tuning's two."""
-    rows: list[int] = []
-    routed: list[torch.Tensor] = []
-    forward, training_step = Training.forward, Training.training_step
-
-    def counted(self: Training, batch: Batch, share: float = 1.0) -> torch.Tensor:
-        rows.append(len(batch.tokens))
-        return forward(self, batch, share)
+    routed = []
+    training_step = Training.training_step
 
     def noted(self: Training, parts: list[Batch], index: int) -> torch.Tensor:
         loss = training_step(self, parts, index)
@@ -386,9 +341,9 @@ def test_micro_batches_add_up_to_a_step(
     whole = train(stage, tmp_path / "whole", finished)
     of_whole = routed[:1]
     routed.clear()
-    monkeypatch.setattr(Training, "forward", counted)
+    calls = calls_of(monkeypatch, Training, "forward")
     folder = train(stage, tmp_path / "parts", finished, Resources(micro_batch=most))
-    assert rows == parts
+    assert [len(batch.tokens) for _, batch, *_ in calls] == parts
     if kind == "experts":  # the balance loss is of fewer rows, so that only the first step is the same
         torch.testing.assert_close(routed[:1], of_whole)
         first = [{name: value for step, name, value in points(one) if step == 1} for one in (whole, folder)]
@@ -398,39 +353,21 @@ def test_micro_batches_add_up_to_a_step(
 
 
 @pytest.mark.parametrize("kind", ["experts", "multimodal", "sft"])
-def test_activations_that_are_computed_again_change_nothing(
-    kind: str, stage: Stage, finished: Finished, tmp_path: Path, monkeypatch: Patch
-) -> None:
-    again = []
-    enable = PreTrainedModel.activation_checkpointing_enable
-
-    def noted(self: PreTrainedModel, *rest: Any) -> None:
-        again.append(self)
-        enable(self, *rest)
-
-    monkeypatch.setattr(PreTrainedModel, "activation_checkpointing_enable", noted)
+def test_activations_that_are_computed_again_change_nothing(kind, stage, finished, tmp_path, monkeypatch):
+    again = calls_of(monkeypatch, PreTrainedModel, "activation_checkpointing_enable")
     stored = finished(stage)
     assert not again
     assert_same(stored, train(stage, tmp_path, finished, Resources(gradient_checkpointing=True)))
     assert len(again) == (1 if kind == "experts" else 2), "decoder and encoder"
 
 
-def test_another_order_of_the_data_reads_each_batch_once(
-    multimodal_stage: MultimodalStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[int] = []
-    batch = MixtureBatches.__call__
-
-    def spy(self: MixtureBatches, step: int) -> Batch:
-        read.append(step)
-        return batch(self, step)
-
-    monkeypatch.setattr(MixtureBatches, "__call__", spy)
+def test_another_order_of_the_data_reads_each_batch_once(multimodal_stage, finished, tmp_path, monkeypatch):
+    read = calls_of(monkeypatch, MixtureBatches, "__call__")
     orders = []
     for order in (0, 1, 2):
         read.clear()
         train(multimodal_stage.model_copy(update={"data_order": order}), tmp_path / str(order), finished)
-        orders.append(list(read))
+        orders.append([step for _, step in read])
     steps = list(range(multimodal_stage.training.steps))
     assert orders[0] == steps == sorted(orders[1]) == sorted(orders[2])
     assert steps != orders[1] != orders[2] != steps

@@ -21,12 +21,12 @@ from torch import distributed, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from mm1_lab import team
-from mm1_lab.config import DecoderStage, MultimodalStage, Pretrained, Resources, SftStage, Size, Stage
+from mm1_lab.config import MultimodalStage, Pretrained, Resources, Size, Stage
 from mm1_lab.model import CONNECTORS, build_decoder, build_mm1, load_decoder, upcycle
 from mm1_lab.model.decoder import load_in_team
 from mm1_lab.train import checkpoints, recorder, sharding
 from mm1_lab.train.module import Training
-from mm1_lab.train.progress import Diverged, Progress
+from mm1_lab.train.progress import Diverged
 from mm1_lab.train.recorder import Recorder
 from mm1_lab.train.sharding import ShardedNetwork
 from mm1_lab.weights.pretrained import read_decoder, text_config
@@ -35,7 +35,6 @@ from tests.conftest import REPOSITORY, Squares
 from tests.small import small_mm1
 from tests.train.conftest import Finished, Killed, assert_alike, assert_same, curve, shortened, train
 
-Patch = pytest.MonkeyPatch
 CHILD = multiprocessing.get_context("fork")  # what is imported need not be imported again
 
 
@@ -78,8 +77,8 @@ def train_killed(stage: Stage, folder: Path, finished: Finished, after: int) -> 
     keep = Recorder.on_train_batch_end
 
     def kill(self: Recorder, trainer: object, *rest: object) -> None:
-        keep(self, trainer, *rest)  # type: ignore[arg-type]
-        if trainer.global_step == after:  # type: ignore[attr-defined]
+        keep(self, trainer, *rest)
+        if trainer.global_step == after:
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
@@ -90,7 +89,7 @@ def train_killed(stage: Stage, folder: Path, finished: Finished, after: int) -> 
 
 def assert_experts_are_divided(network: nn.Module, parts: int) -> list[Any]:
     """Each process has as much of them as the others."""
-    experts: list[Any] = [parameter for name, parameter in network.named_parameters() if ".experts." in name]
+    experts = [parameter for name, parameter in network.named_parameters() if ".experts." in name]
     assert all(parts * one.to_local().numel() == one.numel() for one in experts)
     return experts
 
@@ -110,7 +109,7 @@ def only_the_first_makes_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def sparse_stage(multimodal_stage: MultimodalStage, experts_stage: DecoderStage) -> MultimodalStage:
+def sparse_stage(multimodal_stage, experts_stage) -> MultimodalStage:
     """With three experts in its decoder."""
     return multimodal_stage.model_copy(update={"decoder": experts_stage})
 
@@ -120,9 +119,7 @@ def pooled(stage: MultimodalStage) -> MultimodalStage:
     return stage.model_copy(update={"connector": stage.connector.model_copy(update={"kind": "average-pooling"})})
 
 
-def test_two_processes_train_as_one_does(
-    request: pytest.FixtureRequest, finished: Finished, tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_two_processes_train_as_one_does(request, finished, tmp_path, monkeypatch):
     """Each kind of stage; the decoder's rows, and those read with adapters, come one at a time."""
     only_the_first_makes_weights(monkeypatch)
     most_rows = {"encoder": 0, "reconstructive": 0, "aligned": 0, "decoder": 1, "lora": 1}
@@ -140,9 +137,7 @@ def test_two_processes_train_as_one_does(
         assert_alike(folder, tmp_path / kind)
 
 
-def test_three_processes_train_as_one_does_at_once_and_in_parts(
-    sparse_stage: MultimodalStage, finished: Finished, tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_three_processes_train_as_one_does_at_once_and_in_parts(sparse_stage, finished, tmp_path, monkeypatch):
     """Of four rows: shares differ in size, and in some there is no image. Each has one of the experts, and in parts a
     connector of few weights.
 
@@ -162,9 +157,9 @@ def test_three_processes_train_as_one_does_at_once_and_in_parts(
         monkeypatch.setattr(recorder, "POINTS", 1)
         then(varlen, "seldom read")
 
-    rows: list[int] = []
-    exchanges: list[int] = []
-    before_step: list[int] = []
+    rows = []
+    exchanges = []
+    before_step = []
     forward, all_reduce, training_step = Training.forward, distributed.all_reduce, Training.training_step
 
     def counted(self: Training, batch: Any, share: float) -> torch.Tensor:
@@ -201,9 +196,7 @@ def test_three_processes_train_as_one_does_at_once_and_in_parts(
     assert_same(untrained, tmp_path / "no step")
 
 
-def test_what_a_team_began_it_or_one_alone_ends_and_the_other_way_round(
-    experts_stage: DecoderStage, finished: Finished, tmp_path: Path
-) -> None:
+def test_what_a_team_began_it_or_one_alone_ends_and_the_other_way_round(experts_stage, finished, tmp_path):
     """Resumed by the same team bit for bit. Two processes divide the rows of the three experts."""
     stage = shortened(experts_stage, 4)
     alone = finished(stage)
@@ -227,7 +220,7 @@ def test_what_a_team_began_it_or_one_alone_ends_and_the_other_way_round(
         assert_alike(alone, folder)
 
 
-def test_a_pre_trained_decoder_is_read_by_all(tmp_path: Path, monkeypatch: Patch) -> None:
+def test_a_pre_trained_decoder_is_read_by_all(tmp_path, monkeypatch):
     """Each process its shards; the first alone reads the embedding, which grows, and is tied to the output's. The rows
     added are as exact as in one process, though the weights are in half precision."""
     file = saved.save_decoder("qwen2", tmp_path / "model") / "model.safetensors"
@@ -235,7 +228,7 @@ def test_a_pre_trained_decoder_is_read_by_all(tmp_path: Path, monkeypatch: Patch
     facts = read_decoder(Pretrained(weights=str(file.parent)))
 
     def made() -> PreTrainedModel:
-        decoder: PreTrainedModel = AutoModelForCausalLM.from_config(text_config(facts, saved.ROWS + 5))
+        decoder = AutoModelForCausalLM.from_config(text_config(facts, saved.ROWS + 5))
         load_decoder(decoder, facts)
         return decoder
 
@@ -254,9 +247,7 @@ def test_a_pre_trained_decoder_is_read_by_all(tmp_path: Path, monkeypatch: Patch
 
 
 @pytest.mark.parametrize("team_size", [pytest.param(2, marks=pytest.mark.soak), 4])
-def test_large_decoders_are_drawn_and_upcycled_shard_by_shard(
-    team_size: int, tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_large_decoders_are_drawn_and_upcycled_shard_by_shard(team_size, tmp_path, monkeypatch):
     """As in one process, whether the rows of the three experts are divided or the columns of a matrix; of matrices
     with several blocks, and of fewer rows than processes."""
     monkeypatch.setattr("mm1_lab.model.decoder.LARGE", 0)
@@ -292,9 +283,7 @@ def test_large_decoders_are_drawn_and_upcycled_shard_by_shard(
     in_team(team_size, tmp_path, work)
 
 
-def test_another_team_resumes_from_the_checkpoint_before_a_damaged_one(
-    experts_stage: DecoderStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_team_resumes_from_the_checkpoint_before_a_damaged_one(experts_stage, finished, tmp_path, monkeypatch):
     """Four processes after two. What the two leave are shards of like size, and an unfinished folder of five.
 
     Two divide the rows of the three experts, four the columns of one of their matrices."""
@@ -316,7 +305,7 @@ def test_another_team_resumes_from_the_checkpoint_before_a_damaged_one(
     notes = tmp_path / "notes"
 
     def work() -> None:
-        told: list[Progress] = []
+        told = []
         train(stage, folder, finished, report=told.append)
         if team.is_first():
             notes.write_text(repr([progress.note for progress in told if progress.note]))
@@ -329,9 +318,7 @@ def test_another_team_resumes_from_the_checkpoint_before_a_damaged_one(
     assert not list(folder.glob("last.ckpt*"))
 
 
-def test_a_team_s_checkpoints_are_written_beside_training(
-    tied_stage: MultimodalStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_team_s_checkpoints_are_written_beside_training(tied_stage, finished, tmp_path, monkeypatch):
     """As on GPUs: of copies of the shards, and of what is tied once."""
     monkeypatch.setattr(checkpoints, "WRITTEN_BESIDE_TRAINING", ("cpu",))
     stage, folder = shortened(pooled(tied_stage), 2), tmp_path / "team"
@@ -347,9 +334,7 @@ def test_a_team_s_checkpoints_are_written_beside_training(
     assert_alike(alone, folder)
 
 
-def test_a_checkpoint_that_one_cannot_write_stops_all_at_the_next_step(
-    decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_that_one_cannot_write_stops_all_at_the_next_step(decoder_stage, finished, tmp_path, monkeypatch):
     """Otherwise the others would wait for it at the next one, perhaps an hour later. Writing is waited for here."""
     due, steps = Recorder._is_due, []
 
@@ -379,10 +364,10 @@ def test_a_checkpoint_that_one_cannot_write_stops_all_at_the_next_step(
     assert not (tmp_path / "team" / "model.safetensors").exists()
 
 
-def test_a_number_among_a_connector_s_weights_is_read_by_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_among_a_connector_s_weights_is_read_by_all(tmp_path, monkeypatch):
     """In a team it has a dimension, which its file does not have."""
 
-    class Gated(CONNECTORS["average-pooling"]):  # type: ignore[misc, name-defined]
+    class Gated(CONNECTORS["average-pooling"]):
         def __init__(self, *given: Any) -> None:
             super().__init__(*given)
             self.gate = nn.Parameter(torch.tensor(0.5))
@@ -406,10 +391,7 @@ def test_a_number_among_a_connector_s_weights_is_read_by_all(tmp_path: Path, mon
     in_team(2, tmp_path, work)
 
 
-def test_a_loss_that_is_not_finite_stops_all(
-    decoder_stage: DecoderStage, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Though it is one process's alone."""
+def test_a_loss_that_is_not_finite_stops_all(decoder_stage, finished, tmp_path, monkeypatch):
     training_step = Training.training_step
 
     def broken_in_one(self: Training, parts: list[Any], index: int) -> torch.Tensor:
@@ -428,9 +410,7 @@ def test_a_loss_that_is_not_finite_stops_all(
 
 
 @pytest.mark.slow
-def test_each_node_holds_the_model(
-    sft_stage: SftStage, sparse_stage: MultimodalStage, finished: Finished, tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_each_node_holds_the_model(sft_stage, sparse_stage, finished, tmp_path, monkeypatch):
     """Two nodes of two processes: the shards of one are those of the other, and only gradients pass between them.
 
     Of the three experts each process has half of the rows. A process alone takes the last step."""
@@ -444,8 +424,8 @@ def test_each_node_holds_the_model(
     alone, shard = finished(stage), sharding._shard
 
     def check(module: nn.Module, *rest: object) -> None:
-        shard(module, *rest)  # type: ignore[arg-type]
-        sharded: dict[str, Any] = {name: one for name, one in module.named_parameters() if one.numel()}
+        shard(module, *rest)
+        sharded = {name: one for name, one in module.named_parameters() if one.numel()}
         assert {parameter.device_mesh.shape for parameter in sharded.values()} == {(2, 2)}
         assert assert_experts_are_divided(module, 2)
 
@@ -459,9 +439,7 @@ def test_each_node_holds_the_model(
 @pytest.mark.parametrize(
     "shares", [pytest.param({"captions": 1.0}, marks=pytest.mark.soak), {"captions": 0.5, "text": 0.5}]
 )
-def test_nodes_add_up_what_a_node_has_added_up(
-    shares: Any, multimodal_stage: MultimodalStage, finished: Finished, tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_nodes_add_up_what_a_node_has_added_up(shares, multimodal_stage, finished, tmp_path, monkeypatch):
     """Shards of a step's two micro-batches. Where one has no pictures, it has no gradients of encoder and connector."""
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     training = multimodal_stage.training.model_copy(update={"batch_size": 8, "steps": 2})
@@ -476,9 +454,7 @@ def test_nodes_add_up_what_a_node_has_added_up(
 @pytest.mark.soak
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("changes", [{"attention": "varlen"}, {"compile": True}])
-def test_torchrun_starts_a_team(
-    changes: Any, checkpointing: bool, multimodal_stage: MultimodalStage, finished: Finished, tmp_path: Path
-) -> None:
+def test_torchrun_starts_a_team(changes, checkpointing, multimodal_stage, finished, tmp_path):
     stage = multimodal_stage.model_copy(update=changes)
     inputs = {needed.fingerprint: str(finished(needed)) for needed in stage.inputs.values()}
     script, folder = tmp_path / "script.py", tmp_path / "team"
