@@ -107,8 +107,11 @@ def test_what_moves_the_numbers_alone_changes_the_fingerprint() -> None:
 
 def test_a_recipe_s_own_settings_of_the_scale_are_those_of_set() -> None:
     def fingerprint(recipe: dict[str, Any], *settings: str) -> str:
-        return resolve("a", Recipe.model_validate(recipe), mini_with(*settings), 0, WORLD).fingerprint
+        values = Recipe.model_validate(recipe)
+        return resolve("a", values, mini_with(*settings), 0, WORLD, ModelsFromOutside()).fingerprint
 
+    exported = {"sft": {"start": "a/mm1", "resolution": "native"}}
+    assert fingerprint(exported | {"scale": {"sft.batch_size": 9}}) == fingerprint(exported, "sft.batch_size=9")
     sparse = {"layers": 3, "width": 80, "heads": 4, "experts": 2}
     dense = {"layers": 3, "width": 80, "heads": 4}
     changes: list[dict[str, Any]] = [
@@ -148,17 +151,14 @@ def test_a_decoder_with_experts_starts_as_the_dense_one() -> None:
 def test_one_expert_per_token_has_a_version_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Routers of such decoders learn from the task, which they did not at first; no other fingerprint tells."""
 
-    def fingerprints() -> list[str]:
-        sizes = "experts: 4, experts_per_token: 1", "experts: 4", "experts_per_token: 1"
-        scales = [
-            mini_with("base_decoder=302M", f"decoders.302M={{layers: 4, width: 80, heads: 4, {size}}}")
-            for size in sizes
-        ]
-        return [resolve("base", BASE, scale, 0, WORLD).evaluation.model.decoder.fingerprint for scale in scales]
+    def fingerprint(size: str) -> str:
+        scale = mini_with("base_decoder=302M", f"decoders.302M={{layers: 4, width: 80, heads: 4, {size}}}")
+        return resolve("base", BASE, scale, 0, WORLD).evaluation.model.decoder.fingerprint
 
-    before = fingerprints()
+    sizes = ("experts: 4, experts_per_token: 1", "experts: 4", "experts_per_token: 1")
+    before = [fingerprint(size) for size in sizes]
     monkeypatch.setattr("mm1_lab.config.DecoderStage.SINGLE_VERSION", 3)
-    assert [a == b for a, b in zip(before, fingerprints(), strict=True)] == [False, True, True]
+    assert [fingerprint(size) == known for size, known in zip(sizes, before, strict=True)] == [False, True, True]
 
 
 BOMB = "axis: &n0 [lol]\n" + "".join(f"n{n + 1}: &n{n + 1} [{f'*n{n},' * 10}]\n" for n in range(9))
@@ -181,7 +181,6 @@ def claims(*rest: str) -> str:
         ("grid: {steps: &a [*a]}\n", "is no plain YAML (its aliases stand for too much, or for themselves; write the"),
         ('arms: {a: {}}\npanels: {"a\\e[2J": {title: t, arms: {a: a}}}\n', "panels.a [2J: has a character that contro"),
         ("arms: {a: {}}\npanels: {x: {title: a\u202eb, arms: {a: a}}}\n", "panels.x.title: has a character that"),
-        ('grid: {connector: [mlp, "a\\e[2J"]}\n', "arms.a [2J: has a character that controls a terminal"),
         ("arms: {Caf\u00e9: {}, Cafe\u0301: {}}\n", "the arms 'Café' and 'Cafe\u0301' look alike; rename one of them"),
         ("axis: a: b\n", "line 5: is no plain YAML (mapping values are not allowed here); see to its"),
         ("arms: {a: {learning_rate: fast}}\n", "should be a valid number or 'scale' or 'paper' (it is 'fast')"),
@@ -189,19 +188,11 @@ def claims(*rest: str) -> str:
         ("arms: {a: {sft: {views: yes, mixture: {charts: 1}}}}\n", "sft.views: must be a number (it is True)"),
         ("arms: {a: {sft: {tiling: ratio}}}\n", "'a': sft: tiling: ratio requires several views, the most t"),
         ("arms: {a: {sft: {tile_marks: text}}}\n", "sft: tile_marks: text requires several views; set views: 5"),
-        (
-            "arms: {a: {sft: {views: 13}}}\n",
-            "sft: 13 views require tiling: ratio; without it, views are 1, 5, 10 or 17",
-        ),
+        ("arms: {a: {sft: {views: 13}}}\n", "13 views require tiling: ratio; without it, views are 1, 5, 10 or 17"),
         ("arms: {a: {sft: {views: 5, tiling: ratios}}}\n", "sft.tiling: Input should be 'square' or 'ratio'"),
-        ("arms: {a: {sft: {mixture: {charts: yes}}}}\n", "sft.mixture.charts: must be a number (it is True)"),
         ('arms: {a: {}}\npanels: {x: {title: "\\ud800", arms: {a: a}}}\n', "is no plain YAML ('utf-8' codec can't"),
         ("arms: {a: {frozen: [encoder], lr_multipliers: {encoder: 2}}}\n", "lr_multipliers.encoder is 2, but encoder"),
-        ("arms: {a: {sft: {frozen: [decoder], lr_multipliers: {decoder: 0}}}}\n", "sft: lr_multipliers.decoder is 0"),
-        (
-            "arms: {a: {scale: {evaluate.shots: [0]}}}\n",
-            "arm 'a': scale: 'evaluate' is the same for all arms (--set)",
-        ),
+        ("arms: {a: {scale: {evaluate.shots: [0]}}}\n", "scale: 'evaluate' is the same for all arms (--set)"),
         (
             "arms: {a: {scale: {decoders.9M.layers: 2, decoders.9M: {layers: 1, width: 16, heads: 2}}}}\n",
             "arm 'a': scale: decoders.9M.layers is inside decoders.9M; write it there",
@@ -220,18 +211,12 @@ def claims(*rest: str) -> str:
         ("arms: {a: {}}\nsearch: {factor: 1}\n", "search.factor: Input should be greater than 1"),
         ("search: {over: {steps: [1, 2]}, measure: average, trials: 2001}\n", "less than or equal to 2000"),
         ("arms: {a: {resolution: yes}}\n", "arm 'a': resolution: must be a number or 'native' (it is True)"),
-        ("arms: {a: {}}\nint: 3\n", "unknown key 'int'; known: title,"),
-        ("arms: {a: {}}\nsearch: {extensions: no}\n", "search.extensions: must be a number (it is False)"),
-        (
-            f"arms: {{a: {{}}}}\nsearch: {{extensions: {10**400}}}\n",
-            "search.extensions: Input should be less than or equal",
-        ),
+        (f"arms: {{a: {{}}}}\nsearch: {{extensions: {10**400}}}\n", "search.extensions: Input should be less than or"),
         ("arms: {a: }\n", "arms.a: must hold keys and values, or {} for none (it is empty)"),
         ("arms: {a: {}}\ncontrasts:\n", "contrasts: must be a list (it is empty)"),
         ("arms: {}\n", "has no arms"),
         ('arms: {"": {}}\n', "the arm '' needs a name without blanks"),
         (f'arms: {{"{"x" * 720} ": {{}}}}\n', f"the arm '{'x' * 100}' … needs a name without blanks at its ends"),
-        ('arms: {"a\\nb": {}}\n', r"the arm 'a\nb' needs a name"),
         ("arms: {--only: {}}\n", "the arm '--only' needs a name without blanks at its ends or a hyphen in front"),
         (f"grid: {{steps: {[*range(150)]}, image_tokens: {[*range(150)]}}}\n", "the grid has 22,500 cells; at most 10"),
         ("arms: {a: {}}\npanels: {x: {title: T, arms: {label: b}}}\n", "unknown arm 'b'"),
@@ -271,20 +256,15 @@ def test_an_encoder_s_name_stands_for_it_alone_pre_trained_as_the_base_s(tmp_pat
     assert Recipe.parse({"encoder": "ViT-H"}, "x").encoder == EncoderRecipe(size="ViT-H")
 
 
-def test_a_recipe_is_found_one_folder_up_from_inside_the_sweep_s(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_a_sweep_lies_and_what_its_file_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe is found one folder up, too; a name that is no text is refused."""
     path = write_sweep(tmp_path, "arms: {a: {}}\n")
     (tmp_path / "mine").mkdir()
-    path.rename(tmp_path / "mine" / "question.yaml")
+    path = path.rename(tmp_path / "mine" / "question.yaml")
     monkeypatch.chdir(tmp_path / "mine")
     assert list(load_sweep(Path("question.yaml")).arms) == ["a"]
-
-
-def test_a_file_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    path = write_sweep(tmp_path, "arms: {a: {}}\n").rename(tmp_path / "caf\udce9.yaml")
     with pytest.raises(RequestError, match="rename it to one in UTF-8"):
-        load_sweep(path)
+        load_sweep(path.rename("caf\udce9.yaml"))
 
 
 def test_settings_reach_keys_with_dots_and_new_keys_of_tables_and_may_have_exponents() -> None:
@@ -308,12 +288,10 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables_and_may_have_expon
     [
         ("train.steps", "write PATH=VALUE"),
         ("TRAIN.steps=3", "there is no 'TRAIN'; did you mean 'train'?"),
-        ("decoders.9m.layers=3", "there is no 'decoders.9m'; did you mean 'decoders.9M'?"),
         ("decoders.302m.layers=3", "there is no 'decoders.302m'; did you mean 'decoders.302M'?"),
         ("train.lr_multipliers.conector=1", "train.lr_multipliers.conector: Input should be 'encoder'"),
         ("train.steps.most=3", "train.steps has no keys; set train.steps itself"),
         ("evaluate.shots=[true]", "evaluate.shots.0: must be a number (it is True)"),
-        ("resources.gpus=true", "resources.gpus: must be a number (it is True)"),
         ("train.steps=15e-1", "valid integer, got a number with a fractional part"),
         ("decoders.1.2B.heads=7", "1.2B: 7 heads need a width divisible by 14 (it is "),
         ("encoders.ViT-L.feed_forward=64", "ViT-L: an encoder has only `layers`, `width` and `heads`"),
@@ -346,11 +324,7 @@ def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
     ("change", "settings", "message"),
     [
         ({"resolution": 337}, (), "this scale has no resolution 337; known: 224, 336, 378"),
-        (
-            {"decoder": "E2"},
-            (),
-            "(--set 'decoders.E2={layers: …, width: …, heads: …}' adds it, or a scale of your own",
-        ),
+        ({"decoder": "E2"}, (), "(--set 'decoders.E2={layers: …, width: …, heads: …}' adds it, or a scale of your"),
         ({"resolution": 400}, (), "--set resolutions.400=N adds it, where N is this scale's number for it (for 224 it"),
         ({"image_tokens": 16}, (), "known: 64, 144; --set image_tokens.16=N adds it, where N is this scale's number f"),
         ({}, ("patch=7",), "36 pixels (resolution 336) are not divisible by the patch of 7"),
@@ -365,20 +339,14 @@ def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
         ({"sft": {"resolution": 1344}}, (), "1344 is of five views: add sft.views: 5, or take 224, 336, 378"),
         ({"sft": {}}, ("sft=null",), "the scale has no `sft` section; see the one in sweeps/scales/mini.yaml"),
         ({"sft": {}}, ("sft.sequence_length=10",), "takes 9 positions; increase sft.sequence_length (10) or sft.max_"),
-        (
-            {"scale": {"train.weight_decai": 0.1}},
-            (),
-            "unknown key 'train.weight_decai'; did you mean 'train.weigh",
-        ),
+        ({"scale": {"train.weight_decai": 0.1}}, (), "unknown key 'train.weight_decai'; did you mean 'train.we"),
         ({"scale": {"decoders.302M-MOE.experts": 2}}, (), "no 'decoders.302M-MOE'; did you mean 'decoders.302M-MoE'"),
         ({"scale": {"train.weight_decay": "much"}}, (), "train.weight_decay: Input should be a valid number (it is 'm"),
         ({"scale": {"decoders.1.2B.layers": 2}}, ("workers={1.2B: 2}",), "scale: 1.2B is trained by 2 workers, which"),
         ({"data_mix": {"captions": 1, "texts": 0}}, (), "arm 'base': data_mix lists texts, which the data do not"),
     ],
 )
-def test_an_impossible_combination_is_refused(
-    change: dict[str, object], settings: tuple[str, ...], message: str
-) -> None:
+def test_what_cannot_be_resolved_is_refused(change: dict[str, object], settings: tuple[str, ...], message: str) -> None:
     recipe = Recipe.model_validate({**BASE.model_dump(), **change})
     with pytest.raises(RequestError) as error:
         resolve("base", recipe, mini_with(*settings), 0, WORLD)
@@ -434,29 +402,18 @@ def test_the_paper_s_rate_counts_a_decoder_s_own_heads_and_feed_forward() -> Non
     assert "shape" not in model.decoder.identity
 
 
-def test_tuning_at_a_tower_s_own_resolution() -> None:
+def test_tuning_at_a_tower_s_own_resolution_and_two_towers_at_that_of_either() -> None:
     assert resolve_ready({"sft": {"resolution": 384}}).image_size == 384
     for views in (1, 5):  # whether the scale has such a resolution or not
         tuned = resolve_ready({"sft": {"resolution": "native", "views": views}}, ("resolutions={336: 336}",))
         assert isinstance(tuned, SftStage) and (tuned.image_size, tuned.views) == (384, views)
     with pytest.raises(RequestError, match=r"400 pixels \(sft\.resolution 336\) are not divisible by the patch of 14"):
         resolve_ready({"sft": {}}, ("resolutions.336=400",))
-
-
-def test_two_towers_at_the_own_resolution_of_either() -> None:
-    """384 px are 27 patches of 14 and a rest, which SigLIP cuts off in either place."""
+    # 384 px are 27 patches of 14 and a rest, which SigLIP cuts off in either place
     for pair in (["a/dino", "a/siglip"], ["a/siglip", "a/dino"]):
         assert resolve_ready({"encoder": pair, "resolution": 384}).image_size == 384
     with pytest.raises(RequestError, match=r"384 pixels .* are not divisible by the patch of 14"):
         resolve_ready({"encoder": "a/dino", "resolution": 384})
-
-
-def test_tuning_of_an_exported_model_may_have_settings_of_its_own() -> None:
-    def fingerprint(recipe: dict[str, Any], scale: Scale) -> str:
-        recipe = {"sft": {"start": "a/mm1", "resolution": "native"}} | recipe
-        return resolve("a", Recipe.model_validate(recipe), scale, 0, WORLD, ModelsFromOutside()).fingerprint
-
-    assert fingerprint({"scale": {"sft.batch_size": 9}}, MINI) == fingerprint({}, mini_with("sft.batch_size=9"))
 
 
 def test_other_views_than_before_are_told_of_a_model_that_is_tuned_again(tmp_path: Path) -> None:
@@ -468,11 +425,9 @@ def test_other_views_than_before_are_told_of_a_model_that_is_tuned_again(tmp_pat
         assert unlike_start(replace(request, trials=(trial,))) == [line] * told
     recipe = Recipe.model_validate({"sft": {"start": "a/tiled", "resolution": "native", "views": 5}})
     trial = resolve("a", recipe, scale, 0, WORLD, ModelsFromOutside())
-    lines = [
-        "a/tiled was tuned with the tiling ratio, and is tuned with square (sft.tiling)",
-        "a/tiled was tuned with tile_marks: text, and is tuned with none (sft.tile_marks)",
-    ]
-    assert unlike_start(replace(request, trials=(trial,))) == lines
+    tiling, marks = unlike_start(replace(request, trials=(trial,)))
+    assert tiling == "a/tiled was tuned with the tiling ratio, and is tuned with square (sft.tiling)"
+    assert marks == "a/tiled was tuned with tile_marks: text, and is tuned with none (sft.tile_marks)"
 
 
 def test_an_exported_model_without_steps_is_what_it_was() -> None:
