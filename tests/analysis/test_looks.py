@@ -23,10 +23,8 @@ from tests.analysis.results_folder import claim_row, study_of, with_manifest, wr
 
 LOOKS = (4, 6, 8)
 ARMS = {name: Recipe(steps=1000 + number) for number, name in enumerate(("base", "much", "little", "none"))}
-CLAIMS = tuple(
-    Contrast(claim=f"{name} lifts", first=name, second="base", measure="average", expect="greater")
-    for name in ("much", "little", "none")
-)
+LIFT = Contrast(claim="", first="much", second="base", measure="average", expect="greater")
+CLAIMS = tuple(LIFT.model_copy(update={"claim": f"{arm} lifts", "first": arm}) for arm in ("much", "little", "none"))
 SWEEP = Sweep(name="own", title="own", axis="own", base=Recipe(), arms=ARMS, contrasts=CLAIMS)
 
 
@@ -124,9 +122,8 @@ def write_growing(results: Path, seeds: int, missing: tuple[str, ...] = ()) -> P
     """Like `growing`, as files."""
     given = {"missing": missing, "lifts": LIFTS, "questions": QUESTIONS}
     folder = write_results(results, SWEEP, ARMS, range(seeds), **given)  # type: ignore[arg-type]
-    merge_manifest(
-        folder, read_manifest(folder).model_copy(update={"looks": LOOKS}), (), lambda _: True, lambda _: False
-    )
+    manifest = read_manifest(folder).model_copy(update={"looks": LOOKS})
+    merge_manifest(folder, manifest, (), lambda _: True, lambda _: False)
     return folder
 
 
