@@ -62,22 +62,18 @@ def test_every_page_is_in_the_navigation_of_the_site() -> None:
     assert named == docs | {"index.md", "gallery.md", "api.md"}
 
 
-def test_a_list_begins_after_a_blank_line() -> None:
-    """GitHub does without, but the site would run it into the paragraph."""
-    for path in [path for name in ("*.md", "docs/*.md", "results/LOG.md") for path in REPOSITORY.glob(name)]:
-        text = re.sub(r"^ *```.*?^ *```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-        found = re.search(r"^(?![-#\s>|]).*\n- .*", text, re.MULTILINE)
+def test_a_list_begins_after_a_blank_line_and_no_command_line_ends_with_a_comment() -> None:
+    """GitHub does without, but the site would run it into the paragraph; the shell of macOS takes a comment for
+    arguments when the line is pasted."""
+    names = ("*.md", "docs/*.md", "contrib/*/*.md", "results/LOG.md")
+    for path in [path for name in names for path in REPOSITORY.glob(name)]:
+        blocks = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+        text = path.read_text(encoding="utf-8")
+        found = re.search(r"^(?![-#\s>|]).*\n- .*", blocks.sub("", text), re.MULTILINE)
         assert not found, (path.name, found[0])
-
-
-def test_no_command_line_ends_with_a_comment() -> None:
-    """The shell of macOS takes it for arguments when the line is pasted."""
-    for page in [path for name in ("*.md", "docs/*.md", "contrib/*/*.md") for path in REPOSITORY.glob(name)]:
-        for block in re.findall(
-            r"^ *```(?:sh|bash)?\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-        ):
-            if not block.startswith("#!"):  # a script, which bash runs
-                assert not re.search(r"\s# ", block), (page.name, block)
+        for language, block in blocks.findall(text):
+            if language in ("", "sh", "bash") and not block.startswith("#!"):  # a script, which bash runs
+                assert not re.search(r"\s# ", block), (path.name, block)
 
 
 def test_every_command_that_is_shown_has_its_options_and_every_target_is_made() -> None:
@@ -85,13 +81,9 @@ def test_every_command_that_is_shown_has_its_options_and_every_target_is_made() 
     parsers = command_parsers(make_parser())
     (phony,) = re.findall(r"^\.PHONY: (.+)", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     targets = {*phony.split(), *(f"sweep-{path.stem.replace('_', '-')}" for path in REPOSITORY.glob("sweeps/*.yaml"))}
-    pages = [
-        text
-        for name in ("README.md", "docs/*.md", "contrib/*/*.md", "sweeps/**/*.yaml")
-        for text in REPOSITORY.glob(name)
-    ]
+    names = ("README.md", "docs/*.md", "contrib/*/*.md", "sweeps/**/*.yaml")
     commands = 0
-    for page in pages:
+    for page in (path for name in names for path in REPOSITORY.glob(name)):
         text = page.read_text(encoding="utf-8")
         for command, rest in re.findall(r"(?<![\w-])mm1-lab +([a-z-]+)([^`#\n]*)", text):
             assert command in parsers, f"{page.name}: mm1-lab {command}"
@@ -106,9 +98,8 @@ def test_every_command_that_is_shown_has_its_options_and_every_target_is_made() 
         ["make", "-n", "sweep-data-mix", "check-scale", "lr-law", "figures", "report", "dashboard", *variables],
         cwd=REPOSITORY, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    given = [
-        make_parser().parse_args(shlex.split(line)[1:]) for line in ran.stdout.splitlines() if "bin/mm1-lab " in line
-    ]
+    lines = [line for line in ran.stdout.splitlines() if "bin/mm1-lab " in line]
+    given = [make_parser().parse_args(shlex.split(line)[1:]) for line in lines]
     assert len(given) == 6 and all(one.debug and str(one.results) == "my own" for one in given)
     assert all((one.scale, one.seeds) == ("smoke", "3") for one in given[:3])
     assert given[0].sweep == "sweeps/data_mix.yaml"
@@ -198,7 +189,7 @@ def test_the_table_that_readme_shows_is_what_the_command_prints(capsys: pytest.C
     assert "over six training seeds" in text and "seeds 300–305" in printed
 
 
-def test_an_interval_is_recomputed_from_committed_scores_as_the_page_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intervals_and_verdicts_are_recomputed_as_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     page: dict[str, Any] = {}
     snippet = shown("python", "Recompute an interval", "study.md").rpartition("print(")[0]
@@ -212,11 +203,6 @@ def test_an_interval_is_recomputed_from_committed_scores_as_the_page_shows(monke
                 assert values == pytest.approx((row["estimate"], row["low"], row["high"]), abs=0.001), row["claim"]
                 found += 1
         assert found >= claims
-
-
-def test_the_verdicts_are_recomputed_from_the_p_of_their_parts_as_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(REPOSITORY)
-    page: dict[str, Any] = {}
     exec(shown("python", "Recompute the verdicts", "study.md"), page)
     lessons = pd.read_csv(PUBLISHED / "lessons.csv").set_index("lesson")
     assert page["verdicts"].to_dict() == lessons["verdict"].to_dict()

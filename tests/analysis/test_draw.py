@@ -50,10 +50,8 @@ from mm1_lab.results.manifest import read_trials
 from tests.analysis.results_folder import of_arms, of_own_data, score_rows, study_of, write_results
 from tests.conftest import Told, run_python
 
-NAMES = [
-    *("contrasts.csv", "contrasts.md", "contrasts.png", "figure.png"),
-    *("scores.csv", "table.csv", "table.md", "validity.csv", "validity.md"),
-]
+NAMES = ["contrasts.csv", "contrasts.md", "contrasts.png", "figure.png", "scores.csv"]
+NAMES += ["table.csv", "table.md", "validity.csv", "validity.md"]
 OVERALL = [f"{name}.{ending}" for name in ("axes", "lessons") for ending in ("csv", "md")]
 OVERALL += ["lesson_parts.csv", "lessons.png", "summary.md"]
 
@@ -207,17 +205,13 @@ def test_two_seeds_give_arms_no_interval_and_differences_one(data_mix: Sweep) ->
         assert ("±" in losses.title) != said
 
 
-def test_a_run_ends_also_with_a_claim_about_losses_on_other_documents(tmp_path: Path, small_mix: Sweep) -> None:
+def test_losses_on_other_documents_are_those_of_arms_with_scores(tmp_path: Path, small_mix: Sweep) -> None:
+    """And a run ends also with a claim about them."""
     views = {"one": Recipe(sft=SftRecipe()), "five": Recipe(sft=SftRecipe(resolution=1344, views=5))}
     claim = Contrast(claim="views help", first="five", second="one", measure="loss captions", expect="less")
-    sweep = of_arms(small_mix, views).model_copy(update={"contrasts": (claim,)})
+    sweep = of_arms(small_mix, views, contrasts=(claim,))
     told = sweep_in_short(write_results(tmp_path, sweep, views, (0, 1), questions=16))
     assert re.search("^views help +not judged: different held-out documents in the arms' means of loss", told, re.M)
-
-
-def test_losses_on_other_documents_are_those_of_arms_with_scores(small_mix: Sweep) -> None:
-    views = {"one": Recipe(sft=SftRecipe()), "five": Recipe(sft=SftRecipe(resolution=1344, views=5))}
-    sweep = small_mix.model_copy(update={"arms": views, "panels": {}})
     for missing in ((), ("five/0",)):
         study = study_of(sweep, [0], missing=missing)
         held_out = study.trials[["arm", "seed", "fingerprint"]].assign(source="captions", loss=1.0)
@@ -284,12 +278,9 @@ def own_data(data_mix: Sweep) -> Study:
     trials = study.trials
     trials = trials.assign(fingerprint=trials["fingerprint"].str.replace("no-vecap", "base"))
     losses = pd.DataFrame({"source": ["captions", "text"], "loss": [0.75, 1.5]})
-    return replace(
-        study,
-        trials=trials,
-        scores=study.scores[study.scores["family"] == "captioning"],
-        held_out=trials[["arm", "seed", "fingerprint"]].merge(losses, how="cross"),
-    )
+    held_out = trials[["arm", "seed", "fingerprint"]].merge(losses, how="cross")
+    scores = study.scores[study.scores["family"] == "captioning"]
+    return replace(study, trials=trials, scores=scores, held_out=held_out)
 
 
 def marks(axis: Axes) -> list[float]:
@@ -377,9 +368,7 @@ def test_a_figure_names_every_row_and_shows_the_papers_numbers_on_an_axis_of_the
     assert all(len(axis.get_xticks()) > 1 for axis in ours) and "new combinations" not in labels
 
 
-def test_a_figure_of_a_question_draws_arms_with_scores_and_names_the_others_that_were_asked_for(
-    data_mix: Sweep,
-) -> None:
+def test_a_figure_of_a_question_draws_arms_with_scores_and_names_others_that_were_asked_for(data_mix: Sweep) -> None:
     arms = ("base", "captions", "text-33")
     asked = of_arms(data_mix, (*arms, "no-vecap"), title="How much text?", reproduces="")
     study = study_of(asked, (0, 1), arms=arms, missing=("text-33/0", "text-33/1", "captions/1"), questions=8)
@@ -435,9 +424,8 @@ def test_each_level_of_an_axis_is_compared_with_the_base_s_and_controls_stand_ap
 
 def test_the_majority_answer_does_not_depend_on_which_arms_ran(data_mix: Sweep) -> None:
     """At the second seed, whose questions are easier to guess, one arm ran instead of three."""
-    study = study_of(
-        data_mix, (0, 1), questions=8, arms=("base", "captions", "text-33"), missing=("captions/1", "base/1")
-    )
+    arms = ("base", "captions", "text-33")
+    study = study_of(data_mix, (0, 1), questions=8, arms=arms, missing=("captions/1", "base/1"))
     names = study.asked["benchmark"].unique()
     records = {}
     for fingerprint, seed in zip(study.done["fingerprint"], study.done["seed"], strict=True):
@@ -559,11 +547,8 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
     capsys.readouterr()
     assert main(["report"]) == 0
     gone = "zeta at smoke: 0 of 6 trials have scores, so it is left out; what was drawn of it before is deleted"
-    assert f"{gone}\n" in capsys.readouterr().err and {path.name for path in zeta.glob("*")} == {
-        "sweep.json",
-        "trials.csv",
-        "scores.parquet",
-    }
+    assert f"{gone}\n" in capsys.readouterr().err
+    assert {path.name for path in zeta.glob("*")} == {"sweep.json", "trials.csv", "scores.parquet"}
     assert all(f"{gone}." in (local / name).read_text(encoding="utf-8") for name in ("summary.md", "report.html"))
     report = (local / "report.html").read_text(encoding="utf-8")
     assert "`" not in report and "See <code>docs/study.md</code>." in report, "marks are tags in it"
@@ -607,11 +592,8 @@ def test_an_arm_by_itself_is_compared_by_two_measures(data_mix: Sweep) -> None:
     (lesson,) = (one for one in load_lessons() if one.name == "few-shot")
     decisive = of_lessons(study, [lesson])[0]
     claims = judge_contrasts(study, of_lessons(study, [lesson])).set_index("claim")
-    assert claims.loc["help", ["estimate", "p", "low"]].tolist() == [
-        decisive.found.estimate,
-        min(decisive.p.values()),
-        decisive.found.low,
-    ]
+    known = [decisive.found.estimate, min(decisive.p.values()), decisive.found.low]
+    assert claims.loc["help", ["estimate", "p", "low"]].tolist() == known
     assert claims["of_lesson"].tolist() == ["few-shot", ""]
     assert claims["detail"].tolist() == ["base: 4-shot − 0-shot", "mean of base, captions: 4-shot − 0-shot"]
     lifts = study.all_values(Measure(shots=4)) - study.all_values(Measure(shots=0))
@@ -650,14 +632,11 @@ def test_a_loss_is_in_nats_and_in_no_figure_of_points(data_mix: Sweep) -> None:
 
 
 @styled()
-def test_a_claim_s_label_is_a_line_or_two_alike() -> None:
+def test_a_claim_s_label_is_a_line_or_two_alike_and_a_title_of_wide_letters_has_half_as_many_on_each() -> None:
     assert row_name("a contrastive encoder beats a reconstructive one of its size", LETTERS).count("\n") == 0
     long = "of the encoder, resolution matters most: more than its size, its loss or its data"
     first, second = row_name(long, LETTERS).split("\n")
     assert f"{first} {second}" == long and abs(len(first) - len(second)) < 10
-
-
-def test_a_title_of_wide_letters_has_half_as_many_on_a_line() -> None:
     figure = Figure(figsize=(5, 1))
     annotate_head(figure, "图像标记" * 10)
     assert [len(line) for line in figure.get_suptitle().split("\n")] == [35, 5]
@@ -683,16 +662,19 @@ def test_long_names_leave_room_for_what_is_drawn_at_twelve_numbers_of_shots(data
     assert len(looks) == 12 == len(set(looks)) and len({colour for colour, _ in looks[:8]}) == 8
 
 
+def levels_of(study: Study) -> list[list[object]]:
+    """Axis, level of the base, other level, and how many pairs."""
+    rows: list[list[object]] = level_rows(study)[["axis", "base", "level", "pairs"]].to_numpy().tolist()
+    return rows
+
+
 def test_levels_of_a_grid_beside_the_base_are_compared_with_its_first(data_mix: Sweep) -> None:
     arms = {"base": data_mix.base}
     for resolution, images in product((224, 378), ("shown", "shuffled")):
         changed = {"resolution": resolution, "image_tokens": 64, "images": images}
         arms[f"{resolution} {images}"] = data_mix.base.model_copy(update=changed)
-    levels = level_rows(study_of(of_arms(data_mix, arms), (0, 1), questions=8))
-    assert levels[["axis", "base", "level", "pairs"]].to_numpy().tolist() == [
-        ["resolution", "224", "378", 2],
-        ["images", "shown", "shuffled", 2],
-    ]
+    found = levels_of(study_of(of_arms(data_mix, arms), (0, 1), questions=8))
+    assert found == [["resolution", "224", "378", 2], ["images", "shown", "shuffled", 2]]
 
 
 def test_a_long_path_in_the_figure_of_axes_is_its_end(data_mix: Sweep) -> None:
@@ -709,8 +691,7 @@ def test_two_encoders_side_by_side_are_a_level_and_an_empty_mixture_is_unset(dat
     names = {"one": "siglip", "other": "dino", "both": ["dino", "siglip"]}
     arms = {arm: Recipe.model_validate({"encoder": encoder, "sft": {}}) for arm, encoder in names.items()}
     arms["mixed"] = Recipe.model_validate({"encoder": "siglip", "sft": {"mixture": {"charts": 2}}})
-    levels = level_rows(of_own_data(study_of(of_arms(data_mix, arms, base=arms["one"]), (0, 1), questions=8)))
-    assert levels[["axis", "base", "level", "pairs"]].to_numpy().tolist() == [
+    assert levels_of(of_own_data(study_of(of_arms(data_mix, arms, base=arms["one"]), (0, 1), questions=8))) == [
         ["encoder size", "siglip", "dino", 1],
         ["encoder size", "siglip", "dino + siglip", 1],
         ["sft mixture", "unset", "charts 2.0", 1],

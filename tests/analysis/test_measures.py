@@ -89,9 +89,7 @@ def runs(studies: tuple[Study, Study]) -> tuple[Paired, Paired]:
     return replace(reference, flops=4e12), replace(proxy, flops=1e12, manifest=manifest)
 
 
-def test_it_is_the_share_of_pairs_with_the_same_better_arm(
-    runs: tuple[Paired, Paired], studies: tuple[Study, Study]
-) -> None:
+def test_it_is_the_share_of_pairs_that_agree(runs: tuple[Paired, Paired], studies: tuple[Study, Study]) -> None:
     """Of the proxy run's mean, of its single seeds, and of the reference run's for its others, counted here."""
     found = accuracy(runs[:1], runs).set_index(["proxy", "seeds", "measure"])
     cheaper, dear = "scale mini, train.steps=350", "scale mini"
@@ -125,9 +123,7 @@ def test_what_is_not_comparable_is_left_out(runs: tuple[Paired, Paired], data_mi
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_it_is_drawn_beside_the_dear_run_s_lessons(
-    tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_drawn_beside_the_dear_run(tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both runs by processes of their own."""
     monkeypatch.setattr("analysis.redraw.machine_cpus", lambda: 2)
     sweep = data_mix.model_copy(update={"panels": {}, "contrasts": ()})  # quicker to draw

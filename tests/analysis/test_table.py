@@ -44,7 +44,7 @@ def test_markdown_has_a_row_per_row_with_a_heading_per_group() -> None:
     ]
 
 
-def test_text_of_several_lines_stays_in_its_caption_heading_and_cell_and_is_no_code() -> None:
+def test_text_stays_in_its_caption_heading_and_cell_is_no_code_and_controls_no_terminal() -> None:
     text = "two\r\n\nparts\x0c\x85\u2028\\input{/etc/passwd}"
     table = Table(text, pd.DataFrame({text: [text], "p": ["[0, 1]"]}), [text])
     heading, head, _, row = [line for line in to_markdown(table).splitlines() if line][:4]
@@ -53,9 +53,6 @@ def test_text_of_several_lines_stays_in_its_caption_heading_and_cell_and_is_no_c
     escaped = r"two parts \textbackslash{}input\{/etc/passwd\}"
     assert to_latex(table).count(escaped) == 4 and r"\input" not in to_latex(table)
     assert "& {[}0, 1] " in to_latex(table)
-
-
-def test_no_form_of_a_table_controls_a_terminal_or_turns_text() -> None:
     text = "red\x1b[2J\x9b0m\u202e\u2066 \r"
     table = Table(text, pd.DataFrame({text: [text]}), [text])
     for shown in (to_plain(table), to_markdown(table), to_latex(table)):

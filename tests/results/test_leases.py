@@ -69,9 +69,7 @@ def test_a_process_that_was_killed_before_it_wrote_its_name_blocks_nobody(tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_of_two_that_wait_for_a_killed_process_one_gets_its_claim(
-    tmp_path: Path, disk: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_two_that_wait_one_gets_the_claim(tmp_path: Path, disk: None, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").touch()
     os.utime(tmp_path / "a", (0, 0))
     slower, now_in = Claims(tmp_path), files.now_in
@@ -100,9 +98,7 @@ def test_a_clock_that_is_ahead_of_the_file_server_s(tmp_path: Path, monkeypatch:
     assert claims.recent() == {"a"}
 
 
-def test_a_claim_that_a_full_disk_does_not_take_is_told_with_its_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_that_takes_no_claim_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SoftFileLease, "acquire", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
     with pytest.raises(OSError, match="No space left") as full:
         Claims(tmp_path).take(["a"])
