@@ -112,9 +112,7 @@ def with_halved(request: Request) -> Request:
 
 @pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.usefixtures("few_documents")
-def test_a_kind_of_stage_and_an_executor(
-    again: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_kind_of_stage(again: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """From its plan, also for GPUs, to a score, a record and MLflow; on a machine with Slurm, of whose `srun` Lightning
     would warn at every stage. Encoder and decoder are trained already."""
     monkeypatch.chdir(again.folder)
@@ -148,9 +146,8 @@ def test_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(metrics.METRICS, "length", length)
     (tmp_path / "mine.jsonl").write_text('{"question": "2 + 2 =", "answer": "4"}\n', encoding="utf-8")
     data = tmp_path / "data.yaml"
-    data.write_text(
-        "text: [any.jsonl]\nbenchmarks: {mine: {questions: mine.jsonl, metric: length, shots: [0]}}\n", encoding="utf-8"
-    )
+    own = "{questions: mine.jsonl, metric: length, shots: [0]}"
+    data.write_text(f"text: [any.jsonl]\nbenchmarks: {{mine: {own}}}\n", encoding="utf-8")
     scale = with_benchmarks(find_scale("smoke"), data, DataFile.read(data), None, tmp_path)
     benchmark = build_benchmark(scale.benchmarks[0], scale.evaluate, WorldTokenizer())
     assert (benchmark.name, benchmark.metric, metrics.score(benchmark, ["four"])) == ("mine", "length", [4.0])
@@ -220,9 +217,7 @@ LESSON = """
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_a_question_a_lesson_and_a_number_of_the_paper(
-    tmp_path: Path, again: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_question_a_lesson_and_a_number_of_it(tmp_path: Path, again: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """From files beside each other to the tables; its two arms were run before, by another sweep."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(paper, "FOLDER", tmp_path)

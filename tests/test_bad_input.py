@@ -32,7 +32,6 @@ WRONG = [
     (["--set", "evaluate.shots=4"], ["evaluate.shots: must be a list, such as [4] (it is 4)"]),
     (["--set", "evaluate.shots=[4,4]"], ["evaluate.shots: holds a number twice"]),
     (["--set=--"], ["'--set=--' is not a value"]),
-    (["--set", "frozen=[encoder,connector,decoder]"], ["frozen: lists every part; leave at least one to train"]),
     (["--set", "sft.start=there", "--set", "sft.after_steps=5"], ["after_steps refers to pre-training, which"]),
     (["--set", "data_mix.text=-1"], ["--set", "text"]),
     (["--set", "learning_rate=-1"], ["learning_rate: Input should be greater than or equal to 0.000000001"]),

@@ -116,9 +116,9 @@ def test_what_is_not_there_is_told_before_anything_heavy_is_loaded(tmp_path: Pat
 
 def test_a_missing_folder_of_results_is_told_if_it_was_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     begun = f"{here}/results/local/smoke/data_mix: no run has got under way here; shown is seed 0, others by --seeds\n"
-    for words, told in (((), begun), (("--results", "nowhere"), "nowhere: there is no such folder yet\n")):
+    for words, said in (((), begun), (("--results", "nowhere"), "nowhere: there is no such folder yet\n")):
         assert main(["status", "data_mix", *SMOKE, *words]) == 0
-        assert capsys.readouterr().err.startswith(told)
+        assert capsys.readouterr().err.startswith(said)
     assert main(["status", "data_mix", *SMOKE, "--seeds", "8,9"]) == 0
     assert capsys.readouterr().err == "", "seeds that are named need no word"
 
@@ -152,7 +152,7 @@ def test_ctrl_c_again_and_again_is_silent() -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_show_resolves_an_arm_and_tells_two_apart(capsys: Output, printed: Told, refused: Refused) -> None:
+def test_show_resolves_an_arm_and_tells_two_apart(printed: Told, refused: Refused) -> None:
     rows = [re.split("  +", line) for line in printed("show", "data-mix", *SMOKE).splitlines()]
     assert ["blind", "images shown → blind"] in rows
     assert ["no-vecap", "data_mix.synthetic_share 0.07 → 0.0"] in rows
@@ -162,9 +162,8 @@ def test_show_resolves_an_arm_and_tells_two_apart(capsys: Output, printed: Told,
     assert ["recipe.images", "shown", "blind"] in lines and ["resolved.model.blind", "False", "True"] in lines
     assert len(lines) == 4, "a heading, two settings and the fingerprint"
     assert "has no arm 'bse'; did you mean 'base'?" in refused("show", "data_mix", "bse", *SMOKE)
-    assert main(["show", "lr_law", "9M 0.00487", "85M 0.0139", *SMOKE]) == 0, "arms that the search made"
-    assert "recipe.decoder" in capsys.readouterr().out
-    assert main(["show", "lr_law", *SMOKE]) == 0 and "\n85M 0.0139 " in capsys.readouterr().out
+    assert "recipe.decoder" in printed("show", "lr_law", "9M 0.00487", "85M 0.0139", *SMOKE), "arms of a search"
+    assert "\n85M 0.0139 " in printed("show", "lr_law", *SMOKE)
     error = refused("export", "lr_law", "folder", "--only", "9M 0.00487", *SMOKE)
     assert "lr_law.yaml is a search, which makes its arms; name one in a sweep of its own" in error
 
@@ -188,7 +187,7 @@ def test_arms_are_named_together_or_one_by_one_and_may_have_commas(printed: Told
     assert "has no arm 'captoins'; did you mean 'captions'?" in error
 
 
-def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(capsys: Output, here: Path) -> None:
+def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(printed: Told, here: Path) -> None:
     """In time to mend it, as claims are written before the runs that test them."""
     reasons = {
         "vqaa 4-shot": "trials have no 'vqaa'; did you mean 'vqa'?",
@@ -207,8 +206,7 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(capsys: O
     claims = [{"claim": f"by {measure}", "measure": measure, **arms} for measure in (*reasons, *some)]
     sweep = {"title": "mine", "recipe": "base", "arms": {"base": {}, "b": {"steps": 100}}, "contrasts": claims}
     (here / "mine.yaml").write_text(yaml.safe_dump(sweep), encoding="utf-8")
-    assert main(["plan", "mine.yaml", "--scale", "smoke"]) == 0
-    told = [line for line in capsys.readouterr().out.splitlines() if "will not be judged" in line]
+    told = [line for line in printed("plan", "mine.yaml", *SMOKE).splitlines() if "will not be judged" in line]
     assert len(told) == len(reasons)
     for line, (measure, reason) in zip(told, reasons.items(), strict=True):
         assert line.startswith(f"The claim 'by {measure}' will not be judged by {measure!r}: {reason}")
@@ -291,10 +289,10 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     assert "9M is not finished; run it first: mm1-lab run lr_law" in refused("answers", "lr_law", "9M", *SMOKE)
 
 
-def test_committed_answers_have_their_points_by_the_references_beside_them(capsys: Output, here: Path) -> None:
+def test_committed_answers_have_their_points_by_the_references_beside_them(printed: Told, here: Path) -> None:
     """VQA accuracy, by hand: of ten annotators without each in turn, three who agree are enough."""
-    assert main(["answers", "data_mix", "base", "--measure", "vqa", "--limit", "9999", "--json"]) == 0
-    questions = [one for one in json.loads(capsys.readouterr().out)["questions"] if one["metric"] == "vqa"]
+    shown = json.loads(printed("answers", "data_mix", "base", "--measure", "vqa", "--limit", "9999", "--json"))
+    questions = [one for one in shown["questions"] if one["metric"] == "vqa"]
     assert len(questions) == 768
     for one in questions:
         for given in one["answers"]:

@@ -44,10 +44,6 @@ soaked = partial(pytest.param, marks=pytest.mark.soak)
         (2, CLIP, QWEN, True, 4, 1, LARGER),
         (2, CLIP, QWEN, True, 4, 2, WITHOUT_ENCODER),
         (2, CLIP, QWEN, True, 8, 1, CONNECTOR_ALONE),
-        soaked(None, "AIMv2-L/336", QWEN, False, 2, 1, {}),
-        soaked(None, CLIP, QWEN, True, 4, 1, LARGER),
-        soaked(None, CLIP, QWEN, True, 4, 2, WITHOUT_ENCODER),
-        soaked(None, CLIP, QWEN, True, 8, 1, CONNECTOR_ALONE),
         soaked(None, CLIP, QWEN, True, 4, 2, {}),
         soaked(None, "SigLIP so400m/384", QWEN, True, 2, 1, {}),
         soaked(None, CLIP, "Qwen2.5-1.5B", True, 4, 1, {}),
@@ -117,16 +113,15 @@ def test_attention_builds_no_plan_for_a_new_shape() -> None:
     assert torch.backends.cuda.flash_sdp_enabled() and torch.backends.cuda.mem_efficient_sdp_enabled()
 
 
-def test_weights_are_gathered_in_half_precision_and_gradients_exchanged_once_a_step() -> None:
+def test_weights_are_gathered_in_half_precision_and_gradients_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Bytes a parameter: twice 2 for each micro-batch; 4 within a node; twice 4 / 8 between nodes. The norms, the
     embedding and the vocabulary's projection are gathered and exchanged in single precision."""
     for micro_batches in (1, 3):
         found, parameters = counts.bytes_exchanged(micro_batches)
         assert [count / parameters for count in found.values()] == pytest.approx([4 * micro_batches, 4, 1], rel=0.06)
-
-
-def test_nodes_add_up_gradients_once_a_step_where_whole_ones_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of each micro-batch are scattered within a node: three times 4 bytes a parameter."""
+    # where whole gradients do not fit, those of each micro-batch are scattered within a node: 4 bytes three times
     monkeypatch.setattr(sharding, "_memory", lambda: 45e6)  # an eighth of it holds 1.4M parameters of 3.3M
     found, parameters = counts.bytes_exchanged(3)
     assert [count / parameters for count in found.values()] == pytest.approx([4 * 3, 4 * 3, 1], rel=0.06)

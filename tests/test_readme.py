@@ -35,7 +35,7 @@ def shown(language: str, heading: str, file: str) -> str:
     return block.group(1)
 
 
-def test_readme_is_short_and_its_links_lead_somewhere() -> None:
+def test_readme_is_short_links_lead_somewhere_and_the_site_has_every_page() -> None:
     for path in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")):
         text = path.read_text(encoding="utf-8")
         assert path.name != "README.md" or text.count("\n") <= 150
@@ -45,21 +45,18 @@ def test_readme_is_short_and_its_links_lead_somewhere() -> None:
             target = path.parent / file if file else path
             assert target.exists(), f"{path.name}: {link}"
             assert not anchor or anchor in anchors(target), f"{path.name}: {link}"
-
-
-def anchors(page: Path) -> set[str]:
-    """Those that GitHub gives the headings of a page."""
-    headings = re.findall(r"^#+ (.+)", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def test_every_page_is_in_the_navigation_of_the_site() -> None:
     navigation = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
     entries = [entry for section in navigation for entry in section.values()]
     lists = [[{"": entry}] if isinstance(entry, str) else entry for entry in entries]
     named = {page for pages in lists for one in pages for page in one.values()}
     docs = {path.name for path in (REPOSITORY / "docs").iterdir() if path.suffix in (".md", ".ipynb")}
     assert named == docs | {"index.md", "gallery.md", "api.md"}
+
+
+def anchors(page: Path) -> set[str]:
+    """Those that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_a_list_begins_after_a_blank_line_and_no_command_line_ends_with_a_comment() -> None:

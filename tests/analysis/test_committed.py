@@ -30,18 +30,7 @@ from mm1_lab.results.reading import read_records, read_scores, read_variant
 STUDY = Path(__file__).parents[2] / "results" / "study" / "mini"
 
 
-def test_parameters_are_shown_where_arms_differ_in_them() -> None:
-    table = parameters_table(read_study(STUDY / "moe"))
-    assert table
-    frame = table.frame.set_index("arm")
-    for _, row in frame.iterrows():
-        *parts, total = map(parse_count, row)
-        assert sum(parts) == pytest.approx(total, rel=0.005)
-    assert frame.loc["experts"].tolist()[1:] == ["273K", "616K", "96.3K", "1.15M"]
-    assert not parameters_table(read_study(STUDY / "sft_data_mix"))
-
-
-def test_a_sweep_says_where_and_with_what_it_was_made() -> None:
+def test_a_sweep_says_with_what_it_was_made_and_how_arms_differ_in_parameters() -> None:
     study = read_study(STUDY / "moe")
     seconds = {}
     for record in map(study.records.__getitem__, study.done["fingerprint"]):
@@ -56,6 +45,14 @@ def test_a_sweep_says_where_and_with_what_it_was_made() -> None:
     assert made_with(replace(study, records=study.records | unknown)).startswith(
         "Scored on Intel(R) Xeon(R) Processor or an unknown processor, "
     )
+    table = parameters_table(study)
+    assert table
+    frame = table.frame.set_index("arm")
+    for _, row in frame.iterrows():
+        *parts, total = map(parse_count, row)
+        assert sum(parts) == pytest.approx(total, rel=0.005)
+    assert frame.loc["experts"].tolist()[1:] == ["273K", "616K", "96.3K", "1.15M"]
+    assert not parameters_table(read_study(STUDY / "sft_data_mix"))
 
 
 def test_arms_of_one_trained_model_are_no_repeats() -> None:
@@ -95,7 +92,9 @@ def test_arms_of_one_trained_model_are_no_repeats() -> None:
     assert Difference(study, half).over_seeds.half_width == pytest.approx(Difference(study, pair).over_seeds.half_width)
 
 
-def test_scores_that_are_all_alike_have_no_interval(capsys: pytest.CaptureFixture[str]) -> None:
+def test_scores_that_are_all_alike_and_the_only_pair_of_a_level(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["compare", "chain_of_thought", "mixed", "five views"]) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("chat 0-shot"))
     assert line.split()[-3:] == ["0.0", "[all", "alike]"], "they differ in demonstrations alone"
@@ -103,6 +102,9 @@ def test_scores_that_are_all_alike_have_no_interval(capsys: pytest.CaptureFixtur
     assert not levels.is_text[list(levels.frame).index("difference")], "a column of numbers, aligned to the right"
     committed = (STUDY / "axes.md").read_text(encoding="utf-8").splitlines()
     assert committed[3].split("|")[5] == " ---: " and to_markdown(levels).splitlines()[2] == committed[4]
+    levels = level_rows(read_study(STUDY / "sft_resolution"))
+    table = axes_table(levels, "", "").frame.set_index("axis")
+    assert table["pairs"]["sft views"] == "five views of 336 − 672"
 
 
 def test_a_size_that_answers_no_better_than_constant_answers_is_named() -> None:
@@ -158,9 +160,3 @@ def test_readme_says_which_verdicts_hold_by_the_arms_own_variance(monkeypatch: p
     decided = published[published.isin(["supported", "contradicted"])]
     assert len(decided) == 5 and (judged[decided.index] == decided).sum() == 3
     assert set(judged[["resolution", "resolution after tuning"]]) == {"undecided"}
-
-
-def test_the_only_pair_of_a_level_is_named() -> None:
-    levels = level_rows(read_study(STUDY / "sft_resolution"))
-    table = axes_table(levels, "", "").frame.set_index("axis")
-    assert table["pairs"]["sft views"] == "five views of 336 − 672"

@@ -368,7 +368,7 @@ def test_a_figure_names_every_row_and_shows_the_papers_numbers_on_an_axis_of_the
     assert all(len(axis.get_xticks()) > 1 for axis in ours) and "new combinations" not in labels
 
 
-def test_a_figure_of_a_question_draws_arms_with_scores_and_names_others_that_were_asked_for(data_mix: Sweep) -> None:
+def test_a_figure_of_a_question_has_arms_with_scores_and_no_numbers_of_the_paper_s(data_mix: Sweep) -> None:
     arms = ("base", "captions", "text-33")
     asked = of_arms(data_mix, (*arms, "no-vecap"), title="How much text?", reproduces="")
     study = study_of(asked, (0, 1), arms=arms, missing=("text-33/0", "text-33/1", "captions/1"), questions=8)
@@ -378,6 +378,11 @@ def test_a_figure_of_a_question_draws_arms_with_scores_and_names_others_that_wer
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert labels == ["base", "captions (1 of 2 seeds)"]
     assert "Without scores: text-33." in figure.get_supxlabel().replace("\n", " ")
+    # a changed sweep of the paper's
+    arms = {"mine": data_mix.arms["base"], "captions": data_mix.arms["captions"]}
+    study = study_of(of_arms(data_mix, arms), (0, 1))
+    assert not any("MM1's own" in axis.get_title() for axis in draw_scores(study).axes)
+    assert not any(note.startswith("[1]") for note in means_table(study).notes)
 
 
 def test_a_figure_of_claims_names_the_lesson_that_has_the_verdict(mix_study: Study) -> None:
@@ -386,13 +391,6 @@ def test_a_figure_of_claims_names_the_lesson_that_has_the_verdict(mix_study: Stu
     beside = [text.get_text() for text in figure.axes[0].texts]
     assert {"captions", "interleaved documents", "supported"} <= set(beside)
     assert "Black: part of the lesson that is named beside it" in figure.get_supxlabel().replace("\n", " ")
-
-
-def test_a_changed_sweep_shows_no_numbers_of_the_paper_s_and_cites_none(data_mix: Sweep) -> None:
-    arms = {"mine": data_mix.arms["base"], "captions": data_mix.arms["captions"]}
-    study = study_of(of_arms(data_mix, arms), (0, 1))
-    assert not any("MM1's own" in axis.get_title() for axis in draw_scores(study).axes)
-    assert not any(note.startswith("[1]") for note in means_table(study).notes)
 
 
 LIFTS = Contrast(claim="captions lift", first="captions", second="base", measure="0-shot", expect="greater")
@@ -668,13 +666,21 @@ def levels_of(study: Study) -> list[list[object]]:
     return rows
 
 
-def test_levels_of_a_grid_beside_the_base_are_compared_with_its_first(data_mix: Sweep) -> None:
+def test_levels_of_a_grid_of_two_encoders_side_by_side_and_of_an_empty_mixture(data_mix: Sweep) -> None:
     arms = {"base": data_mix.base}
     for resolution, images in product((224, 378), ("shown", "shuffled")):
         changed = {"resolution": resolution, "image_tokens": 64, "images": images}
         arms[f"{resolution} {images}"] = data_mix.base.model_copy(update=changed)
     found = levels_of(study_of(of_arms(data_mix, arms), (0, 1), questions=8))
     assert found == [["resolution", "224", "378", 2], ["images", "shown", "shuffled", 2]]
+    names = {"one": "siglip", "other": "dino", "both": ["dino", "siglip"]}
+    arms = {arm: Recipe.model_validate({"encoder": encoder, "sft": {}}) for arm, encoder in names.items()}
+    arms["mixed"] = Recipe.model_validate({"encoder": "siglip", "sft": {"mixture": {"charts": 2}}})
+    assert levels_of(of_own_data(study_of(of_arms(data_mix, arms, base=arms["one"]), (0, 1), questions=8))) == [
+        ["encoder size", "siglip", "dino", 1],
+        ["encoder size", "siglip", "dino + siglip", 1],
+        ["sft mixture", "unset", "charts 2.0", 1],
+    ]
 
 
 def test_a_long_path_in_the_figure_of_axes_is_its_end(data_mix: Sweep) -> None:
@@ -685,17 +691,6 @@ def test_a_long_path_in_the_figure_of_axes_is_its_end(data_mix: Sweep) -> None:
     figure = draw_axes(levels, "", "")
     (label,) = figure.axes[0].get_yticklabels()
     assert label.get_text().endswith("/SmolLM2-360M-Instruct") and len(label.get_text()) <= 40
-
-
-def test_two_encoders_side_by_side_are_a_level_and_an_empty_mixture_is_unset(data_mix: Sweep) -> None:
-    names = {"one": "siglip", "other": "dino", "both": ["dino", "siglip"]}
-    arms = {arm: Recipe.model_validate({"encoder": encoder, "sft": {}}) for arm, encoder in names.items()}
-    arms["mixed"] = Recipe.model_validate({"encoder": "siglip", "sft": {"mixture": {"charts": 2}}})
-    assert levels_of(of_own_data(study_of(of_arms(data_mix, arms, base=arms["one"]), (0, 1), questions=8))) == [
-        ["encoder size", "siglip", "dino", 1],
-        ["encoder size", "siglip", "dino + siglip", 1],
-        ["sft mixture", "unset", "charts 2.0", 1],
-    ]
 
 
 def test_the_report_tells_of_a_base_what_is_not_as_usual(data_mix: Sweep) -> None:

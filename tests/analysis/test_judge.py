@@ -213,7 +213,7 @@ def test_a_look_takes_seeds_in_ascending_order_however_the_table_is_sorted(tmp_p
     assert not any("order of the rows" in note for note in known.notes)
 
 
-def test_rows_that_were_pasted_twice_are_told() -> None:
+def test_rows_that_were_pasted_twice_and_runs_that_are_left_out_are_told() -> None:
     once = table({"a": [50, 51], "b": [52, 53.5]}).drop(columns="seed")
     told = judge(pd.concat([once] * 3)).notes[0]
     assert told.startswith("All scores of a, b are there again in the same order: if rows were pasted twice, remove")
@@ -224,6 +224,10 @@ def test_rows_that_were_pasted_twice_are_told() -> None:
     many = table({f"arm {arm}": chance.integers(2, size=4) for arm in range(60)}).drop(columns="seed")
     assert not any("there again" in note for note in make_scores(many, None).notes), "of many arms a few do by luck"
     assert any("there again" in note for note in make_scores(pd.concat([many, many]), None).notes)
+    frame = table({"base": np.arange(12) % 5, "wide": [3, 5, 4], "deep": [2, 4, 5]})
+    assert "Runs left out, as another arm has none at their seed: wide − base: 9, deep − base: 9." in judge(frame).notes
+    claims = [{"first": "wide", "second": "deep"}]
+    assert not any("left out" in note for note in judge(frame, claims).notes)
 
 
 @pytest.mark.soak
@@ -235,13 +239,6 @@ def test_scores_of_few_values_are_hardly_ever_taken_for_copies(runs: int, values
         frame = table({arm: chance.integers(values, size=runs) for arm in "ab"}).drop(columns="seed")
         told += any("there again" in note for note in make_scores(frame, None).notes)
     assert told <= 0.002 * 5000
-
-
-def test_runs_at_seeds_that_another_arm_lacks_are_counted() -> None:
-    frame = table({"base": np.arange(12) % 5, "wide": [3, 5, 4], "deep": [2, 4, 5]})
-    assert "Runs left out, as another arm has none at their seed: wide − base: 9, deep − base: 9." in judge(frame).notes
-    claims = [{"first": "wide", "second": "deep"}]
-    assert not any("left out" in note for note in judge(frame, claims).notes)
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -551,7 +548,7 @@ def test_a_group_with_tasks_without_questions_is_the_mean_of_its_tasks(tmp_path:
     assert judge(tmp_path, claims).claims[0]["difference"] == pytest.approx(5)
 
 
-def test_a_cider_is_in_percent_whether_or_not_one_is_above_1(tmp_path: Path, told: dict[str, Any]) -> None:
+def test_a_cider_is_in_percent_and_an_average_over_unlike_sizes_is_told(tmp_path: Path, told: dict[str, Any]) -> None:
     for best in (0.99, 1.02):
         for arm, cider, size in (("base", 0.95, 1500), ("better", best, 1600)):
             scored = {"coco": {"coco_CIDEr,none": cider}, "mme": {"score,none": size}}
@@ -561,9 +558,6 @@ def test_a_cider_is_in_percent_whether_or_not_one_is_above_1(tmp_path: Path, tol
         assert judgement.claims[0]["difference"] == pytest.approx(100 * best - 95)
         assert "Fractions are shown in percent, but for mme." in judgement.notes
     assert not any("unlike sizes" in note for note in judgement.notes), "1,550 is 16 times 98"
-
-
-def test_an_average_over_unlike_sizes_is_told() -> None:
     frame = pd.concat([table({"a": [80, 81], "b": [70, 69]}, benchmark="mmb"),
                        table({"a": [2.3, 2.2], "b": [2.5, 2.6]}, benchmark="loss")])  # fmt: skip
     assert any("unlike sizes (mmb 75, loss 2.4)" in note for note in judge(frame).notes)
@@ -607,23 +601,19 @@ def test_a_task_has_one_metric_in_all_logs(tmp_path: Path, told: dict[str, Any])
     assert "Left out, without a score in all runs of which more is better: alone." in judgement.notes
 
 
-def test_logs_of_which_one_run_lacks_the_questions_are_compared_by_what_they_report(tmp_path: Path) -> None:
-    shutil.copytree(LOGS, tmp_path / "logs")
-    for path in (tmp_path / "logs" / "large").rglob("samples_*"):
-        path.unlink()
-    (claim,) = (judgement := judge(tmp_path / "logs")).claims
-    assert claim["difference"] is not None and "question" not in claim["interval_over"]
-    assert any(note.startswith("Without scores by question in all runs: ten_choices") for note in judgement.notes)
-
-
-@pytest.mark.parametrize(("line", "told"), [("{", "line 3 cannot be read"), ("[1]", "line 3 is no question with")])
-def test_a_broken_line_of_questions_is_told_by_its_file_and_number(line: str, told: str, tmp_path: Path) -> None:
+def test_logs_of_which_one_run_has_broken_questions_or_lacks_them(tmp_path: Path) -> None:
+    """A broken line is told by its file and number; runs without questions are compared by what they report."""
     shutil.copytree(LOGS, tmp_path / "logs")
     (samples,) = (tmp_path / "logs" / "large").rglob("samples_*.jsonl")
     lines = samples.read_text(encoding="utf-8").splitlines()
-    samples.write_text("\n".join([*lines[:2], line, *lines[3:]]), encoding="utf-8")
-    with pytest.raises(RequestError, match=f"{re.escape(samples.name)}: {told}"):
-        judge(tmp_path / "logs")
+    for line, told in (("{", "line 3 cannot be read"), ("[1]", "line 3 is no question with")):
+        samples.write_text("\n".join([*lines[:2], line, *lines[3:]]), encoding="utf-8")
+        with pytest.raises(RequestError, match=f"{re.escape(samples.name)}: {told}"):
+            judge(tmp_path / "logs")
+    samples.unlink()
+    (claim,) = (judgement := judge(tmp_path / "logs")).claims
+    assert claim["difference"] is not None and "question" not in claim["interval_over"]
+    assert any(note.startswith("Without scores by question in all runs: ten_choices") for note in judgement.notes)
 
 
 def test_rows_of_a_figure_name_their_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -676,7 +666,7 @@ def test_a_wrong_table(name: str, content: bytes | None, told: str, tmp_path: Pa
     assert told in refused("judge", str(path if path.parent == tmp_path else path.parent))
 
 
-def test_a_wrong_frame() -> None:
+def test_a_wrong_frame_and_wrong_looks_of_a_call() -> None:
     nullable = pd.DataFrame({"arm": ["a", "b"], "seed": pd.array([0, None], dtype="Int64"), "score": [1.0, 2.0]})
     with pytest.raises(RequestError, match="row 2 has no seed"):
         judge(nullable)
@@ -691,12 +681,10 @@ def test_a_wrong_frame() -> None:
     for scores in (pd.date_range("2020", periods=4), pd.to_timedelta(range(4), "s"), [1j, 2, 3, 4]):
         with pytest.raises(RequestError, match=r"the score of row 1 is '.*', not a number"):
             judge(plain.assign(score=scores))
-
-
-@pytest.mark.parametrize("looks", [[2.5, 3], ["2", "3"], [3, 2], [1, 2], 3])
-def test_wrong_looks_of_a_call(looks: Any) -> None:
-    with pytest.raises(RequestError, match=r"give .* of seeds"):
-        judge(table({"a": [1, 2, 3], "b": [2, 4, 3]}), looks=looks)
+    wrong: list[Any] = [[2.5, 3], ["2", "3"], [3, 2], [1, 2], 3]
+    for looks in wrong:
+        with pytest.raises(RequestError, match=r"give .* of seeds"):
+            judge(plain, looks=looks)
 
 
 ONE = "contrasts: [{first: a, second: b}]"

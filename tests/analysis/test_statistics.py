@@ -47,17 +47,7 @@ def test_a_pair_s_variance_is_moderated_towards_the_pool_as_limma_does() -> None
     assert moderated(wild, other_arms(pool)) == one_sample(wild), "too unlike the pool to be moderated"
 
 
-def test_variance_of_means_is_pooled_over_arms() -> None:
-    scores = np.array([[50.0, 53.0, 49.0], [48.0, 52.5, 47.0], [40.0, 45.0, 41.0], [55.0, 57.0, 52.0]])
-    rest = scores - scores.mean(1, keepdims=True) - scores.mean(0, keepdims=True) + scores.mean()
-    half = stats.t.ppf(0.975, 6) * math.sqrt((rest**2).sum() / 6 / 3)
-    mean = means_of(scores)["3"]
-    assert mean.estimate == pytest.approx(scores[3].mean()) and mean.half_width == pytest.approx(half)
-    many = np.random.default_rng(0).normal(size=(3001, 7))
-    assert means_of(many)["0"].degrees_of_freedom == 3000 * 6, "whatever the rounding of thousands of arms"
-
-
-def test_holes_are_least_squares_as_in_statsmodels() -> None:
+def test_means_pool_their_variance_over_arms_and_holes_are_least_squares_as_in_statsmodels() -> None:
     """smf.ols("score ~ C(arm) + C(seed) - 1"): its arms at the average of its seeds' effects."""
     hole = float("nan")
     found = means_of(np.array([[50, 53, 49], [48, 52.5, hole], [hole, 45, 41], [55, hole, 52]]))
@@ -66,6 +56,13 @@ def test_holes_are_least_squares_as_in_statsmodels() -> None:
     alone = means_of(np.array([[50.0, 53.0, hole, 49.0]]))
     assert alone == {"0": one_sample(np.array([50.0, 53.0, 49.0]))}, "no other arm lends its variance"
     assert means_of(np.full((2, 3), hole)) == {}
+    scores = np.array([[50.0, 53.0, 49.0], [48.0, 52.5, 47.0], [40.0, 45.0, 41.0], [55.0, 57.0, 52.0]])
+    rest = scores - scores.mean(1, keepdims=True) - scores.mean(0, keepdims=True) + scores.mean()
+    half = stats.t.ppf(0.975, 6) * math.sqrt((rest**2).sum() / 6 / 3)
+    mean = means_of(scores)["3"]
+    assert mean.estimate == pytest.approx(scores[3].mean()) and mean.half_width == pytest.approx(half)
+    many = np.random.default_rng(0).normal(size=(3001, 7))
+    assert means_of(many)["0"].degrees_of_freedom == 3000 * 6, "whatever the rounding of thousands of arms"
 
 
 def test_a_difference_of_means_over_shared_and_other_blocks_has_the_error_that_a_bootstrap_finds() -> None:

@@ -74,7 +74,7 @@ def test_html_holds_the_same_cells_escaped_and_marked() -> None:
     assert text.count('class="number"') == 3 * 4 and text.count("<tr>") == 1 + 2 + 3
 
 
-def test_latex_is_booktabs_with_as_many_cells_as_columns() -> None:
+def test_latex_is_booktabs_with_as_many_cells_as_columns_and_what_pdflatex_sets() -> None:
     text = to_latex(TABLE)
     assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
     assert r"\width>\linewidth" in text and text.index(r"\resizebox") < text.index(r"\begin{tabular}")
@@ -83,9 +83,6 @@ def test_latex_is_booktabs_with_as_many_cells_as_columns() -> None:
     rows = [line for line in text.splitlines() if line.endswith(r" \\")]
     assert len(rows) == 6 and all(len(re.findall(r"(?<!\\)&", row)) == 4 for row in rows)
     assert r"a \& b \textbar{} 50 \% & $-$1.5 & 2 & 0.500 & undecided" in text and "a  mixes &" in text
-
-
-def test_latex_of_the_lab_s_own_tables_has_only_what_pdflatex_sets() -> None:
     text = to_latex(Table("t", pd.DataFrame({"η | <n> − 1": ["≥ −4 ± 1 – 2 × 3 †", "≤ 4"]})))
     assert set(re.findall(r"[^\x00-\x7e]|[<>|]", text.replace(r"\ifdim\width>", ""))) == set("±–×†")
     assert r"$\eta$ \textbar{} \textless{}n\textgreater{} $-$ 1" in text

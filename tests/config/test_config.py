@@ -52,7 +52,7 @@ MINI = mini_with()
 
 
 def write_sweep(folder: Path, text: str) -> Path:
-    shutil.copytree(SWEEPS / "recipes", folder / "recipes")
+    shutil.copytree(SWEEPS / "recipes", folder / "recipes", dirs_exist_ok=True)
     path = folder / "question.yaml"
     path.write_text("title: T\nreproduces: Fig. 5\naxis: data_mix\nrecipe: base\n" + text)
     return path
@@ -227,7 +227,6 @@ def claims(*rest: str) -> str:
         (claims("second: [b, b], measure: 0-shot, expect: less"), "contrasts.0.second: names an arm twice"),
         (claims("second: b, measure: 0-shot, expect: equivalent"), "give `equivalent` a margin"),
         (claims("second: b, measure: textcore, expect: less"), "contrasts.0.measure: is not a measure; use text-core"),
-        (claims("second: b, measure: kind letter, expect: less"), "or kind colour 0-shot; or the difference of two, v"),
         (claims(*(f"second: b, measure: {k}-shot, expect: less" for k in (0, 4))), "two contrasts have the claim 'c'"),
     ],
 )
@@ -239,12 +238,6 @@ def test_a_bad_sweep_is_refused_in_one_line(text: str, message: str, tmp_path: P
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_an_arm_s_dotted_field_does_not_change_another_arm_s_table(tmp_path: Path) -> None:
-    path = write_sweep(tmp_path, "arms:\n  a: {sft: &tuned {steps: 1000}, sft.views: 5}\n  b: {sft: *tuned}\n")
-    tuned = [recipe.sft for recipe in load_sweep(path).arms.values()]
-    assert [(sft.steps, sft.views) for sft in tuned if sft] == [(1000, 5), (1000, 1)]
-
-
 def test_an_encoder_s_name_stands_for_it_alone_pre_trained_as_the_base_s(tmp_path: Path) -> None:
     path = write_sweep(tmp_path, "arms: {a: {encoder: ViT-H}, two: {encoder: [A, B]}, b: {encoder.size: ViT-H}}\n")
     arms = load_sweep(path, settings=["encoder={schedule: short, beside: B}"]).arms
@@ -254,6 +247,10 @@ def test_an_encoder_s_name_stands_for_it_alone_pre_trained_as_the_base_s(tmp_pat
     settings = ["encoder={schedule: short, beside: B}", "encoder=ViT-H"]
     assert load_sweep(path, settings=settings).base.encoder == arms["a"].encoder, "as --set, too"
     assert Recipe.parse({"encoder": "ViT-H"}, "x").encoder == EncoderRecipe(size="ViT-H")
+    # an arm's dotted field does not change another arm's table
+    path = write_sweep(tmp_path, "arms:\n  a: {sft: &tuned {steps: 1000}, sft.views: 5}\n  b: {sft: *tuned}\n")
+    tuned = [recipe.sft for recipe in load_sweep(path).arms.values()]
+    assert [(sft.steps, sft.views) for sft in tuned if sft] == [(1000, 5), (1000, 1)]
 
 
 def test_where_a_sweep_lies_and_what_its_file_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +288,6 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables_and_may_have_expon
         ("decoders.302m.layers=3", "there is no 'decoders.302m'; did you mean 'decoders.302M'?"),
         ("train.lr_multipliers.conector=1", "train.lr_multipliers.conector: Input should be 'encoder'"),
         ("train.steps.most=3", "train.steps has no keys; set train.steps itself"),
-        ("evaluate.shots=[true]", "evaluate.shots.0: must be a number (it is True)"),
         ("train.steps=15e-1", "valid integer, got a number with a fractional part"),
         ("decoders.1.2B.heads=7", "1.2B: 7 heads need a width divisible by 14 (it is "),
         ("encoders.ViT-L.feed_forward=64", "ViT-L: an encoder has only `layers`, `width` and `heads`"),
@@ -304,15 +300,12 @@ def test_a_bad_setting_is_refused(setting: str, message: str) -> None:
     assert message in str(error.value)
 
 
-def test_a_setting_may_go_on_from_a_short_form() -> None:
+def test_a_setting_may_go_on_from_a_short_form_and_is_of_the_recipe_or_the_scale() -> None:
     """`decoder: 8` is the rank alone, and `--set` is applied one by one."""
     changed = override(Recipe(), ("lora.decoder=8", "lora.decoder.alpha=3", "encoder=ViT-H", "encoder.loss=none"))
     assert changed == Recipe.model_validate(
         {"lora": {"decoder": {"rank": 8, "alpha": 3}}, "encoder": {"size": "ViT-H", "loss": "none"}}
     )
-
-
-def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
     for setting in ("sft={views: 5}", "encoder={size: ViT-H}", "decoder=302M", "sft.views=5"):
         assert is_of_recipe(setting), setting
     in_both = ("sft={steps: 3}", "sft.steps=3", "sft={}")
@@ -341,7 +334,6 @@ def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
         ({"sft": {}}, ("sft.sequence_length=10",), "takes 9 positions; increase sft.sequence_length (10) or sft.max_"),
         ({"scale": {"train.weight_decai": 0.1}}, (), "unknown key 'train.weight_decai'; did you mean 'train.we"),
         ({"scale": {"decoders.302M-MOE.experts": 2}}, (), "no 'decoders.302M-MOE'; did you mean 'decoders.302M-MoE'"),
-        ({"scale": {"train.weight_decay": "much"}}, (), "train.weight_decay: Input should be a valid number (it is 'm"),
         ({"scale": {"decoders.1.2B.layers": 2}}, ("workers={1.2B: 2}",), "scale: 1.2B is trained by 2 workers, which"),
         ({"data_mix": {"captions": 1, "texts": 0}}, (), "arm 'base': data_mix lists texts, which the data do not"),
     ],
