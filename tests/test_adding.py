@@ -1,41 +1,32 @@
 """What docs/architecture.md says one may add, added through the public tables, without a change of the library."""
 
-import json
 import os
 import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from random import Random
 from typing import ClassVar
 
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import PreTrainedModel, ViTConfig, ViTModel
+from transformers import PreTrainedModel
 
 from analysis import paper
 from analysis.judging.claims import known_lessons, load_lessons
 from analysis.redraw import draw
 from mm1_lab import cli
-from mm1_lab.config import DecoderStage, EvaluationSettings, Pretrained, RequestError, Stage
+from mm1_lab.config import DecoderStage, RequestError, Stage
 from mm1_lab.config.size import Parameters, Size
 from mm1_lab.data.shards.datafile import DataFile
 from mm1_lab.data.types import Tokenizer
-from mm1_lab.data.world import scene_questions
-from mm1_lab.data.world.drawing import ScenePicture
-from mm1_lab.data.world.scene_questions import Asked, ask
-from mm1_lab.data.world.scenes import Scene, Split, sample_scene
 from mm1_lab.data.world.words import WorldTokenizer
 from mm1_lab.evaluate import metrics
 from mm1_lab.evaluate.named import build_benchmark
-from mm1_lab.evaluate.questions import Benchmark, Question
-from mm1_lab.evaluate.world import draw_questions
 from mm1_lab.files import WEIGHTS
 from mm1_lab.lab import load_sweep as load
-from mm1_lab.model import Encoder, load_weights, save_weights
-from mm1_lab.model.mm1 import load_encoder, pretrained_encoder_config
+from mm1_lab.model import load_weights, save_weights
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.orchestrate.execution.worklist import WorkList
@@ -44,9 +35,6 @@ from mm1_lab.orchestrate.planning.plan_text import plan_text, plan_values
 from mm1_lab.orchestrate.planning.request import Request, with_benchmarks
 from mm1_lab.orchestrate.recipe_search import run_request
 from mm1_lab.train.stages import KINDS, StageKind, StageRun, new_decoder
-from mm1_lab.weights import pretrained
-from mm1_lab.weights.families import EncoderFamily
-from mm1_lab.weights.pretrained import read_encoder
 from tests.conftest import Place
 
 REPOSITORY = Path(__file__).parents[1]
@@ -154,44 +142,6 @@ def test_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.jsonl").write_text('{"question": "2 + 2 =", "answers": ["4", " "]}\n', encoding="utf-8")
     with pytest.raises(RequestError, match="saying nothing would be right"):
         with_benchmarks(find_scale("smoke"), data, DataFile.read(data), None, tmp_path)
-
-
-def test_a_kind_of_question_of_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How many things are red, asked of pictures as one of the kinds of a benchmark, in words that the world knows."""
-
-    def reds(random: Random, scene: Scene) -> Asked | None:
-        count = sum(thing.colour == "red" for thing in scene.things)
-        return Asked("how many things are red", str(count), ("1", "2", "3")) if count else None
-
-    monkeypatch.setitem(scene_questions.KINDS, "reds", reds)
-
-    def make(random: Random, split: Split, number: int, block: int) -> Question | None:
-        scene = sample_scene(random, split)
-        asked = ask(random, scene, "reds")
-        return asked and Question("", "reds", (ScenePicture(scene),), asked.prompt, (asked.answer,), asked.answer)
-
-    settings = EvaluationSettings(shots=(0, 2), questions=16, blocks=8, batch_size=4)
-    benchmark = draw_questions(Benchmark("mine", "vqa", "", "exact", (), (), (".",), 4), settings, 0, make)
-    known = WorldTokenizer()
-    assert all(known.decode(known.encode(question.prompt)) == question.prompt for question in benchmark.questions)
-    assert set(metrics.score(benchmark, ["1"] * 16)) == {0.0, 100.0}
-
-
-def test_a_family_of_encoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    model = ViTModel(ViTConfig(**tower, patch_size=7, image_size=28)).eval()
-    model.save_pretrained(tmp_path)
-    values = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(values), encoding="utf-8")
-    family = EncoderFamily("ViTModel", "layernorm", "embeddings.position_embeddings", leading=1)
-    monkeypatch.setitem(pretrained.ENCODERS, "vit", family)
-    described = read_encoder(Pretrained(weights=str(tmp_path)))
-    encoder = Encoder(pretrained_encoder_config(described, 28)).eval()
-    load_encoder(encoder, described)
-    images = torch.randint(0, 256, (2, 3, 28, 28), dtype=torch.uint8)
-    with torch.no_grad():
-        expected = model((images / 255 - 0.5) / 0.5).last_hidden_state[:, 1:]
-        torch.testing.assert_close(encoder(images), expected, rtol=1e-4, atol=1e-4)
 
 
 SWEEP = """

@@ -261,6 +261,7 @@ def test_every_seed_has_its_own_and_an_arm_s_mix_is_merged_into_its_mix(here: Pa
     ("arm", "message"),
     [
         ({"align": {**LONG, "data_mix": {"captions": 0, "text": 1}}}, "align.steps would train nothing: every part is"),
+        ({"align": {**LONG, "lr_multipliers": {"connector": 0}}}, "align.steps would train nothing: every part is fro"),
         ({"sft": {"frozen": ["decoder"], "mixture": {"text": 1}}}, "sft.steps would train nothing: every part"),
         ({"align": {**LONG, "data_mix": {"books": 1}}}, "align.data_mix lists books, which the data do not contain"),
         ({"align": LONG, "steps": 0, "sft": {"after_steps": 5}}, "after_steps: 5 is after pre-training's last step, 0"),

@@ -81,6 +81,7 @@ def test_a_difference_of_measures_is_claimed_and_compared(again: Place, told: To
         "kind letter 0-shot - vqaa 0-shot": "'vqaa 0-shot': trials have no 'vqaa'; did you mean 'vqa'?",
         "kind letter - kind colour 0-shot": "a difference is of two whole measures, vqa 4-shot - vqa 0-shot",
         "kind letter 0-shot-kind colour 0-shot": "vqa 4-shot - vqa 0-shot, with blanks around its minus",
+        "5-shot - 0-shot": "there is only 0-shot, 4-shot, 8-shot (evaluate.shots)",
         "chat 0-shot": "'chat 0-shot': neither arm has such scores",
         "vqa": "--measure vqa: is not a measure; use text-core, average, 4-shot",
     }.items():

@@ -97,9 +97,7 @@ def test_a_finished_sweep_has_table_figure_and_runs_to_browse(
     assert len(client.get_metric_history(runs["base / seed 0 at smoke"].info.run_id, "train/loss/interleaved")) > 1
 
 
-def test_answers_with_their_questions(
-    finished: Any, monkeypatch: pytest.MonkeyPatch, told: Told, refused: Refused
-) -> None:
+def test_answers_with_questions(finished: Any, monkeypatch: pytest.MonkeyPatch, told: Told, refused: Refused) -> None:
     monkeypatch.chdir(finished.folder)
     monkeypatch.setenv("COLUMNS", "70")
     command = ("answers", "data_mix", "base", "--scale", "smoke")
@@ -134,6 +132,7 @@ def test_answers_with_their_questions(
         ("--measure", "vqaa"): "base has no such answers; did you mean 'vqa'?",
         ("--measure", "vqa 5-shot"): "there are 0-shot, 4-shot, 8-shot",
         ("--measure", "loss captions"): "no answer is of a loss; name a measure of answers",
+        ("--measure", "kind color 4-shot"): "did you mean 'colour'?",
         ("--measure", "unparsed %"): "is in the table of every measure",
         ("--kind", "color"): "did you mean 'colour'?",
         ("--seed", "1"): "base is not finished at seed 1 (it is at 0); run it first: mm1-lab run data_mix --scale smo",

@@ -68,7 +68,7 @@ def test_the_plan_s_memory_is_the_peak_of_what_lives(
     assert planned == pytest.approx(peak, rel=0.1)
 
 
-def test_an_evaluation_s_memory_has_room_for_the_logits_of_a_held_out_row() -> None:
+def test_an_evaluation_s_plan_has_room_for_a_row_s_logits_and_counts_views_without_marks() -> None:
     words, positions = 152_000, 2048
     evaluation = evaluation_of(scale="mini").model_copy(update={"precision": "bf16-mixed"})
     long = evaluation.model.model_copy(update={"sequence_length": positions})
@@ -78,16 +78,13 @@ def test_an_evaluation_s_memory_has_room_for_the_logits_of_a_held_out_row() -> N
             logits = torch.empty(positions - 1, words, dtype=torch.bfloat16).float()
             torch.nn.functional.cross_entropy(logits, torch.empty(positions - 1, dtype=torch.long), reduction="none")
     assert cost.activations == pytest.approx(live.most, rel=0.01)
-
-
-def test_an_evaluation_s_plan_counts_the_views_of_a_picture_without_their_marks() -> None:
     sft = SftRecipe(views=5, resolution=672, tile_marks="text")
     evaluation, scale = evaluation_of(recipe=Recipe(image_tokens=64, sft=sft)), load_scale("smoke", SCALES)
     free, dear = (evaluation.cost(Network({}, flops, 500), scale).flops for flops in (0.0, 1e12))
     assert (dear - free) / 1e12 == pytest.approx(5 * evaluation.image_prompts(), rel=1e-3)
 
 
-def test_no_step_waits_for_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_step_waits_for_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, squares: Data) -> None:
     with_layers(monkeypatch, 2, CLIP, QWEN)
     assert counts.waits_of_a_step(counts.real_case(CLIP, QWEN, True, 2, tmp_path)) == []
     with FakeTensorMode(), counts.Waits() as waits:
@@ -95,9 +92,6 @@ def test_no_step_waits_for_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         values[values > 0].sum().item()
         (values > 0).nonzero()
     assert waits.seen == ["index by a mask", "_local_scalar_dense", "nonzero"]
-
-
-def test_no_step_of_an_encoder_waits_for_a_gpu(squares: Data) -> None:
     size = Size(layers=1, width=16, heads=2)
     network = Contrastive(build_encoder(size, 6, 12), size, squares.tokenizer.size)
     images = [squares.held_out("captions", 1)[0].parts[0].pixels(12)] * 6  # type: ignore[union-attr]
@@ -113,9 +107,7 @@ def test_attention_builds_no_plan_for_a_new_shape() -> None:
     assert torch.backends.cuda.flash_sdp_enabled() and torch.backends.cuda.mem_efficient_sdp_enabled()
 
 
-def test_weights_are_gathered_in_half_precision_and_gradients_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_weights_are_gathered_in_half_precision_and_gradients_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes a parameter: twice 2 for each micro-batch; 4 within a node; twice 4 / 8 between nodes. The norms, the
     embedding and the vocabulary's projection are gathered and exchanged in single precision."""
     for micro_batches in (1, 3):

@@ -373,7 +373,7 @@ def test_a_tuned_model_reads_turns_as_in_training(place: Path, monkeypatch: pyte
     assert written[-1] == world.tokenizer.end and len(written) < 20, processor.decode(written)
 
 
-def test_tuning_starts_from_an_exported_model(
+def test_tuning_starts_from_an_export(
     place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, printed: Told
 ) -> None:
     """As from the stage that was exported, bit by bit; nothing else is left to run."""
@@ -548,9 +548,7 @@ def test_what_cannot_be_exported(place: Path, monkeypatch: pytest.MonkeyPatch, r
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_documents")
-def test_the_whole_way_of_a_user(
-    tmp_path: Path, finished: Place, monkeypatch: pytest.MonkeyPatch, printed: Told
-) -> None:
+def test_the_whole_way(tmp_path: Path, finished: Place, monkeypatch: pytest.MonkeyPatch, printed: Told) -> None:
     """CLIP and Llama from folders, own shards and benchmarks, lab's settings: trained, evaluated, exported, loaded."""
     results = make_place(tmp_path).results
     results.mkdir(parents=True)

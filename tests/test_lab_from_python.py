@@ -37,15 +37,6 @@ def test_the_examples_run_and_scores_are_of_all_finished_trials(place: Place, mo
     assert len(warned) == 1, "what is left has not failed"
 
 
-@pytest.mark.usefixtures("again", "here")
-def test_trials_that_fail_are_told() -> None:
-    """None of the finished ones is left out for it."""
-    sweep = lab.load_sweep("data_mix", scale="smoke", only=["base"], settings=["learning_rate=1e6", "train.steps=4"])
-    told = r"1 of 1 trial without scores: .*: the loss of step \d+ is nan"
-    with pytest.raises(RequestError, match=told):
-        lab.run(sweep, inline=True)
-
-
 def test_the_package_imports_nothing_until_it_is_asked() -> None:
     script = """
 import sys, mm1_lab
@@ -74,7 +65,7 @@ def test_what_the_commands_tell_before_a_run_is_a_warning(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("again", "here")
-def test_a_run_of_what_is_done_warns_too_and_names_what_logs_to_a_server(
+def test_what_a_run_of_what_is_done_or_fails_tells(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("same.yaml").write_text("title: t\nrecipe: base\narms:\n  base: {}\n  twin: {}\n")
@@ -85,12 +76,18 @@ def test_a_run_of_what_is_done_warns_too_and_names_what_logs_to_a_server(
     printed = capsys.readouterr().out
     assert "`mm1-lab report --results kept` puts all" in printed and "`mm1-lab dashboard --results kept` sh" in printed
     assert "nothing ran.\n`mm1-lab sync-mlflow --results kept` logs to MLFLOW_TRACKING_URI" in printed
+    # trials that fail are told, and none of the finished ones is left out for it
+    sweep = lab.load_sweep("data_mix", scale="smoke", only=["base"], settings=["learning_rate=1e6", "train.steps=4"])
+    told = r"1 of 1 trial without scores: .*: the loss of step \d+ is nan"
+    with pytest.raises(RequestError, match=told):
+        lab.run(sweep, inline=True)
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"only": 64}, "only=64: give a list of texts"),
+        ({"settings": [("a", 1)]}, r"settings=\[\('a', 1\)\]: give a list of texts"),
         ({"settings": {"decoder": Path("smollm")}}, "settings: decoder: .* is not JSON serializable; give a text, a"),
         ({"scale": None}, "scale=None: give a name"),
         ({"results": None}, "results=None: give a path"),

@@ -104,6 +104,7 @@ WRONG = [
     (('"max-pooling"', '"max-poolin"'), "there is no connector 'max-pooling'; did you mean 'max-poolin'?"),
     (('"max-pooling"', "math.pi"), 'sweeps/mine.py: has no connectors; mark each class with @connector("NAME")'),
     (("import torch\n", "import mm1_lab.files\nimport torch\n"), "imports mm1_lab.files, which exported models lack"),
+    (("import torch\n", "from mm1_lab.formatting import short\nimport torch\n"), "imports mm1_lab.formatting.short, w"),
     (("self.project =", "exit(0); self.project ="), "SystemExit: 0"),
     (("class MaxPooling(", "class MaxPooling(("), "sweeps/mine.py: SyntaxError: invalid syntax (mine.py, line 10)"),
     (("AdaptiveMaxPool2d", "Pool"), "sweeps/mine.py, line 15: AttributeError: module 'torch.nn' has no attribute"),
@@ -161,7 +162,14 @@ def test_one_that_mixes_the_images_of_a_batch_is_refused(forward: str, code: str
 MERGING = "x = torch.stack([one[one.sum(1) > one.sum(1).median()][:9] for one in f])"
 
 
-@pytest.mark.parametrize("forward", [MERGING, "x = torch.stack([one[:9] * one.mean().item() for one in f])"])
+@pytest.mark.parametrize(
+    "forward",
+    [
+        MERGING,
+        "x = torch.stack([one[:9] if (one > 0).any() else one[-9:] for one in f])",
+        "x = torch.stack([one[:9] * one.mean().item() for one in f])",
+    ],
+)
 def test_one_that_looks_at_numbers_passes_and_has_costs(forward: str, tmp_path: Path) -> None:
     """Which torch's meta device has not: its FLOPs and memory are those of all weights at every patch."""
     stage = try_forward(tmp_path, forward)

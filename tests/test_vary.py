@@ -53,14 +53,6 @@ def test_one_field_at_a_time(printed: Told) -> None:
     assert main(["plan", path.stem, *SMOKE]) == 0, "it is a sweep like others"
 
 
-@pytest.mark.usefixtures("here")
-def test_an_arm_that_is_refused_without_settings_is_shown_with_them(told: Told) -> None:
-    needed = ("--set", "sft.views=5", "--set", "sft.resolution=672")
-    path, text = varied_sweep("sft", ["sft.tile_marks=none,text"], False, needed[1::2])
-    write_text(path, text)
-    assert "tile_marks: text" in told("show", path.stem, "sft.tile_marks text", *needed, *SMOKE)
-
-
 def test_run_writes_the_sweep_before_anything_is_trained(
     here: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,7 +159,7 @@ def test_what_plan_refuses_leaves_nothing_when_it_is_run(here: Path, refused: Re
 
 
 @pytest.mark.usefixtures("here")
-def test_settings_of_the_scale_vary_by_arm(told: Told) -> None:
+def test_settings_of_the_scale_vary_by_arm_and_arms_need_those_that_are_set(told: Told) -> None:
     command = ("base", "--set", "decoder=302M-MoE", "--vary", "scale.decoders.302M-MoE.experts=2,4", *SMOKE)
     shown = told("plan", *command)
     assert "base = scale.decoders.302M-MoE.experts 4 are the same trials" in shown
@@ -175,10 +167,14 @@ def test_settings_of_the_scale_vary_by_arm(told: Told) -> None:
     assert [recipe.scale.get("decoders.302M-MoE.experts") for recipe in arms.values()] == [None, 2, 4]
     levels = [levels_of(recipe).get("scale.decoders.302M-MoE.experts") for recipe in arms.values()]
     assert levels == [None, "2", "4"]
+    needed = ("--set", "sft.views=5", "--set", "sft.resolution=672")
+    path, text = varied_sweep("sft", ["sft.tile_marks=none,text"], False, needed[1::2])
+    write_text(path, text)
+    assert "tile_marks: text" in told("show", path.stem, "sft.tile_marks text", *needed, *SMOKE)
 
 
 @pytest.mark.usefixtures("here")
-def test_a_lora_is_a_field_like_others(told: Told) -> None:
+def test_a_lora_is_a_field_like_others_and_has_parts_where_the_base_has_none(told: Told, refused: Refused) -> None:
     varied = ("sft.frozen=[decoder]", "sft.lora.decoder=0,2,8")
     shown = told("plan", "sft", "--vary", varied[0], "--vary", varied[1], *SMOKE)
     assert "sft = sft.lora.decoder 0 are the same trials" in shown
@@ -189,10 +185,6 @@ def test_a_lora_is_a_field_like_others(told: Told) -> None:
     tuned = [stage for stage in stages if stage["kind"] == "sft"]
     assert tuned[0]["memory_bytes"] > tuned[2]["memory_bytes"] > tuned[1]["memory_bytes"]
     assert len({(stage["parameters"], stage["disk_bytes"]) for stage in tuned}) == 1, "adapters are merged"
-
-
-@pytest.mark.usefixtures("here")
-def test_parts_of_what_the_base_leaves_out(told: Told, refused: Refused) -> None:
     arms = arms_of(written("base", "lora.decoder.rank=2,8", "lora.decoder.alpha=3", grid=True))
     known = [None, Lora(rank=2, alpha=3), Lora(rank=8, alpha=3)]
     assert [recipe.lora.decoder for recipe in arms.values()] == known

@@ -92,9 +92,7 @@ def test_arms_of_one_trained_model_are_no_repeats() -> None:
     assert Difference(study, half).over_seeds.half_width == pytest.approx(Difference(study, pair).over_seeds.half_width)
 
 
-def test_scores_that_are_all_alike_and_the_only_pair_of_a_level(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_scores_that_are_all_alike_and_the_only_pair_of_a_level(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "chain_of_thought", "mixed", "five views"]) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("chat 0-shot"))
     assert line.split()[-3:] == ["0.0", "[all", "alike]"], "they differ in demonstrations alone"

@@ -179,12 +179,6 @@ def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(small_mix: 
     assert compare_table(study, *arms, (2,)).notes[0].startswith("Points, development seed 2;")
 
 
-def test_an_arm_that_was_not_asked_the_first_benchmark_does_not_lack_seeds(small_mix: Sweep) -> None:
-    study = study_of(small_mix, range(3), arms=("base", "captions", "interleaved"), questions=8)
-    lacks = (study.scores["arm"] == "captions") & (study.scores["benchmark"] == "text-core")
-    assert lacks.any() and FEW_SEEDS not in means_table(replace(study, scores=study.scores[~lacks])).notes
-
-
 def test_two_seeds_give_arms_no_interval_and_differences_one(data_mix: Sweep) -> None:
     for seeds in ((0, 1), (0, 1, 2)):
         study = study_of(of_arms(data_mix, ("base", "captions")), seeds)
@@ -231,9 +225,13 @@ def test_arms_that_are_the_same_trials_share_their_seeds(small_mix: Sweep) -> No
     assert compare_table(study, "again", "interleaved").notes[0].startswith("Points, development seeds 0–2;")
     labels = [text.get_text() for text in draw_scores(study).axes[0].get_yticklabels()]
     assert labels[:2] == ["captions = again", "interleaved"]
+    # an arm that was not asked the first benchmark does not lack seeds
+    study = study_of(small_mix, range(3), arms=("base", "captions", "interleaved"), questions=8)
+    lacks = (study.scores["arm"] == "captions") & (study.scores["benchmark"] == "text-core")
+    assert lacks.any() and FEW_SEEDS not in means_table(replace(study, scores=study.scores[~lacks])).notes
 
 
-def test_one_tuned_arm_leaves_the_others_in_figure_and_axes(small_mix: Sweep) -> None:
+def test_a_figure_of_tuned_arms_has_the_benchmarks_of_pre_training_if_any_arm_has(small_mix: Sweep) -> None:
     tuned = small_mix.arms["base"].model_copy(update={"sft": SftRecipe()})
     study = study_of(small_mix.model_copy(update={"arms": dict(small_mix.arms) | {"tuned": tuned}}), (0, 1))
     own = study.scores[(study.scores["arm"] == "tuned") & (study.scores["family"] == "vqa")]
@@ -244,8 +242,6 @@ def test_one_tuned_arm_leaves_the_others_in_figure_and_axes(small_mix: Sweep) ->
     assert told not in str(compare_table(study, "captions", "base").notes)
     assert "all image benchmarks" in {axis.get_title().replace("\n", " ") for axis in draw_scores(study).axes}
 
-
-def test_a_figure_of_tuned_arms_has_the_benchmarks_of_pre_training_if_any_replays_that(small_mix: Sweep) -> None:
     def titles(sft: SftRecipe) -> set[str]:
         arms = {name: arm.model_copy(update={"sft": SftRecipe()}) for name, arm in small_mix.arms.items()}
         arms["base"] = arms["base"].model_copy(update={"sft": sft})
@@ -255,15 +251,6 @@ def test_a_figure_of_tuned_arms_has_the_benchmarks_of_pre_training_if_any_replay
         return {axis.get_title().replace("\n", " ") for axis in draw_scores(study).axes}
 
     assert titles(SftRecipe(replay={"text": 0.1})) - titles(SftRecipe()) == {"all image benchmarks"}
-
-
-def test_a_share_of_unparsed_answers_is_never_below_nought(data_mix: Sweep) -> None:
-    """Means are adjusted for missing seeds, but not this one: `captions` has a seed whose answers are all parsed."""
-    study = study_of(data_mix, (0, 1), missing=("captions/1",), arms=("base", "captions", "no-vecap"))
-    scores = study.scores.assign(parsed=(study.scores["seed"] == 0) | study.scores["parsed"])
-    study = replace(study, scores=scores)
-    found, base = study.mean("captions", UNPARSED), study.mean("base", UNPARSED)
-    assert found.estimate == 0 < base.estimate
 
 
 @pytest.fixture(scope="module")
@@ -420,7 +407,7 @@ def test_each_level_of_an_axis_is_compared_with_the_base_s_and_controls_stand_ap
     assert labels[-1] == "images (a control), base: shown" and "synthetic captions, base: 7 %" in labels
 
 
-def test_the_majority_answer_does_not_depend_on_which_arms_ran(data_mix: Sweep) -> None:
+def test_majority_answers_and_shares_of_unparsed_ones_where_seeds_are_missing(data_mix: Sweep) -> None:
     """At the second seed, whose questions are easier to guess, one arm ran instead of three."""
     arms = ("base", "captions", "text-33")
     study = study_of(data_mix, (0, 1), questions=8, arms=arms, missing=("captions/1", "base/1"))
@@ -430,6 +417,12 @@ def test_the_majority_answer_does_not_depend_on_which_arms_ran(data_mix: Sweep) 
         records[fingerprint] = {"majority": dict.fromkeys(names, 10.0 + 20 * seed)}
     assert replace(study, records=records).majority(TEXT_CORE) == 20
     assert np.isnan(replace(study, records=records).majority(Measure("unasked", 0)))
+    # means are adjusted for missing seeds, but not this one: `captions` has a seed whose answers are all parsed
+    study = study_of(data_mix, (0, 1), missing=("captions/1",), arms=("base", "captions", "no-vecap"))
+    scores = study.scores.assign(parsed=(study.scores["seed"] == 0) | study.scores["parsed"])
+    study = replace(study, scores=scores)
+    found, base = study.mean("captions", UNPARSED), study.mean("base", UNPARSED)
+    assert found.estimate == 0 < base.estimate
 
 
 def test_machines_are_mixed_only_within_a_seed(data_mix: Sweep) -> None:
@@ -476,7 +469,7 @@ def test_the_overview_tells_lessons_and_how_to_run_the_rest(one_seed: Path) -> N
     assert lift["estimate"] > 15 and lessons["low"].notna().equals(lessons["estimate"].notna())
 
 
-def test_the_report_needs_nothing_else_and_tells_all_of_it(one_seed: Path) -> None:
+def test_the_report_needs_nothing_else_and_tells_all_of_it(one_seed: Path, data_mix: Sweep) -> None:
     text = (one_seed / "report.html").read_text(encoding="utf-8")
     names = re.findall(r'<[^>]* id="([^"]+)"', text)
     references = re.findall(r'<[^>]* (?:href|src)="([^"]*)"', text)
@@ -494,6 +487,9 @@ def test_the_report_needs_nothing_else_and_tells_all_of_it(one_seed: Path) -> No
     assert "Without scores:</strong> captions-50 (seed 0)" in text
     assert "mm1-lab run data_mix --scale mini --only base --only blind --only captions --only int" in text
     assert "\nmm1-lab report</code>" in text, "as a lab of one's own may have no Makefile"
+    base = Recipe.model_validate({"frozen": ["encoder"], "sft": {"views": 5}})
+    told = _question(data_mix.model_copy(update={"base": base}))
+    assert told.endswith("learning rate scale, frozen encoder, sft resolution 336, sft views 5, sft steps 10000.")
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -691,12 +687,6 @@ def test_a_long_path_in_the_figure_of_axes_is_its_end(data_mix: Sweep) -> None:
     figure = draw_axes(levels, "", "")
     (label,) = figure.axes[0].get_yticklabels()
     assert label.get_text().endswith("/SmolLM2-360M-Instruct") and len(label.get_text()) <= 40
-
-
-def test_the_report_tells_of_a_base_what_is_not_as_usual(data_mix: Sweep) -> None:
-    base = Recipe.model_validate({"frozen": ["encoder"], "sft": {"views": 5}})
-    told = _question(data_mix.model_copy(update={"base": base}))
-    assert told.endswith("learning rate scale, frozen encoder, sft resolution 336, sft views 5, sft steps 10000.")
 
 
 def test_a_comparison_at_one_seed_says_what_its_interval_is_over_if_it_has_one(data_mix: Sweep) -> None:

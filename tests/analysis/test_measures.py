@@ -89,9 +89,7 @@ def runs(studies: tuple[Study, Study]) -> tuple[Paired, Paired]:
     return replace(reference, flops=4e12), replace(proxy, flops=1e12, manifest=manifest)
 
 
-def test_it_is_the_share_of_pairs_alike(
-    runs: tuple[Paired, Paired], studies: tuple[Study, Study], data_mix: Sweep
-) -> None:
+def test_the_share_of_pairs_alike(runs: tuple[Paired, Paired], studies: tuple[Study, Study], data_mix: Sweep) -> None:
     """Of the proxy run's mean, of its single seeds, and of the reference run's for its others, counted here."""
     found = accuracy(runs[:1], runs).set_index(["proxy", "seeds", "measure"])
     cheaper, dear = "scale mini, train.steps=350", "scale mini"

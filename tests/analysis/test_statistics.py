@@ -12,7 +12,6 @@ from scipy import stats
 from analysis.judging.p_values import p_values, verdict_from_p
 from analysis.seeds import caution, seeds_needed
 from analysis.statistics import (
-    PRIOR,
     Floats,
     Interval,
     arm_means,
@@ -20,7 +19,6 @@ from analysis.statistics import (
     one_sample,
     other_arms,
     over_questions,
-    shrunk,
 )
 from mm1_lab.config import WORLD_DATA, DataIdentity
 from mm1_lab.results import Manifest
@@ -115,27 +113,6 @@ def test_seeds_needed_are_those_of_a_paired_t_test() -> None:
     assert seeds_needed("greater", 0.0, 0.0, 0.0) == math.inf
     assert seeds_needed("less", 1.0, -1.0, 0.0) == math.inf
     assert seeds_needed("keeps", 2.0, -2.0, 0.0) == math.inf
-
-
-@pytest.mark.parametrize("unlike", [0.2, 0.5])
-@pytest.mark.parametrize(("truth", "family"), [(1.5, 1), (3.0, 1), (12.0, 1), (4.0, 5), (8.0, 28)])
-def test_few_seeds_that_are_said_to_be_needed_suffice(truth: float, family: int, unlike: float) -> None:
-    """Simulated for a pair beside six other arms, whose runs have a standard deviation of 1."""
-    generator = np.random.default_rng(0)
-
-    def power(seeds: int) -> float:
-        own = generator.chisquare(seeds - 1, 4000) * 2 / (seeds - 1)
-        pool = generator.chisquare(5 * (seeds - 1), 4000) * 2 / (5 * (seeds - 1))
-        decided = 0
-        estimates = generator.normal(truth, np.sqrt(2 / seeds), 4000)
-        for estimate, variance, pooled in zip(estimates, own, pool, strict=True):
-            found, degrees = shrunk(variance, seeds - 1, pooled, 5 * (seeds - 1), unlike)
-            decided += Interval(estimate, np.sqrt(found / seeds), degrees).above(0) <= 0.025 / family
-        return decided / 4000
-
-    seeds = int(seeds_needed("greater", 0.0, truth, math.sqrt(2), PRIOR, family, unlike))
-    assert power(seeds) > 0.77
-    assert seeds == 2 or power(seeds - 1) < 0.83
 
 
 @pytest.mark.parametrize(

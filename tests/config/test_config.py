@@ -73,6 +73,12 @@ def test_a_mix_names_any_source_that_the_data_have(tmp_path: Path) -> None:
     for weights in ({"captions": 1, "interleaved": 0}, {"captions": 1, "synthetic": 0}):
         recipe = Recipe.model_validate({"data_mix": weights})
         assert resolve("a", recipe, MINI, 0, without_interleaved).evaluation.model.shares == {"captions": 1}
+    # an encoder from scratch needs no captions
+    data = WORLD.model_copy(update={"sources": ("interleaved", "text")})
+    change = {"data_mix": {"interleaved": 5, "text": 1}}
+    with pytest.raises(RequestError, match="pre-trained on captioned images, which the data do not contain"):
+        resolve("a", Recipe.model_validate(change), MINI, 0, data)
+    resolve("a", Recipe.model_validate(change | {"encoder": {"loss": "none"}}), MINI, 0, data)
 
 
 ONE, UNTRAINED = {"lr_multipliers": {"encoder": 1}}, {"steps": 0, "sft": {}}
@@ -136,7 +142,9 @@ def test_a_recipe_s_own_settings_of_the_scale_are_those_of_set() -> None:
     assert steps_here(shorter, MINI)["steps", 200_000] == (7, 7)
 
 
-def test_a_decoder_with_experts_starts_as_the_dense_one() -> None:
+def test_a_decoder_with_experts_starts_as_the_dense_one_and_has_its_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     experts = "decoders.302M={layers: 4, width: 80, heads: 4, experts: 4}"
     dense = "decoders.85M={layers: 4, width: 80, heads: 4}"
     scratch = mini_with("base_decoder=302M", experts, dense)
@@ -147,10 +155,7 @@ def test_a_decoder_with_experts_starts_as_the_dense_one() -> None:
     assert second.upcycled_from == first.model_copy(update={"size": upcycled.decoders["85M"]})
     assert [stage.KIND for stage in second.chain()] == ["decoder", "decoder"]
 
-
-def test_one_expert_per_token_has_a_version_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Routers of such decoders learn from the task, which they did not at first; no other fingerprint tells."""
-
+    # whose router learns from the task, which it did not at first; no other fingerprint tells
     def fingerprint(size: str) -> str:
         scale = mini_with("base_decoder=302M", f"decoders.302M={{layers: 4, width: 80, heads: 4, {size}}}")
         return resolve("base", BASE, scale, 0, WORLD).evaluation.model.decoder.fingerprint
@@ -181,6 +186,7 @@ def claims(*rest: str) -> str:
         ("grid: {steps: &a [*a]}\n", "is no plain YAML (its aliases stand for too much, or for themselves; write the"),
         ('arms: {a: {}}\npanels: {"a\\e[2J": {title: t, arms: {a: a}}}\n', "panels.a [2J: has a character that contro"),
         ("arms: {a: {}}\npanels: {x: {title: a\u202eb, arms: {a: a}}}\n", "panels.x.title: has a character that"),
+        ('grid: {connector: [mlp, "a\\e[2J"]}\n', "arms.a [2J: has a character that controls a terminal"),
         ("arms: {Caf\u00e9: {}, Cafe\u0301: {}}\n", "the arms 'Café' and 'Cafe\u0301' look alike; rename one of them"),
         ("axis: a: b\n", "line 5: is no plain YAML (mapping values are not allowed here); see to its"),
         ("arms: {a: {learning_rate: fast}}\n", "should be a valid number or 'scale' or 'paper' (it is 'fast')"),
@@ -210,7 +216,6 @@ def claims(*rest: str) -> str:
         ("arms: {a: {}}\nsearch: {rates: 9, factor: 100}\n", "span more than 15 orders of magnitude"),
         ("arms: {a: {}}\nsearch: {factor: 1}\n", "search.factor: Input should be greater than 1"),
         ("search: {over: {steps: [1, 2]}, measure: average, trials: 2001}\n", "less than or equal to 2000"),
-        ("arms: {a: {resolution: yes}}\n", "arm 'a': resolution: must be a number or 'native' (it is True)"),
         (f"arms: {{a: {{}}}}\nsearch: {{extensions: {10**400}}}\n", "search.extensions: Input should be less than or"),
         ("arms: {a: }\n", "arms.a: must hold keys and values, or {} for none (it is empty)"),
         ("arms: {a: {}}\ncontrasts:\n", "contrasts: must be a list (it is empty)"),
@@ -445,14 +450,6 @@ def test_an_exported_model_without_steps_is_what_it_was() -> None:
     for start, name in (("a/mm1", "sequence_length"), ("a/tuned", "sft.sequence_length")):
         with pytest.raises(RequestError, match=f"--set {name}=32768"):
             as_it_is(start, f"{name}=40000")
-
-
-def test_an_encoder_from_scratch_needs_no_captions() -> None:
-    data = WORLD.model_copy(update={"sources": ("interleaved", "text")})
-    change = {"data_mix": {"interleaved": 5, "text": 1}}
-    with pytest.raises(RequestError, match="pre-trained on captioned images, which the data do not contain"):
-        resolve("a", Recipe.model_validate(change), MINI, 0, data)
-    resolve("a", Recipe.model_validate(change | {"encoder": {"loss": "none"}}), MINI, 0, data)
 
 
 def test_sizes_are_read_and_written_as_people_do() -> None:
