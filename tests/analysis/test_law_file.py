@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -155,26 +154,6 @@ def test_failed_runs_and_spellings(undrawn: None, fit: Told) -> None:
     fit()
     assert law()["coefficients"] == pytest.approx({"ln N": SLOPE, "constant": CONSTANT}, abs=1e-6)
     assert list(optima()["failed"]) == [1, 1, 1, 1]
-
-
-def noisy_rows(change: Callable[[float], float]) -> list[list[object]]:
-    """Three seeds of `exact_rows`, of which the last one's rates are changed, and one run of the second failed."""
-    generator = np.random.default_rng(0)
-    rows: list[list[object]] = []
-    for seed in range(3):
-        for n, rate, score in exact_rows():
-            rows.append([n, repr(change(rate) if seed == 2 else rate), score + 0.01 * generator.normal(), seed])
-    rows[len(rows) // 2][2] = ""
-    return rows
-
-
-def test_rates_that_differ_by_rounding_are_one(undrawn: None, fit: Told) -> None:
-    found = []
-    for change in (float, lambda rate: float(np.float32(rate)), lambda rate: rate * 1.0002):
-        write_csv(Path("results.csv"), noisy_rows(change), WITH_SEED)
-        assert "The optimum falls with size" in fit()
-        found.append(law()["coefficients"])
-    assert found[1] == pytest.approx(found[0], rel=1e-5) and found[2] == pytest.approx(found[0], rel=1e-2)
 
 
 @pytest.mark.usefixtures("unrendered")
