@@ -132,14 +132,14 @@ def test_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Named in the YAML of a user's data."""
     length = metrics.Metric(lambda said, question, benchmark: float(len(said)))
     monkeypatch.setitem(metrics.METRICS, "length", length)
-    (tmp_path / "mine.jsonl").write_text('{"question": "2 + 2 =", "answer": "4"}\n', encoding="utf-8")
+    (tmp_path / "mine.jsonl").write_text('{"question": "2 + 2 =", "answer": "4"}\n')
     data = tmp_path / "data.yaml"
     own = "{questions: mine.jsonl, metric: length, shots: [0]}"
-    data.write_text(f"text: [any.jsonl]\nbenchmarks: {{mine: {own}}}\n", encoding="utf-8")
+    data.write_text(f"text: [any.jsonl]\nbenchmarks: {{mine: {own}}}\n")
     scale = with_benchmarks(find_scale("smoke"), data, DataFile.read(data), None, tmp_path)
     benchmark = build_benchmark(scale.benchmarks[0], scale.evaluate, WorldTokenizer())
     assert (benchmark.name, benchmark.metric, metrics.score(benchmark, ["four"])) == ("mine", "length", [4.0])
-    (tmp_path / "mine.jsonl").write_text('{"question": "2 + 2 =", "answers": ["4", " "]}\n', encoding="utf-8")
+    (tmp_path / "mine.jsonl").write_text('{"question": "2 + 2 =", "answers": ["4", " "]}\n')
     with pytest.raises(RequestError, match="saying nothing would be right"):
         with_benchmarks(find_scale("smoke"), data, DataFile.read(data), None, tmp_path)
 

@@ -42,7 +42,7 @@ ARMS: dict[str, Any] = {
 def write(folder: Path, **more: Any) -> None:
     values = {"title": "Does an alignment help?", "recipe": "base", "arms": ARMS | more}
     (folder / "sweeps").mkdir(exist_ok=True)
-    (folder / "sweeps" / "alignment.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    (folder / "sweeps" / "alignment.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
 
 
 def model_of(**recipe: Any) -> MultimodalStage:
@@ -273,7 +273,7 @@ def test_every_seed_has_its_own_and_an_arm_s_mix_is_merged_into_its_mix(here: Pa
 )
 def test_what_cannot_be_is_refused_in_a_line(here: Path, refused: Refused, arm: Any, message: str) -> None:
     values = {"title": "T", "recipe": "base", "arms": {"own": arm}}
-    (here / "own.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    (here / "own.yaml").write_text(yaml.safe_dump(values))
     error = refused("plan", "own.yaml", *SMOKE)
     assert message in error and "own" in error
 
@@ -305,7 +305,7 @@ def test_a_search_over_it_needs_steps(here: Path, told: Told, refused: Refused) 
     def search() -> str:
         values = {"over": over, "measure": "loss captions", "trials": 4, "at_a_time": 2}
         path = here / "find.yaml"
-        path.write_text(yaml.safe_dump({"title": "T", "recipe": "base", "search": values}), encoding="utf-8")
+        path.write_text(yaml.safe_dump({"title": "T", "recipe": "base", "search": values}))
         return path.name
 
     assert "the base has no alignment; search over align.steps, too" in refused("plan", search(), *SMOKE)

@@ -53,13 +53,13 @@ WRONG = [
     ],
 )  # fmt: skip
 def test_an_arm_that_cannot_be_trained(here: Path, refused: Refused, arm: str, message: str) -> None:
-    (here / "own.yaml").write_text(f"title: T\nrecipe: base\narms: {{own: {arm}}}\n", encoding="utf-8")
+    (here / "own.yaml").write_text(f"title: T\nrecipe: base\narms: {{own: {arm}}}\n")
     error = refused(sweep="own.yaml")
     assert "own / seed 0: " in error and message in error
 
 
 def test_a_sweep_s_file_and_a_scale_give_results_a_folder_of_their_own(here: Path, refused: Refused) -> None:
-    (here / "...yaml").write_text("title: T\nrecipe: base\narms: {own: {}}\n", encoding="utf-8")
+    (here / "...yaml").write_text("title: T\nrecipe: base\narms: {own: {}}\n")
     assert "...yaml: name: must be a name, not a path, as a folder of" in refused(sweep="./...yaml")
     scales = here / "sweeps" / "scales"
     scales.mkdir(parents=True)
@@ -82,7 +82,7 @@ def test_an_address_at_which_there_is_no_cluster(told: Told) -> None:
 
 
 def test_a_results_folder_that_cannot_be_written(refused: Refused) -> None:
-    Path("file").write_text("precious", encoding="utf-8")
+    Path("file").write_text("precious")
     assert "file/results: cannot be written to" in refused("--results", "file/results")
     assert "file/store: cannot be written to" in refused("--store", "file/store")
     assert Path("file").read_text(encoding="utf-8") == "precious"
@@ -91,9 +91,9 @@ def test_a_results_folder_that_cannot_be_written(refused: Refused) -> None:
 def test_an_arm_that_the_data_do_not_allow_stops_no_other(refused: Refused, capsys: pytest.CaptureFixture[str]) -> None:
     Files(Path()).captions("good.tar", range(16))
     Path("text.jsonl").write_text(json.dumps({"text": "some words. " * 200}) + "\n", encoding="utf-8")
-    Path("data.yaml").write_text("text: [gone.jsonl]\n", encoding="utf-8")  # told before files are read
+    Path("data.yaml").write_text("text: [gone.jsonl]\n")  # told before files are read
     assert "add `captions: [FILES]`" in refused("--data", "data.yaml")
-    Path("data.yaml").write_text("text: [text.jsonl]\ncaptions: [good.tar]\n", encoding="utf-8")
+    Path("data.yaml").write_text("text: [text.jsonl]\ncaptions: [good.tar]\n")
     told = refused("--data", "data.yaml")
     assert "lists interleaved, which the data do not contain; they contain captions, text. Give --set" in told
     assert "--set data_mix.interleaved=0, or run arms that set what they mix without it" in told
@@ -103,7 +103,7 @@ def test_an_arm_that_the_data_do_not_allow_stops_no_other(refused: Refused, caps
 
 
 def test_benchmarks_that_cannot_be_asked(refused: Refused) -> None:
-    Path("own.jsonl").write_text('{"question": "two and two", "answer": "4"}\n', encoding="utf-8")
+    Path("own.jsonl").write_text('{"question": "two and two", "answer": "4"}\n')
     named = "benchmarks=[{name: sums, questions: own.jsonl, metric: exact}]"
     assert "the world has a vocabulary of its own" in refused("--set", named)
     for key, message in (

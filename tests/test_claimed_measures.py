@@ -49,7 +49,7 @@ def test_a_difference_of_measures_is_claimed_and_compared(again: Place, told: To
     arms = {"first": "captions", "second": "base", "expect": "greater"}
     sweep["contrasts"] = [{"claim": f"by {measure}", "measure": measure, **arms} for measure in CLAIMED]
     sweep["contrasts"].append({"claim": "typo", "measure": KINDS.replace("letter", "leter"), **arms})
-    path.write_text(yaml.safe_dump(sweep), encoding="utf-8")
+    path.write_text(yaml.safe_dump(sweep))
     asked = ("data_mix", *SMOKE, "--only", "base", "--only", "captions")
     before = again.done()
     planned = told("plan", "data_mix", *SMOKE)

@@ -75,7 +75,7 @@ def test_a_finished_sweep_has_table_figure_and_runs_to_browse(
     assert f"data_mix at smoke: 2 done, {missing}" in status("smoke")
     mine = "title: mine\nrecipe: base\narms: {base: {}, captions: {data_mix: {captions: 1, interleaved: 0, text: 0}}}\n"
     claim = "{claim: c, first: base, second: captions, measure: chat 0-shot, expect: greater}"
-    (finished.folder / "sweeps" / "mine.yaml").write_text(f"{mine}contrasts: [{claim}]\n", encoding="utf-8")
+    (finished.folder / "sweeps" / "mine.yaml").write_text(f"{mine}contrasts: [{claim}]\n")
     planned = json.loads(printed("plan", "mine", "--scale", "smoke", "--json"))
     assert {trial["state"] for trial in planned["trials"]} == {"done"}
     assert "give `sft` to base, captions" in "".join(planned["notes"]), "though nothing is missing"

@@ -211,13 +211,13 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(printed: 
     arms = {"first": "b", "second": "base", "expect": "greater"}
     claims = [{"claim": f"by {measure}", "measure": measure, **arms} for measure in (*reasons, *some)]
     sweep = {"title": "mine", "recipe": "base", "arms": {"base": {}, "b": {"steps": 100}}, "contrasts": claims}
-    (here / "mine.yaml").write_text(yaml.safe_dump(sweep), encoding="utf-8")
+    (here / "mine.yaml").write_text(yaml.safe_dump(sweep))
     told = [line for line in printed("plan", "mine.yaml", *SMOKE).splitlines() if "will not be judged" in line]
     assert len(told) == len(reasons)
     for line, (measure, reason) in zip(told, reasons.items(), strict=True):
         assert line.startswith(f"The claim 'by {measure}' will not be judged by {measure!r}: {reason}")
     tuned = sweep | {"arms": {"base": {"sft": {}}, "b": {"steps": 100}}}
-    (here / "mine.yaml").write_text(yaml.safe_dump(tuned), encoding="utf-8")
+    (here / "mine.yaml").write_text(yaml.safe_dump(tuned))
     told = doubtful_claims(load_request("mine.yaml", "smoke"))
     assert "'chat 0-shot': only tuned models have it; give `sft` to b." in "".join(told), "one side is enough"
     assert not doubtful_claims(load_request("sft_connector", "smoke"))
@@ -345,7 +345,7 @@ def test_verify_tells_of_a_damaged_part_of_the_package_and_of_trials_that_it_can
 ) -> None:
     part = here / "package" / "results" / "parts" / "damaged"
     part.mkdir(parents=True)
-    (part / "DONE").write_text("{", encoding="utf-8")
+    (part / "DONE").write_text("{")
     with monkeypatch.context() as patch:
         patch.setattr("mm1_lab.files.SHIPPED", here / "package")
         assert main(["verify"]) == 1

@@ -198,7 +198,7 @@ def save_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
     size = Size(layers=1, width=16, heads=2)
     model = MM1ForConditionalGeneration(small_mm1(size, size, f"own@{own.digest}", 50, 64, 3).config)
     model.save_pretrained(folder)
-    (folder / "processor_config.json").write_text("{}", encoding="utf-8")
+    (folder / "processor_config.json").write_text("{}")
     write_code(folder, own)
     with torch.no_grad():
         return model.get_image_features(torch.full((1, 3, 24, 24), 9, dtype=torch.uint8))
@@ -270,8 +270,8 @@ def test_an_instruct_decoder_chats_as_before(tuned: bool, tmp_path: Path, monkey
     """
     monkeypatch.chdir(make_place(tmp_path / "place").folder)
     clip, llama = saved.save_encoder("clip", tmp_path / "clip"), saved.save_decoder("llama", tmp_path / "llama")
-    (llama / "chat_template.jinja").write_text("{{ messages[0]['content'] }}</s>", encoding="utf-8")
-    (llama / "generation_config.json").write_text('{"eos_token_id": [7, 1]}', encoding="utf-8")
+    (llama / "chat_template.jinja").write_text("{{ messages[0]['content'] }}</s>")
+    (llama / "generation_config.json").write_text('{"eos_token_id": [7, 1]}')
     request = load_request("sft_data_mix" if tuned else "data_mix", "lab", only=("base",), settings=shrunk(clip, llama))
     (trial,) = request.trials
     stage = trial.evaluation.model
@@ -280,7 +280,7 @@ def test_an_instruct_decoder_chats_as_before(tuned: bool, tmp_path: Path, monkey
     config = tmp_path / "stage" / "config.json"
     values = json.loads(config.read_text(encoding="utf-8"))
     values["text_config"] |= {"sliding_window": 5, "layer_types": ["sliding_attention"] * 2}
-    config.write_text(json.dumps(values), encoding="utf-8")
+    config.write_text(json.dumps(values))
     monkeypatch.setattr(Request, "weights_of", lambda *_: tmp_path / "stage")
     for form in ("mm1", "decoder"):
         export_trial(request, trial, form, tmp_path / form, "")
@@ -454,7 +454,7 @@ def test_an_exported_model_evaluated_as_it_is(place: Path, monkeypatch: pytest.M
     assert {planned.state for planned in states} == {"reused"} and len(states) == 4
 
     Path("asked.jsonl").write_text(json.dumps({"question": "what", "answers": ["red"]}) + "\n", encoding="utf-8")
-    Path("asked.yaml").write_text("benchmarks: {asked: {questions: asked.jsonl, metric: exact}}\n", encoding="utf-8")
+    Path("asked.yaml").write_text("benchmarks: {asked: {questions: asked.jsonl, metric: exact}}\n")
     told = refused("run", "as_is", "--scale", "smoke", "--data", "asked.yaml")
     assert "mm1 reads the miniature world's words alone; leave out --data" in told
 
@@ -470,7 +470,7 @@ def test_two_towers_trained_exported_and_evaluated_as_exported(place: Path, monk
     found = []
     for name, recipe, own in (("two", "base", arms), ("again", "sft", again)):
         sweep = {"title": "Two towers", "recipe": recipe, "arms": own}
-        (place / "sweeps" / f"{name}.yaml").write_text(json.dumps(sweep), encoding="utf-8")
+        (place / "sweeps" / f"{name}.yaml").write_text(json.dumps(sweep))
         assert main(["run", name, *smoke, "--inline"]) == 0
         assert main(["export", name, *smoke, "--as", "decoder", f"decoder of {name}"]) == 0
         if name == "two":
@@ -601,7 +601,7 @@ def test_the_whole_way(tmp_path: Path, finished: Place, monkeypatch: pytest.Monk
 
     turns = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": ANSWER}]
     said = [{"id": f"{number}", "image": f"{number}.png", "conversations": turns} for number in range(10)]
-    Path("llava.json").write_text(json.dumps(said), encoding="utf-8")
+    Path("llava.json").write_text(json.dumps(said))
     padded = listed | {"pictures": "pad", "instructions": {"mine": {"files": "llava.json"}}}
     files.yaml(**padded, benchmarks={"own": own, "coco": coco})
     text = TUNED.replace("mm1", "model").replace("here: {}", "here: {data_mix: {interleaved: 0}}")
@@ -632,7 +632,7 @@ def test_the_whole_way(tmp_path: Path, finished: Place, monkeypatch: pytest.Monk
         assert batch["input_ids"][0].tolist() == list(read[one["question"]].tokens)
         assert answer["prompt"].count(processor.tokenizer.eos_token) == 4 and one["new_tokens"] == benchmark.new_tokens
     change(tmp_path / "data.yaml", "pad", "crop")
-    (llama / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    (llama / "chat_template.jinja").write_text("{{ messages }}")
     whole = [word.replace("exported", "here") for word in (*tuned, *small)]
     assert "\nllama: its chat template is not used; " in printed("plan", *whole).replace(f"{tmp_path}/", "")
     out = printed("plan", *tuned, *small)
@@ -651,7 +651,7 @@ def test_the_whole_way(tmp_path: Path, finished: Place, monkeypatch: pytest.Monk
         assert HuggingFace().whole(f"./{name}").tuned == (name == "tuned"), "whatever the template"
         template.write_text(exported, encoding="utf-8")
         kept = {key: value for key, value in json.loads(said.read_text(encoding="utf-8")).items() if key != "tuned"}
-        said.write_text(json.dumps(kept), encoding="utf-8")
+        said.write_text(json.dumps(kept))
         assert HuggingFace().whole(f"./{name}").tuned == (name == "tuned"), "as exported before"
     files.yaml(benchmarks={"own": own})
     as_is = AS_IS.replace("start: mm1", "start: model").replace("start: single", "start: tuned")

@@ -188,7 +188,7 @@ def test_all_arms_of_a_sweep_read_one_tokenizer_whichever_are_asked_for(models: 
     both, base, llama = ask(), ask("base"), ask("llama")
     assert both.trials == (*base.trials, *llama.trials) and both.folder == base.folder == llama.folder
     other = saved.save_decoder("qwen3", tmp_path / "other", eos_token="<pad>")
-    path.write_text(f"{text}  other: {{decoder: {other}}}\n", encoding="utf-8")
+    path.write_text(f"{text}  other: {{decoder: {other}}}\n")
     with pytest.raises(RequestError, match=r"have different tokenizers.* `mm1-lab judge` one table"):
         ask()
     path.write_text(text, encoding="utf-8")
@@ -208,13 +208,13 @@ def test_base_and_instruct_are_arms_of_one_sweep(models: Path, tmp_path: Path) -
         shutil.copytree(models / "llama", tmp_path / name)
         saved.save_tokenizer(tmp_path / name, eos_token=end)
     (tmp_path / "text.jsonl").write_text('{"text": "a large red circle"}\n' * 4, encoding="utf-8")
-    (tmp_path / "asked.jsonl").write_text('{"question": "a", "answers": ["red"]}\n', encoding="utf-8")
+    (tmp_path / "asked.jsonl").write_text('{"question": "a", "answers": ["red"]}\n')
     data = "text: text.jsonl\nbenchmarks: {asked: {questions: asked.jsonl, metric: exact, shots: [0]}}\n"
 
     def ask(*arms: str, tokenizer: str = "bpe") -> Request:
         changes = [f"{arm}: {{decoder: {tmp_path / arm}, data_mix: {{captions: 0, interleaved: 0}}}}" for arm in arms]
-        sweep.write_text(f"title: t\nrecipe: base\narms: {{{', '.join(changes)}}}\n", encoding="utf-8")
-        file.write_text(f"{data}tokenizer: {tokenizer}\n", encoding="utf-8")
+        sweep.write_text(f"title: t\nrecipe: base\narms: {{{', '.join(changes)}}}\n")
+        file.write_text(f"{data}tokenizer: {tokenizer}\n")
         folders = {"results": tmp_path / "results", "store": tmp_path / "store"}
         settings = (f"pretrained_encoders={{ViT-L: {models / 'clip'}}}", "resolutions.336=28")
         return load_request(sweep, "smoke", settings=settings, data=file, **folders)

@@ -120,7 +120,7 @@ def test_home_none_and_a_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (sweep.ledger.results, sweep.ledger.store) == (tmp_path / "r", tmp_path / "s")
     arms = len(sweep.sweep.arms)
     assert repr(sweep) == f"<data_mix at smoke: {arms} arms, seeds 0, 1; {tmp_path}/r/smoke/data_mix>"
-    (tmp_path / "mine.csv").write_text("arm,seed,score\na,0,1\na,1,2\nb,0,3\nb,1,5\n", encoding="utf-8")
+    (tmp_path / "mine.csv").write_text("arm,seed,score\na,0,1\na,1,2\nb,0,3\nb,1,5\n")
     assert len(judge("~/mine.csv").claims) == 1
     (tmp_path / "controls").symlink_to(REPOSITORY / "results" / "controls")
     folder = "~/controls/mini/controls"

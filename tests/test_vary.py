@@ -153,7 +153,7 @@ def test_what_plan_refuses_leaves_nothing_when_it_is_run(here: Path, refused: Re
     assert "connector 'mlp' makes a token of each of the 36 patches" in error
     assert refused("run", *command, "--inline") == error and refused("run", *command) == error
     assert "--share with --results needs --store" in refused("run", *command, "--share")
-    (here / "mine.yaml").write_text("title: T\nrecipe: base\narms: {a: {connector: mlp}}\n", encoding="utf-8")
+    (here / "mine.yaml").write_text("title: T\nrecipe: base\narms: {a: {connector: mlp}}\n")
     assert "connector 'mlp'" in refused("run", "mine.yaml", *SMOKE, "--inline")
     assert [path.name for path in here.iterdir()] == ["mine.yaml"]
 

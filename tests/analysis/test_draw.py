@@ -157,7 +157,7 @@ def test_a_claim_of_a_lesson_has_its_verdict_beside_it(three_seeds: Path, tmp_pa
     for column, other in (("seed_list", "0 1"), ("estimate", -1)):
         written.assign(**{column: other}).to_csv(path, index=False)
         assert set(contrasts(folder)["lesson_verdict"]) == {"by mm1-lab figures", ""}
-    path.write_text("", encoding="utf-8")  # as after a full disk
+    path.write_text("")  # as after a full disk
     assert set(contrasts(folder)["lesson_verdict"]) == {"by mm1-lab figures", ""}
 
 

@@ -459,7 +459,7 @@ def told() -> dict[str, Any]:
 
 def write_results(folder: Path, told: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results_2026-01-01.json").write_text(json.dumps(told), encoding="utf-8")
+    (folder / "results_2026-01-01.json").write_text(json.dumps(told))
 
 
 def test_logs_without_questions_are_judged_by_their_metric_at_all_shots(tmp_path: Path, told: dict[str, Any]) -> None:
@@ -481,8 +481,8 @@ def test_the_tasks_of_a_group_with_a_mean_are_one_benchmark(tmp_path: Path, told
         told["groups"] = {name: {"acc,none": subject + 0.2} for name in ("mmlu", "mmlu_stem")}
         scored = {name: {"acc,none": subject} for name in subjects} | {"arc": {"acc,none": arc}} | told["groups"]
         (tmp_path / arm).mkdir()
-        (tmp_path / arm / f"{arm}_2026-01-01.json").write_text(json.dumps(told | {"results": scored}), encoding="utf-8")
-        (tmp_path / arm / "other.json").write_text("[1]", encoding="utf-8")
+        (tmp_path / arm / f"{arm}_2026-01-01.json").write_text(json.dumps(told | {"results": scored}))
+        (tmp_path / arm / "other.json").write_text("[1]")
     (tmp_path / "unfinished").mkdir()
     claims = [{"first": "better", "second": "base", "measure": measure} for measure in ("average", "mmlu", "arc")]
     judgement = judge(tmp_path, claims)
@@ -710,7 +710,7 @@ def test_a_claim_and_the_same_the_other_way_round_are_tested_once() -> None:
     ],
 )
 def test_a_wrong_claim_or_option(claims: str, words: list[str], told: str, tmp_path: Path, refused: Refused) -> None:
-    (tmp_path / "scores.csv").write_text("arm,score\na,1\nb,2\n", encoding="utf-8")
+    (tmp_path / "scores.csv").write_text("arm,score\na,1\nb,2\n")
     (tmp_path / "claims.yaml").write_text(claims, encoding="utf-8")
     assert told in refused("judge", str(tmp_path / "scores.csv"), str(tmp_path / "claims.yaml"), *words)
 
@@ -723,7 +723,7 @@ def test_a_table_and_its_claims_are_not_taken_for_another(here: Path, refused: R
 
 def test_empty_rows_are_skipped_and_lines_of_json_may_hold_separators_of_unicode(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
-    path.write_text("arm,seed,score\na,0,50\n\na,1,51\n,,\nb,0,53\nb,1,55\n,,\n , ,\n", encoding="utf-8")
+    path.write_text("arm,seed,score\na,0,50\n\na,1,51\n,,\nb,0,53\nb,1,55\n,,\n , ,\n")
     assert judge(path).claims[0]["difference"] == 3.5
     path = tmp_path / "scores.jsonl"
     rows = [{"arm": arm, "question": "one\u2028two\x85", "score": 1.0} for arm in "ab"]

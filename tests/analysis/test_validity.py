@@ -165,7 +165,7 @@ def test_what_fails_its_gate_forbids_verdicts(tmp_path: Path) -> None:
     manifest = folder / "sweep.json"
     values = json.loads(manifest.read_text(encoding="utf-8").replace(WORLD_DATA.digest, "world-1"))
     del values["digest"]
-    manifest.write_text(json.dumps(values), encoding="utf-8")
+    manifest.write_text(json.dumps(values))
     assert len(failed_gates(read_study(folder), rows)) == 2, "gates of this world say nothing about another's results"
 
 

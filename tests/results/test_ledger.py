@@ -33,7 +33,7 @@ def scores() -> list[ScoreRow]:
 
 def write(ledger: Ledger, fingerprint: str, folder: Path) -> None:
     training = folder / "training.csv"
-    training.write_text("step,name,value\n1,loss,2.5\n", encoding="utf-8")
+    training.write_text("step,name,value\n1,loss,2.5\n")
     ledger.write_scores(fingerprint, scores(), {"text": 2 / 3}, {"seed": 0}, {"training.csv": training})
 
 
@@ -109,11 +109,11 @@ def test_kinds_that_earlier_versions_called_otherwise_are_read_by_their_names_of
 def test_what_a_kill_left_counts_only_if_it_was_done(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "results", tmp_path / "store")
     ledger.begin_stage("f")
-    (ledger.partial_folder("f") / "DONE").write_text("{}", encoding="utf-8")  # before the rename
+    (ledger.partial_folder("f") / "DONE").write_text("{}")  # before the rename
     assert ledger.begin_stage("f") is None and ledger.has_weights("f")
     for name in ("f", "f.partial"):
         (ledger.results / "trials" / name).mkdir(parents=True)
-        (ledger.results / "trials" / name / "scores.parquet").write_text("benchm", encoding="utf-8")
+        (ledger.results / "trials" / name / "scores.parquet").write_text("benchm")
     assert not ledger.has_scores("f")
     write(ledger, "f", tmp_path)
     assert ledger.has_scores("f") and not (ledger.results / "trials" / "f.partial").exists()
@@ -133,11 +133,11 @@ def test_a_failure_that_is_cleared_meanwhile_is_none(tmp_path: Path, monkeypatch
     monkeypatch.setattr(ledger_module, "read_json", clear_first)
     assert ledger.diverged() == {"stays": "loss is nan"}
     monkeypatch.undo()
-    ledger.failure_file("stays", "log").write_text("Traceback", encoding="utf-8")
+    ledger.failure_file("stays", "log").write_text("Traceback")
     tmp_path.rename(moved := tmp_path.with_name("moved"))
     ledger = Ledger(moved)
     assert ledger.failures()["stays"]["log"] == str(moved / "failures" / "stays.log"), "where it is now"
-    ledger.failure_file("stays").write_text("{", encoding="utf-8")
+    ledger.failure_file("stays").write_text("{")
     with pytest.raises(RequestError, match="delete it and run the sweep again"):
         ledger.failures()
 

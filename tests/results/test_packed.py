@@ -38,7 +38,7 @@ def results(tmp_path: Path) -> Path:
     results = tmp_path / "results"
     ledger = Ledger(results)
     training = tmp_path / "training.csv"
-    training.write_text("step,name,value\n1,loss,2.5\n", encoding="utf-8")
+    training.write_text("step,name,value\n1,loss,2.5\n")
     for name, arms in {"data_mix": ("base", "captions"), "controls": ("base", "half-rate")}.items():
         request = load_request(name, "smoke", "1", arms, (), None, results, results / "store")
         rows = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
