@@ -138,6 +138,7 @@ WRONG = {
     "decoder.weight_decay=0,1": "training of decoders is the scale's; vary scale.decoder.weight_decay",
     "decoder.experts=2,4": "vary decoder=NAME,NAME, or scale.decoders.NAME.experts of the one that the base has",
     "evaluate.blocks=8,16": "no 'evaluate.blocks'; it is a setting of the scale: run the sweep once for each",
+    "train.lr_multipliers.encoder=1,2": "which is the scale's, but 'lr_multipliers.encoder', in the paper's units",
     "pictures=crop,pad": "pictures: those of the miniature world are square; give data of your own (--data)",
     "image_tokens": "give FIELD=VALUE,VALUE, such as image_tokens=64,144",
     "image_tokens=65": "known: 64, 144",
