@@ -67,6 +67,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output, printed: Told) -> None:
         (("fit-lr-law", *SMOKE, "--sizes", "9M,85M,1.2b"), "no decoder of '1.2b'; known: 9M, 85M, 302M, "),
         (("fit-lr-law", *SMOKE, "--sizes", "9M,85M,302M-MoE"), "--sizes: 302M-MoE has experts, and the others are den"),
         (("fit-lr-law", *SMOKE, "--sizes", "9M,2.9B,3B"), "--sizes: 2.9B and 3B have the same N; leave one out"),
+        (("plan", "lr_law", *SMOKE, "--sizes", "9M,0.3B,1.2B"), "this scale has no decoder of '0.3B'; known: 9M, "),
         (("plan", "lr_law", "data_mix", *SMOKE, "--sizes", "9M,85M,302M"), "--sizes is for lr_law alone; data_mix"),
         (("fit-lr-law", *SMOKE, "--score", "loss"), "--score needs --from"),
         (("fit-lr-law", "--from", "file", "--scale", "lab"), "--scale is for a search; with --from"),

@@ -290,6 +290,10 @@ def test_an_instruct_decoder_chats_as_before(tuned: bool, tmp_path: Path, monkey
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "decoder")
     assert ends == (1 if tuned else [1, 7])
     assert tokenizer.chat_template == (None if tuned else "{{ messages[0]['content'] }}</s>")
+    for name in ("chat_template.jinja", "generation_config.json"):  # as of a base model
+        (llama / name).unlink()
+    export_trial(request, trial, "decoder", tmp_path / "plain", "")
+    assert AutoTokenizer.from_pretrained(tmp_path / "plain").chat_template is None
 
 
 def test_experts_of_any_width_run_in_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

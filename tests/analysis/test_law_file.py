@@ -223,6 +223,8 @@ def test_columns_may_be_called_otherwise_as_the_lab_s_own(undrawn: None, refused
     ("heading", "rows", "told"),
     [
         ("N,learning_rate,score", grid(), "must be a column 'params'; the file has 'N', 'learning_rate', 'score'; ren"),
+        ("params,lr,score", grid(), "must be a column 'learning_rate'; the file has 'params', 'lr', 'score'; rename '"),
+        ("params,learning_rate,scores", grid(), "must be a column 'score'; the file has 'params', 'learning_rate', "),
         ("", [*grid(), [9e6, "fast", 1.0]], "row 14, column 'learning_rate': 'fast' must be a positive number"),
         ("", [*grid(), ["", "", ""], ["", 1e-3, 1.0]], "row 15, column 'params': '' must be a positive number"),
         ("", [*grid(), [9e6, "-1e-3", 1.0]], "row 14, column 'learning_rate': '-1e-3' must be a positive number"),
