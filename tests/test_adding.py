@@ -1,41 +1,32 @@
 """What docs/architecture.md says one may add, added through the public tables, without a change of the library."""
 
-import json
 import os
 import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from random import Random
 from typing import ClassVar
 
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import PreTrainedModel, ViTConfig, ViTModel
+from transformers import PreTrainedModel
 
 from analysis import paper
 from analysis.judging.claims import known_lessons, load_lessons
 from analysis.redraw import draw
 from mm1_lab import cli
-from mm1_lab.config import DecoderStage, EvaluationSettings, Pretrained, RequestError, Stage
+from mm1_lab.config import DecoderStage, RequestError, Stage
 from mm1_lab.config.size import Parameters, Size
 from mm1_lab.data.shards.datafile import DataFile
 from mm1_lab.data.types import Tokenizer
-from mm1_lab.data.world import scene_questions
-from mm1_lab.data.world.drawing import ScenePicture
-from mm1_lab.data.world.scene_questions import Asked, ask
-from mm1_lab.data.world.scenes import Scene, Split, sample_scene
 from mm1_lab.data.world.words import WorldTokenizer
 from mm1_lab.evaluate import metrics
 from mm1_lab.evaluate.named import build_benchmark
-from mm1_lab.evaluate.questions import Benchmark, Question
-from mm1_lab.evaluate.world import draw_questions
 from mm1_lab.files import WEIGHTS
 from mm1_lab.lab import load_sweep as load
-from mm1_lab.model import Encoder, load_weights, save_weights
-from mm1_lab.model.mm1 import load_encoder, pretrained_encoder_config
+from mm1_lab.model import load_weights, save_weights
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.execution.worker import Worker
 from mm1_lab.orchestrate.execution.worklist import WorkList
@@ -45,9 +36,6 @@ from mm1_lab.orchestrate.planning.plan_text import plan_text, plan_values
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.recipe_search import run_request
 from mm1_lab.train.stages import KINDS, StageKind, StageRun, new_decoder
-from mm1_lab.weights import pretrained
-from mm1_lab.weights.families import EncoderFamily
-from mm1_lab.weights.pretrained import read_encoder
 from tests.conftest import Place
 
 REPOSITORY = Path(__file__).parents[1]
@@ -113,9 +101,7 @@ def with_halved(request: Request) -> Request:
 
 @pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.usefixtures("few_documents")
-def test_a_kind_of_stage_and_an_executor(
-    again: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_kind_of_stage(again: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """From its plan, also for GPUs, to a score, a record and MLflow; on a machine with Slurm, of whose `srun` Lightning
     would warn at every stage. Encoder and decoder are trained already."""
     monkeypatch.chdir(again.folder)
@@ -147,55 +133,16 @@ def test_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Named in the YAML of a user's data."""
     length = metrics.Metric(lambda said, question, benchmark: float(len(said)))
     monkeypatch.setitem(metrics.METRICS, "length", length)
-    (tmp_path / "mine.jsonl").write_text('{"question": "2 + 2 =", "answer": "4"}\n', encoding="utf-8")
+    (tmp_path / "mine.jsonl").write_text('{"question": "2 + 2 =", "answer": "4"}\n')
     data = tmp_path / "data.yaml"
-    data.write_text(
-        "text: [any.jsonl]\nbenchmarks: {mine: {questions: mine.jsonl, metric: length, shots: [0]}}\n", encoding="utf-8"
-    )
+    own = "{questions: mine.jsonl, metric: length, shots: [0]}"
+    data.write_text(f"text: [any.jsonl]\nbenchmarks: {{mine: {own}}}\n")
     scale = with_benchmarks(find_scale("smoke"), data, DataFile.read(data), None, tmp_path)
     benchmark = build_benchmark(scale.benchmarks[0], scale.evaluate, WorldTokenizer())
     assert (benchmark.name, benchmark.metric, metrics.score(benchmark, ["four"])) == ("mine", "length", [4.0])
-    (tmp_path / "mine.jsonl").write_text('{"question": "2 + 2 =", "answers": ["4", " "]}\n', encoding="utf-8")
+    (tmp_path / "mine.jsonl").write_text('{"question": "2 + 2 =", "answers": ["4", " "]}\n')
     with pytest.raises(RequestError, match="saying nothing would be right"):
         with_benchmarks(find_scale("smoke"), data, DataFile.read(data), None, tmp_path)
-
-
-def test_a_kind_of_question_of_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How many things are red, asked of pictures as one of the kinds of a benchmark, in words that the world knows."""
-
-    def reds(random: Random, scene: Scene) -> Asked | None:
-        count = sum(thing.colour == "red" for thing in scene.things)
-        return Asked("how many things are red", str(count), ("1", "2", "3")) if count else None
-
-    monkeypatch.setitem(scene_questions.KINDS, "reds", reds)
-
-    def make(random: Random, split: Split, number: int, block: int) -> Question | None:
-        scene = sample_scene(random, split)
-        asked = ask(random, scene, "reds")
-        return asked and Question("", "reds", (ScenePicture(scene),), asked.prompt, (asked.answer,), asked.answer)
-
-    settings = EvaluationSettings(shots=(0, 2), questions=16, blocks=8, batch_size=4)
-    benchmark = draw_questions(Benchmark("mine", "vqa", "", "exact", (), (), (".",), 4), settings, 0, make)
-    known = WorldTokenizer()
-    assert all(known.decode(known.encode(question.prompt)) == question.prompt for question in benchmark.questions)
-    assert set(metrics.score(benchmark, ["1"] * 16)) == {0.0, 100.0}
-
-
-def test_a_family_of_encoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    model = ViTModel(ViTConfig(**tower, patch_size=7, image_size=28)).eval()
-    model.save_pretrained(tmp_path)
-    values = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(values), encoding="utf-8")
-    family = EncoderFamily("ViTModel", "layernorm", "embeddings.position_embeddings", leading=1)
-    monkeypatch.setitem(pretrained.ENCODERS, "vit", family)
-    described = read_encoder(Pretrained(weights=str(tmp_path)))
-    encoder = Encoder(pretrained_encoder_config(described, 28)).eval()
-    load_encoder(encoder, described)
-    images = torch.randint(0, 256, (2, 3, 28, 28), dtype=torch.uint8)
-    with torch.no_grad():
-        expected = model((images / 255 - 0.5) / 0.5).last_hidden_state[:, 1:]
-        torch.testing.assert_close(encoder(images), expected, rtol=1e-4, atol=1e-4)
 
 
 SWEEP = """
@@ -221,9 +168,7 @@ LESSON = """
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_a_question_a_lesson_and_a_number_of_the_paper(
-    tmp_path: Path, again: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_question_a_lesson_and_a_number_of_it(tmp_path: Path, again: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """From files beside each other to the tables; its two arms were run before, by another sweep."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(paper, "FOLDER", tmp_path)

@@ -134,4 +134,4 @@ def test_a_claim_that_was_changed_after_its_scores_is_marked(again: Place, told:
 
 def write(path: Path, sweep: dict[str, object]) -> None:
     path.parent.mkdir(exist_ok=True)
-    path.write_text(yaml.safe_dump(sweep), encoding="utf-8")
+    path.write_text(yaml.safe_dump(sweep))

@@ -83,7 +83,7 @@ def test_scores_are_judged_without_what_trains(tmp_path: Path) -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lab = {re.split(r"[\[><=]", one)[0] for one in project["optional-dependencies"]["lab"]}
     assert {"torch", "ray", "mlflow"} <= lab
-    (tmp_path / "scores.csv").write_text("arm,seed,score\na,0,1\na,1,2\nb,0,4\nb,1,5.1\n", encoding="utf-8")
+    (tmp_path / "scores.csv").write_text("arm,seed,score\na,0,1\na,1,2\nb,0,4\nb,1,5.1\n")
     plan = ["plan", "data_mix", "--results", str(REPOSITORY / "results" / "study"), "--only", "base", "--seeds", "3,"]
     code = f"import sys; sys.modules |= dict.fromkeys({sorted(lab)}); from mm1_lab.cli import main\n"
     code += f"assert main(['judge', 'scores.csv']) == 0; sys.exit(main({plan}))"

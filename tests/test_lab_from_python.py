@@ -31,20 +31,10 @@ def test_the_examples_run_and_scores_are_of_all_finished_trials(place: Place, mo
     losses = results.held_out(captions.folder)
     assert set(losses["arm"]) == {"base", "captions"} and len(losses) == 2 * losses["source"].nunique() == 2 * 4
     blind = lab.load_sweep("data_mix", scale="smoke", only=["base", "blind"])
-    with pytest.warns(
-        UserWarning, match=r"^Time is up, with 1 task left; the same command goes on from here\.$"
-    ) as warned:
+    told = r"^Time is up, with 1 task left; the same command goes on from here\.$"
+    with pytest.warns(UserWarning, match=told) as warned:
         assert set(lab.run(blind, share=True, minutes=1e-4)["arm"]) == {"base", "captions"}
     assert len(warned) == 1, "what is left has not failed"
-
-
-@pytest.mark.usefixtures("again", "here")
-def test_trials_that_fail_are_told() -> None:
-    """None of the finished ones is left out for it."""
-    sweep = lab.load_sweep("data_mix", scale="smoke", only=["base"], settings=["learning_rate=1e6", "train.steps=4"])
-    told = r"1 of 1 trial without scores: .*: the loss of step \d+ is nan"
-    with pytest.raises(RequestError, match=told):
-        lab.run(sweep, inline=True)
 
 
 def test_the_package_imports_nothing_until_it_is_asked() -> None:
@@ -61,15 +51,6 @@ assert callable(load_sweep) and results.scores and not {"torch", "ray", "pandas"
     assert (Path(lab.__file__).parent / "py.typed").exists()
 
 
-def test_settings_may_be_given_by_path() -> None:
-    by_path = {"train.steps": 7, "evaluate.shots": [0], "connector": "c-abstractor"}
-    words = ["train.steps=7", "evaluate.shots=[0]", "connector=c-abstractor"]
-    forms = (by_path, words, iter(words))
-    sweeps = [lab.load_sweep("data_mix", scale="smoke", settings=settings) for settings in forms]
-    assert sweeps[0].trials == sweeps[1].trials == sweeps[2].trials
-    assert sweeps[0].overrides == sweeps[1].overrides == sweeps[2].overrides
-
-
 def test_what_the_commands_tell_before_a_run_is_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "same.yaml"
     path.write_text("title: t\nrecipe: base\narms:\n  base: {}\n  twin: {}\n")
@@ -79,14 +60,12 @@ def test_what_the_commands_tell_before_a_run_is_a_warning(tmp_path: Path) -> Non
     assert [str(one.message) for one in told] == ["base = twin are the same trials"]
     assert told[0].filename == __file__
     path.write_text("title: t\nrecipe: base\narms: {fast: {learning_rate: 0.01}}\n")
-    with pytest.warns(
-        UserWarning, match=r"^--set: learning_rate=0.001 changes nothing, as every arm sets this itself$"
-    ):
+    with pytest.warns(UserWarning, match=r"^--set: learning_rate=0.001 changes nothing, as every arm sets this"):
         lab.plan(lab.load_sweep(path, "smoke", settings={"learning_rate": 0.001}, results=tmp_path, store=tmp_path))
 
 
 @pytest.mark.usefixtures("again", "here")
-def test_a_run_of_what_is_done_warns_too_and_names_what_logs_to_a_server(
+def test_what_a_run_of_what_is_done_or_fails_tells(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("same.yaml").write_text("title: t\nrecipe: base\narms:\n  base: {}\n  twin: {}\n")
@@ -97,6 +76,11 @@ def test_a_run_of_what_is_done_warns_too_and_names_what_logs_to_a_server(
     printed = capsys.readouterr().out
     assert "`mm1-lab report --results kept` puts all" in printed and "`mm1-lab dashboard --results kept` sh" in printed
     assert "nothing ran.\n`mm1-lab sync-mlflow --results kept` logs to MLFLOW_TRACKING_URI" in printed
+    # trials that fail are told, and none of the finished ones is left out for it
+    sweep = lab.load_sweep("data_mix", scale="smoke", only=["base"], settings=["learning_rate=1e6", "train.steps=4"])
+    told = r"1 of 1 trial without scores: .*: the loss of step \d+ is nan"
+    with pytest.raises(RequestError, match=told):
+        lab.run(sweep, inline=True)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +103,9 @@ def test_what_judge_and_measures_take() -> None:
     for scores in ({"a": 1}, None):
         with pytest.raises(RequestError, match="give a file or a data frame of scores, not a "):
             judge(scores)  # type: ignore[arg-type]
+    eight = pd.DataFrame({"arm": ["a", "b"], "seed": 0, "benchmark": "8-shot", "score": [1.0, 2.0]})
+    with pytest.raises(RequestError, match=r"has no '8-shot' of that number of shots, .* rename the benchmark$"):
+        judge(eight, [{"first": "b", "second": "a", "expect": "greater", "measure": "8-shot"}])
     row = {"arm": "a", "benchmark": "b", "family": "vqa", "shots": 0, "score": 1.0}
     table = pd.DataFrame([row])
     assert results.measures(table, by="arm").equals(results.measures(table, by=["arm"]))
@@ -127,36 +114,31 @@ def test_what_judge_and_measures_take() -> None:
             results.measures(nothing, by="arm")  # type: ignore[arg-type]
 
 
-def test_a_benchmark_named_like_a_number_of_shots_is_to_be_renamed() -> None:
-    table = pd.DataFrame({"arm": ["a", "b"], "seed": 0, "benchmark": "8-shot", "score": [1.0, 2.0]})
-    with pytest.raises(RequestError, match=r"has no '8-shot' of that number of shots, .* rename the benchmark$"):
-        judge(table, [{"first": "b", "second": "a", "expect": "greater", "measure": "8-shot"}])
-
-
 def test_home_none_and_a_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     sweep = lab.load_sweep("data_mix", "smoke", only=None, settings=None, results="~/r", store="~/s", seeds=2)
     assert (sweep.ledger.results, sweep.ledger.store) == (tmp_path / "r", tmp_path / "s")
     arms = len(sweep.sweep.arms)
     assert repr(sweep) == f"<data_mix at smoke: {arms} arms, seeds 0, 1; {tmp_path}/r/smoke/data_mix>"
-    (tmp_path / "mine.csv").write_text("arm,seed,score\na,0,1\na,1,2\nb,0,3\nb,1,5\n", encoding="utf-8")
+    (tmp_path / "mine.csv").write_text("arm,seed,score\na,0,1\na,1,2\nb,0,3\nb,1,5\n")
     assert len(judge("~/mine.csv").claims) == 1
     (tmp_path / "controls").symlink_to(REPOSITORY / "results" / "controls")
     folder = "~/controls/mini/controls"
     assert set(results.held_out(folder)["arm"]) == set(results.scores(folder)["arm"]) and len(lab.contrasts(folder))
 
 
-def test_processes_that_share_results_elsewhere_name_their_store(tmp_path: Path) -> None:
-    sweep = lab.load_sweep("data_mix", scale="smoke", results=tmp_path / "results")
+def test_settings_may_be_given_by_path_and_one_arm_and_one_setting_as_text(tmp_path: Path) -> None:
+    by_path = {"train.steps": 7, "evaluate.shots": [0], "connector": "c-abstractor"}
+    words = ["train.steps=7", "evaluate.shots=[0]", "connector=c-abstractor"]
+    sweeps = [lab.load_sweep("data_mix", "smoke", settings=settings) for settings in (by_path, words, iter(words))]
+    for one in sweeps[1:]:
+        assert (one.trials, one.overrides) == (sweeps[0].trials, sweeps[0].overrides)
+    sweep = lab.load_sweep("data_mix", "smoke", only="base", settings="train.steps=7", results=tmp_path / "results")
+    (trial,) = sweep.trials
+    assert trial.arm == "base" and sweep.scale.train.steps == 7
     with pytest.raises(RequestError, match=r"^--share with --results needs --store, too"):
         lab.run(sweep, share=True)
     assert not (tmp_path / "results").exists()
-
-
-def test_one_arm_and_one_setting_may_be_given_as_text() -> None:
-    sweep = lab.load_sweep("data_mix", scale="smoke", only="base", settings="train.steps=7")
-    (trial,) = sweep.trials
-    assert trial.arm == "base" and sweep.scale.train.steps == 7
     for function in (lab.plan, lab.run):
         with pytest.raises(RequestError, match=r"give what load_sweep returns, .*, not 'kinds\.yaml'"):
             function("kinds.yaml")  # type: ignore[arg-type]

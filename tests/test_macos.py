@@ -25,7 +25,9 @@ def on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
 
 
-def test_names_that_differ_by_case_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_differ_by_case_and_not_by_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system takes both for one file."""
+
     def is_file(path: Path) -> bool:
         return path.name.lower() in map(str.lower, os.listdir(path.parent))
 
@@ -34,10 +36,6 @@ def test_names_that_differ_by_case_are_told_apart(tmp_path: Path, monkeypatch: p
     assert find_yaml("there is no sweep", "mix", [tmp_path]) == tmp_path / "mix.yaml"
     with pytest.raises(RequestError, match="there is no sweep 'Mix'; did you mean 'mix'"):
         find_yaml("there is no sweep", "Mix", [tmp_path])
-
-
-def test_a_name_is_found_in_either_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system takes both for one file."""
     composed, apart = (unicodedata.normalize(form, "mélange") for form in ("NFC", "NFD"))
     (tmp_path / f"{apart}.yaml").touch()
     monkeypatch.setattr(Path, "is_file", lambda path: True)
@@ -65,12 +63,6 @@ def test_a_pre_trained_model_on_a_disk_of_another_system(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("on_macos")
-def test_no_process_is_forked_to_load_data() -> None:
-    loader = DataModule(lambda step: step, 3, Resources(workers=2)).train_dataloader()  # type: ignore[arg-type, return-value]
-    assert loader.num_workers == 0
-
-
-@pytest.mark.usefixtures("on_macos")
 def test_processors_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(team.subprocess, "run", lambda *command, **how: SimpleNamespace(stdout="Apple M4\n"))
     team._cpu.cache_clear()
@@ -93,7 +85,9 @@ def test_the_processor_computes_and_nobody_is_told_to_set_what_is_no_setting_her
 
 
 @pytest.mark.usefixtures("on_macos")
-def test_no_process_is_forked_to_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_process_is_forked_to_load_data_or_to_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = DataModule(lambda step: step, 3, Resources(workers=2)).train_dataloader()  # type: ignore[arg-type, return-value]
+    assert loader.num_workers == 0
     methods: list[str] = []
 
     def note(method: str) -> None:

@@ -103,10 +103,7 @@ def test_the_exported_copy_of_a_file_from_another_system(encoding: str, tmp_path
 WRONG = [
     (('"max-pooling"', '"max-poolin"'), "there is no connector 'max-pooling'; did you mean 'max-poolin'?"),
     (('"max-pooling"', "math.pi"), 'sweeps/mine.py: has no connectors; mark each class with @connector("NAME")'),
-    (
-        ("import torch\n", "import mm1_lab.files\nimport torch\n"),
-        "imports mm1_lab.files, which exported models lack",
-    ),
+    (("import torch\n", "import mm1_lab.files\nimport torch\n"), "imports mm1_lab.files, which exported models lack"),
     (("import torch\n", "from mm1_lab.formatting import short\nimport torch\n"), "imports mm1_lab.formatting.short, w"),
     (("self.project =", "exit(0); self.project ="), "SystemExit: 0"),
     (("class MaxPooling(", "class MaxPooling(("), "sweeps/mine.py: SyntaxError: invalid syntax (mine.py, line 10)"),
@@ -144,25 +141,22 @@ def try_forward(folder: Path, forward: str, code: str = CODE) -> ModelStage:
     return stage
 
 
+LAYER = "nn.Linear(encoder_width, decoder_width)"
+FROM_ZERO = CODE.replace(LAYER, f"{LAYER}\n        nn.init.zeros_(self.project.weight)")
+
+
 @pytest.mark.parametrize(
-    "forward",
+    ("forward", "code"),
     [
-        "x = f[:, :9] - f[:, :9].mean(0, keepdim=True)",
-        "x = f[:, :9] / f.norm()",
-        "x = f[:, :9].roll(1, 0)",
-        "x = f[:, :9] * (f > 0).sum().item()",
+        ("x = f[:, :9] - f[:, :9].mean(0, keepdim=True)", CODE),
+        ("x = f[:, :9] - f[:, :9].mean(0, keepdim=True)", FROM_ZERO),
+        ("x = f[:, :9].roll(1, 0)", CODE),
+        ("x = f[:, :9] * (f > 0).sum().item()", CODE),
     ],
 )
-def test_one_that_mixes_the_images_of_a_batch_is_refused(forward: str, tmp_path: Path) -> None:
+def test_one_that_mixes_the_images_of_a_batch_is_refused(forward: str, code: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="returns other tokens for an image beside another one than for it alone"):
-        try_forward(tmp_path, forward)
-
-
-def test_weights_that_begin_at_zero_hide_no_mixing(tmp_path: Path) -> None:
-    layer = "nn.Linear(encoder_width, decoder_width)"
-    code = CODE.replace(layer, f"{layer}\n        nn.init.zeros_(self.project.weight)")
-    with pytest.raises(RequestError, match="beside another one than for it alone"):
-        try_forward(tmp_path, "x = (f - f.mean(0))[:, :9]", code)
+        try_forward(tmp_path, forward, code)
 
 
 MERGING = "x = torch.stack([one[one.sum(1) > one.sum(1).median()][:9] for one in f])"

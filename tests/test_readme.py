@@ -1,6 +1,7 @@
-"""What README and its pages show: findings that the results bear out; a benchmark, run."""
+"""What README and its pages show: findings that the results bear out; a benchmark, run; a reference that is current."""
 
 import csv
+import importlib.util
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from analysis.judging.difference import Difference
 from analysis.study import read_study
 from analysis.table import as_text
 from mm1_lab.cli import command_parsers, main, make_parser
-from mm1_lab.config import Measure
+from mm1_lab.config import Measure, Recipe
 from tests.conftest import REPOSITORY, Place, Told, ask_without_demonstrations
 from tests.data.conftest import Files
 from tests.evaluate.published import draw, write_pope
@@ -35,7 +36,7 @@ def shown(language: str, heading: str, file: str) -> str:
     return block.group(1)
 
 
-def test_readme_is_short_and_its_links_lead_somewhere() -> None:
+def test_readme_is_short_links_lead_somewhere_and_the_site_has_every_page() -> None:
     for path in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")):
         text = path.read_text(encoding="utf-8")
         assert path.name != "README.md" or text.count("\n") <= 150
@@ -45,15 +46,6 @@ def test_readme_is_short_and_its_links_lead_somewhere() -> None:
             target = path.parent / file if file else path
             assert target.exists(), f"{path.name}: {link}"
             assert not anchor or anchor in anchors(target), f"{path.name}: {link}"
-
-
-def anchors(page: Path) -> set[str]:
-    """Those that GitHub gives the headings of a page."""
-    headings = re.findall(r"^#+ (.+)", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def test_every_page_is_in_the_navigation_of_the_site() -> None:
     navigation = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
     entries = [entry for section in navigation for entry in section.values()]
     lists = [[{"": entry}] if isinstance(entry, str) else entry for entry in entries]
@@ -62,22 +54,24 @@ def test_every_page_is_in_the_navigation_of_the_site() -> None:
     assert named == docs | {"index.md", "gallery.md", "api.md"}
 
 
-def test_a_list_begins_after_a_blank_line() -> None:
-    """GitHub does without, but the site would run it into the paragraph."""
-    for path in [path for name in ("*.md", "docs/*.md", "results/LOG.md") for path in REPOSITORY.glob(name)]:
-        text = re.sub(r"^ *```.*?^ *```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-        found = re.search(r"^(?![-#\s>|]).*\n- .*", text, re.MULTILINE)
+def anchors(page: Path) -> set[str]:
+    """Those that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_a_list_begins_after_a_blank_line_and_no_command_line_ends_with_a_comment() -> None:
+    """GitHub does without, but the site would run it into the paragraph; the shell of macOS takes a comment for
+    arguments when the line is pasted."""
+    names = ("*.md", "docs/*.md", "contrib/*/*.md", "results/LOG.md")
+    for path in [path for name in names for path in REPOSITORY.glob(name)]:
+        blocks = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+        text = path.read_text(encoding="utf-8")
+        found = re.search(r"^(?![-#\s>|]).*\n- .*", blocks.sub("", text), re.MULTILINE)
         assert not found, (path.name, found[0])
-
-
-def test_no_command_line_ends_with_a_comment() -> None:
-    """The shell of macOS takes it for arguments when the line is pasted."""
-    for page in [path for name in ("*.md", "docs/*.md", "contrib/*/*.md") for path in REPOSITORY.glob(name)]:
-        for block in re.findall(
-            r"^ *```(?:sh|bash)?\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-        ):
-            if not block.startswith("#!"):  # a script, which bash runs
-                assert not re.search(r"\s# ", block), (page.name, block)
+        for language, block in blocks.findall(text):
+            if language in ("", "sh", "bash") and not block.startswith("#!"):  # a script, which bash runs
+                assert not re.search(r"\s# ", block), (path.name, block)
 
 
 def test_every_command_that_is_shown_has_its_options_and_every_target_is_made() -> None:
@@ -85,13 +79,9 @@ def test_every_command_that_is_shown_has_its_options_and_every_target_is_made() 
     parsers = command_parsers(make_parser())
     (phony,) = re.findall(r"^\.PHONY: (.+)", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     targets = {*phony.split(), *(f"sweep-{path.stem.replace('_', '-')}" for path in REPOSITORY.glob("sweeps/*.yaml"))}
-    pages = [
-        text
-        for name in ("README.md", "docs/*.md", "contrib/*/*.md", "sweeps/**/*.yaml")
-        for text in REPOSITORY.glob(name)
-    ]
+    names = ("README.md", "docs/*.md", "contrib/*/*.md", "sweeps/**/*.yaml")
     commands = 0
-    for page in pages:
+    for page in (path for name in names for path in REPOSITORY.glob(name)):
         text = page.read_text(encoding="utf-8")
         for command, rest in re.findall(r"(?<![\w-])mm1-lab +([a-z-]+)([^`#\n]*)", text):
             assert command in parsers, f"{page.name}: mm1-lab {command}"
@@ -106,9 +96,8 @@ def test_every_command_that_is_shown_has_its_options_and_every_target_is_made() 
         ["make", "-n", "sweep-data-mix", "check-scale", "lr-law", "figures", "report", "dashboard", *variables],
         cwd=REPOSITORY, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    given = [
-        make_parser().parse_args(shlex.split(line)[1:]) for line in ran.stdout.splitlines() if "bin/mm1-lab " in line
-    ]
+    lines = [line for line in ran.stdout.splitlines() if "bin/mm1-lab " in line]
+    given = [make_parser().parse_args(shlex.split(line)[1:]) for line in lines]
     assert len(given) == 6 and all(one.debug and str(one.results) == "my own" for one in given)
     assert all((one.scale, one.seeds) == ("smoke", "3") for one in given[:3])
     assert given[0].sweep == "sweeps/data_mix.yaml"
@@ -198,7 +187,7 @@ def test_the_table_that_readme_shows_is_what_the_command_prints(capsys: pytest.C
     assert "over six training seeds" in text and "seeds 300–305" in printed
 
 
-def test_an_interval_is_recomputed_from_committed_scores_as_the_page_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intervals_and_verdicts_are_recomputed_as_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     page: dict[str, Any] = {}
     snippet = shown("python", "Recompute an interval", "study.md").rpartition("print(")[0]
@@ -212,11 +201,6 @@ def test_an_interval_is_recomputed_from_committed_scores_as_the_page_shows(monke
                 assert values == pytest.approx((row["estimate"], row["low"], row["high"]), abs=0.001), row["claim"]
                 found += 1
         assert found >= claims
-
-
-def test_the_verdicts_are_recomputed_from_the_p_of_their_parts_as_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(REPOSITORY)
-    page: dict[str, Any] = {}
     exec(shown("python", "Recompute the verdicts", "study.md"), page)
     lessons = pd.read_csv(PUBLISHED / "lessons.csv").set_index("lesson")
     assert page["verdicts"].to_dict() == lessons["verdict"].to_dict()
@@ -283,3 +267,42 @@ def test_a_benchmark_of_one_s_own_beside_a_published_one(
     assert "captions+text is as it was run; " in changed.err
     files.yaml(**data, benchmarks={"later": entry["benchmarks"]["signs"]})
     assert main([*asking, "later"]) == 2 and "was added since; run it again" in capsys.readouterr().err
+
+
+def test_the_reference_is_current_and_names_every_environment_variable_that_is_read() -> None:
+    path = REPOSITORY / "docs" / "make_reference.py"
+    spec = importlib.util.spec_from_file_location("make_reference", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = path.with_name("reference.md").read_text(encoding="utf-8")
+    assert module.reference() == text, "run: python docs/make_reference.py"
+    assert all(f"| `{name}` |" in text for name in Recipe.model_fields)
+    read = set()
+    for path in (REPOSITORY / "mm1_lab").rglob("*.py"):
+        read |= set(re.findall(r"environ\.get\(\"(\w+)\"", path.read_text(encoding="utf-8")))
+    assert read and all(f"`{name}`" in text for name in read)
+
+
+@pytest.mark.usefixtures("here")
+def test_json_has_the_keys_that_the_reference_names(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (REPOSITORY / "docs" / "reference.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text.split("## JSON")[1].split("\n## ")[0], re.MULTILINE))
+    commands = command_parsers(make_parser())
+    assert told.keys() == {name for name, parser in commands.items() if "--json" in parser.format_usage()}
+    smoke = ("--scale", "smoke", "--json")
+    for words in (
+        ("plan", "data_mix", "--only", "base", *smoke),
+        ("status", "data_mix", "--only", "base", *smoke),
+        ("show", "data_mix", "base", *smoke),
+        ("compare", "data_mix", "captions", "base", "--json"),
+        ("answers", "data_mix", "base", "--measure", "vqa 0-shot", "--json"),
+    ):
+        assert main(list(words)) == 0
+        printed = json.loads(capsys.readouterr().out)
+        if words[0] == "show":
+            printed = printed["base"]
+        for key, value in printed.items():
+            assert f"`{key}`" in told[words[0]]
+            inner = value[0] if value and isinstance(value, list) and isinstance(value[0], dict) else {}
+            assert all(f"`{name}`" in told[words[0]] for name in inner)

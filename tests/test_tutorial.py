@@ -52,9 +52,8 @@ def test_every_command_of_the_first_hour_works(again: Place, told: Told, monkeyp
                 if arguments == ["dashboard"]:  # tests/test_cli.py
                     continue
                 said[f"{heading}: {arguments[0]}"] = told(*arguments)
-    assert {command.split(": ")[-1] for command in said} == {
-        "plan", "run", "status", "compare", "show", "report", "init", "show-data", "fit-lr-law",
-    }  # fmt: skip
+    commands = {"plan", "run", "status", "compare", "show", "report", "init", "show-data", "fit-lr-law"}
+    assert {command.split(": ")[-1] for command in said} == commands
     assert " 1 of 2 trials done before" in said["A question of your own: run"]
     assert "connector_beyond at smoke: 1 task, 1 of 2 trials done before" in said["A connector of your own: run"]
     assert (again.results / "report.html").exists()
@@ -82,9 +81,8 @@ def test_the_notebook_runs(seeds: int, again: Place, monkeypatch: pytest.MonkeyP
             source = "".join(cell["source"]).replace('"smoke", seeds=2', f'"smoke", seeds={seeds}')
             exec(compile(source, cell["id"], "exec"), names)
     assert isinstance(names["figure"], Figure) and names["figure"].axes[0].get_lines()
-    assert set(names["ran"]["arm"]) == {"base", "64 tokens", "averaged"} and set(names["ran"]["seed"]) == set(
-        range(seeds)
-    )
+    assert set(names["ran"]["arm"]) == {"base", "64 tokens", "averaged"}
+    assert set(names["ran"]["seed"]) == set(range(seeds))
     assert [row["second"] for row in names["verdicts"].claims] == ["base", "base"]
     possible = {"supported", "contradicted", "undecided"} if seeds > 1 else {"not judged"}
     assert {row["verdict"] for row in names["verdicts"].claims} <= possible

@@ -13,9 +13,8 @@ def data_mix() -> Sweep:
 @pytest.fixture(scope="session")
 def small_mix(data_mix: Sweep) -> Sweep:
     """A part of its arms, panels and contrasts, which is drawn faster."""
-    arms = {
-        name: data_mix.arms[name] for name in ("base", "captions", "captions-50", "interleaved", "no-vecap", "blind")
-    }
+    names = ("base", "captions", "captions-50", "interleaved", "no-vecap", "blind")
+    arms = {name: data_mix.arms[name] for name in names}
     of_a = {"100/0": "captions", "50/50": "captions-50", "0/100": "interleaved"}
     panels = {"a": data_mix.panels["a"].model_copy(update={"arms": of_a}), "d": data_mix.panels["d"]}
     contrasts = tuple(one for one in data_mix.contrasts if {one.first, one.second} <= set(arms))

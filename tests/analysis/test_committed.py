@@ -30,18 +30,7 @@ from mm1_lab.results.reading import read_records, read_scores, read_variant
 STUDY = Path(__file__).parents[2] / "results" / "study" / "mini"
 
 
-def test_parameters_are_shown_where_arms_differ_in_them() -> None:
-    table = parameters_table(read_study(STUDY / "moe"))
-    assert table
-    frame = table.frame.set_index("arm")
-    for _, row in frame.iterrows():
-        *parts, total = map(parse_count, row)
-        assert sum(parts) == pytest.approx(total, rel=0.005)
-    assert frame.loc["experts"].tolist()[1:] == ["273K", "616K", "96.3K", "1.15M"]
-    assert not parameters_table(read_study(STUDY / "sft_data_mix"))
-
-
-def test_a_sweep_says_where_and_with_what_it_was_made() -> None:
+def test_a_sweep_says_with_what_it_was_made_and_how_arms_differ_in_parameters() -> None:
     study = read_study(STUDY / "moe")
     seconds = {}
     for record in map(study.records.__getitem__, study.done["fingerprint"]):
@@ -52,12 +41,18 @@ def test_a_sweep_says_where_and_with_what_it_was_made() -> None:
     hours, minutes = divmod(round(sum(seconds.values()) / 60), 60)
     told = f"Scored on Intel(R) Xeon(R) Processor, {versions}; all stages took {hours} h {minutes} min by their clocks."
     assert made_with(study) == told and told in (STUDY.parent / "summary.md").read_text(encoding="utf-8")
-    unknown = replace(
-        study,
-        records=study.records
-        | {study.done["fingerprint"].iloc[0]: {"fingerprints": {"evaluation": "x"}, "summaries": {}}},
+    unknown = {study.done["fingerprint"].iloc[0]: {"fingerprints": {"evaluation": "x"}, "summaries": {}}}
+    assert made_with(replace(study, records=study.records | unknown)).startswith(
+        "Scored on Intel(R) Xeon(R) Processor or an unknown processor, "
     )
-    assert made_with(unknown).startswith("Scored on Intel(R) Xeon(R) Processor or an unknown processor, ")
+    table = parameters_table(study)
+    assert table
+    frame = table.frame.set_index("arm")
+    for _, row in frame.iterrows():
+        *parts, total = map(parse_count, row)
+        assert sum(parts) == pytest.approx(total, rel=0.005)
+    assert frame.loc["experts"].tolist()[1:] == ["273K", "616K", "96.3K", "1.15M"]
+    assert not parameters_table(read_study(STUDY / "sft_data_mix"))
 
 
 def test_arms_of_one_trained_model_are_no_repeats() -> None:
@@ -76,20 +71,14 @@ def test_arms_of_one_trained_model_are_no_repeats() -> None:
     assert (row["estimate"], row["low"], row["high"]) == (0, 0, 0), "another arm in name alone"
 
     done = study.trials["done"] & ~((study.trials["arm"] == "mixed") & (study.trials["seed"] == 302))
-    fewer = replace(
-        study,
-        trials=study.trials.assign(done=done),
-        scores=study.scores[(study.scores["arm"] != "mixed") | (study.scores["seed"] != 302)],
-    )
+    scored = study.scores[(study.scores["arm"] != "mixed") | (study.scores["seed"] != 302)]
+    fewer = replace(study, trials=study.trials.assign(done=done), scores=scored)
     assert fewer.arm_means(CHAT)["336"] == means["336"], "nor are they with a trial less"
     few = Measure.parse("4-shot")
     theirs = study.all_values(few)
-    same = study.scores.merge(  # five views at one seed alone, there with the scores of mixed by chance
-        study.scores.query("arm == 'mixed' and seed == 302")[["benchmark", "shots", "question", "seed", "score"]],
-        on=["benchmark", "shots", "question", "seed"],
-        how="left",
-        suffixes=("", " of mixed"),
-    )
+    asked = ["benchmark", "shots", "question", "seed"]
+    of_mixed = study.scores.query("arm == 'mixed' and seed == 302").set_index(asked)["score"].rename("score of mixed")
+    same = study.scores.join(of_mixed, on=asked)  # five views at one seed alone, there with mixed's scores by chance
     is_five = same["arm"] == "five views"
     same["score"] = same["score of mixed"].where(is_five & (same["seed"] == 302), same["score"])
     by_chance = replace(study, scores=same[~is_five | (same["seed"] == 302)])
@@ -103,7 +92,7 @@ def test_arms_of_one_trained_model_are_no_repeats() -> None:
     assert Difference(study, half).over_seeds.half_width == pytest.approx(Difference(study, pair).over_seeds.half_width)
 
 
-def test_scores_that_are_all_alike_have_no_interval(capsys: pytest.CaptureFixture[str]) -> None:
+def test_scores_that_are_all_alike_and_the_only_pair_of_a_level(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "chain_of_thought", "mixed", "five views"]) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("chat 0-shot"))
     assert line.split()[-3:] == ["0.0", "[all", "alike]"], "they differ in demonstrations alone"
@@ -111,6 +100,9 @@ def test_scores_that_are_all_alike_have_no_interval(capsys: pytest.CaptureFixtur
     assert not levels.is_text[list(levels.frame).index("difference")], "a column of numbers, aligned to the right"
     committed = (STUDY / "axes.md").read_text(encoding="utf-8").splitlines()
     assert committed[3].split("|")[5] == " ---: " and to_markdown(levels).splitlines()[2] == committed[4]
+    levels = level_rows(read_study(STUDY / "sft_resolution"))
+    table = axes_table(levels, "", "").frame.set_index("axis")
+    assert table["pairs"]["sft views"] == "five views of 336 − 672"
 
 
 def test_a_size_that_answers_no_better_than_constant_answers_is_named() -> None:
@@ -134,9 +126,7 @@ def test_conversations_that_a_tuned_base_does_not_see_are_named_and_rule_nothing
     kinds = {what: needed for what, needed in above.items() if what.startswith("chat-vqa: ")}
     least = {"size": "54.7", "place": "35.1", "colour": "23.1", "shape": "13.8"}  # recorded as size, the, color, thing
     assert kinds == {f"chat-vqa: {kind}, 0 shots": f"low ≥ {points} + 5" for kind, points in least.items()}
-    weak = {
-        check.what.partition(",")[0] for check in checks if check.check == "above blind" and check.verdict == "weak"
-    }
+    weak = {one.what.partition(",")[0] for one in checks if one.check == "above blind" and one.verdict == "weak"}
     assert "chat-reading" in weak and "chat-charts" not in weak
     own = Measure.parse("chat-reading 0-shot")
     seen = study.all_values(own).loc[["base", "blind"]].diff().iloc[1].mean()
@@ -155,14 +145,6 @@ def test_conversations_that_a_tuned_base_does_not_see_are_named_and_rule_nothing
         assert note in text and "**contradicted** †" in text
 
 
-def test_a_claim_of_a_lesson_stands_beside_the_lessons_verdict() -> None:
-    lessons = pd.read_csv(STUDY / "lessons.csv").set_index("lesson")["verdict"]
-    claims = pd.concat([pd.read_csv(path) for path in STUDY.glob("*/contrasts.csv")]).dropna(subset="of_lesson")
-    assert claims["lesson_verdict"].tolist() == lessons[claims["of_lesson"]].tolist()
-    unlike = claims[(claims["verdict"] == "supported") & (claims["lesson_verdict"] == "undecided")]
-    assert "captions" in set(unlike["of_lesson"])
-
-
 @pytest.mark.soak
 def test_readme_says_which_verdicts_hold_by_the_arms_own_variance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(difference, "moderated", lambda values, *_: one_sample(values))
@@ -176,9 +158,3 @@ def test_readme_says_which_verdicts_hold_by_the_arms_own_variance(monkeypatch: p
     decided = published[published.isin(["supported", "contradicted"])]
     assert len(decided) == 5 and (judged[decided.index] == decided).sum() == 3
     assert set(judged[["resolution", "resolution after tuning"]]) == {"undecided"}
-
-
-def test_the_only_pair_of_a_level_is_named() -> None:
-    levels = level_rows(read_study(STUDY / "sft_resolution"))
-    table = axes_table(levels, "", "").frame.set_index("axis")
-    assert table["pairs"]["sft views"] == "five views of 336 − 672"

@@ -50,10 +50,8 @@ from mm1_lab.results.manifest import read_trials
 from tests.analysis.results_folder import of_arms, of_own_data, score_rows, study_of, write_results
 from tests.conftest import Told, run_python
 
-NAMES = [
-    *("contrasts.csv", "contrasts.md", "contrasts.png", "figure.png"),
-    *("scores.csv", "table.csv", "table.md", "validity.csv", "validity.md"),
-]
+NAMES = ["contrasts.csv", "contrasts.md", "contrasts.png", "figure.png", "scores.csv"]
+NAMES += ["table.csv", "table.md", "validity.csv", "validity.md"]
 OVERALL = [f"{name}.{ending}" for name in ("axes", "lessons") for ending in ("csv", "md")]
 OVERALL += ["lesson_parts.csv", "lessons.png", "summary.md"]
 
@@ -159,7 +157,7 @@ def test_a_claim_of_a_lesson_has_its_verdict_beside_it(three_seeds: Path, tmp_pa
     for column, other in (("seed_list", "0 1"), ("estimate", -1)):
         written.assign(**{column: other}).to_csv(path, index=False)
         assert set(contrasts(folder)["lesson_verdict"]) == {"by mm1-lab figures", ""}
-    path.write_text("", encoding="utf-8")  # as after a full disk
+    path.write_text("")  # as after a full disk
     assert set(contrasts(folder)["lesson_verdict"]) == {"by mm1-lab figures", ""}
 
 
@@ -179,12 +177,6 @@ def test_arms_are_compared_by_what_was_measured_at_the_seeds_of_both(small_mix: 
         row = rows.loc[measure]
         assert row["captions"] - row["interleaved"] == pytest.approx(row["difference"])
     assert compare_table(study, *arms, (2,)).notes[0].startswith("Points, development seed 2;")
-
-
-def test_an_arm_that_was_not_asked_the_first_benchmark_does_not_lack_seeds(small_mix: Sweep) -> None:
-    study = study_of(small_mix, range(3), arms=("base", "captions", "interleaved"), questions=8)
-    lacks = (study.scores["arm"] == "captions") & (study.scores["benchmark"] == "text-core")
-    assert lacks.any() and FEW_SEEDS not in means_table(replace(study, scores=study.scores[~lacks])).notes
 
 
 def test_two_seeds_give_arms_no_interval_and_differences_one(data_mix: Sweep) -> None:
@@ -207,17 +199,13 @@ def test_two_seeds_give_arms_no_interval_and_differences_one(data_mix: Sweep) ->
         assert ("±" in losses.title) != said
 
 
-def test_a_run_ends_also_with_a_claim_about_losses_on_other_documents(tmp_path: Path, small_mix: Sweep) -> None:
+def test_losses_on_other_documents_are_those_of_arms_with_scores(tmp_path: Path, small_mix: Sweep) -> None:
+    """And a run ends also with a claim about them."""
     views = {"one": Recipe(sft=SftRecipe()), "five": Recipe(sft=SftRecipe(resolution=1344, views=5))}
     claim = Contrast(claim="views help", first="five", second="one", measure="loss captions", expect="less")
-    sweep = of_arms(small_mix, views).model_copy(update={"contrasts": (claim,)})
+    sweep = of_arms(small_mix, views, contrasts=(claim,))
     told = sweep_in_short(write_results(tmp_path, sweep, views, (0, 1), questions=16))
     assert re.search("^views help +not judged: different held-out documents in the arms' means of loss", told, re.M)
-
-
-def test_losses_on_other_documents_are_those_of_arms_with_scores(small_mix: Sweep) -> None:
-    views = {"one": Recipe(sft=SftRecipe()), "five": Recipe(sft=SftRecipe(resolution=1344, views=5))}
-    sweep = small_mix.model_copy(update={"arms": views, "panels": {}})
     for missing in ((), ("five/0",)):
         study = study_of(sweep, [0], missing=missing)
         held_out = study.trials[["arm", "seed", "fingerprint"]].assign(source="captions", loss=1.0)
@@ -237,9 +225,13 @@ def test_arms_that_are_the_same_trials_share_their_seeds(small_mix: Sweep) -> No
     assert compare_table(study, "again", "interleaved").notes[0].startswith("Points, development seeds 0–2;")
     labels = [text.get_text() for text in draw_scores(study).axes[0].get_yticklabels()]
     assert labels[:2] == ["captions = again", "interleaved"]
+    # an arm that was not asked the first benchmark does not lack seeds
+    study = study_of(small_mix, range(3), arms=("base", "captions", "interleaved"), questions=8)
+    lacks = (study.scores["arm"] == "captions") & (study.scores["benchmark"] == "text-core")
+    assert lacks.any() and FEW_SEEDS not in means_table(replace(study, scores=study.scores[~lacks])).notes
 
 
-def test_one_tuned_arm_leaves_the_others_in_figure_and_axes(small_mix: Sweep) -> None:
+def test_a_figure_of_tuned_arms_has_the_benchmarks_of_pre_training_if_any_arm_has(small_mix: Sweep) -> None:
     tuned = small_mix.arms["base"].model_copy(update={"sft": SftRecipe()})
     study = study_of(small_mix.model_copy(update={"arms": dict(small_mix.arms) | {"tuned": tuned}}), (0, 1))
     own = study.scores[(study.scores["arm"] == "tuned") & (study.scores["family"] == "vqa")]
@@ -250,8 +242,6 @@ def test_one_tuned_arm_leaves_the_others_in_figure_and_axes(small_mix: Sweep) ->
     assert told not in str(compare_table(study, "captions", "base").notes)
     assert "all image benchmarks" in {axis.get_title().replace("\n", " ") for axis in draw_scores(study).axes}
 
-
-def test_a_figure_of_tuned_arms_has_the_benchmarks_of_pre_training_if_any_replays_that(small_mix: Sweep) -> None:
     def titles(sft: SftRecipe) -> set[str]:
         arms = {name: arm.model_copy(update={"sft": SftRecipe()}) for name, arm in small_mix.arms.items()}
         arms["base"] = arms["base"].model_copy(update={"sft": sft})
@@ -261,15 +251,6 @@ def test_a_figure_of_tuned_arms_has_the_benchmarks_of_pre_training_if_any_replay
         return {axis.get_title().replace("\n", " ") for axis in draw_scores(study).axes}
 
     assert titles(SftRecipe(replay={"text": 0.1})) - titles(SftRecipe()) == {"all image benchmarks"}
-
-
-def test_a_share_of_unparsed_answers_is_never_below_nought(data_mix: Sweep) -> None:
-    """Means are adjusted for missing seeds, but not this one: `captions` has a seed whose answers are all parsed."""
-    study = study_of(data_mix, (0, 1), missing=("captions/1",), arms=("base", "captions", "no-vecap"))
-    scores = study.scores.assign(parsed=(study.scores["seed"] == 0) | study.scores["parsed"])
-    study = replace(study, scores=scores)
-    found, base = study.mean("captions", UNPARSED), study.mean("base", UNPARSED)
-    assert found.estimate == 0 < base.estimate
 
 
 @pytest.fixture(scope="module")
@@ -284,12 +265,9 @@ def own_data(data_mix: Sweep) -> Study:
     trials = study.trials
     trials = trials.assign(fingerprint=trials["fingerprint"].str.replace("no-vecap", "base"))
     losses = pd.DataFrame({"source": ["captions", "text"], "loss": [0.75, 1.5]})
-    return replace(
-        study,
-        trials=trials,
-        scores=study.scores[study.scores["family"] == "captioning"],
-        held_out=trials[["arm", "seed", "fingerprint"]].merge(losses, how="cross"),
-    )
+    held_out = trials[["arm", "seed", "fingerprint"]].merge(losses, how="cross")
+    scores = study.scores[study.scores["family"] == "captioning"]
+    return replace(study, trials=trials, scores=scores, held_out=held_out)
 
 
 def marks(axis: Axes) -> list[float]:
@@ -377,9 +355,7 @@ def test_a_figure_names_every_row_and_shows_the_papers_numbers_on_an_axis_of_the
     assert all(len(axis.get_xticks()) > 1 for axis in ours) and "new combinations" not in labels
 
 
-def test_a_figure_of_a_question_draws_arms_with_scores_and_names_the_others_that_were_asked_for(
-    data_mix: Sweep,
-) -> None:
+def test_a_figure_of_a_question_has_arms_with_scores_and_no_numbers_of_the_paper_s(data_mix: Sweep) -> None:
     arms = ("base", "captions", "text-33")
     asked = of_arms(data_mix, (*arms, "no-vecap"), title="How much text?", reproduces="")
     study = study_of(asked, (0, 1), arms=arms, missing=("text-33/0", "text-33/1", "captions/1"), questions=8)
@@ -389,6 +365,11 @@ def test_a_figure_of_a_question_draws_arms_with_scores_and_names_the_others_that
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert labels == ["base", "captions (1 of 2 seeds)"]
     assert "Without scores: text-33." in figure.get_supxlabel().replace("\n", " ")
+    # a changed sweep of the paper's
+    arms = {"mine": data_mix.arms["base"], "captions": data_mix.arms["captions"]}
+    study = study_of(of_arms(data_mix, arms), (0, 1))
+    assert not any("MM1's own" in axis.get_title() for axis in draw_scores(study).axes)
+    assert not any(note.startswith("[1]") for note in means_table(study).notes)
 
 
 def test_a_figure_of_claims_names_the_lesson_that_has_the_verdict(mix_study: Study) -> None:
@@ -397,13 +378,6 @@ def test_a_figure_of_claims_names_the_lesson_that_has_the_verdict(mix_study: Stu
     beside = [text.get_text() for text in figure.axes[0].texts]
     assert {"captions", "interleaved documents", "supported"} <= set(beside)
     assert "Black: part of the lesson that is named beside it" in figure.get_supxlabel().replace("\n", " ")
-
-
-def test_a_changed_sweep_shows_no_numbers_of_the_paper_s_and_cites_none(data_mix: Sweep) -> None:
-    arms = {"mine": data_mix.arms["base"], "captions": data_mix.arms["captions"]}
-    study = study_of(of_arms(data_mix, arms), (0, 1))
-    assert not any("MM1's own" in axis.get_title() for axis in draw_scores(study).axes)
-    assert not any(note.startswith("[1]") for note in means_table(study).notes)
 
 
 LIFTS = Contrast(claim="captions lift", first="captions", second="base", measure="0-shot", expect="greater")
@@ -433,17 +407,22 @@ def test_each_level_of_an_axis_is_compared_with_the_base_s_and_controls_stand_ap
     assert labels[-1] == "images (a control), base: shown" and "synthetic captions, base: 7 %" in labels
 
 
-def test_the_majority_answer_does_not_depend_on_which_arms_ran(data_mix: Sweep) -> None:
+def test_majority_answers_and_shares_of_unparsed_ones_where_seeds_are_missing(data_mix: Sweep) -> None:
     """At the second seed, whose questions are easier to guess, one arm ran instead of three."""
-    study = study_of(
-        data_mix, (0, 1), questions=8, arms=("base", "captions", "text-33"), missing=("captions/1", "base/1")
-    )
+    arms = ("base", "captions", "text-33")
+    study = study_of(data_mix, (0, 1), questions=8, arms=arms, missing=("captions/1", "base/1"))
     names = study.asked["benchmark"].unique()
     records = {}
     for fingerprint, seed in zip(study.done["fingerprint"], study.done["seed"], strict=True):
         records[fingerprint] = {"majority": dict.fromkeys(names, 10.0 + 20 * seed)}
     assert replace(study, records=records).majority(TEXT_CORE) == 20
     assert np.isnan(replace(study, records=records).majority(Measure("unasked", 0)))
+    # means are adjusted for missing seeds, but not this one: `captions` has a seed whose answers are all parsed
+    study = study_of(data_mix, (0, 1), missing=("captions/1",), arms=("base", "captions", "no-vecap"))
+    scores = study.scores.assign(parsed=(study.scores["seed"] == 0) | study.scores["parsed"])
+    study = replace(study, scores=scores)
+    found, base = study.mean("captions", UNPARSED), study.mean("base", UNPARSED)
+    assert found.estimate == 0 < base.estimate
 
 
 def test_machines_are_mixed_only_within_a_seed(data_mix: Sweep) -> None:
@@ -492,7 +471,7 @@ def test_the_overview_tells_lessons_and_how_to_run_the_rest(one_seed: Path) -> N
     assert lift["estimate"] > 15 and lessons["low"].notna().equals(lessons["estimate"].notna())
 
 
-def test_the_report_needs_nothing_else_and_tells_all_of_it(one_seed: Path) -> None:
+def test_the_report_needs_nothing_else_and_tells_all_of_it(one_seed: Path, data_mix: Sweep) -> None:
     text = (one_seed / "report.html").read_text(encoding="utf-8")
     names = re.findall(r'<[^>]* id="([^"]+)"', text)
     references = re.findall(r'<[^>]* (?:href|src)="([^"]*)"', text)
@@ -510,6 +489,9 @@ def test_the_report_needs_nothing_else_and_tells_all_of_it(one_seed: Path) -> No
     assert "Without scores:</strong> captions-50 (seed 0)" in text
     assert "mm1-lab run data_mix --scale mini --only base --only blind --only captions --only int" in text
     assert "\nmm1-lab report</code>" in text, "as a lab of one's own may have no Makefile"
+    base = Recipe.model_validate({"frozen": ["encoder"], "sft": {"views": 5}})
+    told = _question(data_mix.model_copy(update={"base": base}))
+    assert told.endswith("learning rate scale, frozen encoder, sft resolution 336, sft views 5, sft steps 10000.")
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -561,11 +543,8 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
     capsys.readouterr()
     assert main(["report"]) == 0
     gone = "zeta at smoke: 0 of 6 trials have scores, so it is left out; what was drawn of it before is deleted"
-    assert f"{gone}\n" in capsys.readouterr().err and {path.name for path in zeta.glob("*")} == {
-        "sweep.json",
-        "trials.csv",
-        "scores.parquet",
-    }
+    assert f"{gone}\n" in capsys.readouterr().err
+    assert {path.name for path in zeta.glob("*")} == {"sweep.json", "trials.csv", "scores.parquet"}
     assert all(f"{gone}." in (local / name).read_text(encoding="utf-8") for name in ("summary.md", "report.html"))
     report = (local / "report.html").read_text(encoding="utf-8")
     assert "`" not in report and "See <code>docs/study.md</code>." in report, "marks are tags in it"
@@ -609,11 +588,8 @@ def test_an_arm_by_itself_is_compared_by_two_measures(data_mix: Sweep) -> None:
     (lesson,) = (one for one in load_lessons() if one.name == "few-shot")
     decisive = of_lessons(study, [lesson])[0]
     claims = judge_contrasts(study, of_lessons(study, [lesson])).set_index("claim")
-    assert claims.loc["help", ["estimate", "p", "low"]].tolist() == [
-        decisive.found.estimate,
-        min(decisive.p.values()),
-        decisive.found.low,
-    ]
+    known = [decisive.found.estimate, min(decisive.p.values()), decisive.found.low]
+    assert claims.loc["help", ["estimate", "p", "low"]].tolist() == known
     assert claims["of_lesson"].tolist() == ["few-shot", ""]
     assert claims["detail"].tolist() == ["base: 4-shot − 0-shot", "mean of base, captions: 4-shot − 0-shot"]
     lifts = study.all_values(Measure(shots=4)) - study.all_values(Measure(shots=0))
@@ -652,14 +628,11 @@ def test_a_loss_is_in_nats_and_in_no_figure_of_points(data_mix: Sweep) -> None:
 
 
 @styled()
-def test_a_claim_s_label_is_a_line_or_two_alike() -> None:
+def test_a_claim_s_label_is_a_line_or_two_alike_and_a_title_of_wide_letters_has_half_as_many_on_each() -> None:
     assert row_name("a contrastive encoder beats a reconstructive one of its size", LETTERS).count("\n") == 0
     long = "of the encoder, resolution matters most: more than its size, its loss or its data"
     first, second = row_name(long, LETTERS).split("\n")
     assert f"{first} {second}" == long and abs(len(first) - len(second)) < 10
-
-
-def test_a_title_of_wide_letters_has_half_as_many_on_a_line() -> None:
     figure = Figure(figsize=(5, 1))
     annotate_head(figure, "图像标记" * 10)
     assert [len(line) for line in figure.get_suptitle().split("\n")] == [35, 5]
@@ -685,15 +658,26 @@ def test_long_names_leave_room_for_what_is_drawn_at_twelve_numbers_of_shots(data
     assert len(looks) == 12 == len(set(looks)) and len({colour for colour, _ in looks[:8]}) == 8
 
 
-def test_levels_of_a_grid_beside_the_base_are_compared_with_its_first(data_mix: Sweep) -> None:
+def levels_of(study: Study) -> list[list[object]]:
+    """Axis, level of the base, other level, and how many pairs."""
+    rows: list[list[object]] = level_rows(study)[["axis", "base", "level", "pairs"]].to_numpy().tolist()
+    return rows
+
+
+def test_levels_of_a_grid_of_two_encoders_side_by_side_and_of_an_empty_mixture(data_mix: Sweep) -> None:
     arms = {"base": data_mix.base}
     for resolution, images in product((224, 378), ("shown", "shuffled")):
         changed = {"resolution": resolution, "image_tokens": 64, "images": images}
         arms[f"{resolution} {images}"] = data_mix.base.model_copy(update=changed)
-    levels = level_rows(study_of(of_arms(data_mix, arms), (0, 1), questions=8))
-    assert levels[["axis", "base", "level", "pairs"]].to_numpy().tolist() == [
-        ["resolution", "224", "378", 2],
-        ["images", "shown", "shuffled", 2],
+    found = levels_of(study_of(of_arms(data_mix, arms), (0, 1), questions=8))
+    assert found == [["resolution", "224", "378", 2], ["images", "shown", "shuffled", 2]]
+    names = {"one": "siglip", "other": "dino", "both": ["dino", "siglip"]}
+    arms = {arm: Recipe.model_validate({"encoder": encoder, "sft": {}}) for arm, encoder in names.items()}
+    arms["mixed"] = Recipe.model_validate({"encoder": "siglip", "sft": {"mixture": {"charts": 2}}})
+    assert levels_of(of_own_data(study_of(of_arms(data_mix, arms, base=arms["one"]), (0, 1), questions=8))) == [
+        ["encoder size", "siglip", "dino", 1],
+        ["encoder size", "siglip", "dino + siglip", 1],
+        ["sft mixture", "unset", "charts 2.0", 1],
     ]
 
 
@@ -705,24 +689,6 @@ def test_a_long_path_in_the_figure_of_axes_is_its_end(data_mix: Sweep) -> None:
     figure = draw_axes(levels, "", "")
     (label,) = figure.axes[0].get_yticklabels()
     assert label.get_text().endswith("/SmolLM2-360M-Instruct") and len(label.get_text()) <= 40
-
-
-def test_two_encoders_side_by_side_are_a_level_and_an_empty_mixture_is_unset(data_mix: Sweep) -> None:
-    names = {"one": "siglip", "other": "dino", "both": ["dino", "siglip"]}
-    arms = {arm: Recipe.model_validate({"encoder": encoder, "sft": {}}) for arm, encoder in names.items()}
-    arms["mixed"] = Recipe.model_validate({"encoder": "siglip", "sft": {"mixture": {"charts": 2}}})
-    levels = level_rows(of_own_data(study_of(of_arms(data_mix, arms, base=arms["one"]), (0, 1), questions=8)))
-    assert levels[["axis", "base", "level", "pairs"]].to_numpy().tolist() == [
-        ["encoder size", "siglip", "dino", 1],
-        ["encoder size", "siglip", "dino + siglip", 1],
-        ["sft mixture", "unset", "charts 2.0", 1],
-    ]
-
-
-def test_the_report_tells_of_a_base_what_is_not_as_usual(data_mix: Sweep) -> None:
-    base = Recipe.model_validate({"frozen": ["encoder"], "sft": {"views": 5}})
-    told = _question(data_mix.model_copy(update={"base": base}))
-    assert told.endswith("learning rate scale, frozen encoder, sft resolution 336, sft views 5, sft steps 10000.")
 
 
 def test_a_comparison_at_one_seed_says_what_its_interval_is_over_if_it_has_one(data_mix: Sweep) -> None:

@@ -46,9 +46,7 @@ def test_an_arm_on_both_sides_leaves_a_pair() -> None:
 @pytest.mark.parametrize(
     ("new", "one_variance"), [([47.0, 53.0, 51.5], False), ([51.5, 53.5, 52.2], False), ([51.4, 51.5], True)]
 )
-def test_independent_runs_are_judged_by_the_larger_p_of_students_and_welchs_test(
-    new: list[float], one_variance: bool
-) -> None:
+def test_independent_runs_are_judged_by_the_larger_p_of_student_and_welch(new: list[float], one_variance: bool) -> None:
     """Whether few runs lie far apart, a little, or by luck close together."""
     base = np.array([50.0, 50.9, 49.1, 50.3, 50.6, 49.4, 50.8, 49.2])
     (claim,) = judge(table({"base": base, "new": new}).drop(columns="seed")).claims
@@ -90,50 +88,19 @@ def test_scores_of_a_run_belong_together_if_a_column_names_it(column: str) -> No
     rows = [("a", 0, "x", 10), ("a", 0, "y", 20), ("a", 1, "x", 50), ("a", 2, "x", 12), ("a", 2, "y", 22)]
     rows += [("b", run, name, 30 + run) for name in "xy" for run in (2, 0, 1)]
     frame = pd.DataFrame(rows, columns=["arm", column, "benchmark", "score"])
-    judged = judge(frame)
-    is_named = column != "remark"
+    judged, is_named = judge(frame), column != "remark"
     assert judged.claims[0]["difference"] == pytest.approx(31 - (16 if is_named else (15 + 36) / 2))
     (told,) = [note for note in judged.notes if "score" in note and "left out" not in note] or [""]
     assert told.startswith("Which scores of a are of one run is not told, and some are missing") == (not is_named)
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize(("runs", "of_base", "spread"), [(3, 10, 5.0), (2, 20, 3.0)])
-def test_an_arm_that_varies_more_and_was_run_less_is_seldom_wrongly_judged(
-    runs: int, of_base: int, spread: float
-) -> None:
-    """One variance for both would be wrong in a third of such tables; one or two, as an F test says, in 21 % with two
-    runs."""
-    chance = np.random.default_rng(0)
-    covered = 0
-    for _ in range(1000):
-        arms = {"base": chance.normal(0, 1, of_base), "new": chance.normal(0, spread, runs)}
-        (claim,) = judge(table(arms).drop(columns="seed")).claims
-        covered += claim["low"] <= 0 <= claim["high"]
-    assert covered / 1000 >= 0.92 - 2 * np.sqrt(0.08 * 0.92 / 1000)
-
-
 def test_a_pair_that_varies_more_than_the_others_keeps_its_own_variance_sooner_than_in_the_lab() -> None:
-    """The lab draws it towards the other arms', F being 1.5 with 2 and 4 degrees of freedom."""
-    others = {"c": [50.0, 51, 49], "d": [50.0, 49, 51], "e": [50.0, 50, 50]}  # differ by 1 / √2 in a run
-    arms = {"base": [50.0, 50, 50], "wide": [53.0, 55.4, 50.6]}
+    """The lab draws it towards the other arms', F being 1.4 with 2 and 4 degrees of freedom."""
+    others = {"c": [50.0, 51, 49], "d": [50.0, 49, 51], "e": [50.0, 50, 50]}  # vary by 1 in a run
+    arms = {"base": [50.0, 50, 50], "wide": [53.0, 54.7, 51.3]}
     claim = judge(table(arms | others)).claims[0]
     known = stats.ttest_rel(arms["wide"], arms["base"])
     assert (claim["low"], claim["high"]) == pytest.approx(tuple(known.confidence_interval()))
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize(("seeds", "most"), [(2, 0.07), (3, 0.06)])
-def test_a_pair_that_varies_more_than_the_others_is_seldom_wrongly_judged(seeds: int, most: float) -> None:
-    """The lab's level of the F test would be wrong in 12 and 9 % of such tables."""
-    chance = np.random.default_rng(0)
-    covered = 0
-    for _ in range(1000):
-        luck = chance.normal(0, 1, seeds)
-        arms = {f"arm{number}": luck + chance.normal(0, 3 if number == 1 else 1, seeds) for number in range(6)}
-        (claim,) = judge(table(arms), [{"first": "arm1", "second": "arm0"}]).claims
-        covered += claim["low"] <= 0 <= claim["high"]
-    assert 1 - covered / 1000 <= most + 2 * np.sqrt(most / 1000)
 
 
 def test_an_average_is_over_benchmarks_not_over_questions() -> None:
@@ -160,16 +127,12 @@ def test_an_average_is_over_benchmarks_not_over_questions() -> None:
     assert any(": 8-shot." in note for note in judge(at_shots).notes)
 
 
-@pytest.mark.parametrize("column", ["doc_id", "subject", "step", "metric"])
-def test_what_tells_rows_apart_in_all_arms_alike_makes_no_independent_runs(column: str) -> None:
-    """One model an arm would have as many runs as it was asked questions."""
-    frame = table({"a": range(20), "b": range(1, 21)}).rename(columns={"seed": column})
-    with pytest.raises(RequestError, match=f"an arm's rows differ in '{column}', .* --columns seed={column} "):
-        judge(frame)
-
-
 def test_columns_are_of_questions_or_of_runs_by_their_names_and_values() -> None:
+    """Rows that all arms tell apart alike are no independent runs: of one model as many as it was asked questions."""
     frame = table({"a": range(20), "b": range(1, 21)}).rename(columns={"seed": "doc_id"})
+    for name in ("doc_id", "subject", "step", "metric"):
+        with pytest.raises(RequestError, match=f"an arm's rows differ in '{name}', .* --columns seed={name} "):
+            judge(frame.rename(columns={"doc_id": name}))
     for name in ("question", "Question", "Shots"):
         (claim,) = judge(frame.rename(columns={"doc_id": name})).claims
         assert claim["verdict"] == "not judged" and claim["reason"].startswith("one run of an arm")
@@ -187,31 +150,18 @@ def test_columns_are_of_questions_or_of_runs_by_their_names_and_values() -> None
     assert twice.claims[0]["seeds"] == 2 and len(twice.notes) == 2
 
 
-@pytest.mark.soak
-def test_intervals_of_independent_runs_cover_and_families_seldom_err() -> None:
-    """Five arms of the same truth, and one that is far better."""
-    chance = np.random.default_rng(0)
-    tables, covered, wrong, found = 1000, 0, 0, 0
-    for _ in range(tables):
-        arms = {f"arm{number}": chance.normal(0, 1, 4) for number in range(6)}
-        arms["arm5"] = arms["arm5"] + 10
-        claims = judge(table(arms).drop(columns="seed")).claims
-        covered += sum(one["low"] <= 0 <= one["high"] for one in claims[:4])
-        wrong += any(one["verdict"] in ("supported", "contradicted") for one in claims[:4])
-        found += claims[4]["verdict"] == "supported"
-    beyond = 2 * np.sqrt(0.05 * 0.95 / tables)  # the four intervals of a table share an arm
-    assert 0.93 - beyond <= covered / tables / 4 <= 0.97 + beyond
-    assert wrong / tables <= 0.05 + beyond
-    assert found == tables
-
-
-def test_looks_say_whether_to_go_on() -> None:
+def test_looks_say_whether_to_go_on_and_how_many_seeds_a_look_to_come_needs() -> None:
     judgement = judge(table({"a": [0, 0], "b": [1, 1.1]}), looks=(3, 5))
     assert judgement.claims[0]["reason"] == "before the first look, at 3 seeds" and judgement.go_on
     frame = table({"a": [50, 52, 51, 53], "b": [55, 58, 54, 59]})
     alone, looked = (judge(frame, looks=looks).claims[0]["p"] for looks in ((4,), (4, 8)))
     assert alone < looked, "some of the error is left for later"
     assert not judge(table({"a": [0, 1, 0, 1], "b": [1, 0, 0, 1]}), looks=(3, 20)).go_on, "there is nothing to see"
+    four = np.array([-1.5, -0.5, 0.5, 1.5]) / np.std([-1.5, -0.5, 0.5, 1.5], ddof=1) + 1.8
+    judgement = judge(table({"a": np.zeros(4), "b": four}), looks=(4, 6, 8, 10))
+    assert seeds_needed("greater", 0.0, 1.8, 1.0) <= 6, "at the whole level"
+    assert judgement.claims[0]["seeds_needed"] == 8, "at that of a look"
+    assert any("may be decided at a later look" in note for note in judgement.notes)
 
 
 @pytest.mark.soak
@@ -245,13 +195,21 @@ def test_a_look_takes_seeds_in_ascending_order_however_the_table_is_sorted(tmp_p
     assert not any("order of the rows" in note for note in known.notes)
 
 
-def test_rows_that_were_pasted_twice_are_told() -> None:
+def test_rows_that_were_pasted_twice_and_runs_that_are_left_out_are_told() -> None:
     once = table({"a": [50, 51], "b": [52, 53.5]}).drop(columns="seed")
     told = judge(pd.concat([once] * 3)).notes[0]
     assert told.startswith("All scores of a, b are there again in the same order: if rows were pasted twice, remove")
     asked = pd.concat([once.assign(question=number, score=number % 2) for number in range(9)])
     asked.loc[asked["arm"] == "a", "score"] = np.arange(18) % 4 // 3  # runs of single questions, right or wrong
     assert not any("again" in note for note in judge(once).notes + judge(pd.concat([asked, asked])).notes)
+    chance = np.random.default_rng(0)
+    many = table({f"arm {arm}": chance.integers(2, size=4) for arm in range(60)}).drop(columns="seed")
+    assert not any("there again" in note for note in make_scores(many, None).notes), "of many arms a few do by luck"
+    assert any("there again" in note for note in make_scores(pd.concat([many, many]), None).notes)
+    frame = table({"base": np.arange(12) % 5, "wide": [3, 5, 4], "deep": [2, 4, 5]})
+    assert "Runs left out, as another arm has none at their seed: wide − base: 9, deep − base: 9." in judge(frame).notes
+    claims = [{"first": "wide", "second": "deep"}]
+    assert not any("left out" in note for note in judge(frame, claims).notes)
 
 
 @pytest.mark.soak
@@ -265,30 +223,14 @@ def test_scores_of_few_values_are_hardly_ever_taken_for_copies(runs: int, values
     assert told <= 0.002 * 5000
 
 
-def test_a_few_of_many_arms_repeat_by_luck() -> None:
-    chance = np.random.default_rng(0)
-    once = table({f"arm {arm}": chance.integers(2, size=4) for arm in range(60)}).drop(columns="seed")
-    assert not any("there again" in note for note in make_scores(once, None).notes)
-    assert any("there again" in note for note in make_scores(pd.concat([once, once]), None).notes)
-
-
-def test_runs_at_seeds_that_another_arm_lacks_are_counted() -> None:
-    frame = table({"base": np.arange(12) % 5, "wide": [3, 5, 4], "deep": [2, 4, 5]})
-    assert "Runs left out, as another arm has none at their seed: wide − base: 9, deep − base: 9." in judge(frame).notes
-    claims = [{"first": "wide", "second": "deep"}]
-    assert not any("left out" in note for note in judge(frame, claims).notes)
-
-
 @pytest.mark.parametrize("paired", [True, False])
 def test_later_seeds_change_no_look_before_them_which_is_told(paired: bool) -> None:
     rng = np.random.default_rng(3)
     arms = {arm: rng.normal(gain, 1, 6) for arm, gain in (("a", 0.0), ("b", 6.0), ("c", 0.0), ("d", 0.0))}
     frame = table(arms)
     first = frame["seed"] < 4
-    judgements = [
-        judge(one if paired else one.drop(columns="seed"), looks=(4, 8))
-        for one in (frame[first], frame[first | frame["arm"].isin(["a", "b"])])
-    ]
+    tables = (frame[first], frame[first | frame["arm"].isin(["a", "b"])])
+    judgements = [judge(one if paired else one.drop(columns="seed"), looks=(4, 8)) for one in tables]
     before, after = (judgement.claims[0] for judgement in judgements)
     assert all(before[name] == after[name] for name in ("p", "verdict", "open")) and before["p"] < 1
     told = ["p and verdict are of the look at 4 seeds" in judgement_text(judgement) for judgement in judgements]
@@ -312,14 +254,6 @@ def test_groups_of_arms_are_judged_by_their_means() -> None:
     half_width = stats.t.ppf(0.975, freedom) * np.sqrt(own.sum())  # by one variance the interval is narrower
     assert claim["difference"] == pytest.approx((57.5 + 55) / 2 - 50.5) and claim["interval_over"] == "runs"
     assert claim["high"] - claim["difference"] == pytest.approx(half_width)
-
-
-def test_seeds_needed_with_looks_are_those_of_a_look_to_come() -> None:
-    four = np.array([-1.5, -0.5, 0.5, 1.5]) / np.std([-1.5, -0.5, 0.5, 1.5], ddof=1) + 1.8
-    judgement = judge(table({"a": np.zeros(4), "b": four}), looks=(4, 6, 8, 10))
-    assert seeds_needed("greater", 0.0, 1.8, 1.0) <= 6, "at the whole level"
-    assert judgement.claims[0]["seeds_needed"] == 8, "at that of a look"
-    assert any("may be decided at a later look" in note for note in judgement.notes)
 
 
 @pytest.mark.parametrize("gain", [0.7, 1.5, 2.0])
@@ -401,6 +335,12 @@ def test_one_run_of_each_arm_gives_no_verdict_but_what_luck_is_worth() -> None:
     assert judgement.spread["smallest_gain"] == pytest.approx(stats.t.ppf(0.975, 2) * np.sqrt(2) * deviation)
     assert judgement.notes[0] == "Left out 1 of 6 rows by their status (crash)."
     assert judge(frame[2:], columns=columns).spread is None
+    # seeds needed are by the spread of what is claimed
+    scores = {"calm": {"a": [50, 50.1, 49.9], "b": [51]}, "wild": {"a": [50, 60, 40], "b": [56]}}
+    frame = pd.concat([table(arms, benchmark=name) for name, arms in scores.items()]).drop(columns="seed")
+    claims = [{"first": "b", "second": "a", "measure": name} for name in scores]
+    calm, wild = (claim["seeds_needed"] for claim in judge(frame, claims).claims)
+    assert calm < 5 and wild > 30
 
 
 def test_one_run_of_each_arm_is_compared_over_questions_each_of_which_counts_once() -> None:
@@ -423,9 +363,7 @@ def test_a_difference_of_measures_of_a_table_is_a_measure(tmp_path: Path) -> Non
     generator = np.random.default_rng(4)
     cells = list(product(("vqa", "gqa"), ("0", "4")))
     scores = {cell: generator.normal(50, 5, (2, 5)) for cell in cells}
-    frame = pd.concat(
-        table(dict(zip("ab", own, strict=True)), benchmark=name, shots=shots) for (name, shots), own in scores.items()
-    )
+    frame = pd.concat(table({"a": own[0], "b": own[1]}, benchmark=b, shots=shots) for (b, shots), own in scores.items())
 
     def found(frame: pd.DataFrame, *measures: str) -> list[dict[str, Any]]:
         return judge(frame, [{"first": "b", "second": "a", "measure": measure} for measure in measures]).claims
@@ -502,14 +440,6 @@ def test_a_seed_that_one_arm_alone_has_takes_nothing_from_the_others() -> None:
         assert claim["difference"] == pytest.approx(np.mean(scores["b"]) - np.mean(scores["a"])), arm
 
 
-def test_seeds_needed_of_single_runs_are_by_the_spread_of_what_is_claimed() -> None:
-    scores = {"calm": {"a": [50, 50.1, 49.9], "b": [51]}, "wild": {"a": [50, 60, 40], "b": [56]}}
-    frame = pd.concat([table(arms, benchmark=name) for name, arms in scores.items()]).drop(columns="seed")
-    claims = [{"first": "b", "second": "a", "measure": name} for name in scores]
-    calm, wild = (claim["seeds_needed"] for claim in judge(frame, claims).claims)
-    assert calm < 5 and wild > 30
-
-
 def test_logs_of_harnesses() -> None:
     """Two models, asked the same questions: one seed, so the interval is over questions."""
     judgement = judge(LOGS, [{"first": "large", "second": "small", "measure": "ten_choices"}])
@@ -529,12 +459,10 @@ def told() -> dict[str, Any]:
 
 def write_results(folder: Path, told: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results_2026-01-01.json").write_text(json.dumps(told), encoding="utf-8")
+    (folder / "results_2026-01-01.json").write_text(json.dumps(told))
 
 
-def test_logs_without_questions_are_judged_by_their_metric_at_each_number_of_shots(
-    tmp_path: Path, told: dict[str, Any]
-) -> None:
+def test_logs_without_questions_are_judged_by_their_metric_at_all_shots(tmp_path: Path, told: dict[str, Any]) -> None:
     for arm, score in (("base", 0.3), ("better", 0.6)):
         for shots in (0, 5):
             told["n-shot"]["ten_choices"] = shots
@@ -553,8 +481,8 @@ def test_the_tasks_of_a_group_with_a_mean_are_one_benchmark(tmp_path: Path, told
         told["groups"] = {name: {"acc,none": subject + 0.2} for name in ("mmlu", "mmlu_stem")}
         scored = {name: {"acc,none": subject} for name in subjects} | {"arc": {"acc,none": arc}} | told["groups"]
         (tmp_path / arm).mkdir()
-        (tmp_path / arm / f"{arm}_2026-01-01.json").write_text(json.dumps(told | {"results": scored}), encoding="utf-8")
-        (tmp_path / arm / "other.json").write_text("[1]", encoding="utf-8")
+        (tmp_path / arm / f"{arm}_2026-01-01.json").write_text(json.dumps(told | {"results": scored}))
+        (tmp_path / arm / "other.json").write_text("[1]")
     (tmp_path / "unfinished").mkdir()
     claims = [{"first": "better", "second": "base", "measure": measure} for measure in ("average", "mmlu", "arc")]
     judgement = judge(tmp_path, claims)
@@ -586,9 +514,7 @@ def test_a_group_has_the_mean_that_its_harness_reports(by_size: bool, tmp_path: 
         assert (claim["low"] is None) == (folder == "without" or not by_size), "over the questions of both"
 
 
-def test_a_group_of_which_some_tasks_log_no_questions_is_the_mean_of_its_tasks(
-    tmp_path: Path, told: dict[str, Any]
-) -> None:
+def test_a_group_with_tasks_without_questions_is_the_mean_of_its_tasks(tmp_path: Path, told: dict[str, Any]) -> None:
     told["group_subtasks"] = {"both": ["ten_choices", "other"]}
     for arm, first in (("base", 0.5), ("better", 0.6)):
         # one file names the group
@@ -602,7 +528,7 @@ def test_a_group_of_which_some_tasks_log_no_questions_is_the_mean_of_its_tasks(
     assert judge(tmp_path, claims).claims[0]["difference"] == pytest.approx(5)
 
 
-def test_a_cider_is_in_percent_whether_or_not_one_is_above_1(tmp_path: Path, told: dict[str, Any]) -> None:
+def test_a_cider_is_in_percent_and_an_average_over_unlike_sizes_is_told(tmp_path: Path, told: dict[str, Any]) -> None:
     for best in (0.99, 1.02):
         for arm, cider, size in (("base", 0.95, 1500), ("better", best, 1600)):
             scored = {"coco": {"coco_CIDEr,none": cider}, "mme": {"score,none": size}}
@@ -612,9 +538,6 @@ def test_a_cider_is_in_percent_whether_or_not_one_is_above_1(tmp_path: Path, tol
         assert judgement.claims[0]["difference"] == pytest.approx(100 * best - 95)
         assert "Fractions are shown in percent, but for mme." in judgement.notes
     assert not any("unlike sizes" in note for note in judgement.notes), "1,550 is 16 times 98"
-
-
-def test_an_average_over_unlike_sizes_is_told() -> None:
     frame = pd.concat([table({"a": [80, 81], "b": [70, 69]}, benchmark="mmb"),
                        table({"a": [2.3, 2.2], "b": [2.5, 2.6]}, benchmark="loss")])  # fmt: skip
     assert any("unlike sizes (mmb 75, loss 2.4)" in note for note in judge(frame).notes)
@@ -627,10 +550,7 @@ def test_logs_in_which_less_is_better(is_told: bool, tmp_path: Path, told: dict[
     tells no gain."""
     del told["higher_is_better"]
     if is_told:
-        told["higher_is_better"] = {
-            "lambada": {"difficulty": False, "acc": True},
-            "wikitext": {"word_difficulty": False},
-        }
+        told["higher_is_better"] = {"lambada": {"difficulty": False}, "wikitext": {"word_difficulty": False}}
     what = "difficulty" if is_told else "perplexity"
     told["groups"] = {"all_text": {"acc,none": 0.5}}
     for arm, perplexity, accuracy in (("base", 9.0, 0.3), ("better", 4.0, 0.6)):
@@ -661,23 +581,19 @@ def test_a_task_has_one_metric_in_all_logs(tmp_path: Path, told: dict[str, Any])
     assert "Left out, without a score in all runs of which more is better: alone." in judgement.notes
 
 
-def test_logs_of_which_one_run_lacks_the_questions_are_compared_by_what_they_report(tmp_path: Path) -> None:
-    shutil.copytree(LOGS, tmp_path / "logs")
-    for path in (tmp_path / "logs" / "large").rglob("samples_*"):
-        path.unlink()
-    (claim,) = (judgement := judge(tmp_path / "logs")).claims
-    assert claim["difference"] is not None and "question" not in claim["interval_over"]
-    assert any(note.startswith("Without scores by question in all runs: ten_choices") for note in judgement.notes)
-
-
-@pytest.mark.parametrize(("line", "told"), [("{", "line 3 cannot be read"), ("[1]", "line 3 is no question with")])
-def test_a_broken_line_of_questions_is_told_by_its_file_and_number(line: str, told: str, tmp_path: Path) -> None:
+def test_logs_of_which_one_run_has_broken_questions_or_lacks_them(tmp_path: Path) -> None:
+    """A broken line is told by its file and number; runs without questions are compared by what they report."""
     shutil.copytree(LOGS, tmp_path / "logs")
     (samples,) = (tmp_path / "logs" / "large").rglob("samples_*.jsonl")
     lines = samples.read_text(encoding="utf-8").splitlines()
-    samples.write_text("\n".join([*lines[:2], line, *lines[3:]]), encoding="utf-8")
-    with pytest.raises(RequestError, match=f"{re.escape(samples.name)}: {told}"):
-        judge(tmp_path / "logs")
+    for line, told in (("{", "line 3 cannot be read"), ("[1]", "line 3 is no question with")):
+        samples.write_text("\n".join([*lines[:2], line, *lines[3:]]), encoding="utf-8")
+        with pytest.raises(RequestError, match=f"{re.escape(samples.name)}: {told}"):
+            judge(tmp_path / "logs")
+    samples.unlink()
+    (claim,) = (judgement := judge(tmp_path / "logs")).claims
+    assert claim["difference"] is not None and "question" not in claim["interval_over"]
+    assert any(note.startswith("Without scores by question in all runs: ten_choices") for note in judgement.notes)
 
 
 def test_rows_of_a_figure_name_their_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -700,18 +616,16 @@ WRONG = [
     ("number.json", b"3", "cannot be read as a table (must be a list of objects, a row each)"),
     ("deep.json", b"[" * 100_000, "cannot be read as a table (maximum recursion depth"),
     ("key.json", b'[{"arm": "a", "score": 1, "score": 2}]', "(the key 'score' is there twice; leave one out)"),
-    ("key.jsonl", b'{"arm": "a", "score": 1, "score": 2}\n', "is there twice; leave one out: line 1"),
     ("names.jsonl", b'{"arm": ["a"], "score": 1}\n{"arm": "b", "score": 2}\n', "the arm of row 1 is ['a'], no name or"),
     ("logs/a_results.json", b"{", "a_results.json: cannot be read (Expecting property name"),
+    ("key.jsonl", b'{"arm": "a", "score": 1, "score": 2}\n', "is there twice; leave one out: line 1"),
+    ("Lines.JSONL", b'{"arm": "a", "score": 1}\n\n{"arm": "b", "score": "x"}\n', "the score of row 3 is 'x'"),
     ("cut.jsonl", b'{"arm": "a", "score": 1}\n{"arm', "as a table (Unterminated string starting at: line 2 column 2)"),
     ("scores.parquet", b"no parquet", "cannot be read as a table"),
-    ("Lines.JSONL", b'{"arm": "a", "score": 1}\n\n{"arm": "b", "score": "x"}\n', "the score of row 3 is 'x'"),
     ("empty.csv", b"", "cannot be read as a table"),
-    ("arm.csv", b"score\n1\n", "has no column 'arm'"),
     ("score.csv", b"arm,points\na,1\nb,2\n", "has no column 'score' (it has arm, points); name it with --columns"),
     ("text.csv", b"arm,score\na,1\nb,50.1 %\n", "row 3 is '50.1 %', not a number such as 50.1 (with a point, no perce"),
     ("blank.csv", b"\n,\narm,score\n\na,1\n,\nb,\n", "the score of row 7 is '', not a number"),
-    ("infinity.csv", b"arm,score\na,inf\nb,1\n", "the score of row 2 is 'inf'"),
     ("overflow.csv", b"arm,score\na,1\nb,-1e308\n", "the score of row 3 is '-1e308'"),
     ("one.csv", b"arm,score\na,1\na,2\n", "has one arm, 'a'"),
     ("unnamed.csv", b"arm,score\na,1\n,2\n", "row 3 has no arm"),
@@ -734,7 +648,7 @@ def test_a_wrong_table(name: str, content: bytes | None, told: str, tmp_path: Pa
     assert told in refused("judge", str(path if path.parent == tmp_path else path.parent))
 
 
-def test_a_wrong_frame() -> None:
+def test_a_wrong_frame_and_wrong_looks_of_a_call() -> None:
     nullable = pd.DataFrame({"arm": ["a", "b"], "seed": pd.array([0, None], dtype="Int64"), "score": [1.0, 2.0]})
     with pytest.raises(RequestError, match="row 2 has no seed"):
         judge(nullable)
@@ -749,12 +663,10 @@ def test_a_wrong_frame() -> None:
     for scores in (pd.date_range("2020", periods=4), pd.to_timedelta(range(4), "s"), [1j, 2, 3, 4]):
         with pytest.raises(RequestError, match=r"the score of row 1 is '.*', not a number"):
             judge(plain.assign(score=scores))
-
-
-@pytest.mark.parametrize("looks", [[2.5, 3], ["2", "3"], [3, 2], [1, 2], 3])
-def test_wrong_looks_of_a_call(looks: Any) -> None:
-    with pytest.raises(RequestError, match=r"give .* of seeds"):
-        judge(table({"a": [1, 2, 3], "b": [2, 4, 3]}), looks=looks)
+    wrong: list[Any] = [[2.5, 3], ["2", "3"], [3, 2], [1, 2], 3]
+    for looks in wrong:
+        with pytest.raises(RequestError, match=r"give .* of seeds"):
+            judge(plain, looks=looks)
 
 
 ONE = "contrasts: [{first: a, second: b}]"
@@ -779,7 +691,6 @@ def test_a_claim_and_the_same_the_other_way_round_are_tested_once() -> None:
         ("contrasts: [{first: a, second: c}]", [], "the table has no arm 'c'"),
         ("contrasts: [{first: a, second: 0.5}]", [], "the table has no arm '0.5'"),
         ("contrasts: [{first: no, second: b}]", [], "put dates, yes and no in quotes (it is False)"),
-        ("contrasts: [{first: [], second: b}]", [], "first: must be the name of an arm, or a list of two or more"),
         ("contrasts: [{first: [a], second: b}]", [], "first: must be the name of an arm, or a list of two or more"),
         ("contrasts: [{first: [a, b], second: [b, a]}]", [], "both sides are the same"),
         ("contrasts: [{first: [a, a], second: b}]", [], "contrast 1: first: names an arm twice"),
@@ -793,14 +704,13 @@ def test_a_claim_and_the_same_the_other_way_round_are_tested_once() -> None:
         (ONE, ["--columns", "arm=arm,arm=x"], "--columns: 'arm' is named twice"),
         (ONE, ["--columns", "score=score,score=score"], "--columns: 'score' is named twice"),
         (ONE, ["--columns", "score=score,score=scor"], "has no column 'scor'; did you mean 'score'?"),
-        (ONE, ["--columns", "score=score,score=arm,arm=arm"], "--columns: 'arm' is named twice"),
         (ONE, ["--columns", "score=x, in %,arm=arm"], "has no column 'x, in %'"),
         (ONE, ["--looks", "4,x"], "--looks"),
         (ONE, ["--figure", "plot.doc"], "--figure"),
     ],
 )
 def test_a_wrong_claim_or_option(claims: str, words: list[str], told: str, tmp_path: Path, refused: Refused) -> None:
-    (tmp_path / "scores.csv").write_text("arm,score\na,1\nb,2\n", encoding="utf-8")
+    (tmp_path / "scores.csv").write_text("arm,score\na,1\nb,2\n")
     (tmp_path / "claims.yaml").write_text(claims, encoding="utf-8")
     assert told in refused("judge", str(tmp_path / "scores.csv"), str(tmp_path / "claims.yaml"), *words)
 
@@ -813,7 +723,7 @@ def test_a_table_and_its_claims_are_not_taken_for_another(here: Path, refused: R
 
 def test_empty_rows_are_skipped_and_lines_of_json_may_hold_separators_of_unicode(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
-    path.write_text("arm,seed,score\na,0,50\n\na,1,51\n,,\nb,0,53\nb,1,55\n,,\n , ,\n", encoding="utf-8")
+    path.write_text("arm,seed,score\na,0,50\n\na,1,51\n,,\nb,0,53\nb,1,55\n,,\n , ,\n")
     assert judge(path).claims[0]["difference"] == 3.5
     path = tmp_path / "scores.jsonl"
     rows = [{"arm": arm, "question": "one\u2028two\x85", "score": 1.0} for arm in "ab"]
@@ -872,14 +782,9 @@ def test_a_column_per_benchmark_is_as_good_as_a_row_per_score(
     has_seeds: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also where a run lacks a benchmark: its later runs keep their numbers."""
-    rows = pd.DataFrame(
-        {
-            "Name": ["a", "a", "a", "b", "b", "b"],
-            "Seed": [0, 1, 2, 0, 1, 2],
-            "VQA, in %": [71.2, 71.9, 71.1, 70.1, None, 69.9],
-            "gqa": [61.0, 61.5, 60.7, 60.0, 60.5, 58.7],
-        }
-    )
+    rows = pd.DataFrame({"Name": list("aaabbb"), "Seed": [0, 1, 2, 0, 1, 2]})
+    rows["VQA, in %"] = [71.2, 71.9, 71.1, 70.1, None, 69.9]
+    rows["gqa"] = [61.0, 61.5, 60.7, 60.0, 60.5, 58.7]
     long = rows.melt(["Name", "Seed"], var_name="benchmark", value_name="score").dropna()
     if not has_seeds:
         rows = rows.drop(columns="Seed")
@@ -899,11 +804,10 @@ def test_columns_of_scores_beside_a_column_of_benchmarks() -> None:
     """Both tell what is scored, so that one run of a model stays one."""
     rows = [(model, f"task {n}", n + (model == "b"), 2 * n) for model in "ab" for n in range(1, 9)]
     frame = pd.DataFrame(rows, columns=["model", "Benchmark", "acc", "acc_norm"])
-    (claim,) = judge(frame, columns={"arm": "model", "score": ["acc", "acc_norm"]}).claims
+    columns = {"arm": "model", "score": ["acc", "acc_norm"]}
+    (claim,) = judge(frame, columns=columns).claims
     assert (claim["verdict"], claim["seeds"]) == ("not judged", 1)
-    (one,) = judge(
-        frame, [{"first": "b", "second": "a", "measure": "task 3 acc"}], {"arm": "model", "score": ["acc", "acc_norm"]}
-    ).claims
+    (one,) = judge(frame, [{"first": "b", "second": "a", "measure": "task 3 acc"}], columns).claims
     assert one["difference"] == 1
 
 
@@ -911,36 +815,28 @@ def test_shots_may_stand_in_the_names_of_columns() -> None:
     rows = [("a", 0, 1.0, 2.0), ("a", 1, 2.0, 2.5), ("b", 0, 3.0, None), ("b", 1, 3.0, 9.0)]
     frame = pd.DataFrame(rows, columns=["arm", "seed", "vqa 4-shot", "gqa 0-shot"]).assign(status=["done"] * 3 + [""])
     claims = [{"first": "b", "second": "a", "measure": measure} for measure in ("vqa 4-shot", "gqa 0-shot")]
-    judgement = judge(frame, claims, {"score": ["vqa 4-shot", "gqa 0-shot"]})
+    both = {"score": ["vqa 4-shot", "gqa 0-shot"]}
+    judgement = judge(frame, claims, both)
     assert [(claim["difference"], claim["seeds"]) for claim in judgement.claims] == [(1.5, 2), (6.5, 1)]
-    failed = judge(
-        frame.assign(status=["done", "done", "done", "failed"]), claims[:1], {"score": ["vqa 4-shot", "gqa 0-shot"]}
-    )
+    failed = judge(frame.assign(status=["done", "done", "done", "failed"]), claims[:1], both)
     assert "Left out 1 of 4 rows by their status (failed)." in failed.notes
     frame["vqa_4shot"] = 1.0
     with pytest.raises(RequestError, match="'vqa 4-shot' and 'vqa_4shot' are the same benchmark and shots"):
         judge(frame, columns={"score": ["vqa 4-shot", "vqa_4shot"]})
     without = frame.assign(arm=["a", "a", "b", "c"], **{"vqa 4-shot": [1, 2, 3, None], "gqa 0-shot": [1, 2, 3, " "]})
-    notes = judge(without, columns={"score": ["vqa 4-shot", "gqa 0-shot"]}).notes
-    assert "Left out 1 of 4 rows, which have none of the scores (c)." in notes
-    for columns, told in (
-        ({"score": ["x", "y"]}, "the columns x, y are empty"),
-        ({"arm": ["arm"]}, "'arm' is one column"),
-    ):
+    assert "Left out 1 of 4 rows, which have none of the scores (c)." in judge(without, columns=both).notes
+    empty = pd.DataFrame({"arm": ["a", "b"], "seed": 0, "x": "", "y": None})
+    for wrong, told in ({"score": ["x", "y"]}, "the columns x, y are empty"), ({"arm": ["arm"]}, "'arm' is one column"):
         with pytest.raises(RequestError, match=told):
-            judge(pd.DataFrame({"arm": ["a", "b"], "seed": 0, "x": "", "y": None}), columns=columns)
+            judge(empty, columns=wrong)
 
 
-def test_a_family_of_ones_own_is_not_the_lab_s() -> None:
+def test_a_family_of_ones_own_is_not_the_lab_s_and_text_core_is_over_benchmarks_without_images() -> None:
     scores = {"text": {"a": [70, 70.1], "b": [50, 50.1]}, "vqa": {"a": [50, 50.1], "b": [53, 53.1]}}
     frame = pd.concat([table(arms, benchmark=name, family=name) for name, arms in scores.items()])
     assert judge(frame).claims[0]["difference"] == pytest.approx(-8.5)
     of_json_lines = frame.assign(family=[[name] for name in frame["family"]], metric="accuracy")
     assert judge(of_json_lines).claims[0]["difference"] == pytest.approx(-8.5)
-
-
-def test_text_core_is_the_mean_over_benchmarks_without_images() -> None:
-    """As in the lab, whatever a user's own are called."""
     of_text = {"sums": {"a": [50, 51], "b": [52, 53.5]}, "facts": {"a": [50, 51], "b": [60, 61]}}
     frames = [table(arms, benchmark=name, family="text") for name, arms in of_text.items()]
     frame = pd.concat([*frames, table({"a": [1, 2], "b": [1, 2]}, benchmark="vqa", family="vqa")])

@@ -84,7 +84,7 @@ def connector(seeds: int, **effects: float) -> dict[str, dict[str, Any]]:
     return judged(study_of(sweep_of("connector", GRID), range(seeds), lifts=lifts_of(GRID, **effects)))
 
 
-def test_a_world_as_the_paper_says_supports_the_paper() -> None:
+def test_a_world_as_the_paper_says_supports_the_paper_and_another_contradicts_it() -> None:
     found = connector(5, _336=5, _144=4)
     assert verdicts(found, *CONNECTOR) == dict.fromkeys(CONNECTOR, "supported")
     tokens = found["image tokens"]
@@ -92,9 +92,6 @@ def test_a_world_as_the_paper_says_supports_the_paper() -> None:
     assert (found["connector type"]["parts"], found["connector order"]["parts"]) == (3, 12)
     assert (tokens["seeds"], tokens["seeds_are"], tokens["interval"]) == (5, "development", "seeds")
     assert tokens["df"] == 4 + 5, "six pairs of five seeds are five pieces of evidence, beside those of the other axes"
-
-
-def test_a_world_that_is_otherwise_contradicts_it() -> None:
     found = connector(5, _336=-5, _144=-4, _c_abstractor=9)
     assert verdicts(found, *CONNECTOR) == dict.fromkeys(CONNECTOR, "contradicted")
     assert abs(found["connector type"]["estimate"]) > 7
@@ -200,10 +197,8 @@ def test_controls_are_not_in_the_pool_and_pictures_lend_text_no_variance(mix_stu
     lift, text = "captions lift zero-shot", "91/9 keeps text skill"
     contrasts = tuple(one for one in mix_study.sweep.contrasts if one.claim in (lift, text))
     study = with_manifest(mix_study, sweep=mix_study.sweep.model_copy(update={"contrasts": contrasts}))
-    every, without, apart = (
-        judge_contrasts(replace(study, scores=rows)).set_index("claim")["error"]
-        for rows in (scores, scores[scores["arm"] != "blind"], scores.assign(score=wild))
-    )
+    tables = (scores, scores[scores["arm"] != "blind"], scores.assign(score=wild))
+    every, without, apart = (judge_contrasts(replace(study, scores=one)).set_index("claim")["error"] for one in tables)
     assert every[lift] == without[lift]
     assert study.arm_means(AVERAGE) == replace(study, scores=scores[scores["arm"] != "blind"]).arm_means(AVERAGE)
     blind = study.mean("blind", AVERAGE)
@@ -221,18 +216,15 @@ def part(estimate: float, number: int = 1) -> Evidence:
 
 def test_seeds_needed_are_those_of_the_part_with_which_a_lesson_falls() -> None:
     """Two parts against the lesson decide it with the fewer seeds, each tested as one of two; without any it needs the
-    most."""
+    most. A loss that rises needs those of a score that falls."""
+
+    def kept(estimate: float, measure: Measure) -> Evidence:
+        return replace(part(estimate), claim=Claim("", "", {}, measure, "keeps", 3.0))
+
     sure, unsure = part(-5.0), part(-1.0, 2)
     assert needed_for(sure) < needed_for(sure, 2) < needed_for(unsure)
     assert needed([sure, unsure], 1) == needed_for(sure, 2) and needed([sure, unsure], 3) == needed_for(sure, 6)
     assert needed([part(5.0), part(1.0, 2)], 1) == needed_for(part(1.0))
-
-
-def test_a_loss_that_rises_needs_the_seeds_of_a_score_that_falls() -> None:
-    def kept(estimate: float, measure: Measure) -> Evidence:
-        claim = Claim("", "", {}, measure, "keeps", 3.0)
-        return replace(part(estimate), claim=claim)
-
     loss = Measure("text", about="loss")
     for fallen in (-1.0, 1.0, -5.0, -9.0):
         assert needed_for(kept(-fallen, loss)) == needed_for(kept(fallen, AVERAGE))
@@ -286,23 +278,7 @@ def test_the_law_is_judged_by_the_paper_s_objective_and_by_loss(slope: float, ha
     assert kinds == [{"development"}, {""}], "nothing was tuned on seeds of one's own data"
 
 
-def test_a_damaged_law_is_told(tmp_path: Path) -> None:
-    law = tmp_path / "law.json"
-    for text in ("{", "[]", "[" * 100_000):
-        law.write_text(text, encoding="utf-8")
-        with pytest.raises(RequestError, match=r"law\.json: cannot be read \(.{1,200}\); delete it"):
-            _last_targets(law)
-
-
-def test_every_lesson_is_about_a_contrast_or_an_axis_that_its_sweep_has() -> None:
-    for lesson in LESSONS:
-        sweep = load_sweep(ROOT / "sweeps" / f"{lesson.sweep}.yaml")
-        assert lesson.sweep == LAW or all(claims_of(part, lesson, sweep, sweep.arms) for part in lesson.parts), (
-            lesson.name
-        )
-
-
-def test_a_broken_lesson_is_refused(tmp_path: Path) -> None:
+def test_a_broken_lesson_and_a_damaged_law_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "lessons.yaml"
     good = (ROOT / "analysis" / "lessons.yaml").read_text(encoding="utf-8")
     part = "{contrast: captions lift zero-shot}"
@@ -317,6 +293,10 @@ def test_a_broken_lesson_is_refused(tmp_path: Path) -> None:
         path.write_text(text, encoding="utf-8")
         with pytest.raises(RequestError, match=message):
             load_lessons(path)
+    for text in ("{", "[]", "[" * 100_000):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(RequestError, match=r"cannot be read \(.{1,200}\); delete it"):
+            _last_targets(path)
 
 
 def test_the_protocol_of_the_study_is_that_of_these_files() -> None:
@@ -331,3 +311,7 @@ def test_the_protocol_of_the_study_is_that_of_these_files() -> None:
         f"lessons or contrasts have changed: a draft takes the new hash {now}, a frozen study none"
     )
     assert "Status: draft" in text or "Status: frozen" in text
+    for lesson in LESSONS:
+        sweep = load_sweep(ROOT / "sweeps" / f"{lesson.sweep}.yaml")  # has the contrast or axis that it is about
+        has_all = all(claims_of(part, lesson, sweep, sweep.arms) for part in lesson.parts)
+        assert lesson.sweep == LAW or has_all, lesson.name

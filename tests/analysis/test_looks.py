@@ -23,10 +23,8 @@ from tests.analysis.results_folder import claim_row, study_of, with_manifest, wr
 
 LOOKS = (4, 6, 8)
 ARMS = {name: Recipe(steps=1000 + number) for number, name in enumerate(("base", "much", "little", "none"))}
-CLAIMS = tuple(
-    Contrast(claim=f"{name} lifts", first=name, second="base", measure="average", expect="greater")
-    for name in ("much", "little", "none")
-)
+LIFT = Contrast(claim="", first="much", second="base", measure="average", expect="greater")
+CLAIMS = tuple(LIFT.model_copy(update={"claim": f"{arm} lifts", "first": arm}) for arm in ("much", "little", "none"))
 SWEEP = Sweep(name="own", title="own", axis="own", base=Recipe(), arms=ARMS, contrasts=CLAIMS)
 
 
@@ -88,7 +86,6 @@ def test_lessons_about_other_sweeps_keep_no_arm() -> None:
     for part, told in (
         ({"contrast": "mch lifts"}, "no contrast in the sweep's file: 'mch lifts'"),
         ({"first": "mch", "second": "base"}, "the sweep has no arm 'mch'; did you mean 'much'?"),
-        ({"axis": "step"}, "the sweep's arms do not differ in 'step'; did you mean 'steps'?"),
         ({"axis": "steps", "more": "much", "less": "1000"}, "no arm has the steps 'much'; known: 1000, 1001"),
     ):
         (found,) = of_lessons(study, [lesson_of(part)])
@@ -124,9 +121,8 @@ def write_growing(results: Path, seeds: int, missing: tuple[str, ...] = ()) -> P
     """Like `growing`, as files."""
     given = {"missing": missing, "lifts": LIFTS, "questions": QUESTIONS}
     folder = write_results(results, SWEEP, ARMS, range(seeds), **given)  # type: ignore[arg-type]
-    merge_manifest(
-        folder, read_manifest(folder).model_copy(update={"looks": LOOKS}), (), lambda _: True, lambda _: False
-    )
+    manifest = read_manifest(folder).model_copy(update={"looks": LOOKS})
+    merge_manifest(folder, manifest, (), lambda _: True, lambda _: False)
     return folder
 
 
@@ -158,7 +154,14 @@ def test_a_look_whose_trials_are_still_to_come_is_not_judged_yet(tmp_path: Path)
     assert again in summary.read_text(encoding="utf-8")
 
 
-def test_looks_are_read_and_what_makes_no_sense_is_refused() -> None:
+def test_looks_are_fixed_by_the_first_run_and_must_make_sense(tmp_path: Path) -> None:
+    manifest = growing(4).manifest
+    folder = tmp_path / "mini" / "own"
+    for looks in (LOOKS, (), LOOKS):
+        merge_manifest(folder, manifest.model_copy(update={"looks": looks}), (), lambda _: True, lambda _: True)
+        assert read_manifest(folder).looks == LOOKS
+    with pytest.raises(RequestError, match="with --seeds 0,1,2,3,4,5,6,7 --until-decided --looks 4,6,8, or"):
+        merge_manifest(folder, manifest.model_copy(update={"looks": (5, 10)}), (), lambda _: True, lambda _: True)
     assert looks_of(parse_looks(None), 10) == (4, 6, 8, 10)
     assert looks_of(parse_looks(None), 5) == (4, 5)
     assert looks_of(parse_looks(None), 3) == (3,)
@@ -172,16 +175,6 @@ def test_looks_are_read_and_what_makes_no_sense_is_refused() -> None:
     ):
         with pytest.raises(RequestError, match=message):
             looks_of(parse_looks(text), seeds)
-
-
-def test_looks_are_fixed_by_the_first_run(tmp_path: Path) -> None:
-    manifest = growing(4).manifest
-    folder = tmp_path / "mini" / "own"
-    for looks in (LOOKS, (), LOOKS):
-        merge_manifest(folder, manifest.model_copy(update={"looks": looks}), (), lambda _: True, lambda _: True)
-        assert read_manifest(folder).looks == LOOKS
-    with pytest.raises(RequestError, match="with --seeds 0,1,2,3,4,5,6,7 --until-decided --looks 4,6,8, or"):
-        merge_manifest(folder, manifest.model_copy(update={"looks": (5, 10)}), (), lambda _: True, lambda _: True)
 
 
 def test_a_look_is_judged_on_its_own_seeds_whatever_the_folder_has(tmp_path: Path) -> None:

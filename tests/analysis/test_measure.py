@@ -11,7 +11,6 @@ from scipy import stats
 from analysis.judging.claims import Claim, claim_of
 from analysis.judging.looks import question_status
 from analysis.judging.verdicts import judge_contrasts
-from analysis.pages.claims_figure import draw_claims
 from analysis.pages.compare import compare_table
 from analysis.pages.scores import OTHER_DOCUMENTS, TUNED_TEXT, losses_table, means_table
 from analysis.paper import DERIVED
@@ -142,9 +141,8 @@ def test_losses_on_texts_of_tuned_models_are_not_compared_with_those_of_others(d
     """They are of answers alone, of which the world's texts have some: a quarter of the tokens."""
     arms = {"base": data_mix.base, "tuned": data_mix.base.model_copy(update={"sft": SftRecipe()})}
     study = study_of(of_arms(data_mix, arms), range(3))
-    rows = [
-        (arm, seed, "", name, seed * len(arm)) for arm in arms for seed in range(3) for name in ("text", "captions")
-    ]
+    sources = ("text", "captions")
+    rows = [(arm, seed, "", name, seed * len(arm)) for arm in arms for seed in range(3) for name in sources]
     study = replace(study, held_out=pd.DataFrame(rows, columns=study.held_out.columns))
     text, captions = (Measure(name, about="loss") for name in ("text", "captions"))
     reasons = {}
@@ -185,16 +183,9 @@ def test_a_difference_of_measures_is_compared_within_seeds_as_any_measure(data_m
     for claim in ("greater", "keeps", "equivalent"):
         assert tuple(judged.loc[claim, ["low", "high"]]) == pytest.approx(ends) and judged.loc[claim, "seeds"] == 4
         assert judged.loc[claim, "measure"] == measure
-    assert judged.loc["greater", "p_supported"] == pytest.approx(
-        stats.ttest_1samp(of_arms["captions"] - of_arms["base"], 2.0).pvalue
-    )
+    p = stats.ttest_1samp(of_arms["captions"] - of_arms["base"], 2.0).pvalue
+    assert judged.loc["greater", "p_supported"] == pytest.approx(p)
     assert judged.loc["losses", "expectation"] == "≤ 0.1", "less is better"
-    figure = draw_claims(judged.reset_index(), "")
-    assert "Not drawn, as slopes and losses are no points: 1." in " ".join(figure.get_supxlabel().split())
-
-    one = claim_row(study.at_seeds([2]), claim_of(claims[0]))
-    assert one["interval"] == "questions" and one["estimate"] == pytest.approx(of_arms.loc[2].diff().iloc[-1])
-    assert one["low"] < one["estimate"] < one["high"]
     easy = unaided[(unaided["arm"] == "base") & (unaided["kind"] == "colour")].assign(benchmark="easy")
     unlike = replace(study, scores=pd.concat([study.scores, easy], ignore_index=True))
     reason = claim_row(unlike, claim_of(claims[0]))["reason"]

@@ -89,9 +89,7 @@ def runs(studies: tuple[Study, Study]) -> tuple[Paired, Paired]:
     return replace(reference, flops=4e12), replace(proxy, flops=1e12, manifest=manifest)
 
 
-def test_it_is_the_share_of_pairs_with_the_same_better_arm(
-    runs: tuple[Paired, Paired], studies: tuple[Study, Study]
-) -> None:
+def test_the_share_of_pairs_alike(runs: tuple[Paired, Paired], studies: tuple[Study, Study], data_mix: Sweep) -> None:
     """Of the proxy run's mean, of its single seeds, and of the reference run's for its others, counted here."""
     found = accuracy(runs[:1], runs).set_index(["proxy", "seeds", "measure"])
     cheaper, dear = "scale mini, train.steps=350", "scale mini"
@@ -109,9 +107,6 @@ def test_it_is_the_share_of_pairs_with_the_same_better_arm(
         assert found["cost"][cheaper, 2, measure] == pytest.approx(2 / 12)
         assert found["cost"][dear, 1, measure] == pytest.approx(1 / 3)
     assert set(found["pairs"]) == {55}, "of 11 arms, the blind control left out"
-
-
-def test_what_is_not_comparable_is_left_out(runs: tuple[Paired, Paired], data_mix: Sweep) -> None:
     reference, proxy = runs
     assert accuracy([proxy], runs).empty, "nothing is cheaper"
     older = proxy.manifest.data.model_copy(update={"digest": "world-1.1"})
@@ -125,9 +120,7 @@ def test_what_is_not_comparable_is_left_out(runs: tuple[Paired, Paired], data_mi
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_it_is_drawn_beside_the_dear_run_s_lessons(
-    tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_drawn_beside_the_dear_run(tmp_path: Path, data_mix: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both runs by processes of their own."""
     monkeypatch.setattr("analysis.redraw.machine_cpus", lambda: 2)
     sweep = data_mix.model_copy(update={"panels": {}, "contrasts": ()})  # quicker to draw

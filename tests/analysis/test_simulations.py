@@ -55,9 +55,7 @@ def of_sum(scores: Floats, weights: Floats) -> Interval:
 @pytest.mark.parametrize("repeats", [600, LONG])
 @pytest.mark.parametrize(("axis", "uneven"), [soaked(0.0, False), soaked(0.0, True), soaked(0.5, False), (1.0, False)])
 @pytest.mark.parametrize("seeds", SEEDS)
-def test_intervals_hold_the_truth_in_93_to_97_of_100_studies(
-    seeds: int, axis: float, uneven: bool, repeats: int
-) -> None:
+def test_intervals_hold_the_truth_in_95_of_100_studies(seeds: int, axis: float, uneven: bool, repeats: int) -> None:
     generator, inside = np.random.default_rng([seeds, repeats]), np.zeros(4)
     for repeat in range(repeats):
         scores = study(generator, seeds, axis, uneven)
@@ -69,27 +67,6 @@ def test_intervals_hold_the_truth_in_93_to_97_of_100_studies(
     # Groups that cut across axes average part of what an axis changes away, which their pool counts in full.
     high = np.array([high, high, high, 0.995 if axis else high])
     assert ((low <= inside / repeats) & (inside / repeats <= high)).all(), inside / repeats
-
-
-@pytest.mark.parametrize("repeats", [600, LONG])
-@pytest.mark.parametrize(("seeds", "least"), [soaked(3, 0.92), (5, 0.94), soaked(10, 0.94)])
-@pytest.mark.parametrize("extreme", ["an arm", "an axis"])
-def test_what_is_25_times_as_variable_keeps_its_own_variance(
-    seeds: int, least: float, extreme: str, repeats: int
-) -> None:
-    """One arm of a pair, or an axis whose mean the others' seeds say nothing of. The others' intervals only widen."""
-    generator, inside = np.random.default_rng([seeds, repeats]), np.zeros(2)
-    for repeat in range(repeats):
-        scores = study(generator, seeds, 0.0)
-        if extreme == "an arm":
-            scores[11] += generator.normal(0, np.sqrt(24), seeds)
-            found = [of_pair(scores, 11, 0), of_pair(scores, *PAIRS[1 + repeat % 5])]
-        else:
-            scores += generator.normal(0, 2.0, (2, seeds))[[tokens for *_, tokens in ARMS]]
-            found = [of_sum(scores, TOKENS), of_sum(scores, RESOLUTION)]
-        inside += [one.low < 0 < one.high for one in found]
-    chance = 3 * np.sqrt(0.05 * 0.95 / repeats)
-    assert (inside / repeats >= [least - chance / 2, 0.95 - chance]).all(), inside / repeats
 
 
 @pytest.mark.parametrize("repeats", [400, LONG])

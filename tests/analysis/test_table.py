@@ -31,7 +31,7 @@ def test_columns_are_aligned_as_a_terminal_shows_them() -> None:
     assert to_plain(table).splitlines()[2:] == ["arm    score", "基线     1.5", "cafe\u0301s    2.5", "base     3.5"]
 
 
-def test_markdown_has_a_row_per_row_with_a_heading_per_group() -> None:
+def test_markdown_has_a_row_per_row_with_a_heading_per_group_and_html_the_same_cells() -> None:
     lines = [line for line in to_markdown(TABLE).splitlines() if line.startswith("|")]
     assert lines == [
         "| arm | score | seeds | p value | verdict |",
@@ -42,9 +42,13 @@ def test_markdown_has_a_row_per_row_with_a_heading_per_group() -> None:
         "| **Controls** |  |  |  |  |",
         "| &lt;blind> | – | 1 | – | – |",
     ]
+    text = to_html(Table("t", FRAME, group="panel", formats=TABLE.formats))
+    assert "a &amp; b | 50 %" in text and "&lt;blind&gt;" in text and "<blind>" not in text
+    assert "<strong>supported</strong>" in text and "<em>undecided</em>" in text
+    assert text.count('class="number"') == 3 * 4 and text.count("<tr>") == 1 + 2 + 3
 
 
-def test_text_of_several_lines_stays_in_its_caption_heading_and_cell_and_is_no_code() -> None:
+def test_text_stays_in_its_caption_heading_and_cell_is_no_code_and_controls_no_terminal() -> None:
     text = "two\r\n\nparts\x0c\x85\u2028\\input{/etc/passwd}"
     table = Table(text, pd.DataFrame({text: [text], "p": ["[0, 1]"]}), [text])
     heading, head, _, row = [line for line in to_markdown(table).splitlines() if line][:4]
@@ -53,9 +57,6 @@ def test_text_of_several_lines_stays_in_its_caption_heading_and_cell_and_is_no_c
     escaped = r"two parts \textbackslash{}input\{/etc/passwd\}"
     assert to_latex(table).count(escaped) == 4 and r"\input" not in to_latex(table)
     assert "& {[}0, 1] " in to_latex(table)
-
-
-def test_no_form_of_a_table_controls_a_terminal_or_turns_text() -> None:
     text = "red\x1b[2J\x9b0m\u202e\u2066 \r"
     table = Table(text, pd.DataFrame({text: [text]}), [text])
     for shown in (to_plain(table), to_markdown(table), to_latex(table)):
@@ -70,14 +71,7 @@ def test_no_text_of_a_table_is_a_picture_from_elsewhere() -> None:
         assert to_markdown(Table(text, pd.DataFrame({text: [text]}), [text])).count(shown) == 4
 
 
-def test_html_holds_the_same_cells_escaped_and_marked() -> None:
-    text = to_html(Table("t", FRAME, group="panel", formats=TABLE.formats))
-    assert "a &amp; b | 50 %" in text and "&lt;blind&gt;" in text and "<blind>" not in text
-    assert "<strong>supported</strong>" in text and "<em>undecided</em>" in text
-    assert text.count('class="number"') == 3 * 4 and text.count("<tr>") == 1 + 2 + 3
-
-
-def test_latex_is_booktabs_with_as_many_cells_as_columns() -> None:
+def test_latex_is_booktabs_with_as_many_cells_as_columns_and_what_pdflatex_sets() -> None:
     text = to_latex(TABLE)
     assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
     assert r"\width>\linewidth" in text and text.index(r"\resizebox") < text.index(r"\begin{tabular}")
@@ -86,9 +80,6 @@ def test_latex_is_booktabs_with_as_many_cells_as_columns() -> None:
     rows = [line for line in text.splitlines() if line.endswith(r" \\")]
     assert len(rows) == 6 and all(len(re.findall(r"(?<!\\)&", row)) == 4 for row in rows)
     assert r"a \& b \textbar{} 50 \% & $-$1.5 & 2 & 0.500 & undecided" in text and "a  mixes &" in text
-
-
-def test_latex_of_the_lab_s_own_tables_has_only_what_pdflatex_sets() -> None:
     text = to_latex(Table("t", pd.DataFrame({"η | <n> − 1": ["≥ −4 ± 1 – 2 × 3 †", "≤ 4"]})))
     assert set(re.findall(r"[^\x00-\x7e]|[<>|]", text.replace(r"\ifdim\width>", ""))) == set("±–×†")
     assert r"$\eta$ \textbar{} \textless{}n\textgreater{} $-$ 1" in text

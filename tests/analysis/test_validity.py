@@ -69,10 +69,8 @@ def test_a_base_that_sees_learns_and_is_steady_passes_and_is_written(tmp_path: P
     assert named["above majority", "vqa: count, 4 shots"].needed == "low ≥ 40.0 + 5"
     assert ("above blind", "text-vqa: letter, 0 shots") not in named, "a benchmark of one kind has no rows by kind"
     table = read_scores(read_variant(folder))
-    base, blind = (
-        table[(table["arm"] == arm) & (table["benchmark"] == "vqa") & (table["shots"] == 4)] for arm in ARMS[:2]
-    )
-    first, second = (some.groupby("seed")["score"].mean() for some in (base, blind))
+    asked = table[(table["benchmark"] == "vqa") & (table["shots"] == 4)]
+    first, second = (asked[asked["arm"] == arm].groupby("seed")["score"].mean() for arm in ARMS[:2])
     row = named["above majority", "vqa, 4 shots"]
     assert (row.low, row.high) == pytest.approx(tuple(stats.ttest_1samp(first, 0).confidence_interval()))
     row = named["above blind", "vqa, 4 shots"]
@@ -167,7 +165,7 @@ def test_what_fails_its_gate_forbids_verdicts(tmp_path: Path) -> None:
     manifest = folder / "sweep.json"
     values = json.loads(manifest.read_text(encoding="utf-8").replace(WORLD_DATA.digest, "world-1"))
     del values["digest"]
-    manifest.write_text(json.dumps(values), encoding="utf-8")
+    manifest.write_text(json.dumps(values))
     assert len(failed_gates(read_study(folder), rows)) == 2, "gates of this world say nothing about another's results"
 
 
@@ -204,7 +202,7 @@ def scores(second: float, eight: float = 70.0, captions: float = 60.0, otherwise
     return pd.DataFrame(rows, columns=columns).assign(block=0)
 
 
-def test_second_words_are_compared_with_first_ones_and_eight_shots_with_none() -> None:
+def test_what_demonstrations_tell_and_bring_and_that_the_base_sees() -> None:
     checks = checks_of(scores(second=54.0))
     told = checks["second words, 4 shots, percent of first words"]
     assert (told.value, told.verdict) == (90.0, "pass")
@@ -215,20 +213,7 @@ def test_second_words_are_compared_with_first_ones_and_eight_shots_with_none() -
     assert gain["vqa"].value == pytest.approx(40.5 / 2) and gain["vqa"].low < 40.5 / 2 < gain["vqa"].high
     assert gain["captioning"].value == pytest.approx(-8) and gain["captioning"].verdict == "fail"
     assert gain["all"].value == pytest.approx((40.5 + 0 - 8) / 3) and gain["all"].verdict == "pass"
-
-
-def test_what_fails_is_said_and_data_without_second_words_have_no_rule() -> None:
-    checks = checks_of(scores(second=30.0, eight=31.0))
-    assert checks["second words, 4 shots, percent of first words"].verdict == "fail"
-    assert checks["all, 8 shots − 0 shots"].verdict == "fail"
-    assert not checks_of(scores(second=30.0, otherwise=""))
-    base = scores(second=54.0)
-    checks = checks_of(base[base["shots"] > 0])
-    assert {check.check for check in checks.values()} == {"told by demonstrations", "sees"}, "no gain over none"
-
-
-def test_each_benchmark_is_compared_with_blind_and_majority_in_words_that_the_base_knows() -> None:
-    checks = checks_of(scores(second=54.0))
+    # each benchmark is compared with blind and majority in words that the base knows
     seen = {what: (check.value, check.verdict) for what, check in checks.items() if check.check == "sees"}
     assert seen["vqa, 4 shots, − blind"] == (27.0, "pass")
     assert seen["vqa, 4 shots, − majority"] == (42.0, "pass")
@@ -240,3 +225,13 @@ def test_each_benchmark_is_compared_with_blind_and_majority_in_words_that_the_ba
     checks = checks_of(base, base["seed"].map({0: 30.0}))
     assert checks["vqa, 4 shots, − majority"].value == 57.0 / 2 - 15.0
     assert checks["vqa, 4 shots, − blind"].value == 27.0, "at the seeds that the blind control has"
+
+
+def test_what_fails_is_said_and_data_without_second_words_have_no_rule() -> None:
+    checks = checks_of(scores(second=30.0, eight=31.0))
+    assert checks["second words, 4 shots, percent of first words"].verdict == "fail"
+    assert checks["all, 8 shots − 0 shots"].verdict == "fail"
+    assert not checks_of(scores(second=30.0, otherwise=""))
+    base = scores(second=54.0)
+    checks = checks_of(base[base["shots"] > 0])
+    assert {check.check for check in checks.values()} == {"told by demonstrations", "sees"}, "no gain over none"

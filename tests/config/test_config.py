@@ -52,7 +52,7 @@ MINI = mini_with()
 
 
 def write_sweep(folder: Path, text: str) -> Path:
-    shutil.copytree(SWEEPS / "recipes", folder / "recipes")
+    shutil.copytree(SWEEPS / "recipes", folder / "recipes", dirs_exist_ok=True)
     path = folder / "question.yaml"
     path.write_text("title: T\nreproduces: Fig. 5\naxis: data_mix\nrecipe: base\n" + text)
     return path
@@ -73,6 +73,12 @@ def test_a_mix_names_any_source_that_the_data_have(tmp_path: Path) -> None:
     for weights in ({"captions": 1, "interleaved": 0}, {"captions": 1, "synthetic": 0}):
         recipe = Recipe.model_validate({"data_mix": weights})
         assert resolve("a", recipe, MINI, 0, without_interleaved).evaluation.model.shares == {"captions": 1}
+    # an encoder from scratch needs no captions
+    data = WORLD.model_copy(update={"sources": ("interleaved", "text")})
+    change = {"data_mix": {"interleaved": 5, "text": 1}}
+    with pytest.raises(RequestError, match="pre-trained on captioned images, which the data do not contain"):
+        resolve("a", Recipe.model_validate(change), MINI, 0, data)
+    resolve("a", Recipe.model_validate(change | {"encoder": {"loss": "none"}}), MINI, 0, data)
 
 
 ONE, UNTRAINED = {"lr_multipliers": {"encoder": 1}}, {"steps": 0, "sft": {}}
@@ -107,8 +113,11 @@ def test_what_moves_the_numbers_alone_changes_the_fingerprint() -> None:
 
 def test_a_recipe_s_own_settings_of_the_scale_are_those_of_set() -> None:
     def fingerprint(recipe: dict[str, Any], *settings: str) -> str:
-        return resolve("a", Recipe.model_validate(recipe), mini_with(*settings), 0, WORLD).fingerprint
+        values = Recipe.model_validate(recipe)
+        return resolve("a", values, mini_with(*settings), 0, WORLD, ModelsFromOutside()).fingerprint
 
+    exported = {"sft": {"start": "a/mm1", "resolution": "native"}}
+    assert fingerprint(exported | {"scale": {"sft.batch_size": 9}}) == fingerprint(exported, "sft.batch_size=9")
     sparse = {"layers": 3, "width": 80, "heads": 4, "experts": 2}
     dense = {"layers": 3, "width": 80, "heads": 4}
     changes: list[dict[str, Any]] = [
@@ -133,7 +142,9 @@ def test_a_recipe_s_own_settings_of_the_scale_are_those_of_set() -> None:
     assert steps_here(shorter, MINI)["steps", 200_000] == (7, 7)
 
 
-def test_a_decoder_with_experts_starts_as_the_dense_one() -> None:
+def test_a_decoder_with_experts_starts_as_the_dense_one_and_has_its_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     experts = "decoders.302M={layers: 4, width: 80, heads: 4, experts: 4}"
     dense = "decoders.85M={layers: 4, width: 80, heads: 4}"
     scratch = mini_with("base_decoder=302M", experts, dense)
@@ -144,21 +155,15 @@ def test_a_decoder_with_experts_starts_as_the_dense_one() -> None:
     assert second.upcycled_from == first.model_copy(update={"size": upcycled.decoders["85M"]})
     assert [stage.KIND for stage in second.chain()] == ["decoder", "decoder"]
 
+    # whose router learns from the task, which it did not at first; no other fingerprint tells
+    def fingerprint(size: str) -> str:
+        scale = mini_with("base_decoder=302M", f"decoders.302M={{layers: 4, width: 80, heads: 4, {size}}}")
+        return resolve("base", BASE, scale, 0, WORLD).evaluation.model.decoder.fingerprint
 
-def test_one_expert_per_token_has_a_version_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Routers of such decoders learn from the task, which they did not at first; no other fingerprint tells."""
-
-    def fingerprints() -> list[str]:
-        sizes = "experts: 4, experts_per_token: 1", "experts: 4", "experts_per_token: 1"
-        scales = [
-            mini_with("base_decoder=302M", f"decoders.302M={{layers: 4, width: 80, heads: 4, {size}}}")
-            for size in sizes
-        ]
-        return [resolve("base", BASE, scale, 0, WORLD).evaluation.model.decoder.fingerprint for scale in scales]
-
-    before = fingerprints()
+    sizes = ("experts: 4, experts_per_token: 1", "experts: 4", "experts_per_token: 1")
+    before = [fingerprint(size) for size in sizes]
     monkeypatch.setattr("mm1_lab.config.DecoderStage.SINGLE_VERSION", 3)
-    assert [a == b for a, b in zip(before, fingerprints(), strict=True)] == [False, True, True]
+    assert [fingerprint(size) == known for size, known in zip(sizes, before, strict=True)] == [False, True, True]
 
 
 BOMB = "axis: &n0 [lol]\n" + "".join(f"n{n + 1}: &n{n + 1} [{f'*n{n},' * 10}]\n" for n in range(9))
@@ -189,19 +194,12 @@ def claims(*rest: str) -> str:
         ("arms: {a: {sft: {views: yes, mixture: {charts: 1}}}}\n", "sft.views: must be a number (it is True)"),
         ("arms: {a: {sft: {tiling: ratio}}}\n", "'a': sft: tiling: ratio requires several views, the most t"),
         ("arms: {a: {sft: {tile_marks: text}}}\n", "sft: tile_marks: text requires several views; set views: 5"),
-        (
-            "arms: {a: {sft: {views: 13}}}\n",
-            "sft: 13 views require tiling: ratio; without it, views are 1, 5, 10 or 17",
-        ),
+        ("arms: {a: {sft: {views: 13}}}\n", "13 views require tiling: ratio; without it, views are 1, 5, 10 or 17"),
         ("arms: {a: {sft: {views: 5, tiling: ratios}}}\n", "sft.tiling: Input should be 'square' or 'ratio'"),
-        ("arms: {a: {sft: {mixture: {charts: yes}}}}\n", "sft.mixture.charts: must be a number (it is True)"),
         ('arms: {a: {}}\npanels: {x: {title: "\\ud800", arms: {a: a}}}\n', "is no plain YAML ('utf-8' codec can't"),
-        ("arms: {a: {frozen: [encoder], lr_multipliers: {encoder: 2}}}\n", "lr_multipliers.encoder is 2, but encoder"),
         ("arms: {a: {sft: {frozen: [decoder], lr_multipliers: {decoder: 0}}}}\n", "sft: lr_multipliers.decoder is 0"),
-        (
-            "arms: {a: {scale: {evaluate.shots: [0]}}}\n",
-            "arm 'a': scale: 'evaluate' is the same for all arms (--set)",
-        ),
+        ("arms: {a: {frozen: [encoder], lr_multipliers: {encoder: 2}}}\n", "lr_multipliers.encoder is 2, but encoder"),
+        ("arms: {a: {scale: {evaluate.shots: [0]}}}\n", "scale: 'evaluate' is the same for all arms (--set)"),
         (
             "arms: {a: {scale: {decoders.9M.layers: 2, decoders.9M: {layers: 1, width: 16, heads: 2}}}}\n",
             "arm 'a': scale: decoders.9M.layers is inside decoders.9M; write it there",
@@ -219,19 +217,12 @@ def claims(*rest: str) -> str:
         ("arms: {a: {}}\nsearch: {rates: 9, factor: 100}\n", "span more than 15 orders of magnitude"),
         ("arms: {a: {}}\nsearch: {factor: 1}\n", "search.factor: Input should be greater than 1"),
         ("search: {over: {steps: [1, 2]}, measure: average, trials: 2001}\n", "less than or equal to 2000"),
-        ("arms: {a: {resolution: yes}}\n", "arm 'a': resolution: must be a number or 'native' (it is True)"),
-        ("arms: {a: {}}\nint: 3\n", "unknown key 'int'; known: title,"),
-        ("arms: {a: {}}\nsearch: {extensions: no}\n", "search.extensions: must be a number (it is False)"),
-        (
-            f"arms: {{a: {{}}}}\nsearch: {{extensions: {10**400}}}\n",
-            "search.extensions: Input should be less than or equal",
-        ),
+        (f"arms: {{a: {{}}}}\nsearch: {{extensions: {10**400}}}\n", "search.extensions: Input should be less than or"),
         ("arms: {a: }\n", "arms.a: must hold keys and values, or {} for none (it is empty)"),
         ("arms: {a: {}}\ncontrasts:\n", "contrasts: must be a list (it is empty)"),
         ("arms: {}\n", "has no arms"),
         ('arms: {"": {}}\n', "the arm '' needs a name without blanks"),
         (f'arms: {{"{"x" * 720} ": {{}}}}\n', f"the arm '{'x' * 100}' … needs a name without blanks at its ends"),
-        ('arms: {"a\\nb": {}}\n', r"the arm 'a\nb' needs a name"),
         ("arms: {--only: {}}\n", "the arm '--only' needs a name without blanks at its ends or a hyphen in front"),
         (f"grid: {{steps: {[*range(150)]}, image_tokens: {[*range(150)]}}}\n", "the grid has 22,500 cells; at most 10"),
         ("arms: {a: {}}\npanels: {x: {title: T, arms: {label: b}}}\n", "unknown arm 'b'"),
@@ -242,7 +233,6 @@ def claims(*rest: str) -> str:
         (claims("second: [b, b], measure: 0-shot, expect: less"), "contrasts.0.second: names an arm twice"),
         (claims("second: b, measure: 0-shot, expect: equivalent"), "give `equivalent` a margin"),
         (claims("second: b, measure: textcore, expect: less"), "contrasts.0.measure: is not a measure; use text-core"),
-        (claims("second: b, measure: kind letter, expect: less"), "or kind colour 0-shot; or the difference of two, v"),
         (claims(*(f"second: b, measure: {k}-shot, expect: less" for k in (0, 4))), "two contrasts have the claim 'c'"),
     ],
 )
@@ -254,12 +244,6 @@ def test_a_bad_sweep_is_refused_in_one_line(text: str, message: str, tmp_path: P
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_an_arm_s_dotted_field_does_not_change_another_arm_s_table(tmp_path: Path) -> None:
-    path = write_sweep(tmp_path, "arms:\n  a: {sft: &tuned {steps: 1000}, sft.views: 5}\n  b: {sft: *tuned}\n")
-    tuned = [recipe.sft for recipe in load_sweep(path).arms.values()]
-    assert [(sft.steps, sft.views) for sft in tuned if sft] == [(1000, 5), (1000, 1)]
-
-
 def test_an_encoder_s_name_stands_for_it_alone_pre_trained_as_the_base_s(tmp_path: Path) -> None:
     path = write_sweep(tmp_path, "arms: {a: {encoder: ViT-H}, two: {encoder: [A, B]}, b: {encoder.size: ViT-H}}\n")
     arms = load_sweep(path, settings=["encoder={schedule: short, beside: B}"]).arms
@@ -269,22 +253,21 @@ def test_an_encoder_s_name_stands_for_it_alone_pre_trained_as_the_base_s(tmp_pat
     settings = ["encoder={schedule: short, beside: B}", "encoder=ViT-H"]
     assert load_sweep(path, settings=settings).base.encoder == arms["a"].encoder, "as --set, too"
     assert Recipe.parse({"encoder": "ViT-H"}, "x").encoder == EncoderRecipe(size="ViT-H")
+    # an arm's dotted field does not change another arm's table
+    path = write_sweep(tmp_path, "arms:\n  a: {sft: &tuned {steps: 1000}, sft.views: 5}\n  b: {sft: *tuned}\n")
+    tuned = [recipe.sft for recipe in load_sweep(path).arms.values()]
+    assert [(sft.steps, sft.views) for sft in tuned if sft] == [(1000, 5), (1000, 1)]
 
 
-def test_a_recipe_is_found_one_folder_up_from_inside_the_sweep_s(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_a_sweep_lies_and_what_its_file_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe is found one folder up, too; a name that is no text is refused."""
     path = write_sweep(tmp_path, "arms: {a: {}}\n")
     (tmp_path / "mine").mkdir()
-    path.rename(tmp_path / "mine" / "question.yaml")
+    path = path.rename(tmp_path / "mine" / "question.yaml")
     monkeypatch.chdir(tmp_path / "mine")
     assert list(load_sweep(Path("question.yaml")).arms) == ["a"]
-
-
-def test_a_file_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    path = write_sweep(tmp_path, "arms: {a: {}}\n").rename(tmp_path / "caf\udce9.yaml")
     with pytest.raises(RequestError, match="rename it to one in UTF-8"):
-        load_sweep(path)
+        load_sweep(path.rename("caf\udce9.yaml"))
 
 
 def test_settings_reach_keys_with_dots_and_new_keys_of_tables_and_may_have_exponents() -> None:
@@ -308,12 +291,9 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables_and_may_have_expon
     [
         ("train.steps", "write PATH=VALUE"),
         ("TRAIN.steps=3", "there is no 'TRAIN'; did you mean 'train'?"),
-        ("decoders.9m.layers=3", "there is no 'decoders.9m'; did you mean 'decoders.9M'?"),
         ("decoders.302m.layers=3", "there is no 'decoders.302m'; did you mean 'decoders.302M'?"),
         ("train.lr_multipliers.conector=1", "train.lr_multipliers.conector: Input should be 'encoder'"),
         ("train.steps.most=3", "train.steps has no keys; set train.steps itself"),
-        ("evaluate.shots=[true]", "evaluate.shots.0: must be a number (it is True)"),
-        ("resources.gpus=true", "resources.gpus: must be a number (it is True)"),
         ("train.steps=15e-1", "valid integer, got a number with a fractional part"),
         ("decoders.1.2B.heads=7", "1.2B: 7 heads need a width divisible by 14 (it is "),
         ("encoders.ViT-L.feed_forward=64", "ViT-L: an encoder has only `layers`, `width` and `heads`"),
@@ -326,15 +306,12 @@ def test_a_bad_setting_is_refused(setting: str, message: str) -> None:
     assert message in str(error.value)
 
 
-def test_a_setting_may_go_on_from_a_short_form() -> None:
+def test_a_setting_may_go_on_from_a_short_form_and_is_of_the_recipe_or_the_scale() -> None:
     """`decoder: 8` is the rank alone, and `--set` is applied one by one."""
     changed = override(Recipe(), ("lora.decoder=8", "lora.decoder.alpha=3", "encoder=ViT-H", "encoder.loss=none"))
     assert changed == Recipe.model_validate(
         {"lora": {"decoder": {"rank": 8, "alpha": 3}}, "encoder": {"size": "ViT-H", "loss": "none"}}
     )
-
-
-def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
     for setting in ("sft={views: 5}", "encoder={size: ViT-H}", "decoder=302M", "sft.views=5"):
         assert is_of_recipe(setting), setting
     in_both = ("sft={steps: 3}", "sft.steps=3", "sft={}")
@@ -346,11 +323,7 @@ def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
     ("change", "settings", "message"),
     [
         ({"resolution": 337}, (), "this scale has no resolution 337; known: 224, 336, 378"),
-        (
-            {"decoder": "E2"},
-            (),
-            "(--set 'decoders.E2={layers: …, width: …, heads: …}' adds it, or a scale of your own",
-        ),
+        ({"decoder": "E2"}, (), "(--set 'decoders.E2={layers: …, width: …, heads: …}' adds it, or a scale of your"),
         ({"resolution": 400}, (), "--set resolutions.400=N adds it, where N is this scale's number for it (for 224 it"),
         ({"image_tokens": 16}, (), "known: 64, 144; --set image_tokens.16=N adds it, where N is this scale's number f"),
         ({}, ("patch=7",), "36 pixels (resolution 336) are not divisible by the patch of 7"),
@@ -365,20 +338,13 @@ def test_a_setting_is_of_the_recipe_or_of_the_scale() -> None:
         ({"sft": {"resolution": 1344}}, (), "1344 is of five views: add sft.views: 5, or take 224, 336, 378"),
         ({"sft": {}}, ("sft=null",), "the scale has no `sft` section; see the one in sweeps/scales/mini.yaml"),
         ({"sft": {}}, ("sft.sequence_length=10",), "takes 9 positions; increase sft.sequence_length (10) or sft.max_"),
-        (
-            {"scale": {"train.weight_decai": 0.1}},
-            (),
-            "unknown key 'train.weight_decai'; did you mean 'train.weigh",
-        ),
+        ({"scale": {"train.weight_decai": 0.1}}, (), "unknown key 'train.weight_decai'; did you mean 'train.we"),
         ({"scale": {"decoders.302M-MOE.experts": 2}}, (), "no 'decoders.302M-MOE'; did you mean 'decoders.302M-MoE'"),
-        ({"scale": {"train.weight_decay": "much"}}, (), "train.weight_decay: Input should be a valid number (it is 'm"),
         ({"scale": {"decoders.1.2B.layers": 2}}, ("workers={1.2B: 2}",), "scale: 1.2B is trained by 2 workers, which"),
         ({"data_mix": {"captions": 1, "texts": 0}}, (), "arm 'base': data_mix lists texts, which the data do not"),
     ],
 )
-def test_an_impossible_combination_is_refused(
-    change: dict[str, object], settings: tuple[str, ...], message: str
-) -> None:
+def test_what_cannot_be_resolved_is_refused(change: dict[str, object], settings: tuple[str, ...], message: str) -> None:
     recipe = Recipe.model_validate({**BASE.model_dump(), **change})
     with pytest.raises(RequestError) as error:
         resolve("base", recipe, mini_with(*settings), 0, WORLD)
@@ -434,29 +400,18 @@ def test_the_paper_s_rate_counts_a_decoder_s_own_heads_and_feed_forward() -> Non
     assert "shape" not in model.decoder.identity
 
 
-def test_tuning_at_a_tower_s_own_resolution() -> None:
+def test_tuning_at_a_tower_s_own_resolution_and_two_towers_at_that_of_either() -> None:
     assert resolve_ready({"sft": {"resolution": 384}}).image_size == 384
     for views in (1, 5):  # whether the scale has such a resolution or not
         tuned = resolve_ready({"sft": {"resolution": "native", "views": views}}, ("resolutions={336: 336}",))
         assert isinstance(tuned, SftStage) and (tuned.image_size, tuned.views) == (384, views)
     with pytest.raises(RequestError, match=r"400 pixels \(sft\.resolution 336\) are not divisible by the patch of 14"):
         resolve_ready({"sft": {}}, ("resolutions.336=400",))
-
-
-def test_two_towers_at_the_own_resolution_of_either() -> None:
-    """384 px are 27 patches of 14 and a rest, which SigLIP cuts off in either place."""
+    # 384 px are 27 patches of 14 and a rest, which SigLIP cuts off in either place
     for pair in (["a/dino", "a/siglip"], ["a/siglip", "a/dino"]):
         assert resolve_ready({"encoder": pair, "resolution": 384}).image_size == 384
     with pytest.raises(RequestError, match=r"384 pixels .* are not divisible by the patch of 14"):
         resolve_ready({"encoder": "a/dino", "resolution": 384})
-
-
-def test_tuning_of_an_exported_model_may_have_settings_of_its_own() -> None:
-    def fingerprint(recipe: dict[str, Any], scale: Scale) -> str:
-        recipe = {"sft": {"start": "a/mm1", "resolution": "native"}} | recipe
-        return resolve("a", Recipe.model_validate(recipe), scale, 0, WORLD, ModelsFromOutside()).fingerprint
-
-    assert fingerprint({"scale": {"sft.batch_size": 9}}, MINI) == fingerprint({}, mini_with("sft.batch_size=9"))
 
 
 def test_other_views_than_before_are_told_of_a_model_that_is_tuned_again(tmp_path: Path) -> None:
@@ -468,11 +423,9 @@ def test_other_views_than_before_are_told_of_a_model_that_is_tuned_again(tmp_pat
         assert unlike_start(replace(request, trials=(trial,))) == [line] * told
     recipe = Recipe.model_validate({"sft": {"start": "a/tiled", "resolution": "native", "views": 5}})
     trial = resolve("a", recipe, scale, 0, WORLD, ModelsFromOutside())
-    lines = [
-        "a/tiled was tuned with the tiling ratio, and is tuned with square (sft.tiling)",
-        "a/tiled was tuned with tile_marks: text, and is tuned with none (sft.tile_marks)",
-    ]
-    assert unlike_start(replace(request, trials=(trial,))) == lines
+    tiling, marks = unlike_start(replace(request, trials=(trial,)))
+    assert tiling == "a/tiled was tuned with the tiling ratio, and is tuned with square (sft.tiling)"
+    assert marks == "a/tiled was tuned with tile_marks: text, and is tuned with none (sft.tile_marks)"
 
 
 def test_an_exported_model_without_steps_is_what_it_was() -> None:
@@ -498,14 +451,6 @@ def test_an_exported_model_without_steps_is_what_it_was() -> None:
     for start, name in (("a/mm1", "sequence_length"), ("a/tuned", "sft.sequence_length")):
         with pytest.raises(RequestError, match=f"--set {name}=32768"):
             as_it_is(start, f"{name}=40000")
-
-
-def test_an_encoder_from_scratch_needs_no_captions() -> None:
-    data = WORLD.model_copy(update={"sources": ("interleaved", "text")})
-    change = {"data_mix": {"interleaved": 5, "text": 1}}
-    with pytest.raises(RequestError, match="pre-trained on captioned images, which the data do not contain"):
-        resolve("a", Recipe.model_validate(change), MINI, 0, data)
-    resolve("a", Recipe.model_validate(change | {"encoder": {"loss": "none"}}), MINI, 0, data)
 
 
 def test_sizes_are_read_and_written_as_people_do() -> None:

@@ -85,15 +85,12 @@ def on_own_data(**fields: Any) -> EvaluationStage:
     return resolve("arm", Recipe.model_validate(fields), load_scale("mini", SCALES), 0, data).evaluation
 
 
-def test_every_field_of_a_recipe_makes_another_arm() -> None:
+def test_every_field_of_a_recipe_makes_another_arm_and_a_decoder_s_pictures_none() -> None:
     """One that `resolve` forgets would compare the base with itself."""
     assert OTHER.keys() == Recipe.model_fields.keys()
     found = {name: on_own_data(**{name: value}).fingerprint for name, value in OTHER.items()}
     assert len({on_own_data().fingerprint, *found.values()}) == len(found) + 1, found
-
-
-def test_a_decoder_is_the_same_however_images_are_made_square() -> None:
-    """It reads text alone; an arm with the data file's own way is that without one."""
+    # a decoder reads text alone; an arm with the data file's own way is that without one
     usual, padded = on_own_data(), on_own_data(pictures="pad")
     assert padded.model.decoder == usual.model.decoder and padded.model.encoder != usual.model.encoder
     assert on_own_data(pictures="squeeze") == usual

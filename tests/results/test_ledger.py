@@ -18,6 +18,7 @@ from mm1_lab.results import ledger as ledger_module
 from mm1_lab.results.manifest import Manifest, merge_manifest, read_manifest, read_trials
 from mm1_lab.results.reading import list_variants, read_held_out, read_scores, read_variant
 from mm1_lab.results.score_file import read_score_table, read_short_tables, write_scores
+from tests.analysis.results_folder import of_arms
 
 TRICKY = ("NA", "None", "", 'say "red", then\nblue', "1e5")
 """Predictions that a careless reader would turn into something else."""
@@ -32,7 +33,7 @@ def scores() -> list[ScoreRow]:
 
 def write(ledger: Ledger, fingerprint: str, folder: Path) -> None:
     training = folder / "training.csv"
-    training.write_text("step,name,value\n1,loss,2.5\n", encoding="utf-8")
+    training.write_text("step,name,value\n1,loss,2.5\n")
     ledger.write_scores(fingerprint, scores(), {"text": 2 / 3}, {"seed": 0}, {"training.csv": training})
 
 
@@ -108,19 +109,17 @@ def test_kinds_that_earlier_versions_called_otherwise_are_read_by_their_names_of
 def test_what_a_kill_left_counts_only_if_it_was_done(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "results", tmp_path / "store")
     ledger.begin_stage("f")
-    (ledger.partial_folder("f") / "DONE").write_text("{}", encoding="utf-8")  # before the rename
+    (ledger.partial_folder("f") / "DONE").write_text("{}")  # before the rename
     assert ledger.begin_stage("f") is None and ledger.has_weights("f")
     for name in ("f", "f.partial"):
         (ledger.results / "trials" / name).mkdir(parents=True)
-        (ledger.results / "trials" / name / "scores.parquet").write_text("benchm", encoding="utf-8")
+        (ledger.results / "trials" / name / "scores.parquet").write_text("benchm")
     assert not ledger.has_scores("f")
     write(ledger, "f", tmp_path)
     assert ledger.has_scores("f") and not (ledger.results / "trials" / "f.partial").exists()
 
 
-def test_a_failure_that_another_command_clears_meanwhile_is_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_that_is_cleared_meanwhile_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the listing and the reading."""
     ledger = Ledger(tmp_path)
     for name in ("cleared", "stays"):
@@ -134,11 +133,11 @@ def test_a_failure_that_another_command_clears_meanwhile_is_none(
     monkeypatch.setattr(ledger_module, "read_json", clear_first)
     assert ledger.diverged() == {"stays": "loss is nan"}
     monkeypatch.undo()
-    ledger.failure_file("stays", "log").write_text("Traceback", encoding="utf-8")
+    ledger.failure_file("stays", "log").write_text("Traceback")
     tmp_path.rename(moved := tmp_path.with_name("moved"))
     ledger = Ledger(moved)
     assert ledger.failures()["stays"]["log"] == str(moved / "failures" / "stays.log"), "where it is now"
-    ledger.failure_file("stays").write_text("{", encoding="utf-8")
+    ledger.failure_file("stays").write_text("{")
     with pytest.raises(RequestError, match="delete it and run the sweep again"):
         ledger.failures()
 
@@ -160,16 +159,13 @@ def test_a_folder_whose_name_is_not_in_utf_8_is_refused(tmp_path: Path) -> None:
         Ledger(tmp_path / "caf\udce9").check_writable()
 
 
-def test_a_later_run_adds_seeds_and_drops_what_the_sweep_no_longer_asks(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_later_run_adds_seeds_and_drops_what_is_not_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "smoke" / "data_mix"
     sweep, first = manifest(tmp_path)
     _, both = manifest(tmp_path, seeds="2")
     merge_manifest(folder, sweep, first, lambda row: True, lambda _: True)
-    merge_manifest(
-        folder, sweep, [row for row in both if row.seed == 1], lambda row: row.arm != "blind", lambda _: True
-    )
+    second = [row for row in both if row.seed == 1]
+    merge_manifest(folder, sweep, second, lambda row: row.arm != "blind", lambda _: True)
     output = capsys.readouterr().out
     assert "1 trial of earlier runs left the tables (blind), as" in output and "other trials" not in output
     assert read_trials(folder) == [row for row in both if (row.arm, row.seed) != ("blind", 0)]
@@ -179,18 +175,12 @@ def test_a_later_run_adds_seeds_and_drops_what_the_sweep_no_longer_asks(
     path.write_text(text.replace("{", '{"later": 1,', 1), encoding="utf-8")
     with pytest.raises(RequestError, match=r"unknown key 'later'.*: use that one"):
         read_manifest(folder)
-
-
-def test_arms_that_are_the_same_keep_their_names_when_seeds_are_added(tmp_path: Path) -> None:
-    like, _ = manifest(tmp_path)
-    arms = dict.fromkeys(("base", "same"), like.sweep.base)
-    sweep = like.sweep.model_copy(update={"arms": arms, "panels": {}, "contrasts": ()})
+    arms = dict.fromkeys(("base", "same"), sweep.sweep.base)
+    own = sweep.model_copy(update={"sweep": of_arms(sweep.sweep, arms)})
     rows = [TrialRow(arm, seed, str(seed)) for seed in (0, 1) for arm in arms]
-    for own in (rows[:2], rows[2:]):
-        merged = merge_manifest(
-            tmp_path / "smoke" / "own", like.model_copy(update={"sweep": sweep}), own, lambda _: True, lambda _: True
-        )
-    assert merged == rows
+    for added in (rows[:2], rows[2:]):
+        merged = merge_manifest(tmp_path / "smoke" / "own", own, added, lambda _: True, lambda _: True)
+    assert merged == rows, "arms that are the same keep their names"
 
 
 def test_settings_and_data_name_the_variant_if_they_change_what_is_trained() -> None:
@@ -206,9 +196,7 @@ def test_settings_and_data_name_the_variant_if_they_change_what_is_trained() -> 
     others = {name(f"evaluate.shots={value}") for value in ("[0,_4]", "[0/4]")}
     assert len(spelt) == 1 and len(spelt | others) == 3
     assert not any(set(one) & set("/ []") for one in spelt | others)
-    assert {name(f"train.learning_rate={rate}") for rate in ("1e-3", "1.0e-3", "0.001")} == {
-        "s,train.learning_rate=0.001"
-    }
+    assert name("train.learning_rate=1e-3") == name("train.learning_rate=1.0e-3") == "s,train.learning_rate=0.001"
     assert name("train.steps=1e3") == name("train.steps=1000.0") == name("train.steps=1000") == "s,train.steps=1000"
     assert name("decoder=nan") == "s,decoder=nan"
     assert name("a=1,b=2") != name("a=1", "b=2")

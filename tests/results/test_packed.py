@@ -38,7 +38,7 @@ def results(tmp_path: Path) -> Path:
     results = tmp_path / "results"
     ledger = Ledger(results)
     training = tmp_path / "training.csv"
-    training.write_text("step,name,value\n1,loss,2.5\n", encoding="utf-8")
+    training.write_text("step,name,value\n1,loss,2.5\n")
     for name, arms in {"data_mix": ("base", "captions"), "controls": ("base", "half-rate")}.items():
         request = load_request(name, "smoke", "1", arms, (), None, results, results / "store")
         rows = [TrialRow(trial.arm, trial.seed, trial.fingerprint) for trial in request.trials]
@@ -59,6 +59,12 @@ def _write(ledger: Ledger, row: TrialRow, training: Path) -> None:
     record = {"seed": row.seed, "fingerprints": {"evaluation": row.fingerprint}, "timings": {"evaluation": 1 / 3}}
     held_out = {"text": 2 / 3}
     ledger.write_scores(row.fingerprint, scores, held_out, record, {"training.csv": training})
+
+
+def pack_alone(results: Path) -> None:
+    """Leaves packs without the trials that they are of."""
+    pack(results)
+    shutil.rmtree(results / "trials")
 
 
 def _read(results: Path) -> list[object]:
@@ -160,15 +166,13 @@ def test_packing_that_ends_in_the_middle_can_be_repeated(
             now.setattr("mm1_lab.results.packed.pack_scores", stop)
             with pytest.raises(KeyboardInterrupt):
                 pack(results)
-    pack(results)
-    shutil.rmtree(results / "trials")
+    pack_alone(results)
     assert _read(results) == more
 
 
 def test_a_damaged_pack_is_told_and_is_restored_or_given_up(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = _read(results)
-    pack(results)
-    shutil.rmtree(results / "trials")
+    pack_alone(results)
     path, done = results / "smoke" / "data_mix" / "scores.parquet", results / files.DONE
     whole, told = path.read_bytes(), done.read_bytes()
     path.write_bytes(whole[:-1])
@@ -191,8 +195,7 @@ def test_a_damaged_pack_is_told_and_is_restored_or_given_up(results: Path, capsy
     path.write_bytes(whole[:-1])
     assert _finished(results) == [[True, True], [True, False]]
     done.unlink()
-    pack(results)
-    shutil.rmtree(results / "trials")
+    pack_alone(results)
     assert not damaged(results) and _finished(results) == [[True, True], [True, False]], "what is left is packed"
 
 
@@ -235,10 +238,10 @@ def _is_untouched(victim: Path) -> None:
     assert (victim / "thesis.txt").read_text() == "kept"
 
 
-def _sign(results: Path, *paths: Path) -> None:
-    """Adds the files to the packs that DONE lists."""
+def _sign(results: Path, path: Path) -> None:
+    """Adds the file to the packs that DONE lists."""
     done = files.load_json(results / files.DONE)
-    done["files"] |= {path.relative_to(results).as_posix(): files.file_digest(path) for path in paths}
+    done["files"][path.relative_to(results).as_posix()] = files.file_digest(path)
     files.write_json(results / files.DONE, done)
 
 
@@ -253,27 +256,39 @@ def test_packing_deletes_no_file_that_is_no_pack(results: Path, victim: Path, re
     _is_untouched(victim)
 
 
-def test_packs_are_not_unpacked_through_a_link(results: Path, victim: Path, refused: Refused) -> None:
-    pack(results)
-    shutil.rmtree(results / "trials")
+def test_links_leave_what_they_lead_to(results: Path, victim: Path, refused: Refused) -> None:
+    pack_alone(results)
     (results / "trials").symlink_to(victim)
     message = refused("figures", "--results", str(results))
     assert f"{results / 'trials'}: is a link, and packs are unpacked only into a folder" in message
     _is_untouched(victim)
-
-
-def test_a_damaged_trial_that_is_a_link_leaves_what_it_leads_to(results: Path, victim: Path) -> None:
-    trial = next(results.glob("trials/*"))
-    shutil.rmtree(trial)
+    (results / "trials").unlink()
+    trial = results / "trials" / "f"  # is damaged
+    trial.parent.mkdir()
     trial.symlink_to(victim)
     main(["verify", "--results", str(results)])
     assert not trial.exists()
     _is_untouched(victim)
 
 
-def test_a_list_of_trials_names_no_paths(results: Path, victim: Path, refused: Refused) -> None:
+def test_a_manifest_and_a_list_of_trials_name_no_paths(results: Path, victim: Path, refused: Refused) -> None:
+    folders = list(results.glob("smoke/*"))
+    for key, value, message in (
+        ("scale", "../victim", "scale: must be a name, not a path, as a folder of the results has it"),
+        ("scale", "trials", "scale: is the name of another folder of the results; rename the scale"),
+        ("variant", "../../victim", "variant: must be a name, not a path"),
+        ("variant", "..", "variant: must be a name, not a path"),
+    ):
+        for folder in folders:
+            values = files.load_json(folder / "sweep.json") | {"scale": "smoke", "variant": folder.name, key: value}
+            values.pop("digest", None)
+            files.write_json(folder / "sweep.json", values)
+        assert f"sweep.json: {message}" in refused("figures", "--results", str(results))
+    _is_untouched(victim)
     row = TrialRow("base", 0, "../../victim")
-    for folder in results.glob("smoke/*"):
+    for folder in folders:
+        values = files.load_json(folder / "sweep.json") | {"scale": "smoke", "variant": folder.name}
+        files.write_json(folder / "sweep.json", values)
         columns, *_ = (folder / "trials.csv").read_text().splitlines()
         text = f"{columns}\nbase,0,{row.fingerprint},{row_check(row)}\n"
         (folder / "trials.csv").write_text(text)
@@ -282,46 +297,21 @@ def test_a_list_of_trials_names_no_paths(results: Path, victim: Path, refused: R
     _is_untouched(victim)
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("scale", "../victim", "scale: must be a name, not a path, as a folder of the results has it"),
-        ("scale", "trials", "scale: is the name of another folder of the results; rename the scale"),
-        ("variant", "../../victim", "variant: must be a name, not a path"),
-        ("variant", "..", "variant: must be a name, not a path"),
-    ],
-)
-def test_a_manifest_names_no_folder_elsewhere(
-    key: str, value: str, message: str, results: Path, victim: Path, refused: Refused
-) -> None:
-    for folder in results.glob("smoke/*"):
-        values = files.load_json(folder / "sweep.json") | {key: value}
-        del values["digest"]
-        files.write_json(folder / "sweep.json", values)
-    assert f"sweep.json: {message}" in refused("figures", "--results", str(results))
-    _is_untouched(victim)
-
-
 def test_a_pack_of_another_version_is_refused_in_one_line(results: Path, refused: Refused) -> None:
     path = pack(results)[0]
     text = gzip.decompress(path.read_bytes()).decode().replace('"schema_version": 3', '"schema_version": 2')
     files.write_text(path, text)
     shutil.rmtree(results / "trials")
-    done = files.load_json(results / files.DONE)
-    done["files"][path.relative_to(results).as_posix()] = files.file_digest(path)
-    files.write_json(results / files.DONE, done)
-    for command in (
-        ("status", path.parent.name, "--scale", "smoke", "--results", str(results)),
-        ("pack", str(results)),
-    ):
+    _sign(results, path)
+    status = ("status", path.parent.name, "--scale", "smoke", "--results", str(results))
+    for command in (status, ("pack", str(results))):
         assert f"{path}: written with results schema 2, this version reads 3" in refused(*command)
 
 
 def test_packs_that_cannot_be_unpacked_or_were_copied_without_the_list_of_them_are_told(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pack(results)
-    shutil.rmtree(results / "trials")
+    pack_alone(results)
     (results / "trials").write_text("no folder")  # as a superuser may write everywhere
     with pytest.raises(RequestError, match=r"trials cannot be unpacked there .* name the copy with --results"):
         _read(results)
@@ -333,8 +323,7 @@ def test_packs_that_cannot_be_unpacked_or_were_copied_without_the_list_of_them_a
 
 def test_two_processes_and_a_kill_leave_whole_trials(results: Path) -> None:
     before = _read(results)
-    pack(results)
-    shutil.rmtree(results / "trials")
+    pack_alone(results)
     slow = "import os, sys, time; from mm1_lab import files; new = files.commit\n"
     slow += "def commit(partial, folder): new(partial, folder); print('one', flush=True); time.sleep(60)\n"
     slow += "files.commit = commit\n"
@@ -353,8 +342,7 @@ def test_packs_of_an_installation_of_somebody_else_are_unpacked_in_the_users_cac
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = _read(results)
-    pack(results)
-    shutil.rmtree(results / "trials")
+    pack_alone(results)
     make_folder = files.make_folder
     number = errno.EACCES
 

@@ -8,30 +8,15 @@ from tests.conftest import evaluation_of
 
 
 def test_means_are_plain_means_over_benchmarks_and_some_families_have_their_own() -> None:
-    rows = [
-        *(("base", "captions", "captioning", 0, score) for score in (90.0, 70.0, 50.0)),
-        ("base", "vqa", "vqa", 0, 10.0),
-        ("base", "relation-vqa", "vqa", 0, 40.0),
-        ("base", "vqa", "vqa", 4, 30.0),
-        ("base", "text-core", "text", 0, 100.0),
-        ("base", "text-core", "text", 4, 50.0),
-        ("base", "pope", "chat", 0, 40.0),
-        ("base", "choice", "chat", 0, 20.0),
-        ("base", "pope f1", "further", 0, 9.0),
-        ("blind", "vqa", "vqa", 0, 1.0),
-    ]
+    rows = [("base", "captions", "captioning", 0, score) for score in (90.0, 70.0, 50.0)]
+    rows += [("base", "vqa", "vqa", 0, 10.0), ("base", "relation-vqa", "vqa", 0, 40.0), ("base", "vqa", "vqa", 4, 30.0)]
+    rows += [("base", "text-core", "text", 0, 100.0), ("base", "text-core", "text", 4, 50.0)]
+    rows += [("base", "pope", "chat", 0, 40.0), ("base", "choice", "chat", 0, 20.0), ("blind", "vqa", "vqa", 0, 1.0)]
+    rows += [("base", "pope f1", "further", 0, 9.0)]
     scores = pd.DataFrame(rows, columns=["arm", "benchmark", "family", "shots", "score"]).assign(seed=0)
     table = {(row.arm, row.measure): row.value for row in measures(scores).itertuples()}
-    base = {
-        "0-shot": (70 + 10 + 40) / 3,
-        "4-shot": 30,
-        "captioning 0-shot": 70,
-        "vqa 0-shot": 25,
-        "vqa 4-shot": 30,
-        "average": (70 + 10 + 40 + 30) / 4,
-        "text-core": 75,
-        "chat 0-shot": 30,
-    }
+    base = {"0-shot": (70 + 10 + 40) / 3, "4-shot": 30, "average": (70 + 10 + 40 + 30) / 4, "text-core": 75}
+    base |= {"captioning 0-shot": 70, "vqa 0-shot": 25, "vqa 4-shot": 30, "chat 0-shot": 30}
     blind = {("blind", measure): 1 for measure in ("0-shot", "vqa 0-shot", "average")}
     assert table == pytest.approx({("base", measure): value for measure, value in base.items()} | blind)
     assert over_benchmarks(scores, Measure(shots=0), ["arm"])["base"] == pytest.approx(base["0-shot"])
@@ -51,7 +36,7 @@ def test_what_ran_names_both_of_two_towers() -> None:
     assert in_the_papers_words(recipe, config) == {"encoder": {"size": "a/clip", "beside": "a/dino"}}
 
 
-def test_the_frozen_parts_of_both_stages_are_named() -> None:
+def test_the_frozen_parts_of_both_stages_and_rows_that_were_replayed_are_named() -> None:
     recipe = Recipe(frozen=("encoder", "decoder"), sft=SftRecipe())
     config = evaluation_of(recipe=recipe).model_dump(mode="json")
     assert frozen_parts(config) == {"frozen": "nothing", "frozen before tuning": "decoder, encoder"}
@@ -62,9 +47,6 @@ def test_the_frozen_parts_of_both_stages_are_named() -> None:
     config["model"]["model"]["lora"] = {}
     config["model"]["training"]["steps"] = 0
     assert frozen_parts(config) == {"frozen before tuning": "decoder, encoder"}
-
-
-def test_what_a_tuned_model_was_trained_on_has_the_rows_that_were_replayed() -> None:
     sft = SftRecipe(mixture={"charts": 1}, replay={"captions": 0.1, "text": 0.1})
     told = what_ran(evaluation_of(recipe=Recipe(sft=sft)).model_dump(mode="json"))["trained_on"]
     assert told == "charts 100 %; rows of pre-training in each step: 1.5 of captions and 1.5 of text"
