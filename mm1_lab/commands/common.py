@@ -220,9 +220,9 @@ def folder_with_results(request: Request) -> Path:
         manifest = request.manifest
         asked = () if manifest.confirms else request.seeds  # a confirmation's are not its search's
         command = request.command(*at_seeds(seeds_of(folder, manifest) or asked))
-        page = folder.with_name(manifest.variant_of(manifest.confirms)) / "search.md"
         remedy = f"run the sweep first: {command}"
-        if manifest.confirms and page.exists():  # to run a finished search again changes nothing
+        searched = folder.with_name(manifest.variant_of(manifest.confirms or manifest.sweep.name))
+        if (page := searched / "search.md").exists():  # to run a finished search again changes nothing
             remedy = f"{page} says why; if it is not finished, go on with {command}"
         raise RequestError(f"{folder}: holds no results; {remedy}")
     return folder
