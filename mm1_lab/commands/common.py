@@ -217,9 +217,14 @@ def folder_with_results(request: Request) -> Path:
     """As `folder_shown`. Raises RequestError without results, too."""
     folder = folder_shown(request)
     if not (folder / "sweep.json").exists():
-        asked = () if request.manifest.confirms else request.seeds  # a confirmation's are not its search's
-        seeds = seeds_of(folder, request.manifest) or asked
-        raise RequestError(f"{folder}: holds no results; run the sweep first: {request.command(*at_seeds(seeds))}")
+        manifest = request.manifest
+        asked = () if manifest.confirms else request.seeds  # a confirmation's are not its search's
+        command = request.command(*at_seeds(seeds_of(folder, manifest) or asked))
+        remedy = f"run the sweep first: {command}"
+        searched = folder.with_name(manifest.variant_of(manifest.confirms or manifest.sweep.name))
+        if (page := searched / "search.md").exists():  # to run a finished search again changes nothing
+            remedy = f"{page} says why; if it is not finished, go on with {command}"
+        raise RequestError(f"{folder}: holds no results; {remedy}")
     return folder
 
 
@@ -249,11 +254,8 @@ def confirmation_of(options: argparse.Namespace) -> Request | None:
     request = request_of(options, searched, ())
     if not isinstance(request.sweep.search, Search):
         raise RequestError(f"there is no sweep {options.sweep!r}, and {searched} is no search that it would confirm")
-    page = request.folder / "search.md"
     sweep = request.sweep.model_copy(update={"name": f"{request.sweep.name}{ending[0]}", "search": None})
     request = replace(request, sweep=sweep)
-    if page.exists() and not (request.folder / "sweep.json").exists():  # to run it again may change nothing
-        raise RequestError(f"{request.folder}: holds no results; {page} says why")
     folder = folder_with_results(request)
     known, given = read_manifest(folder).sweep.arms, vars(options)
     only = [arm for text in given.get("only", ()) for arm in text.split(",")]

@@ -154,7 +154,8 @@ def _fit_file(options: argparse.Namespace) -> int:
     if not options.file.is_file():
         raise RequestError(f"--from {options.file}: there is no such file")
     for unused in ("sizes", "data", "set", "seeds", "inline", "address", "share", "minutes", "scale", "store"):
-        if getattr(options, unused) not in (None, [], False, opt.DEFAULT_SCALE, opt.DEFAULT_STORE):
+        # `make lr-law` names the usual seeds and scale
+        if getattr(options, unused) not in (None, [], False, "1", opt.DEFAULT_SCALE, opt.DEFAULT_STORE):
             raise RequestError(f"--{unused} is for a search; with --from a table is fitted, and nothing is trained")
     from analysis.law.fit import fit_objective, fit_runs, is_vague
     from analysis.law.report import write_fits
