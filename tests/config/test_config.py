@@ -155,7 +155,7 @@ def test_a_decoder_with_experts_starts_as_the_dense_one_and_has_its_version(
     assert second.upcycled_from == first.model_copy(update={"size": upcycled.decoders["85M"]})
     assert [stage.KIND for stage in second.chain()] == ["decoder", "decoder"]
 
-    # whose router learns from the task, which it did not at first; no other fingerprint tells
+    # with one expert per token its router learns from the task, which at first it did not; no other fingerprint tells
     def fingerprint(size: str) -> str:
         scale = mini_with("base_decoder=302M", f"decoders.302M={{layers: 4, width: 80, heads: 4, {size}}}")
         return resolve("base", BASE, scale, 0, WORLD).evaluation.model.decoder.fingerprint
