@@ -623,6 +623,7 @@ WRONG = [
     ("cut.jsonl", b'{"arm": "a", "score": 1}\n{"arm', "as a table (Unterminated string starting at: line 2 column 2)"),
     ("scores.parquet", b"no parquet", "cannot be read as a table"),
     ("empty.csv", b"", "cannot be read as a table"),
+    ("arm.csv", b"score\n1\n", "has no column 'arm'"),
     ("score.csv", b"arm,points\na,1\nb,2\n", "has no column 'score' (it has arm, points); name it with --columns"),
     ("text.csv", b"arm,score\na,1\nb,50.1 %\n", "row 3 is '50.1 %', not a number such as 50.1 (with a point, no perce"),
     ("blank.csv", b"\n,\narm,score\n\na,1\n,\nb,\n", "the score of row 7 is '', not a number"),
