@@ -209,7 +209,7 @@ def claims(*rest: str) -> str:
         ("arms: {a: {scale: {train: {steps: 2}}}}\n", "scale: write each setting with its path, as in train.steps: …"),
         ("arms: {a: {scale: {train: }}}\n", "scale: write each setting with its path, as in train.NAME"),
         ("arms: {a: {sft: {batch_size: 8}}}\n", "no 'sft.batch_size'; it is a setting of the scale: write scale.sft."),
-        ("arms: {a: {sft: {start: x}, scale: {train.steps: 2}}}\n", "remove scale, or if the base or --set has them, "),
+        ("arms: {a: {connector: mlp, sft: {start: x}, scale: {train.steps: 2}}}\n", "remove connector, scale, or if"),
         ("arms: {a: {connector: mlp, connector.x: 2}}\n", "connector has no keys; set connector itself"),
         ("arms: {a: {sft.lora: 8}}\n", "arm 'a': sft.lora: write ranks by part, such as {decoder: 64} (it is 8)"),
         ("arms: {a: {encoder: [a/a, b/b, c/c]}}\n", "encoder: two encoders may stand side by side, [A, B], no more;"),
