@@ -223,6 +223,7 @@ def claims(*rest: str) -> str:
         ("arms: {a: }\n", "arms.a: must hold keys and values, or {} for none (it is empty)"),
         ("arms: {a: {}}\ncontrasts:\n", "contrasts: must be a list (it is empty)"),
         ("arms: {}\n", "has no arms"),
+        ('arms: {"a\\nb": {}}\n', r"the arm 'a\nb' needs a name"),
         ('arms: {"": {}}\n', "the arm '' needs a name without blanks"),
         (f'arms: {{"{"x" * 720} ": {{}}}}\n', f"the arm '{'x' * 100}' … needs a name without blanks at its ends"),
         ("arms: {--only: {}}\n", "the arm '--only' needs a name without blanks at its ends or a hyphen in front"),
