@@ -93,6 +93,15 @@ def test_what_a_gpu_is_asked_works_on_a_processor(monkeypatch: pytest.MonkeyPatc
     assert memory.ours is None and memory.reference_is == gpu.PLANNED
     assert "16, 32;" in speed.note and peak.ours is None and "unknown" in peak.note
     assert "questions against" in asked.note
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
+    on_gpu = gpu.Case("tiny", few, (2,), "cuda")
+    _, known = gpu._training_rows(on_gpu, 100.0, 1e12, [2.0, 4.0], [1.0, 1.0], 2)
+    assert known.reference == 989e12 and [ours for ours, _ in known.rounds] == [5e11, 2.5e11]
+    guess = replace(few, settings=(*few.settings, "images_per_row={captions: 0.1, interleaved: 0.1}"))
+    data = gpu.WideWorld(1000)
+    stage = base_evaluation(few, data).model
+    counts = [gpu._count(replace(on_gpu, amounts=amounts), stage, data) for amounts in (few, guess)]
+    assert counts[0] == counts[1], "by the pictures that are there"
 
 
 def test_the_parts_of_a_step_are_timed() -> None:

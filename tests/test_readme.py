@@ -205,6 +205,9 @@ def test_intervals_and_verdicts_are_recomputed_as_shown(monkeypatch: pytest.Monk
     lessons = pd.read_csv(PUBLISHED / "lessons.csv").set_index("lesson")
     assert page["verdicts"].to_dict() == lessons["verdict"].to_dict()
     assert page["corrected"].clip(upper=1).to_dict() == pytest.approx(lessons["p_holm"].to_dict(), abs=1e-5)
+    for path in PUBLISHED.glob("*/contrasts.csv"):
+        claims = pd.read_csv(path).dropna(subset="of_lesson")
+        assert claims["lesson_verdict"].tolist() == lessons["verdict"][claims["of_lesson"]].tolist(), path
 
 
 @pytest.mark.usefixtures("few_documents", "unrendered")

@@ -12,6 +12,7 @@ from scipy import stats
 from analysis.judging.p_values import p_values, verdict_from_p
 from analysis.seeds import caution, seeds_needed
 from analysis.statistics import (
+    PRIOR,
     Floats,
     Interval,
     arm_means,
@@ -108,6 +109,9 @@ def test_seeds_needed_are_those_of_a_paired_t_test() -> None:
     assert 12 < seeds_needed("greater", 0.0, 0.9, 1.0, family=10) < 40
     lent, alone = (seeds_needed("greater", 0.0, 1.8, 1.0, prior, family=10) for prior in (4, 0))
     assert lent < alone, "what the pool lends saves seeds"
+    pairs = ((1.5, 1), (3.0, 1), (12.0, 1), (4.0, 5), (8.0, 28))
+    found = [seeds_needed("greater", 0.0, truth, math.sqrt(2), PRIOR, family) for truth, family in pairs]
+    assert found == [9, 4, 2, 5, 3], "as simulated, where a fifth of the pairs keep their own variance"
     assert seeds_needed("greater", 0.9, 0.9, 1.0) == math.inf
     assert seeds_needed("less", 0.9, -2.0, 0.0) == 2
     assert seeds_needed("greater", 0.0, 0.0, 0.0) == math.inf

@@ -155,7 +155,7 @@ def test_a_decoder_with_experts_starts_as_the_dense_one_and_has_its_version(
     assert second.upcycled_from == first.model_copy(update={"size": upcycled.decoders["85M"]})
     assert [stage.KIND for stage in second.chain()] == ["decoder", "decoder"]
 
-    # whose router learns from the task, which it did not at first; no other fingerprint tells
+    # with one expert per token its router learns from the task, which at first it did not; no other fingerprint tells
     def fingerprint(size: str) -> str:
         scale = mini_with("base_decoder=302M", f"decoders.302M={{layers: 4, width: 80, heads: 4, {size}}}")
         return resolve("base", BASE, scale, 0, WORLD).evaluation.model.decoder.fingerprint
@@ -192,6 +192,8 @@ def claims(*rest: str) -> str:
         ("arms: {a: {learning_rate: fast}}\n", "should be a valid number or 'scale' or 'paper' (it is 'fast')"),
         ("arms: {a: {learning_rate: yes}}\n", "learning_rate: must be a number or 'scale' or 'paper' (it is True)"),
         ("arms: {a: {sft: {views: yes, mixture: {charts: 1}}}}\n", "sft.views: must be a number (it is True)"),
+        ("arms: {a: {sft: {mixture: {charts: yes}}}}\n", "sft.mixture.charts: must be a number (it is True)"),
+        ("arms: {a: {resolution: yes}}\n", "arm 'a': resolution: must be a number or 'native' (it is True)"),
         ("arms: {a: {sft: {tiling: ratio}}}\n", "'a': sft: tiling: ratio requires several views, the most t"),
         ("arms: {a: {sft: {tile_marks: text}}}\n", "sft: tile_marks: text requires several views; set views: 5"),
         ("arms: {a: {sft: {views: 13}}}\n", "13 views require tiling: ratio; without it, views are 1, 5, 10 or 17"),
@@ -207,7 +209,7 @@ def claims(*rest: str) -> str:
         ("arms: {a: {scale: {train: {steps: 2}}}}\n", "scale: write each setting with its path, as in train.steps: …"),
         ("arms: {a: {scale: {train: }}}\n", "scale: write each setting with its path, as in train.NAME"),
         ("arms: {a: {sft: {batch_size: 8}}}\n", "no 'sft.batch_size'; it is a setting of the scale: write scale.sft."),
-        ("arms: {a: {sft: {start: x}, scale: {train.steps: 2}}}\n", "remove scale, or if the base or --set has them, "),
+        ("arms: {a: {connector: mlp, sft: {start: x}, scale: {train.steps: 2}}}\n", "remove connector, scale, or if"),
         ("arms: {a: {connector: mlp, connector.x: 2}}\n", "connector has no keys; set connector itself"),
         ("arms: {a: {sft.lora: 8}}\n", "arm 'a': sft.lora: write ranks by part, such as {decoder: 64} (it is 8)"),
         ("arms: {a: {encoder: [a/a, b/b, c/c]}}\n", "encoder: two encoders may stand side by side, [A, B], no more;"),
@@ -221,6 +223,7 @@ def claims(*rest: str) -> str:
         ("arms: {a: }\n", "arms.a: must hold keys and values, or {} for none (it is empty)"),
         ("arms: {a: {}}\ncontrasts:\n", "contrasts: must be a list (it is empty)"),
         ("arms: {}\n", "has no arms"),
+        ('arms: {"a\\nb": {}}\n', r"the arm 'a\nb' needs a name"),
         ('arms: {"": {}}\n', "the arm '' needs a name without blanks"),
         (f'arms: {{"{"x" * 720} ": {{}}}}\n', f"the arm '{'x' * 100}' … needs a name without blanks at its ends"),
         ("arms: {--only: {}}\n", "the arm '--only' needs a name without blanks at its ends or a hyphen in front"),
@@ -294,6 +297,7 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables_and_may_have_expon
         ("decoders.302m.layers=3", "there is no 'decoders.302m'; did you mean 'decoders.302M'?"),
         ("train.lr_multipliers.conector=1", "train.lr_multipliers.conector: Input should be 'encoder'"),
         ("train.steps.most=3", "train.steps has no keys; set train.steps itself"),
+        ("resources.gpus=true", "resources.gpus: must be a number (it is True)"),
         ("train.steps=15e-1", "valid integer, got a number with a fractional part"),
         ("decoders.1.2B.heads=7", "1.2B: 7 heads need a width divisible by 14 (it is "),
         ("encoders.ViT-L.feed_forward=64", "ViT-L: an encoder has only `layers`, `width` and `heads`"),

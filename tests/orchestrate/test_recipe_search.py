@@ -362,6 +362,7 @@ def test_optuna_is_told_first_of_the_base_with_the_scale_s_rates_and_short_forms
         ({"over": {"connector": ["mlp", "average-pooling"]}}, "mix.yaml: search.over.connector: connector 'mlp' makes"),
         ({"over": {"data_mix.text": {"low": 4, "high": 1}}}, "data_mix.text: low (4) must be below high (1)"),
         ({"over": {"learning_rate": {"low": -1, "high": 1}}}, "learning_rate: Input should be greater than or equal"),
+        ({"measure": "vqaa 4-shot"}, "search.measure: 'vqaa 4-shot': trials have no 'vqaa'; did you mean 'vqa'"),
         ({"measure": "chat 0-shot"}, "search.measure: 'chat 0-shot': only tuned models have it; give `sft` to base"),
         ({"over": {"image_tokens": [64, 64.0]}}, "search.over.image_tokens: has 64 twice"),
         ({"over": {"sft.learning_rate": [1e-3, 1e-4]}}, "sft.learning_rate: the base is not tuned; name a recipe with"),
