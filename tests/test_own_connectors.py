@@ -13,6 +13,7 @@ from mm1_lab.config.own_connectors import read_connectors
 from mm1_lab.data.world import World
 from mm1_lab.model import (
     MM1ForConditionalGeneration,
+    build_connector,
     build_mm1,
     connector_activations,
     connector_flops,
@@ -157,6 +158,13 @@ FROM_ZERO = CODE.replace(LAYER, f"{LAYER}\n        nn.init.zeros_(self.project.w
 def test_one_that_mixes_the_images_of_a_batch_is_refused(forward: str, code: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="returns other tokens for an image beside another one than for it alone"):
         try_forward(tmp_path, forward, code)
+
+
+def test_a_linear_layer_starts_as_built_in_ones_do_unless_at_zero(tmp_path: Path) -> None:
+    for code, spread in ((CODE, 1 / 16), (FROM_ZERO, 0)):
+        stage = try_forward(tmp_path, "x = f[:, :9]", code)
+        connector = build_connector(stage.architecture.connector, 16**2, 64, 16)
+        assert connector.project.weight.std().item() == pytest.approx(spread, rel=0.05)
 
 
 MERGING = "x = torch.stack([one[one.sum(1) > one.sum(1).median()][:9] for one in f])"

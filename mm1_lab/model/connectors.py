@@ -299,9 +299,9 @@ def _keep_variance(module: nn.Module) -> None:
     With torch's default initialisation they start at a third of it, and differ between images by only a twelfth.
     The queries', keys' and values' projections of `MultiheadAttention`, no linear layers, keep torch's: tokens of
     attention pooling and of the resampler start nearly alike, as in the committed study. A version of them that starts
-    otherwise needs another fingerprint.
+    otherwise needs another fingerprint. A layer whose weights are all 0 was made so by its author, and stays.
     """
-    if isinstance(module, nn.Linear) and not module.weight.is_meta:
+    if isinstance(module, nn.Linear) and not module.weight.is_meta and module.weight.any():
         nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
         if module.bias is not None:
             nn.init.zeros_(module.bias)
