@@ -183,6 +183,7 @@ def test_show_resolves_an_arm_and_tells_two_apart(printed: Told, refused: Refuse
     assert "\n  seed: 7\n" in printed(*asked) and "\n  seed: 0\n" in printed(*asked, "--seeds", "1"), "as it was run"
 
 
+@pytest.mark.usefixtures("here")
 def test_arms_are_named_together_or_one_by_one_and_may_have_commas(printed: Told, refused: Refused) -> None:
     """Those of a search by sizes, as `fit-lr-law` takes them."""
 
