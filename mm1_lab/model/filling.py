@@ -25,7 +25,8 @@ def fill(model: nn.Module, sources: Mapping[str, Fill]) -> None:
     """Fills the weights of `model` that are named in `sources`, all that have one source at once."""
     weights = model.state_dict()
     for source in dict.fromkeys(sources.values()):
-        source({name: weights[name] for name, one in sources.items() if one is source})
+        names = [name for name, one in sources.items() if one is source]
+        source({name: weights[name] for name in names})
 
 
 def read_stored(folder: Path, weights: Weights) -> None:
@@ -44,18 +45,21 @@ def draw_normal(seed: int, spreads: Mapping[str, float], weights: Weights) -> No
 
 
 def _draw_rows(seed: str, spread: float, width: int, numbers: Tensor, columns: slice, into: Tensor) -> None:
-    """Writes the given columns of the rows, of `width` columns, with the given numbers."""
+    """Writes the given columns of the rows, of `width` columns, with the given numbers, which ascend."""
     rows_per_block = max(1, BLOCK // width)
+    blocks, counts = (numbers // rows_per_block).unique_consecutive(return_counts=True)
+    lengths = counts.tolist()
     rows = into.view(-1, into.shape[-1])
-    blocks = numbers // rows_per_block
-    for block in blocks.unique().tolist():
-        digest = hashlib.sha256(f"{seed} {block}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    of_blocks = zip(blocks.tolist(), numbers.split(lengths), rows.split(lengths), strict=True)
+    for block, in_block, own in of_blocks:
         drawn = torch.empty(rows_per_block, width)
-        drawn.normal_(std=spread, generator=generator)
-        is_in_block = blocks == block
-        in_block = numbers[is_in_block] - block * rows_per_block
-        rows[is_in_block] = drawn[in_block, columns].to(rows)
+        drawn.normal_(std=spread, generator=_generator(f"{seed} {block}"))
+        own.copy_(drawn[in_block - block * rows_per_block, columns])
+
+
+def _generator(name: str) -> torch.Generator:
+    digest = hashlib.sha256(name.encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 OF_EXPERTS = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}
