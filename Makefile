@@ -44,7 +44,8 @@ install: .venv/.stamp
 		echo ".venv has $$(.venv/bin/python -V); to install with $$($(PYTHON) -V), delete it and repeat this"
 
 # Written last, so that an interrupted installation is taken up again. pip would compile 22,000 files one after another;
-# compileall reports those that are not for this Python as a failure, and leaves out hundreds of models, of which few are used.
+# compileall reports those that are not for this Python as a failure, on 3.14 warns of packages' code, and leaves out hundreds of
+# models, of which few are used.
 .venv/.stamp: $(NEWER)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15) and "Python 3.11 to 3.14 is needed: make PYTHON=python3.12 …")'
 	@echo 'Installing into .venv, once: this takes minutes.'
@@ -52,7 +53,7 @@ install: .venv/.stamp
 		{ echo 'make: delete .venv, perhaps a link to nothing, and repeat this' >&2; exit 1; }
 	@echo '1 of 2: torch, Ray, MLflow and what they need: 2.3 GB with the CPU build of torch, 5.9 GB with that for CUDA …'
 	@.venv/bin/python -m pip install --quiet --no-compile --requirement requirements.lock
-	@.venv/bin/python -m compileall -qq -j 0 -x '/tests/|/transformers/models/' .venv/lib || true
+	@PYTHONWARNINGS=ignore .venv/bin/python -m compileall -qq -j 0 -x '/tests/|/transformers/models/' .venv/lib || true
 	@echo '2 of 2: mm1-lab …'
 	@.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
