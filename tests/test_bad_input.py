@@ -60,7 +60,8 @@ def test_an_arm_that_cannot_be_trained(here: Path, refused: Refused, arm: str, m
 
 def test_a_sweep_s_file_and_a_scale_give_results_a_folder_of_their_own(here: Path, refused: Refused) -> None:
     (here / "...yaml").write_text("title: T\nrecipe: base\narms: {own: {}}\n")
-    assert "...yaml: name: must be a name, not a path, as a folder of" in refused(sweep="./...yaml")
+    if Path("...yaml").stem == "..":  # not from Python 3.14 on
+        assert "...yaml: name: must be a name, not a path, as a folder of" in refused(sweep="./...yaml")
     scales = here / "sweeps" / "scales"
     scales.mkdir(parents=True)
     for name, message in (("../own", "must be a name, not a path"), ("trials", "is the name of another folder")):

@@ -62,7 +62,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output, printed: Told) -> None:
         (("status", "search_mix", "--only", "base"), "one over recipes writes its winner's line to search.md"),
         (("show-data", "--out", "."), "--out .: name a file that ends in .png"),
         (("--debug", "plan", "data_mix"), "options come after the command: mm1-lab COMMAND --debug"),
-        (("plan", "data_mix", "--results", LONG), "File name too long"),
+        (("run", "data_mix", "--results", LONG), "File name too long"),
         (("init", "file"), "file: already exists; give a new folder"),
         (("fit-lr-law", *SMOKE, "--sizes", "9M,85M"), "--sizes 9M,85M: fitting a law with its uncertainty needs three"),
         (("fit-lr-law", *SMOKE, "--sizes", "9M,85M,1.2b"), "no decoder of '1.2b'; known: 9M, 85M, 302M, "),
