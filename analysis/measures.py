@@ -124,10 +124,7 @@ def measures_table(rows: pd.DataFrame, title: str) -> Table:
 def measures_text(folder: Path, claimed: Collection[Measure]) -> str:
     """For a plan: core-minutes until 3 points are decided by each claimed measure, by the results in a sweep's folder;
     empty if they tell nothing of them."""
-    path = folder / "measures.csv"
-    if not path.exists():
-        return ""
-    rows = pd.read_csv(path, keep_default_na=False, na_values=[""]).dropna(subset="core_minutes")
+    rows = pd.read_csv(folder / "measures.csv", keep_default_na=False, na_values=[""]).dropna(subset="core_minutes")
     rows = rows[rows["measure"].isin({str(AVERAGE), *map(str, claimed)})]
     if rows.empty:
         return ""

@@ -237,6 +237,15 @@ def test_a_folder_is_used_where_the_package_is_not_installed(
             assert torch.allclose(expected[batch["input_ids"] == ours.image_id], images, atol=1e-4)
 
 
+def test_beams_see_the_pictures_of_their_own_text(model: MM1ForConditionalGeneration, processor: MM1Processor) -> None:
+    """The library would repeat pictures one by one, as if each text had one."""
+    pictures = [Image.new("RGB", (40, 40), colour) for colour in ("red", "white", "blue")]
+    batch = processor(images=pictures, text=["<image> a", "<image> a <image>"])
+    _, repeated = model._expand_inputs_for_generation(2, **batch)
+    assert torch.equal(repeated["pixel_values"], batch["pixel_values"][[0, 0, 1, 2, 1, 2]])
+    assert model.generate(**batch, max_new_tokens=3, num_beams=2).shape[0] == 2
+
+
 def as_trained(model: MM1ForConditionalGeneration) -> MM1:
     """The model of training with the same weights."""
     trained = MM1(model.config).eval()

@@ -237,8 +237,6 @@ def study_not_judged(study: Study) -> str:
     """Why a sweep's results do not allow any verdict; empty if they do."""
     if study.manifest.scale == "smoke":
         return NOTHING_LEARNT
-    if len(study.seeds) < 2:
-        return ONE_SEED
     if not study.failed_gates:
         return ""
     further = len(study.failed_gates) - 3

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from analysis.judging.claims import Claim, Lesson, claim_of, claims_of, lessons_for
 from analysis.judging.difference import SAME_TRIALS, UNLIKE
-from analysis.judging.evidence import CHANGED, ONE_SEED, Evidence, of_contrasts, of_lessons, study_not_judged
+from analysis.judging.evidence import CHANGED, Evidence, of_contrasts, of_lessons, study_not_judged
 from analysis.judging.p_values import DECIDED, sides, verdict_from_p
 from analysis.judging.sequential import FUTILE, chance_yet, levels_of_looks
 from analysis.judging.validity import read_judged
@@ -42,7 +42,7 @@ def open_arms(folder: Path, seeds: Sequence[int]) -> tuple[list[str], list[str]]
 def question_status(study: Study, lessons: Sequence[Lesson]) -> tuple[list[str], list[str]]:
     """`open_arms` for a study."""
     reason = study_not_judged(study)
-    if reason not in ("", ONE_SEED):
+    if reason:
         return [f"no verdicts: {reason}"], list(study.sweep.arms)
     claims = defaultdict[str, list[Claim]](list)  # of all arms: one without scores may have failed at these seeds alone
     for lesson in lessons:

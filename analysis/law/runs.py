@@ -50,7 +50,7 @@ class Runs:
     the run failed."""
     objectives: tuple[Objective, ...]
     """The main one first."""
-    cautions: tuple[str, ...] = ()
+    cautions: tuple[str, ...]
     """What stands above the table and below the figure."""
 
 

@@ -63,7 +63,7 @@ def chat(options: argparse.Namespace) -> int:
     if not stage.tuned:
         print(f"{trial.arm} is not tuned on instructions: it goes on with what you type.")
     print("Type a message. `/image FILE` adds an image to the next one, `/new` starts over, an empty line quits.")
-    while said := _typed("You: "):
+    while said := _typed():
         typed, _, rest = said.partition(" ")
         try:
             if typed == "/image":
@@ -92,9 +92,9 @@ def _trained(options: argparse.Namespace) -> tuple[Request, Trial]:
     return request, trial
 
 
-def _typed(prompt: str) -> str:
+def _typed() -> str:
     """A line of user input; empty at the end of the input."""
     try:
-        return input(prompt).strip()
+        return input("You: ").strip()
     except EOFError:
         return ""

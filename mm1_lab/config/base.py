@@ -163,9 +163,9 @@ class _Loader(yaml.SafeLoader):
                 seen.add(key.value)
 
     def construct_scalar(self, node: Any) -> Any:
-        if not isinstance(node.value, list):
-            node.value.encode()  # half of a surrogate pair (`"\\ud800"`) could not be written to any file
-        return super().construct_scalar(node)
+        text = super().construct_scalar(node)
+        text.encode()  # half of a surrogate pair (`"\\ud800"`) could not be written to any file
+        return text
 
 
 def _written_out(node: yaml.Node, known: dict[int, int]) -> int:

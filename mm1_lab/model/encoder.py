@@ -75,9 +75,8 @@ class Encoder(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         """The tower has been initialised already; this fills the buffers of a model built on the meta device."""
-        if module is self:
-            for name in ("mean", "std"):
-                self.get_buffer(name).copy_(self._per_channel(name))
+        for name in ("mean", "std"):
+            self.get_buffer(name).copy_(self._per_channel(name))
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (n, 3, side, side) → the same shape in the tower's precision, normalised as in its training."""

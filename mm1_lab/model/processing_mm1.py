@@ -133,9 +133,6 @@ class MM1Processor(ProcessorMixin):
     def _see(self, image: Any, rule: GridRule) -> tuple[Grid, list[np.ndarray]]:
         """The grid of a picture; the whole at `side` pixels and, of several views, its tiles at `side` pixels each."""
         side = self.side
-        flat = np.full((side, side, 3), MEAN_COLOUR, np.uint8)
-        if self.blind and not rule.side:
-            return rule.grid(), [flat] * rule.grid().views
         if isinstance(image, str | Path):
             with Image.open(image, formats=PICTURE_FORMATS) as opened:
                 shown = as_shown(opened)
@@ -144,7 +141,7 @@ class MM1Processor(ProcessorMixin):
             shown = as_shown(image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image)))
         grid = rule.grid(shown.size)
         if self.blind:
-            return grid, [flat] * grid.views
+            return grid, [np.full((side, side, 3), MEAN_COLOUR, np.uint8)] * grid.views
         seen = [np.asarray(square(shown, side, self.shape))]
         if grid != WHOLE:
             seen += tiles(np.asarray(square(shown, side, self.shape, grid)), grid)

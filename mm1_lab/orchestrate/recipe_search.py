@@ -329,10 +329,10 @@ class RecipeSearch(Rounds):
             return None
 
     def is_ahead(self, arm: str) -> bool:
-        """Whether its score is better than the base's, as far as that has one."""
+        """Whether the score of an arm that has one is better than the base's, as far as that has one."""
         own, base = (self.scores(self.recipes[one]) for one in (arm, "base"))
-        if not own or not base or math.isnan(base[0]):
-            return arm != "base"
+        if not base or math.isnan(base[0]):
+            return True
         return own < base if self.direction == "minimize" else own > base
 
     def confirmation(self, arm: str) -> Request:

@@ -469,6 +469,8 @@ def test_the_overview_tells_lessons_and_how_to_run_the_rest(one_seed: Path) -> N
     lift = lessons.loc["captions − interleaved, 0-shot"]
     assert (lift["verdict"], lift["reason"], lift["seeds_are"]) == ("not judged", "one seed", "development")
     assert lift["estimate"] > 15 and lessons["low"].notna().equals(lessons["estimate"].notna())
+    claims = pd.read_csv(one_seed / "mini" / "data_mix" / "contrasts.csv")
+    assert set(claims["reason"][claims["estimate"].isna()]) == {"no scores"}, "which another seed would not give"
 
 
 def test_the_report_needs_nothing_else_and_tells_all_of_it(one_seed: Path, data_mix: Sweep) -> None:

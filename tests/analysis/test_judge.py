@@ -463,14 +463,17 @@ def write_results(folder: Path, told: dict[str, Any]) -> None:
 
 
 def test_logs_without_questions_are_judged_by_their_metric_at_all_shots(tmp_path: Path, told: dict[str, Any]) -> None:
-    for arm, score in (("base", 0.3), ("better", 0.6)):
-        for shots in (0, 5):
-            told["n-shot"]["ten_choices"] = shots
-            told["results"]["ten_choices"]["acc,none"] = score + shots / 100 * (arm == "better")
-            write_results(tmp_path / arm / f"shots {shots}", told)
+    for (arm, score), shots, seed in product((("base", 0.3), ("better", 0.6)), (0, 5), (3, 4)):
+        told["n-shot"]["ten_choices"] = shots
+        told["results"]["ten_choices"]["acc,none"] = score + shots / 100 * (arm == "better")
+        write_results(tmp_path / arm / f"seed-{seed}" / f"shots {shots}", told)
     measures = ("average", "5-shot", "ten_choices 0-shot")
     claims = [{"first": "better", "second": "base", "measure": measure} for measure in measures]
-    assert [claim["difference"] for claim in judge(tmp_path, claims).claims] == pytest.approx([32.5, 35, 30])
+    found = judge(tmp_path, claims).claims
+    assert [(claim["difference"], claim["seeds"]) for claim in found] == [(pytest.approx(x), 2) for x in (32.5, 35, 30)]
+    write_results(tmp_path / "another", told)
+    with pytest.raises(RequestError, match="another: logs without a folder of their seed"):
+        judge(tmp_path, claims)
 
 
 def test_the_tasks_of_a_group_with_a_mean_are_one_benchmark(tmp_path: Path, told: dict[str, Any]) -> None:

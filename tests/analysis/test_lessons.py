@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from analysis.judging.claims import LAW, Claim, Lesson, claim_of, claims_of, load_lessons
+from analysis.judging.difference import Difference
 from analysis.judging.evidence import Evidence, of_lessons
 from analysis.judging.looks import question_status
 from analysis.judging.p_values import p_values
@@ -21,7 +22,7 @@ from analysis.law.fit import Fit, Law
 from analysis.law.report import _last_targets
 from analysis.law.runs import Objective
 from analysis.seeds import seed_columns
-from analysis.statistics import Interval
+from analysis.statistics import Interval, one_sample
 from analysis.study import Study
 from mm1_lab.config import AVERAGE, Contrast, Measure, Recipe, RequestError, Sweep, load_sweep
 from mm1_lab.results.manifest import claim_keys
@@ -205,6 +206,10 @@ def test_controls_are_not_in_the_pool_and_pictures_lend_text_no_variance(mix_stu
     assert blind.estimate == pytest.approx(np.mean(study.seed_values("blind", AVERAGE)))
     assert np.isnan(blind.half_width)
     assert apart[lift] > 2 * every[lift] and apart[text] == every[text]
+    weights = {("base", AVERAGE): 1.0, ("blind", AVERAGE): -0.5, ("text-14", AVERAGE): -0.5}
+    values = study.all_values(AVERAGE).loc[["base", "blind", "text-14"]].to_numpy()
+    alone = one_sample(np.array(list(weights.values())) @ values)
+    assert Difference(study, weights).over_seeds.error == pytest.approx(alone.error), "which has its own variance"
 
 
 def part(estimate: float, number: int = 1) -> Evidence:

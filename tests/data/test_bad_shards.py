@@ -169,7 +169,7 @@ def test_a_tar_whose_headers_lie(files, member):
 
 def test_names_and_texts_that_are_not_utf_8_are_read(files):
     (files.folder / "t.jsonl").write_bytes(b'{"text": "half \\ud800 a character"}\n')
-    assert files.open(text=["t.jsonl"]).collection("text").texts(0) == ["half ? a character"]
+    assert files.open(text=["t.jsonl"]).collections["text"].texts(0) == ["half ? a character"]
     content = b""
     for name, data in ((b"caf\xe9.png", files.png(3)), (b"caf\xe9.txt", "ein Café".encode())):
         content += headers(name, b"%011o" % len(data)) + data.ljust(-(-len(data) // 512) * 512, b"\0")
@@ -203,7 +203,7 @@ def test_up_to_one_percent_of_rows_may_be_broken_and_are_named(files):
         files.tar("f.tar", {f"{n:03}.png": files.png(n) for n in range(200)} | texts)
 
     write(2)
-    collection = files.open(captions="f.tar").collection("captions")
+    collection = files.open(captions="f.tar").collections["captions"]
     assert len(collection) == 198 and collection.left_out() == {"broken": 2}
     assert collection.shards[0].notes[0].startswith(f"{files.folder}/f.tar, 000: ")
     write(3)
@@ -215,9 +215,9 @@ def test_documents_that_are_too_long_are_left_out_and_counted(files, monkeypatch
     files.tar("c.tar", {"a.png": files.png(0), "a.txt": b"x" * 7_000, "b.png": files.png(1), "b.txt": b"fine"})
     monkeypatch.setattr(index, "LONGEST", 100)
     data = files.open(captions=["c.tar"], text=["t.jsonl"])
-    assert data.collection("text").left_out() == {"too long": 3}
-    assert data.collection("captions").left_out() == {"too long": 1}
-    assert data.collection("text").texts(0) == ["short text"]
+    assert data.collections["text"].left_out() == {"too long": 3}
+    assert data.collections["captions"].left_out() == {"too long": 1}
+    assert data.collections["text"].texts(0) == ["short text"]
 
 
 def test_text_without_a_space_is_trained_on_and_cut(files):
@@ -239,7 +239,7 @@ def test_what_is_no_file_is_a_broken_picture(files):
     names = ("fifo", "device", "folder")
     columns = {"images": [[f"{name}.png", None] for name in names], "texts": [[None, f"a {name}"] for name in names]}
     files.parquet("p.parquet", columns)
-    pages = files.open(interleaved=["p.parquet"]).collection("interleaved")
+    pages = files.open(interleaved=["p.parquet"]).collections["interleaved"]
     for row, name in enumerate(names):
         with pytest.raises(BrokenPicture, match=rf"p\.parquet: row {row} \(/.+/{name}\.png is no file\)"):
             pages.pictures(row)[0].pixels(4)
@@ -248,7 +248,7 @@ def test_what_is_no_file_is_a_broken_picture(files):
 def test_a_picture_that_cannot_be_read_at_present_is_not_taken_for_broken(files):
     (files.folder / "a.png").write_bytes(b"not reached")
     files.parquet("p.parquet", {"images": [["a.png", None]], "texts": [[None, "a"]]})
-    (picture,) = files.open(interleaved=["p.parquet"]).collection("interleaved").pictures(0)
+    (picture,) = files.open(interleaved=["p.parquet"]).collections["interleaved"].pictures(0)
     for number, kind in ((errno.EMFILE, RequestError), (errno.EIO, BrokenPicture)):
         failing = replace(picture, read=Mock(side_effect=OSError(number, os.strerror(number))))
         for use in (lambda one: one.pixels(4), lambda one: one.size()):
@@ -262,7 +262,7 @@ def test_pictures_that_are_too_large_or_no_pictures_are_broken(files, monkeypatc
     Image.new("1", (3_000, 3_000)).save(bomb, "PNG")
     files.tar("c.tar", {"a.png": bomb.getvalue(), "a.txt": b"large", "b.jpg": eps, "b.txt": b"no picture"})
     data = files.open(captions=["c.tar"])
-    large, none = (data.collection("captions").pictures(sample)[0] for sample in range(2))
+    large, none = (data.collections["captions"].pictures(sample)[0] for sample in range(2))
     with pytest.raises(BrokenPicture, match=r"c\.tar: a \(3000 × 3000 pixels exceed the limit of 8000000\)"):
         large.pixels(4)
     with pytest.raises(BrokenPicture, match=r"c\.tar: b \(is none of JPEG, PNG, WEBP, GIF, BMP, TIFF; convert it\)"):

@@ -26,7 +26,7 @@ COUNT = 12
 
 def pairs_of(data: Shards, files: Any, name: str = "captions") -> set[int]:
     """The numbers of all captioned pictures, each checked against its colour."""
-    collection = data.collection(name)
+    collection = data.collections[name]
     numbers = set()
     for sample in range(len(collection)):
         _, caption = collection.texts(sample)
@@ -51,7 +51,7 @@ def test_a_folder_of_pictures_with_a_table_beside_it(files):
     (files.folder / "photos.csv").write_text("\n".join(lines), encoding="utf-8-sig")
     data = open_captions(files, {"folder": "photos"})
     assert pairs_of(data, files) == set(range(COUNT))
-    assert data.collection("captions").left_out() == {"no image": 1}
+    assert data.collections["captions"].left_out() == {"no image": 1}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_no_row_is_lost_in_silence(files):
     rows = [{"short": f"short {number}", "long": f"long {number}"} for number in range(9)]
     files.rows("t.jsonl", rows)
     columns = [{"file": "t.jsonl", "text": name} for name in ("short", "long")]
-    assert len(files.open(text=columns).collection("text")) == 18
+    assert len(files.open(text=columns).collections["text"]) == 18
     (files.folder / "t.json").write_text(json.dumps(rows) * 2)
     files.refused(r"no \.json after entry 8 \(goes on after the end of its array", text={"file": "t.json"})
     with tarfile.open(files.tar("t.tar", {"a.png": files.png(1), "a.txt": b"said"}), "a") as archive:
@@ -94,7 +94,7 @@ def test_coco_as_the_walk_through_names_it(files, monkeypatch):
     Path("annotations/captions_train2014.json").write_text(json.dumps(coco))
     exec(page.partition("```python\n")[2].partition("```")[0], {})
     data = open_captions(files, "train2014")
-    collection = data.collection("captions")
+    collection = data.collections["captions"]
     told = {tuple(collection.texts(sample)[1:]) for sample in range(len(collection))}
     assert told == {tuple(f"{said} {number}" for said in "abcde") for number in range(COUNT)}
 
@@ -147,7 +147,7 @@ def test_every_form_of_an_entry_in_one_file(files, bucket, monkeypatch):
     (files.folder / "text.jsonl.zst").write_bytes(pa.compress(b'{"text": "some text"}\n', "zstd", asbytes=True))
     (files.folder / "data.yaml").write_text(FORMS)
     data = Shards(files.folder / "data.yaml", files.folder / "cache", files.scale())
-    assert pairs_of(data, files) == {*range(20)} and len(data.collection("captions")) == 23, "three pictures twice"
+    assert pairs_of(data, files) == {*range(20)} and len(data.collections["captions"]) == 23, "three pictures twice"
     assert asked == [("owner/plain", None, None)] * 2 + [("owner/name", None, "12ab")]
     assert [len(data.everything[name]) for name in ("interleaved", "text", "instructions.llava")] == [5, 1, 1]
     assert tuple(data.conversations["llava"].pictures(0)[0].pixels(2)[0, 0]) == files.colour(1)
@@ -158,8 +158,8 @@ def test_globs_are_relative_to_a_folder_of_any_name_and_a_range_of_numbers_is_ev
     files.folder.mkdir()
     files.jsonl("t-1.jsonl", ["one"])
     files.jsonl("t-2.jsonl", ["another"])
-    assert len(files.open(text="t-*.jsonl").collection("text")) == 2
-    assert len(files.open(text=str(files.folder.parent / "*/t-*.jsonl")).collection("text")) == 2
+    assert len(files.open(text="t-*.jsonl").collections["text"]) == 2
+    assert len(files.open(text=str(files.folder.parent / "*/t-*.jsonl")).collections["text"]) == 2
     for number in (8, 9, 10, 11):
         files.captions(f"{number:02}.tar", range(number * 10, number * 10 + 10))
     assert pairs_of(open_captions(files, "{08..10}.tar"), files) == {*range(80, 110)}

@@ -89,7 +89,7 @@ def test_secrets_of_an_address_are_in_no_message(files, bucket):
     path = files.tar("c.tar", {f"{n:03}.png": files.png(n) for n in range(200)} | texts)
     bucket.put(str(path), "/bucket/c.tar?token=hunter2.tar")
     data = files.open(captions="memory://bucket/c.tar?token=hunter2.tar")
-    (shard,) = data.collection("captions").shards
+    (shard,) = data.collections["captions"].shards
     document = next(iter(data.source("captions", 0).documents(0)))
     for told in (shard.notes[0], document.pictures[0].name):
         assert told.startswith("memory:///bucket/c.tar?token=…"), told

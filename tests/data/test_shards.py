@@ -191,7 +191,7 @@ def test_a_change_in_the_middle_of_a_file_is_noticed(files):
     os.utime(path, ns=(1, 1))
     after = files.open(text=["t.jsonl"])
     assert after.identity.digest != before.digest
-    assert any("RIVER" in str(text) for sample in range(9) for text in after.collection("text").texts(sample))
+    assert any("RIVER" in str(text) for sample in range(9) for text in after.collections["text"].texts(sample))
 
 
 def test_many_may_make_index_tokenizer_and_pieces_at_once(everything, files, monkeypatch):
@@ -224,13 +224,13 @@ def test_captions_from_json_and_failed_downloads(files):
     files.tar("c.tar", {"a.png": files.png(1), "d.png": files.png(3)} | said | failed)
     data = files.open(captions={"file": "c.tar", "text": "alt"})
     assert [document.text for row in epoch(data.source("captions", 0), 0) for document in row] == ["from JSON"]
-    assert data.collection("captions").left_out() == {"no image": 11, "without a caption": 1}
+    assert data.collections["captions"].left_out() == {"no image": 11, "without a caption": 1}
 
 
 def test_a_tar_that_is_replaced_while_it_is_read_shows_no_wrong_picture_and_leaves_no_index(files):
     path = files.captions("c.tar", range(40))
     data = files.open(captions=["c.tar"])
-    picture = data.collection("captions").pictures(7)[0]
+    picture = data.collections["captions"].pictures(7)[0]
     files.captions("c.tar", [*range(1, 40), 0])
     changed = rf"{path}: the file changed while it was in use; run the same command again"
     for _ in range(2):  # as in a retry
@@ -238,7 +238,7 @@ def test_a_tar_that_is_replaced_while_it_is_read_shows_no_wrong_picture_and_leav
             picture.pixels(2)
         with pytest.raises(RequestError, match=changed):
             data.held_out("captions", 9)
-    again = files.open(captions=["c.tar"]).collection("captions")
+    again = files.open(captions=["c.tar"]).collections["captions"]
     for sample in range(40):
         pixel = tuple(again.pictures(sample)[0].pixels(2)[0, 0])
         assert pixel == files.colour(int(again.texts(sample)[1].split()[-1]))
@@ -252,13 +252,13 @@ def test_a_tar_that_is_replaced_while_it_is_read_shows_no_wrong_picture_and_leav
 
 
 def test_compressed_lines_are_those_of_the_file_before(files):
-    texts = [files.prose(9, number) for number in range(99)]
+    texts = [files.prose(9, number) for number in range(1001)]  # more than are written to an index at once
     plain = files.jsonl("t.jsonl", texts).read_bytes()
     middle = plain.index(b"\n", len(plain) // 2) + 1
     (files.folder / "t.json.gz").write_bytes(gzip.compress(plain[:middle]) + gzip.compress(plain[middle:]))
     (files.folder / "t.jsonl.zst").write_bytes(pa.compress(plain, "zstd", asbytes=True))
     for name in ("t.jsonl", "t.json.gz", "t.jsonl.zst"):
-        text = files.open(text=[name]).collection("text")
+        text = files.open(text=[name]).collections["text"]
         assert [text.texts(row) for row in range(len(text))] == [[one] for one in texts]
 
 
@@ -278,10 +278,10 @@ def test_images_beside_a_table_are_looked_for_whenever_it_is_opened_and_one_perc
     files.refused(message, interleaved=["p.parquet"])
     files.pictures(8, "elsewhere")
     moved = files.open(interleaved=[{"file": "p.parquet", "images": "elsewhere"}])
-    assert moved.identity == data.identity and moved.collection("interleaved").pictures(5)[0].pixels(2).any()
+    assert moved.identity == data.identity and moved.collections["interleaved"].pictures(5)[0].pixels(2).any()
     files.pictures(99)
     files.rows("t.jsonl", [{"image": f"{n}.png", "text": f"picture {n}"} for n in range(100)])
-    most = files.open(captions="t.jsonl").collection("captions")
+    most = files.open(captions="t.jsonl").collections["captions"]
     assert "there is no image '99.png'" in most.shards[0].notes[0]
     with pytest.raises(BrokenPicture, match=r"t\.jsonl: line 100 \(there is no file /.+/99\.png"):
         most.pictures(99)[0].pixels(2)
@@ -323,7 +323,7 @@ def test_each_epoch_shows_the_next_caption_of_a_picture(files):
         said = sorted(" ".join(text.split()) for text in document.captions)
         assert said == sorted(filter(None, told[int(document.text.split()[0])]))
     assert max(len(document.captions) for document in held) == 3
-    pairs, count = data.pairs(0), len(data.collection("captions").train)
+    pairs, count = data.pairs(0), len(data.collections["captions"].train)
     first, second = ({pairs.pair(epoch * count + n, False)[1] for n in range(count)} for epoch in range(2))
     assert len(first) == len(second) == count and first != second
 
@@ -338,4 +338,4 @@ def test_broken_images_are_named_and_never_held_out(files):
     held = [int(document.text.split()[-1]) for document in data.held_out("captions", 99)]
     assert 0 < len(held) < 8 and all(number % 2 == 0 for number in held)
     with pytest.raises(BrokenPicture, match=r"c\.tar: 1 \("):
-        data.collection("captions").pictures(1)[0].pixels(4)
+        data.collections["captions"].pictures(1)[0].pixels(4)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale, Shape, nearest
+from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale, Shape
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.pixels import (
     BROKEN_LEAST,
@@ -110,8 +110,8 @@ class Shards:
 
     @cache
     def rows(self, name: str, limits: Limits) -> Rows:
-        """A pre-training source in rows of `limits`. Raises RequestError if the data file lists no files for it."""
-        return Rows(self.collection(name), self.tokenizer, limits, self.cache)
+        """A pre-training source in rows of `limits`."""
+        return Rows(self.collections[name], self.tokenizer, limits, self.cache)
 
     def source(self, name: str, seed: int, limits: Limits | None = None) -> ShardSource:
         limits = limits or self.limits
@@ -121,9 +121,6 @@ class Shards:
         return ShardSource(rows, f"{name} {limits.sequence}", seed)
 
     def instructions(self, name: str, seed: int, limits: Limits) -> ShardConversations:
-        if name not in self.conversations:
-            near = nearest(name, self.conversations)
-            raise RequestError(f"{self.path}: names no instruction set {name!r}{near}; add it under `instructions:`")
         collection = self.conversations[name]
         if not any(self._fit(collection, collection.train, limits)):
             raise RequestError(
@@ -143,9 +140,8 @@ class Shards:
 
     def pairs(self, seed: int) -> ShardPairs:
         """Captioned images; the dense captions are those of `synthetic` if there are any, else of `captions`."""
-        dense = self.collections.get("synthetic")
-        usual = self.collections.get("captions") or dense or self.collection("captions")
-        return ShardPairs(usual, dense or usual, seed)
+        usual = self.collections.get("captions") or self.collections["synthetic"]
+        return ShardPairs(usual, self.collections.get("synthetic", usual), seed)
 
     def held_out(self, name: str, count: int) -> list[Document]:
         """The first chunk of each held-out sample, then the second of each, and so on, or whole conversations; without
@@ -157,15 +153,6 @@ class Shards:
             collection = self.everything[name]
             found = map(collection.conversation, collection.held_out.tolist())
         return list(islice((one for one in found if all(map(decodes, one.pictures))), count))
-
-    def collection(self, name: str) -> Collection:
-        """The source's samples. Raises RequestError if the data file lists no files for it."""
-        if name not in self.collections:
-            has = ", ".join(self.collections)
-            raise RequestError(
-                f"{self.path}: names no {name} (it has {has}); add `{name}: [FILES]` or leave it out of the mix"
-            )
-        return self.collections[name]
 
     def doubts(self) -> list[str]:
         """What is to be told before the data are trained on."""

@@ -103,7 +103,7 @@ class Networks:
     def __init__(self, request: Request) -> None:
         self.scale = request.scale
         self.tokenizer = request.open_data().tokenizer
-        if (request.data.kind, request.data.tokenizer) == ("world", "world") and request.scale.hardware:
+        if request.data.tokenizer == "world" and request.scale.hardware:
             # without user data, a plan for GPUs assumes the vocabulary size that the user's tokenizer would have;
             # nothing else of a tokenizer shapes a network
             self.tokenizer = cast(
