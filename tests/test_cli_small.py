@@ -90,6 +90,9 @@ def test_no_command_and_a_misspelt_one(capsys: Output, printed: Told) -> None:
         (("status", "data_mx_confirmed"), "data_mx_confirmed would confirm a search: there is no sweep 'data_mx'; did"),
         (("chat", "search_mix_confirmed", "--seeds", "1000,", *SMOKE), "first: mm1-lab run search_mix --scale smoke\n"),
         (("chat", "lr_law", *SMOKE), "needs one trial, not 6; give its arm in a sweep of its own and one seed"),
+        (("run", "search_mix_confirmed", *SMOKE), "search, which runs it, too: mm1-lab run search_mix --scale smoke\n"),
+        (("plan", "moe", "search_mix_confirmed_2", "--seeds", "5,"), "mm1-lab run search_mix --scale mini --seeds 5,"),
+        (("run", "data_mix_confirmed"), "no sweep 'data_mix_confirmed', and data_mix is no search"),
         (("show", "data_mix_confirmed"), "no sweep 'data_mix_confirmed', and data_mix is no search"),
         (("run", "data_mix", *SMOKE, "--set", "workers={85M: 9}"), "decoder has 2 rows per batch, too few for the 9"),
     ],
@@ -286,6 +289,8 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     assert "has no scores; did you mean 'captions-66'?" in error
     write_results(here / "other", sweep, ("captions",), (5, 6), questions=8)
     assert "--only base --seeds 5, --results" in refused("answers", "data_mix", "base", "--results", "other")
+    lacking = refused("compare", "data_mix", "interleaved", "base", "--results", "other")
+    assert "no scores of interleaved and base" in lacking and "--only interleaved --only base --seeds 5,6 " in lacking
     request = load_request("data_mix", seeds="6,", only=["base"], results="other")
     looks = read_manifest(request.folder).model_copy(update={"looks": (2, 4)})
     rows = [*read_trials(request.folder), *request.rows]
@@ -295,11 +300,11 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     encoder = {stage.name: stage for stage in request.trials[0].evaluation.chain()}["encoder"]
     request.ledger.record_failure(encoder.fingerprint, "base", 1, "diverged", "a loss is nan")
     for asked in (["answers", "data_mix", "base"], ["compare", "data_mix", "captions", "base"]):
-        assert "it diverged (a loss is nan); to try it as it is: " in refused(*asked, "--results", "other")
+        assert "base / seed 6 diverged (a loss is nan); to try it as it is: " in refused(*asked, "--results", "other")
     Path("data_mix.yaml").write_text("title: T\nrecipe: base\narms: {captions-90: {data_mix: {captions: 9}}}\n")
     command = "mm1-lab run data_mix.yaml --scale mini --only captions-90 --seeds 0,1"
     error = refused("compare", "data_mix.yaml", "captions", "captions-90")
-    assert f"captions-90 has no scores; run it first: {command}" in error
+    assert f"no scores of captions-90; run it first: {command}" in error
     error = refused("compare", "data_mix", "captions", "base", *SMOKE)
     assert "it has results at mini: add --scale mini" in error
     command = "run the sweep first: mm1-lab run encoder_scratch --scale mini --seeds 7,8\n"
@@ -310,7 +315,7 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     folders = ("--results", "begun", "--store", "weights")
     load_request("data_mix", "smoke", "3,", ["base"], results="begun", store="weights").write_manifest()
     error = refused("compare", "data_mix", "base", "captions", *SMOKE, *folders)
-    command = f"mm1-lab run data_mix --scale smoke --only base --seeds 3, {' '.join(folders)}\n"
+    command = f"mm1-lab run data_mix --scale smoke --only base --only captions --seeds 3, {' '.join(folders)}\n"
     assert error.endswith(f"smoke/data_mix: no trial is finished; run it first: {command}")
 
 
