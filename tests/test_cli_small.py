@@ -233,7 +233,8 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(printed: 
     (here / "mine.yaml").write_text(yaml.safe_dump(tuned))
     told = doubtful_claims(load_request("mine.yaml", "smoke"))
     assert "'chat 0-shot': only tuned models have it; give `sft` to b." in "".join(told), "one side is enough"
-    assert not doubtful_claims(load_request("sft_connector", "smoke"))
+    for only in ((), ["average-pooling"]):
+        assert not doubtful_claims(load_request("sft_connector", "smoke", only=only)), "nor of an arm not asked for"
     told = doubtful_claims(load_request("data_mix", "smoke", settings=["evaluate.shots=[0]"]))
     begins = "The claims 'interleaved documents lift 4-shot', 'text with captions lifts 4-shot', 'synthetic"
     assert [line.startswith(begins) for line in told] == [True, False, False]
@@ -248,10 +249,26 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(printed: 
     for asked, known in ((own, shared), (mine, {*shared, "a 0-shot", "kind colour 0-shot"})):
         every = {*shared, "a 0-shot", "a f1 0-shot", "kind colour 0-shot", "captions cider 0-shot", "chat 0-shot"}
         assert {words for words in every if not why_no_value(asked, Measure.parse(words))} == known
+    uncaptioned = identity.model_copy(update={"sources": ("text",)})
+    measures = {"average", "vqa 0-shot", "unparsed %", "captioning 0-shot", "text 0-shot"}
+    for metric, images, lacking in (
+        ("vqa", "1", {"captioning 0-shot", "text 0-shot"}),
+        ("cider", "1", {"vqa 0-shot", "unparsed %", "text 0-shot"}),
+        ("exact", "", measures - {"text 0-shot"}),
+    ):
+        scale = own.scale.model_copy(
+            update={"benchmarks": (BenchmarkConfig(name="a", metric=metric, images_digest=images),)}
+        )
+        asked = replace(own, data=uncaptioned, scale=scale)
+        assert {words for words in measures if why_no_value(asked, Measure.parse(words))} == lacking
+    synthetic = replace(own, data=identity.model_copy(update={"sources": ("synthetic",)}))
+    assert not why_no_value(synthetic, Measure.parse("captioning 0-shot"))
     loss = "loss instructions.chat"
     assert (
         why_untuned(mine, Measure.parse(loss), ["base"]) == f"{loss!r}: only tuned models have it; give `sft` to base"
     )
+    for words in ("a 0-shot", "pope-random 0-shot", "kind chat 0-shot"):  # whatever such a name means in the world
+        assert not why_untuned(mine, Measure.parse(words), ["base"])
     assert "CIDEr" not in "".join(doubtful_claims(mine)), "a benchmark without pictures is in no mean with captions"
     shown = BenchmarkConfig(name="a", metric="vqa", images_digest="1")
     seen = doubtful_claims(replace(mine, scale=mine.scale.model_copy(update={"benchmarks": (shown,)})))

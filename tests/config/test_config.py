@@ -138,8 +138,9 @@ def test_a_recipe_s_own_settings_of_the_scale_are_those_of_set() -> None:
         assert own == fingerprint(recipe, *(f"{path}={json.dumps(value)}" for path, value in scale.items())), scale
         found.add(own)
     assert len(found) == len(changes) + 1
-    shorter = Recipe.model_validate({"scale": {"train.steps": 7}})
-    assert steps_here(shorter, MINI)["steps", 200_000] == (7, 7)
+    shorter = Recipe.model_validate({"scale": {"train.steps": 7, "decoders.1.2B.layers": 2}, "sft": {"steps": 5000}})
+    steps = steps_here(shorter, mini_with("workers={1.2B: 1}", "sft.steps=30"))
+    assert steps["steps", 200_000] == (7, 7) and steps["sft.steps", 5000] == (15, 15)
 
 
 def test_a_decoder_with_experts_starts_as_the_dense_one_and_has_its_version(
@@ -345,6 +346,11 @@ def test_a_setting_may_go_on_from_a_short_form_and_is_of_the_recipe_or_the_scale
         ({"scale": {"train.weight_decai": 0.1}}, (), "unknown key 'train.weight_decai'; did you mean 'train.we"),
         ({"scale": {"decoders.302M-MOE.experts": 2}}, (), "no 'decoders.302M-MOE'; did you mean 'decoders.302M-MoE'"),
         ({"scale": {"decoders.1.2B.layers": 2}}, ("workers={1.2B: 2}",), "scale: 1.2B is trained by 2 workers, which"),
+        (
+            {"scale": {"encoders.ViT-L.layers": 2}},
+            ("workers={ViT-L: 2}",),
+            "scale: ViT-L is trained by 2 workers, which",
+        ),
         ({"data_mix": {"captions": 1, "texts": 0}}, (), "arm 'base': data_mix lists texts, which the data do not"),
     ],
 )
