@@ -12,6 +12,7 @@ from mm1_lab.config import (
     PAPER_LAW,
     WORLD_DATA,
     ConnectorConfig,
+    DataIdentity,
     DataMix,
     EncoderRecipe,
     MultimodalStage,
@@ -81,6 +82,7 @@ def test_a_mix_names_any_source_that_the_data_have(tmp_path: Path) -> None:
     resolve("a", Recipe.model_validate(change | {"encoder": {"loss": "none"}}), MINI, 0, data)
 
 
+TWICE_FROZEN = {"frozen": ["encoder", "decoder"], "sft": {"frozen": ["encoder", "decoder"]}}
 ONE, UNTRAINED = {"lr_multipliers": {"encoder": 1}}, {"steps": 0, "sft": {}}
 
 
@@ -90,6 +92,7 @@ ONE, UNTRAINED = {"lr_multipliers": {"encoder": 1}}, {"steps": 0, "sft": {}}
         ({}, {"lr_multipliers": MINI.train.lr_multipliers | {"connector": 1}}),
         ({"frozen": ["encoder"]}, {"frozen": ["encoder"]} | ONE),
         ({"sft": {}}, {"sft": ONE}),
+        (TWICE_FROZEN, {"frozen": ["decoder", "encoder", "decoder"], "sft": {"frozen": ["decoder", "encoder"]}}),
         (UNTRAINED, UNTRAINED | {"frozen": ["decoder"], "learning_rate": 1, "images": "shuffled", "data_order": 2}),
         (UNTRAINED, UNTRAINED | ONE | {"data_mix": {"text": 3}}),
     ],
@@ -118,6 +121,9 @@ def test_a_recipe_s_own_settings_of_the_scale_are_those_of_set() -> None:
 
     exported = {"sft": {"start": "a/mm1", "resolution": "native"}}
     assert fingerprint(exported | {"scale": {"sft.batch_size": 9}}) == fingerprint(exported, "sft.batch_size=9")
+    assert fingerprint(exported, "attention=varlen") != fingerprint(exported)
+    views = {"sft": {"views": 5, "resolution": 672}}
+    assert fingerprint(views, "sft.max_images=5", "sft.sequence_length=47") != fingerprint(views), "just fits"
     sparse = {"layers": 3, "width": 80, "heads": 4, "experts": 2}
     dense = {"layers": 3, "width": 80, "heads": 4}
     changes: list[dict[str, Any]] = [
@@ -342,6 +348,11 @@ def test_a_setting_may_go_on_from_a_short_form_and_is_of_the_recipe_or_the_scale
         ({"sft": {"resolution": 672, "views": 10}}, ("resolutions={336: 36}",), "10 needs an sft.resolution of 1008 ("),
         ({"sft": {"resolution": 1344}}, (), "1344 is of five views: add sft.views: 5, or take 224, 336, 378"),
         ({"sft": {}}, ("sft=null",), "the scale has no `sft` section; see the one in sweeps/scales/mini.yaml"),
+        (
+            {"sft": {"views": 5, "resolution": 672}},
+            ("sft.max_images=4",),
+            "takes 45 positions; increase sft.sequence_len",
+        ),
         ({"sft": {}}, ("sft.sequence_length=10",), "takes 9 positions; increase sft.sequence_length (10) or sft.max_"),
         ({"scale": {"train.weight_decai": 0.1}}, (), "unknown key 'train.weight_decai'; did you mean 'train.we"),
         ({"scale": {"decoders.302M-MOE.experts": 2}}, (), "no 'decoders.302M-MOE'; did you mean 'decoders.302M-MoE'"),
@@ -439,10 +450,10 @@ def test_other_views_than_before_are_told_of_a_model_that_is_tuned_again(tmp_pat
 
 
 def test_an_exported_model_without_steps_is_what_it_was() -> None:
-    def as_it_is(start: str, *settings: str, **fields: object) -> Trial:
+    def as_it_is(start: str, *settings: str, data: DataIdentity = WORLD, **fields: object) -> Trial:
         recipe = Recipe.model_validate({"sft": {"start": start, "steps": 0} | fields})
         scale = mini_with("resolutions.384=384", "resolutions.672=192", *settings)
-        return resolve("a", recipe, scale, 0, WORLD, ModelsFromOutside())
+        return resolve("a", recipe, scale, 0, data, ModelsFromOutside())
 
     trials = [as_it_is("a/tuned"), as_it_is("a/tuned", "sft.batch_size=9", views=1, resolution=336)]
     trials += [as_it_is("a/tuned", views=5, resolution=768), as_it_is("a/tuned", frozen=["decoder"], learning_rate=1)]
@@ -453,6 +464,10 @@ def test_an_exported_model_without_steps_is_what_it_was() -> None:
         as_it_is("a/tuned", resolution=1344)
     with pytest.raises(RequestError, match="exported, with 1 view of 384 px; set"):
         as_it_is("a/mm1", views=5)
+    own = WORLD.model_copy(update={"instructions_digest": "own"})
+    plain, tuned = (as_it_is(start, data=own).evaluation.model for start in ("a/mm1", "a/tuned"))
+    assert MINI.sft and (plain.sets, plain.max_images) == ("", MINI.max_images), "it is asked no conversations"
+    assert (tuned.sets, tuned.max_images) == ("own", MINI.sft.max_images) != (plain.sets, plain.max_images)
     tiled = as_it_is("a/tiled").evaluation.model
     assert (tiled.views, tiled.tiling, tiled.tile_marks) == (5, "ratio", "text")
     assert tiled.fingerprint != trials[0].evaluation.model.fingerprint

@@ -1,6 +1,7 @@
 """Published benchmarks and users' own: what is asked, in which order, and what is refused beforehand."""
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -72,8 +73,9 @@ def test_files_are_read_once_per_results_folder(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(chosen, "_read", lambda *_: pytest.fail("the files were read again"))
         assert anew(config) == expected
-        with pytest.raises(pytest.fail.Exception):
-            anew(config, SETTINGS.model_copy(update={"questions": 2}))
+        for other in ({"questions": 2}, {"blocks": 2}, {"shots": (0, 1)}):
+            with pytest.raises(pytest.fail.Exception):
+                anew(config, SETTINGS.model_copy(update=other))
     for damaged in ("[[], [], 0", '[[["a"]], [["a", 1, 2, 3, 4, 5, 6]], 3]'):
         kept.write_text(damaged, encoding="utf-8")
         assert anew(config) == expected
@@ -297,6 +299,30 @@ def test_no_question_is_among_its_demonstrations(tmp_path):
         refused("only 1 demonstrations with answers, other than the questions, but 2", tmp_path, "m", asked)
 
 
+def test_a_question_is_another_one_by_its_choices_or_one_of_its_pictures(tmp_path):
+    for number, name in enumerate(("a.bmp", "b.bmp", "c.bmp")):
+        draw(tmp_path / name, number)
+        os.utime(tmp_path / name, (0, 0))  # as of files from an archive
+    asked = {"question": "Which?", "answer": "x", "choices": ["x", "y"], "images": ["a.bmp", "b.bmp"]}
+    write_lines(tmp_path / "asked.jsonl", [asked])
+    values = {"questions": "asked.jsonl", "metric": "exact", "demonstrations": {"questions": "shown.jsonl"}}
+    one = SETTINGS.model_copy(update={"shots": (0, 1)})
+    for other in ({"choices": ["x", "z"]}, {"images": ["a.bmp", "c.bmp"]}):
+        write_lines(tmp_path / "shown.jsonl", [asked | other])
+        assert built(opened(tmp_path, "mine", values), one).demonstrations
+    write_lines(tmp_path / "shown.jsonl", [asked | {"choices": ["y", "x"]}])
+    refused("only 0 demonstrations with answers, other than the questions, but 1", tmp_path, "mine", values, one)
+
+
+def test_demonstrations_have_answers_and_are_others_in_each_block(tmp_path):
+    rows = [{"question": f"{n}!"} | ({"answer": str(n)} if n % 2 else {}) for n in range(80)]
+    write_lines(tmp_path / "shown.jsonl", rows)
+    asked = ({"question": f"{n}?", "answer": "b"} for n in range(SETTINGS.blocks))
+    benchmark = built(own(tmp_path, *asked, demonstrations={"questions": "shown.jsonl"}))
+    shown = [one.shown for block in benchmark.demonstrations for one in block]
+    assert len(set(shown)) == 2 * SETTINGS.blocks and "" not in shown
+
+
 def test_a_choice_may_be_named_by_its_letter(tmp_path):
     rows = [
         {"question": "One?", "answer": "B", "choices": ["red", "blue"]},
@@ -343,7 +369,9 @@ def test_a_python_file_can_read_what_has_no_format(tmp_path):
         return opened(tmp_path, "shout", {"format": "shout.py", "questions": "words.txt", "metric": "exact"})
 
     config = program(PROGRAM)
-    assert {q.references for q in built(config, ZERO).questions} == {("ONE",), ("TWO",), ("THREE",)}
+    asked = built(config, ZERO, tmp_path / "cache").questions
+    assert {q.references for q in asked} == {("ONE",), ("TWO",), ("THREE",)}
+    assert not (tmp_path / "cache").exists(), "it may read files that nobody knows of"
     assert program(PROGRAM.replace("upper", "title")).digest != config.digest, "the program is part of it"
     letters = PROGRAM.replace("(word.upper(),)", "(word.upper())")  # had been the right answers
     for code, message in (
