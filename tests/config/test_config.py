@@ -91,7 +91,7 @@ ONE, UNTRAINED = {"lr_multipliers": {"encoder": 1}}, {"steps": 0, "sft": {}}
     [
         ({}, {"lr_multipliers": MINI.train.lr_multipliers | {"connector": 1}}),
         ({"frozen": ["encoder"]}, {"frozen": ["encoder"]} | ONE),
-        ({"sft": {}}, {"sft": ONE}),
+        ({"sft": {}}, {"sft": ONE | {"after_steps": 200_000}}),
         (TWICE_FROZEN, {"frozen": ["decoder", "encoder", "decoder"], "sft": {"frozen": ["decoder", "encoder"]}}),
         (UNTRAINED, UNTRAINED | {"frozen": ["decoder"], "learning_rate": 1, "images": "shuffled", "data_order": 2}),
         (UNTRAINED, UNTRAINED | ONE | {"data_mix": {"text": 3}}),
@@ -347,6 +347,11 @@ def test_a_setting_may_go_on_from_a_short_form_and_is_of_the_recipe_or_the_scale
         ({"sft": {"resolution": 336, "views": 5}}, (), "sft.views: 5 needs an sft.resolution of 448, 672, 756"),
         ({"sft": {"resolution": 672, "views": 10}}, ("resolutions={336: 36}",), "10 needs an sft.resolution of 1008 ("),
         ({"sft": {"resolution": 1344}}, (), "1344 is of five views: add sft.views: 5, or take 224, 336, 378"),
+        (
+            {"sft": {"mixture": {"chart": 1}}},
+            (),
+            "sft.mixture: there is no instruction set 'chart'; did you mean 'charts",
+        ),
         ({"sft": {}}, ("sft=null",), "the scale has no `sft` section; see the one in sweeps/scales/mini.yaml"),
         (
             {"sft": {"views": 5, "resolution": 672}},

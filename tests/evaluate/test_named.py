@@ -129,7 +129,9 @@ def test_what_the_files_say_is_asked(tmp_path):
 
 
 def test_fewer_questions_are_the_first_of_more_and_the_note_says_what_that_does(tmp_path):
-    write_lines(tmp_path / "q.jsonl", [{"id": f"q{n}", "question": f"say {n}", "answers": [str(n)]} for n in range(40)])
+    write_lines(
+        tmp_path / "q.jsonl", [{"id": f"q{n}", "question": f"say {n}", "answers": [str(n), ""]} for n in range(40)]
+    )
     config = opened(tmp_path, "mine", {"questions": "q.jsonl", "metric": "cider", "prompt": "{question}"})
 
     def asked(count: int) -> tuple[list[str], str]:
@@ -221,17 +223,20 @@ def test_an_own_benchmark_has_images_choices_kinds_and_a_prompt(tmp_path):
     assert [(question.key, question.shown) for question in benchmark.questions] == [("1", "b"), ("2", "b")]
     benchmark = built(own(tmp_path, {"image": "1.png", "answer": "b"}, prompt="Colour:"), ZERO)
     assert benchmark.questions[0].prompt == "Colour:", "a picture alone"
+    row = {"question": "Which?", "answer": "25", "choices": [*map(str, range(26))]}
+    assert built(own(tmp_path / "letters", row, metric="choice"), ZERO).questions[0].shown == "Z"
 
 
 def test_marks_in_a_question_are_the_places_of_its_pictures(tmp_path):
     """As LLaVA's files have them; those at the start stand before the prompt, as where a question has none."""
     for number in range(2):
         draw(tmp_path / f"{number}.png", number)
-    texts = ["Which?", "<image>\nWhich?", "Which?\n<image>", "<image> How does <image> differ?", "How do these differ?"]
+    texts = ["Which?", "<image>\nWhich?", "Which?\n<image>", "<image> How does <image> differ?"]
+    texts.append("<image>\n<image> How do these differ?")
     asked = [
         {"images": ["0.png", "1.png"][: 1 + (n > 2)], "question": text, "answer": "b"} for n, text in enumerate(texts)
     ]
-    rows = [{"id": n, **row} for n, row in enumerate([*asked, {"question": "What is <image>?", "answer": "b"}])]
+    rows = [{"id": n, **row} for n, row in enumerate([*asked, {"question": "<image> or <image 1>?", "answer": "b"}])]
     benchmark = built(own(tmp_path, *rows, prompt="Q: {question} A:"), ZERO)
     writer = PromptWriter(Letters(), image_tokens=2)
     said = {int(one.key): writer.question(one) for one in benchmark.questions}
@@ -241,7 +246,7 @@ def test_marks_in_a_question_are_the_places_of_its_pictures(tmp_path):
         "Q: Which?\n<image> A:",
         "<image>Q: How does <image> differ? A:",
         "<image><image>Q: How do these differ? A:",
-        "Q: What is <image>? A:",
+        "Q: <image> or <image 1>? A:",
     ]
     assert [said[number].tokens.count(Letters.image) for number in range(6)] == [2, 2, 2, 4, 4, 0]
     one = next(one for one in benchmark.questions if one.key == "5")
@@ -255,7 +260,7 @@ def test_there_is_room_for_the_longest_right_answer_and_equal_ones_are_normalise
     """Where no official program says otherwise."""
     benchmark = built(own(tmp_path, {"question": "Where?", "answers": ["NYC", "the big apple"]}), ZERO)
     assert benchmark.new_tokens > len("the big apple") and score(benchmark, ["the big apple"]) == [100.0]
-    benchmark = built(own(tmp_path, {"question": "Is it?", "answers": ["yes"] * 5}, metric="vqa"), ZERO)
+    benchmark = built(own(tmp_path, {"question": "Is it?", "answers": ["yes"] * 4 + [""]}, metric="vqa"), ZERO)
     assert score(benchmark, ["Yes."]) == [100.0]
 
 
@@ -477,6 +482,12 @@ THREE = {"question": "a", "answers": ["b"] * 3}
         ({}, [], "holds no questions"),
         ({}, [{"question": "a", "answer": "1", "choices": [*map(str, range(27))]}], "has 27 choices, but there are"),
         ({}, [{"question": "\ud83d?", "answer": "b"}], "question 1 has half of a character"),
+        ({}, [{"question": "a", "answer": "\ud83d"}], "question 1 has half of a character"),
+        (
+            {},
+            [{"question": "a", "image": "a", "answer": "b", "choices": ["b", "<image>"]}],
+            "1 has 1 mark <image> for 1",
+        ),
         ({"metric": "vqa"}, [THREE], "has 3 answers, but VQA accuracy needs those of ten"),
         ({"metric": "yes-no"}, [THREE], "has the answer 'b', not `yes` or `no`"),
         ({"metric": "content"}, [THREE], "there is no metric 'content'; known: vqa, textvqa, exact"),
@@ -544,6 +555,7 @@ def test_a_question_that_no_answer_can_get_right_is_refused(tmp_path):
     check("Yes.", stop=["."])
     with pytest.raises(RequestError, match=r"'the answer is 5', but only what follows `the answer is` is compared"):
         check("the answer is 5", metric="answer")
+    check("the answer is 5")
     # nor is an answer cut to a right one, by a limit of the longest answer of the questions that are asked
     tokenizer = bpe_tokenizer(["red, blue"], 270, tmp_path / "words")
     config = own(tmp_path, {"question": "What?", "answers": ["red"] * 10}, metric="vqa")

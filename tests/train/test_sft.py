@@ -169,6 +169,9 @@ def test_rates_and_replays_change_tuning_alone():
     assert replaying.inputs == plain.inputs and replaying.fingerprint != plain.fingerprint
     assert tuned(replay={"text": 0}).fingerprint == plain.fingerprint
     assert tuned(replay={"text": 0.0001}).replay == {"text": 1.0}
+    mixed = tuned(mixture={"text": 1, "charts": 1}, replay={"text": 0.1, "captions": 0.1})
+    told = "the order decides which row is of which set, under one fingerprint"
+    assert [*mixed.shares, *mixed.replay] == ["charts", "text", "captions", "text"], told
     assert replaying.positions() - plain.positions() == (
         replaying.steps() * replaying.replayed_rows * replaying.sequence_length
     )
