@@ -53,13 +53,17 @@ def stages(ledger: Ledger) -> set[str]:
 
 def test_gc_frees_models_and_never_results(ledger: Ledger, told: Told) -> None:
     results = {path: path.read_bytes() for path in (ledger.results / "trials").rglob("*") if path.is_file()}
+    tuned = ledger.begin_stage("7ed")
+    assert tuned
+    (tuned / "stage.json").write_text('{"kind": "sft"}', encoding="utf-8")
+    ledger.finish_stage("7ed")
     before = stages(ledger)
     (ledger.store / "old.damaged").mkdir()
-    assert re.search(r"would free [1-9].* [KM]B: 3 stages, and no results\. .* add --yes", told("gc"))
+    assert re.search(r"would free [1-9].* [KM]B: 4 stages, and no results\. .* add --yes", told("gc"))
     assert stages(ledger) == before, "nothing without --yes"
     told("gc", "--yes")
     models = {ledger.record(path.name)["fingerprints"]["multimodal"] for path in (ledger.results / "trials").iterdir()}
-    assert len(models) == 2 and stages(ledger) == before - models and not list(ledger.store.glob("*.damaged"))
+    assert len(models) == 2 and stages(ledger) == before - models - {"7ed"} and not list(ledger.store.glob("*.damaged"))
     assert "trials again: their command with --anew\n" in told("gc", "--all", "--yes") and not stages(ledger)
     assert results == {path: path.read_bytes() for path in results}
     assert told("gc") == "there are no weights to delete\n"
