@@ -69,6 +69,17 @@ def test_gc_frees_models_and_never_results(ledger: Ledger, told: Told) -> None:
     assert told("gc") == "there are no weights to delete\n"
 
 
+def test_gc_waits_for_what_a_process_works_on_and_leaves_no_half_of_a_stage(
+    ledger: Ledger, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Ledger(ledger.results, ledger.store).leases.take(["a", min(stages(ledger))])
+    assert held
+    monkeypatch.setattr("mm1_lab.results.upkeep.time", SimpleNamespace(sleep=lambda _: held.release()))
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if it was killed meanwhile
+    told("gc", "--all", "--yes")
+    assert not stages(ledger) and not (ledger.store / ".claims" / "a").exists()
+
+
 def test_verify_and_gc_leave_alone_what_a_running_command_is_about_to_rename(
     ledger: Ledger, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,7 +139,8 @@ def test_a_trial_that_only_its_owner_may_read_is_not_done_again(
     trials = json.loads(printed("status", *arms, "--json"))["sweeps"][0]["trials"]
     assert sorted((trial["state"], trial["why"]) for trial in trials) == [("done", ""), ("missing", told)]
     out = printed("verify")
-    assert "0 damaged\n1 more not checked, such as " + told in out and "without scores" not in out
+    checked = "5 finished trials and stages: every file was checked, 0 damaged\n1 more not checked, such as "
+    assert checked + told in out and "without scores" not in out
 
 
 def test_of_a_closed_folder_of_trials_nothing_is_said_to_be_finished(
