@@ -123,6 +123,7 @@ def test_a_recipe_s_own_settings_of_the_scale_are_those_of_set() -> None:
     assert fingerprint(exported | {"scale": {"sft.batch_size": 9}}) == fingerprint(exported, "sft.batch_size=9")
     assert fingerprint(exported, "attention=varlen") != fingerprint(exported)
     views = {"sft": {"views": 5, "resolution": 672}}
+    assert fingerprint({"sft": {"views": 9, "tiling": "ratio", "resolution": 672}}), "as many pixels as with five"
     assert fingerprint(views, "sft.max_images=5", "sft.sequence_length=47") != fingerprint(views), "just fits"
     sparse = {"layers": 3, "width": 80, "heads": 4, "experts": 2}
     dense = {"layers": 3, "width": 80, "heads": 4}

@@ -53,10 +53,10 @@ def stages(ledger: Ledger) -> set[str]:
 
 def test_gc_frees_models_and_never_results(ledger: Ledger, told: Told) -> None:
     results = {path: path.read_bytes() for path in (ledger.results / "trials").rglob("*") if path.is_file()}
-    tuned = ledger.begin_stage("7ed")
-    assert tuned
-    (tuned / "stage.json").write_text('{"kind": "sft"}', encoding="utf-8")
-    ledger.finish_stage("7ed")
+    for key, text in {"7ed": '{"kind": "sft"}', "bad": "{"}.items():
+        if folder := ledger.begin_stage(key):
+            (folder / "stage.json").write_text(text, encoding="utf-8")
+            ledger.finish_stage(key)
     before = stages(ledger)
     (ledger.store / "old.damaged").mkdir()
     assert re.search(r"would free [1-9].* [KM]B: 4 stages, and no results\. .* add --yes", told("gc"))
