@@ -477,8 +477,9 @@ def test_an_exported_model_without_steps_is_what_it_was() -> None:
     tiled = as_it_is("a/tiled").evaluation.model
     assert (tiled.views, tiled.tiling, tiled.tile_marks) == (5, "ratio", "text")
     assert tiled.fingerprint != trials[0].evaluation.model.fingerprint
-    with pytest.raises(RequestError, match=r"with 5 views of 384 px; set sft\.views: 1, sft\.tiling: square"):
-        as_it_is("a/tuned", views=5, resolution=768, tiling="ratio")
+    for other in ({"tiling": "ratio"}, {"tile_marks": "text"}):
+        with pytest.raises(RequestError, match=r"with 5 views of 384 px; set sft\.views: 1, sft\.tiling: square"):
+            as_it_is("a/tuned", views=5, resolution=768, **other)
     for start, name in (("a/mm1", "sequence_length"), ("a/tuned", "sft.sequence_length")):
         with pytest.raises(RequestError, match=f"--set {name}=32768"):
             as_it_is(start, f"{name}=40000")
