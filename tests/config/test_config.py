@@ -123,7 +123,7 @@ def test_a_recipe_s_own_settings_of_the_scale_are_those_of_set() -> None:
     assert fingerprint(exported | {"scale": {"sft.batch_size": 9}}) == fingerprint(exported, "sft.batch_size=9")
     assert fingerprint(exported, "attention=varlen") != fingerprint(exported)
     views = {"sft": {"views": 5, "resolution": 672}}
-    assert fingerprint({"sft": {"views": 9, "tiling": "ratio", "resolution": 672}}), "as many pixels as with five"
+    assert fingerprint({"sft": {"views": 9, "tiling": "ratio", "resolution": 756}}), "as many pixels as with five"
     assert fingerprint(views, "sft.max_images=5", "sft.sequence_length=47") != fingerprint(views), "just fits"
     sparse = {"layers": 3, "width": 80, "heads": 4, "experts": 2}
     dense = {"layers": 3, "width": 80, "heads": 4}
@@ -343,6 +343,8 @@ def test_a_setting_may_go_on_from_a_short_form_and_is_of_the_recipe_or_the_scale
         ({"encoder": {"size": "ViT-X"}}, (), "no encoder 'ViT-X'; did you mean 'ViT-"),
         ({"decoder": "9N"}, (), "no decoder '9N'; did you mean '9M'?"),
         ({"encoder": {"first_resolution": 336}}, (), "first_resolution 336 must be below the resolution, 336"),
+        ({}, ("sequence_length=10",), "9 image tokens do not fit into a sequence of 10"),
+        ({}, ("sequence_length=11",), "take up to 256 positions and 9 images; raise sequence_length (11)"),
         ({}, ("image_tokens.144=15",), "15 image tokens are not a square number"),
         ({"decoder": "larger"}, ("larger_decoder=''",), "no decoder 'larger'; known: 9M, "),
         ({"sft": {"resolution": 336, "views": 5}}, (), "sft.views: 5 needs an sft.resolution of 448, 672, 756"),
