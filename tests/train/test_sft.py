@@ -184,7 +184,8 @@ def test_rates_and_replays_change_tuning_alone():
     slow, part = tuned(learning_rate=3e-4), tuned(lr_multipliers={"encoder": 0.1})
     assert part.training == plain.training.model_copy(update={"lr_multipliers": {"encoder": 0.1}})
     assert part.inputs == plain.inputs
-    assert tuned(lora={"decoder": 8}).lora["decoder"].alpha == 16
+    ranks = {"decoder": 8, "encoder": {"rank": 16, "alpha": 3}}  # 16 is the largest
+    assert [lora.alpha for lora in tuned(lora=ranks).lora.values()] == [16, 3]
     assert slow.training == plain.training.model_copy(update={"learning_rate": 3e-4})
     assert slow.fingerprint != plain.fingerprint and slow.inputs == plain.inputs
 
