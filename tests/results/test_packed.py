@@ -135,6 +135,10 @@ def test_a_sweep_that_is_gone_leaves_no_pack(results: Path, capsys: pytest.Captu
     assert {path.parent.name for path in packs[:-1]} == {"controls"}
     assert not damaged(results)
     assert re.search(r"trials: \d finished trials? of no sweep as it is now", capsys.readouterr().err)
+    (results / "smoke" / "controls" / "trials.csv").unlink()
+    with pytest.raises(RequestError, match="there is no finished trial to pack"):
+        pack(results)
+    assert all(path.exists() for path in packs), "the last ones are kept"
 
 
 @pytest.mark.parametrize("what", ["interrupted", "damaged"])
