@@ -108,9 +108,9 @@ def command_line(
     return shlex.join(command)
 
 
-def trials_of(arm: str, *seeds: int) -> tuple[str, ...]:
-    """The options for an arm's trials at these seeds."""
-    return ("--only", arm, *at_seeds(seeds))
+def trials_of(arms: Iterable[str], *seeds: int) -> tuple[str, ...]:
+    """The options for the trials of arms at these seeds."""
+    return (*(word for arm in arms for word in ("--only", arm)), *at_seeds(seeds))
 
 
 def at_seeds(seeds: Sequence[int]) -> tuple[str, ...]:

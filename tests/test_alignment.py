@@ -339,7 +339,7 @@ def test_what_becomes_of_an_interrupted_alignment(again: Place, told: Told) -> N
         (partial / file).touch()
         assert f"was interrupted, {how}\n" in told("plan", *asked)
         assert f"alignment was interrupted, {how}" in told("status", *asked, "--seeds", "1")
-    claim = Ledger(RESULTS).claim([aligned])
-    assert claim is not None
-    with claim:
+    lease = Ledger(RESULTS).lease([aligned])
+    assert lease is not None
+    with lease:
         assert " a process works on it\n" in told("plan", *asked), "it is not interrupted"

@@ -153,10 +153,10 @@ def test_answers_with_questions(finished: Any, monkeypatch: pytest.MonkeyPatch, 
     request.ledger.record_failure(model, "blind", 2, "failed", "no picture")
     again = "run it again: mm1-lab run data_mix --scale smoke --only blind"
     for command in (["answers", "data_mix", "blind"], ["compare", "data_mix", "blind", "base"]):
-        assert f"; it failed (no picture); mend that, and {again}" in refused(*command, "--scale", "smoke")
+        assert f"; blind / seed 0 failed (no picture); mend that, and {again}" in refused(*command, "--scale", "smoke")
     request.ledger.record_failure(model, "blind", 1, "diverged", "the loss is nan")
     error = refused("answers", "data_mix", "blind", "--scale", "smoke")
-    assert "it diverged (the loss is nan); to try it as it is: mm1-lab run" in error and "--anew" in error
+    assert "blind / seed 0 diverged (the loss is nan); to try it as it is: mm1-lab run" in error and "--anew" in error
     request.ledger.failure_file(model).unlink()
 
 

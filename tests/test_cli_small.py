@@ -90,6 +90,9 @@ def test_no_command_and_a_misspelt_one(capsys: Output, printed: Told) -> None:
         (("status", "data_mx_confirmed"), "data_mx_confirmed would confirm a search: there is no sweep 'data_mx'; did"),
         (("chat", "search_mix_confirmed", "--seeds", "1000,", *SMOKE), "first: mm1-lab run search_mix --scale smoke\n"),
         (("chat", "lr_law", *SMOKE), "needs one trial, not 6; give its arm in a sweep of its own and one seed"),
+        (("run", "search_mix_confirmed", *SMOKE), "search, which runs it, too: mm1-lab run search_mix --scale smoke\n"),
+        (("plan", "moe", "search_mix_confirmed_2", "--seeds", "5,"), "mm1-lab run search_mix --scale mini --seeds 5,"),
+        (("run", "data_mix_confirmed"), "no sweep 'data_mix_confirmed', and data_mix is no search"),
         (("show", "data_mix_confirmed"), "no sweep 'data_mix_confirmed', and data_mix is no search"),
         (("run", "data_mix", *SMOKE, "--set", "workers={85M: 9}"), "decoder has 2 rows per batch, too few for the 9"),
     ],
@@ -230,7 +233,8 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(printed: 
     (here / "mine.yaml").write_text(yaml.safe_dump(tuned))
     told = doubtful_claims(load_request("mine.yaml", "smoke"))
     assert "'chat 0-shot': only tuned models have it; give `sft` to b." in "".join(told), "one side is enough"
-    assert not doubtful_claims(load_request("sft_connector", "smoke"))
+    for only in ((), ["average-pooling"]):
+        assert not doubtful_claims(load_request("sft_connector", "smoke", only=only)), "nor of an arm not asked for"
     told = doubtful_claims(load_request("data_mix", "smoke", settings=["evaluate.shots=[0]"]))
     begins = "The claims 'interleaved documents lift 4-shot', 'text with captions lifts 4-shot', 'synthetic"
     assert [line.startswith(begins) for line in told] == [True, False, False]
@@ -245,10 +249,26 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(printed: 
     for asked, known in ((own, shared), (mine, {*shared, "a 0-shot", "kind colour 0-shot"})):
         every = {*shared, "a 0-shot", "a f1 0-shot", "kind colour 0-shot", "captions cider 0-shot", "chat 0-shot"}
         assert {words for words in every if not why_no_value(asked, Measure.parse(words))} == known
+    uncaptioned = identity.model_copy(update={"sources": ("text",)})
+    measures = {"average", "vqa 0-shot", "unparsed %", "captioning 0-shot", "text 0-shot"}
+    for metric, images, lacking in (
+        ("vqa", "1", {"captioning 0-shot", "text 0-shot"}),
+        ("cider", "1", {"vqa 0-shot", "unparsed %", "text 0-shot"}),
+        ("exact", "", measures - {"text 0-shot"}),
+    ):
+        scale = own.scale.model_copy(
+            update={"benchmarks": (BenchmarkConfig(name="a", metric=metric, images_digest=images),)}
+        )
+        asked = replace(own, data=uncaptioned, scale=scale)
+        assert {words for words in measures if why_no_value(asked, Measure.parse(words))} == lacking
+    synthetic = replace(own, data=identity.model_copy(update={"sources": ("synthetic",)}))
+    assert not why_no_value(synthetic, Measure.parse("captioning 0-shot"))
     loss = "loss instructions.chat"
     assert (
         why_untuned(mine, Measure.parse(loss), ["base"]) == f"{loss!r}: only tuned models have it; give `sft` to base"
     )
+    for words in ("a 0-shot", "pope-random 0-shot", "kind chat 0-shot"):  # whatever such a name means in the world
+        assert not why_untuned(mine, Measure.parse(words), ["base"])
     assert "CIDEr" not in "".join(doubtful_claims(mine)), "a benchmark without pictures is in no mean with captions"
     shown = BenchmarkConfig(name="a", metric="vqa", images_digest="1")
     seen = doubtful_claims(replace(mine, scale=mine.scale.model_copy(update={"benchmarks": (shown,)})))
@@ -286,6 +306,8 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     assert "has no scores; did you mean 'captions-66'?" in error
     write_results(here / "other", sweep, ("captions",), (5, 6), questions=8)
     assert "--only base --seeds 5, --results" in refused("answers", "data_mix", "base", "--results", "other")
+    lacking = refused("compare", "data_mix", "interleaved", "base", "--results", "other")
+    assert "no scores of interleaved and base" in lacking and "--only interleaved --only base --seeds 5,6 " in lacking
     request = load_request("data_mix", seeds="6,", only=["base"], results="other")
     looks = read_manifest(request.folder).model_copy(update={"looks": (2, 4)})
     rows = [*read_trials(request.folder), *request.rows]
@@ -295,11 +317,11 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     encoder = {stage.name: stage for stage in request.trials[0].evaluation.chain()}["encoder"]
     request.ledger.record_failure(encoder.fingerprint, "base", 1, "diverged", "a loss is nan")
     for asked in (["answers", "data_mix", "base"], ["compare", "data_mix", "captions", "base"]):
-        assert "it diverged (a loss is nan); to try it as it is: " in refused(*asked, "--results", "other")
+        assert "base / seed 6 diverged (a loss is nan); to try it as it is: " in refused(*asked, "--results", "other")
     Path("data_mix.yaml").write_text("title: T\nrecipe: base\narms: {captions-90: {data_mix: {captions: 9}}}\n")
     command = "mm1-lab run data_mix.yaml --scale mini --only captions-90 --seeds 0,1"
     error = refused("compare", "data_mix.yaml", "captions", "captions-90")
-    assert f"captions-90 has no scores; run it first: {command}" in error
+    assert f"no scores of captions-90; run it first: {command}" in error
     error = refused("compare", "data_mix", "captions", "base", *SMOKE)
     assert "it has results at mini: add --scale mini" in error
     command = "run the sweep first: mm1-lab run encoder_scratch --scale mini --seeds 7,8\n"
@@ -310,7 +332,7 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     folders = ("--results", "begun", "--store", "weights")
     load_request("data_mix", "smoke", "3,", ["base"], results="begun", store="weights").write_manifest()
     error = refused("compare", "data_mix", "base", "captions", *SMOKE, *folders)
-    command = f"mm1-lab run data_mix --scale smoke --only base --seeds 3, {' '.join(folders)}\n"
+    command = f"mm1-lab run data_mix --scale smoke --only base --only captions --seeds 3, {' '.join(folders)}\n"
     assert error.endswith(f"smoke/data_mix: no trial is finished; run it first: {command}")
 
 

@@ -38,7 +38,8 @@ def test_from_nothing_to_a_figure_and_again(place: Place, told: Told, monkeypatc
     assert "nothing ran" in output and place.done() == before
     assert "# Learning-rate law: scale smoke" in output, "with what is predicted now"
     assert (folder / "points.csv").read_bytes() == first
-    assert "6 done, 0 missing, 0 failed" in told("status")
+    for words in ((), ("lr_law", "--scale", "smoke")):
+        assert "6 done, 0 missing, 0 failed" in told("status", *words), "other sizes were not asked for"
 
     first, *_ = read_trials(folder)
     shutil.rmtree(place.results / "trials" / first.fingerprint)

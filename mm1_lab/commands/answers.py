@@ -137,7 +137,7 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
         asked = [row.seed for row in trials if row.arm == arm]
         if not (own and own_seeds) or seed in asked:
             first = min(asked or [row.seed for row in trials], default=0)
-            to_score = as_run(request, folder).to_score(arm, first if seed is None else seed)
+            to_score = as_run(request, folder).to_score([arm], first if seed is None else seed)
             remedy = f"; {to_score}{'' if own else request.elsewhere}"
         raise RequestError(f"{folder}: {arm} is not finished{at}{there}{remedy}")
     chosen = next(iter(own)) if seed is None else seed

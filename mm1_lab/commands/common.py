@@ -230,32 +230,43 @@ def folder_with_results(request: Request) -> Path:
 
 def as_run(request: Request, folder: Path, seeds: str | None = None) -> Request:
     """The request at the `seeds` that it was asked at, by default those of the results in `folder`; of a search, with
-    the arms that it made by these."""
+    the arms that it made by these, of a law with the sizes that it was run with."""
+    from mm1_lab.orchestrate.lr_search import with_sizes
     from mm1_lab.orchestrate.recipe_search import rounds_of
 
+    if (folder / "sweep.json").exists() and (sizes := read_manifest(folder).sizes):
+        request = with_sizes(request, sizes)
     return rounds_of(request.at_seeds_of(folder) if seeds is None else request)[0]
 
 
-def confirmation_of(options: argparse.Namespace) -> Request | None:
-    """The request for a search's confirmation under its name, which no file has: its trials with results, or those of
-    `--only` and `--seeds`. None for other sweeps. Raises RequestError if it has no results."""
-    ending = CONFIRMATION.search(options.sweep)
+def confirming(options: argparse.Namespace, name: str) -> Request | None:
+    """The request for a search's confirmation under its name, which no file has, with trials of the search. None for
+    other sweeps. Raises RequestError if there is no such search."""
+    ending = CONFIRMATION.search(name)
     try:
-        find_sweep(str(expanded(options.sweep)), options.results)
+        find_sweep(str(expanded(name)), options.results)
         return None
     except RequestError:
         if not ending:
             raise
-    searched = options.sweep.removesuffix(ending[0])
+    searched = name.removesuffix(ending[0])
     try:
         find_sweep(str(expanded(searched)), options.results)
     except RequestError as error:
-        raise RequestError(f"{options.sweep} would confirm a search: {error}") from None
+        raise RequestError(f"{name} would confirm a search: {error}") from None
     request = request_of(options, searched, ())
     if not isinstance(request.sweep.search, Search):
-        raise RequestError(f"there is no sweep {options.sweep!r}, and {searched} is no search that it would confirm")
+        raise RequestError(f"there is no sweep {name!r}, and {searched} is no search that it would confirm")
     sweep = request.sweep.model_copy(update={"name": f"{request.sweep.name}{ending[0]}", "search": None})
-    request = replace(request, sweep=sweep)
+    return replace(request, sweep=sweep)
+
+
+def confirmation_of(options: argparse.Namespace) -> Request | None:
+    """As `confirming`, with the confirmation's trials that have results, or those of `--only` and `--seeds`. Raises
+    RequestError if it has no results, too."""
+    request = confirming(options, options.sweep)
+    if not request:
+        return None
     folder = folder_with_results(request)
     known, given = read_manifest(folder).sweep.arms, vars(options)
     only = [arm for text in given.get("only", ()) for arm in text.split(",")]
@@ -266,7 +277,8 @@ def confirmation_of(options: argparse.Namespace) -> Request | None:
     seeds = confirmed if given.get("seeds") is None else dict.fromkeys(request.seeds)
     for seed in seeds:
         if seed not in confirmed:
-            raise RequestError(f"--seeds: {folder} has no seed {seed}; it has {', '.join(map(str, confirmed))}")
+            there = ", ".join(map(str, confirmed))
+            raise RequestError(f"--seeds {given['seeds']}: {folder} has no seed {seed}; it has {there}")
     return request.with_arms({arm: known[arm] for arm in only or known}, seeds)
 
 

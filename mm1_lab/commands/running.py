@@ -17,6 +17,7 @@ from mm1_lab.commands.common import (
     DONE,
     FAILED,
     command,
+    confirming,
     executor_of,
     option,
     parse_looks,
@@ -29,6 +30,8 @@ from mm1_lab.commands.varying import varied_sweep
 from mm1_lab.config import RequestError
 from mm1_lab.config.base import parse_yaml
 from mm1_lab.files import PUBLISHED, RESULTS, here_or_shipped, write_text
+from mm1_lab.formatting import at_seeds
+from mm1_lab.results.manifest import seeds_of
 
 if TYPE_CHECKING:
     from mm1_lab.orchestrate.planning.request import Request
@@ -165,6 +168,10 @@ def _asked(options: argparse.Namespace, name: str, keep: bool) -> Iterator[Reque
     if not options.vary:
         if options.grid:
             raise RequestError("--grid needs --vary")
+        if confirmation := confirming(options, name):
+            seeds = seeds_of(confirmation.folder, confirmation.manifest) or confirmation.seeds
+            command = confirmation.command(*at_seeds(seeds))
+            raise RequestError(f"{name} confirms the winner of a search, which runs it, too: {command}")
         yield request_of(options, name)
         return
     path, text = varied_sweep(name, options.vary, options.grid, options.set)

@@ -148,15 +148,19 @@ def compare(options: argparse.Namespace) -> int:
     request = request_about(options, [options.first, options.second])
     folder = folder_with_results(request)
     only = () if options.seeds is None else request.seeds
-    if options.first in request.sweep.arms and read_variant(folder).done.empty:
-        seeds = sorted({row.seed for row in read_trials(folder)})
-        raise RequestError(f"{folder}: no trial is finished; {request.to_score(options.first, *seeds)}")
+    arms = (options.first, options.second)
+    asked = [arm for arm in arms if arm in request.sweep.arms]
+    if asked and read_variant(folder).done.empty:
+        seeds = only or sorted({row.seed for row in read_trials(folder)})
+        raise RequestError(f"{folder}: no trial is finished; {request.to_score(asked, *seeds)}")
     study = read_study(folder)
+    known = known_arms(request, study.sweep.arms)
+    lacking = [arm for arm in arms if arm in known and study.representative(arm) not in study.scored]
+    if lacking:
+        remedy = as_run(request, folder).to_score(lacking, *(only or study.seeds))
+        raise RequestError(f"{folder}: no scores of {' and '.join(lacking)}; {remedy}{request.elsewhere}")
     remarks = []
-    for arm in (options.first, options.second):
-        if arm in known_arms(request, study.sweep.arms) and study.representative(arm) not in study.scored:
-            remedy = as_run(request, folder).to_score(arm, *study.seeds)
-            raise RequestError(f"{folder}: {arm} has no scores; {remedy}{request.elsewhere}")
+    for arm in arms:
         if has_changed(request, folder, arm):
             changed = "the sweep, its data, settings or the version are others now"
             remarks.append(f"{folder}: {arm} is as it was run; {changed}; run it to compare that")

@@ -150,7 +150,7 @@ def _confirmed(search: RecipeSearch, short: Callable[[Path], str]) -> Iterator[s
             request = search.request
             asked = request.asked.removesuffix(".yaml") + current.removeprefix(request.sweep.name)
             compare = request.command(words=("compare", asked, "winner", "base"))
-            export = request.command(*trials_of("winner", confirmation.seeds[0]), words=("export", asked, "FOLDER"))
+            export = request.command(*trials_of(["winner"], confirmation.seeds[0]), words=("export", asked, "FOLDER"))
             yield f"The winner is the arm `winner` of {current}: `{compare}`, `{export}`."
     earlier = [name for name, trials in search.confirmations().items() if trials and name != current]
     if earlier:

@@ -29,7 +29,7 @@ def status_values(
     arms have at these seeds, which were not asked for. Then failures of other stages.
 
     `chains` are the stages of each trial, by its fingerprint; then only failures of these stages are told. Without
-    chains a trial counts as running only if its evaluation is claimed, and not while a stage trains that other trials
+    chains a trial counts as running only if its evaluation is leased, and not while a stage trains that other trials
     need, too.
     """
     failures = ledger.failures()
@@ -62,7 +62,7 @@ class _States:
     ) -> None:
         self.ledger = ledger
         self.chains = chains
-        self.claimed = ledger.claims.recent()
+        self.leased = ledger.leases.recent()
         self.failures = failures_of_trials(failures, chains or {}, ledger)
         self.interruption = cache(ledger.interruption)  # many trials share stages
 
@@ -94,9 +94,9 @@ class _States:
         """The first stage of a trial that a process works on, and its step: `multimodal, step 140 of 700`; empty if
         none is."""
         if self.chains is None:
-            return "a process works on it" if fingerprint in self.claimed else ""
+            return "a process works on it" if fingerprint in self.leased else ""
         for stage in reversed(self.chains[fingerprint]):
-            if stage.fingerprint in self.claimed and not self.ledger.is_done(stage):
+            if stage.fingerprint in self.leased and not self.ledger.is_done(stage):
                 step, steps = self.ledger.last_step(stage.fingerprint), steps_made(stage)
                 of_all = f" of {steps}" if steps else ""
                 return f"{stage.name}, step {step}{of_all}" if step else stage.name

@@ -31,7 +31,7 @@ from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.tracking.mlflow_logger import MlflowLogger, named_store
 from mm1_lab.orchestrate.tracking.trackers import Tracker, TrialLogger
 from mm1_lab.results import Ledger, TrialRow
-from mm1_lab.results.leases import POLL_SECONDS, Claim
+from mm1_lab.results.leases import POLL_SECONDS, Lease
 from mm1_lab.results.manifest import (
     check_looks,
     contents_now,
@@ -114,7 +114,7 @@ def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor)
     tasks = make_tasks(((trial.evaluation, trial) for trial in trials), ledger, forgotten)
     check_runnable(Plan(tuple(trials), tasks=tasks), request, executor)
     for fingerprint, trial in forgotten.items():
-        _claimed(fingerprint, trial, ledger).release()  # all at once would be an open file and a thread for each
+        _leased(fingerprint, trial, ledger).release()  # all at once would be an open file and a thread for each
     for name in (DRAWING, "table.md"):  # which are of these trials, and no table is, if none succeeds
         with suppress(PermissionError):  # a colleague's
             (request.folder / name).unlink(missing_ok=True)
@@ -122,17 +122,17 @@ def forget_trials(trials: Sequence[Trial], request: Request, executor: Executor)
         if failure.get("cause") in forgotten:
             ledger.clear_failure(key)
     for fingerprint, trial in forgotten.items():
-        with _claimed(fingerprint, trial, ledger):
+        with _leased(fingerprint, trial, ledger):
             ledger.forget(fingerprint)
 
 
-def _claimed(fingerprint: str, trial: Trial, ledger: Ledger) -> Claim:
-    """A claim on a stage; waits for that of a dead command to lapse. Raises RequestError if another is at work."""
-    while (claim := ledger.claims.take([fingerprint])) is None:
-        if ledger.claims.is_renewed(fingerprint):
+def _leased(fingerprint: str, trial: Trial, ledger: Ledger) -> Lease:
+    """A lease on a stage; waits for that of a dead command to lapse. Raises RequestError if another is at work."""
+    while (lease := ledger.leases.take([fingerprint])) is None:
+        if ledger.leases.is_renewed(fingerprint):
             raise RequestError(f"--anew: another command works on {trial.name}; stop it first")
         time.sleep(POLL_SECONDS)
-    return claim
+    return lease
 
 
 def complete(request: Request, executor: Executor, draw: Draw) -> Round:

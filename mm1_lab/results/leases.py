@@ -1,6 +1,6 @@
-"""Claims: which process works on a stage, so that any number of them share a store, and nothing is done twice.
+"""Leases: which process works on a stage, so that any number of them share a store, and nothing is done twice.
 
-A claim is a lease of the library `filelock`: a file that only one process can create (O_EXCL, which network file
+A lease is one of the library `filelock`: a file that only one process can create (O_EXCL, which network file
 systems keep too), and whose date its holder renews. It is abandoned if its process is dead, seen on the holder's
 machine; or, elsewhere, if its date has not changed while this process watched it (`files.lease`), as clocks differ.
 """
@@ -17,75 +17,75 @@ from mm1_lab import files
 
 POLL_SECONDS = 0.5
 RECENT_SECONDS = 30.0
-"""How old a claim is that a process still renews, which it does every few seconds; with room for busy machines."""
+"""How old a lease is that a process still renews, which it does every few seconds; with room for busy machines."""
 
 
-class ClaimLost(Exception):
+class LeaseLost(Exception):
     """Another process has taken over what this one works on."""
 
 
-class Claim(AbstractContextManager["Claim"]):
+class Lease(AbstractContextManager["Lease"]):
     """Stages that this process works on, until `release` or the end of a `with` block."""
 
     def __init__(self) -> None:
-        self.leases: list[SoftFileLease] = []
+        self.files: list[SoftFileLease] = []
 
     def check(self) -> None:
-        """Raises ClaimLost if another process has taken over, because this one was silent for too long."""
-        for lease in self.leases:
-            if lease.compromise:
-                path = lease.lock_file
-                raise ClaimLost(f"{path}: another process has taken over, as this one was silent for too long")
+        """Raises LeaseLost if another process has taken over, because this one was silent for too long."""
+        for file in self.files:
+            if file.compromise:
+                path = file.lock_file
+                raise LeaseLost(f"{path}: another process has taken over, as this one was silent for too long")
 
     def release(self) -> None:
-        for lease in self.leases:
-            lease.release()
+        for file in self.files:
+            file.release()
 
     def __exit__(self, *error: object) -> None:
         self.release()
 
 
-class Claims:
+class Leases:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._watched: dict[str, tuple[SoftFileLease, float]] = {}
-        """Others' claims: the lease that remembers how long it has seen one unchanged, and when it last looked."""
+        """Others' leases: the object that remembers how long it has seen one unchanged, and when it last looked."""
         self._met: dict[str, int] = {}
-        """The date of another's claim when its watch began."""
+        """The date of another's lease when its watch began."""
 
-    def take(self, keys: Iterable[str]) -> Claim | None:
-        """Claims stages, all or none; None if another process works on one of them."""
-        claim = Claim()
+    def take(self, keys: Iterable[str]) -> Lease | None:
+        """Leases stages, all or none; None if another process works on one of them."""
+        lease = Lease()
         held = False
         try:
             for key in keys:
-                # after one that is held others' claims are watched, too, as a dead process's lapse together; what is
+                # after one that is held others' leases are watched, too, as a dead process's lapse together; what is
                 # free is left alone: of two processes each could hold what the other lacks
                 if not held or (self.folder / key).exists():
-                    held = not self._take(key, claim) or held
+                    held = not self._take(key, lease) or held
         except BaseException as error:
-            claim.release()
+            lease.release()
             if isinstance(error, OSError) and not error.filename:  # as of a full disk
                 error.filename = str(self.folder)
             raise
         if held:
-            claim.release()
-        return None if held else claim
+            lease.release()
+        return None if held else lease
 
-    def _take(self, key: str, claim: Claim) -> bool:
-        lease, looked = self._watched.pop(key, (None, 0.0))
+    def _take(self, key: str, lease: Lease) -> bool:
+        file, looked = self._watched.pop(key, (None, 0.0))
         # a long time between two looks proves nothing: this machine, or the file server, may have slept
-        if lease is None or time.monotonic() - looked > 3 * files.RENEW_SECONDS:
-            lease = files.lease(self.folder / key, timeout=0)
+        if file is None or time.monotonic() - looked > 3 * files.RENEW_SECONDS:
+            file = files.lease(self.folder / key, timeout=0)
             self._met[key] = self._date(key)
-        if files.take(lease):
-            claim.leases.append(lease)
+        if files.take(file):
+            lease.files.append(file)
             return True
-        self._watched[key] = lease, time.monotonic()
+        self._watched[key] = file, time.monotonic()
         return False
 
     def is_renewed(self, key: str) -> bool:
-        """Whether the process that holds the claim was seen alive since `take` began to watch it."""
+        """Whether the process that holds the lease was seen alive since `take` began to watch it."""
         return self._date(key) not in (0, self._met.get(key, 0))
 
     def recent(self) -> set[str]:

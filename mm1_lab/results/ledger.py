@@ -24,7 +24,7 @@ from mm1_lab.results.score_file import SCORES, write_scores
 from mm1_lab.rows import ScoreRow
 
 if TYPE_CHECKING:
-    from mm1_lab.results.leases import Claim, Claims
+    from mm1_lab.results.leases import Lease, Leases
 
 CHECKPOINTS = ("last.ckpt", "last.ckpt.before")
 """The names of checkpoints in mm1_lab/train/checkpoints.py, which imports torch."""
@@ -46,7 +46,7 @@ class Ledger:
                 raise RequestError(f"{folder}: is a file; name a folder")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy in another process reads and claims by itself."""
+        """A copy in another process reads and takes leases by itself."""
         return Ledger, (self.results, self.store, self.parts)
 
     @property
@@ -112,24 +112,24 @@ class Ledger:
         return self.stage_folder(fingerprint)
 
     @cached_property
-    def claims(self) -> Claims:
-        from mm1_lab.results.leases import Claims
+    def leases(self) -> Leases:
+        from mm1_lab.results.leases import Leases
 
-        return Claims(self.store / ".claims")
+        return Leases(self.store / ".claims")
 
-    def claim(self, stages: Sequence[Stage]) -> Claim | None:
-        """Claims those of the stages that are not done; None if another process works on one of them."""
+    def lease(self, stages: Sequence[Stage]) -> Lease | None:
+        """A lease on those of the stages that are not done; None if another process works on one of them."""
         # an evaluation first, lest another process takes it as soon as its model is done
-        claim = self.claims.take(stage.fingerprint for stage in reversed(stages) if not self.is_done(stage))
-        for stage in stages if claim else ():
+        lease = self.leases.take(stage.fingerprint for stage in reversed(stages) if not self.is_done(stage))
+        for stage in stages if lease else ():
             _look_anew(self.store / stage.fingerprint if stage.TRAINS else self.trial_folder(stage.fingerprint))
-        return claim
+        return lease
 
     def is_done(self, stage: Stage) -> bool:
         return self.has_weights(stage.fingerprint) if stage.TRAINS else self.has_scores(stage.fingerprint)
 
     def begin_stage(self, fingerprint: str) -> Path | None:
-        """The folder to work in, or None if the stage is already done. The caller must hold a claim on it."""
+        """The folder to work in, or None if the stage is already done. The caller must hold a lease on it."""
         partial = self.partial_folder(fingerprint)
         if self.has_weights(fingerprint):
             return None

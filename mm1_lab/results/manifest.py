@@ -157,12 +157,12 @@ def seeds_of(folder: Path, manifest: Manifest) -> list[int]:
     return sorted({row.seed for row in read_trials(folder.with_name(variant))})
 
 
-def run_options(folder: Path, manifest: Manifest, arm: str, *seeds: int) -> tuple[str, ...]:
-    """The options with which `run` makes an arm's trials at these seeds; of a search, and of its winner's confirmation,
-    the search's own, as it makes its arms by the scores at all of its seeds."""
+def run_options(folder: Path, manifest: Manifest, arms: Iterable[str], *seeds: int) -> tuple[str, ...]:
+    """The options with which `run` makes the trials of arms at these seeds; of a search, and of its winner's
+    confirmation, the search's own, as it makes its arms by the scores at all of its seeds."""
     if manifest.sweep.search or manifest.confirms:
         return at_seeds(seeds_of(folder, manifest))
-    return trials_of(arm, *seeds)
+    return trials_of(arms, *seeds)
 
 
 def growing(seeds: Collection[int], looks: Sequence[int]) -> tuple[str, ...]:

@@ -86,8 +86,8 @@ def _kind(folder: Path) -> str:
 
 def delete_weights(ledger: Ledger, spare: Iterable[Path]) -> None:
     for folder in spare:
-        while not (claim := ledger.claims.take([folder.name])):
+        while not (lease := ledger.leases.take([folder.name])):
             time.sleep(1.0)
-        with claim:
+        with lease:
             (folder / DONE).unlink(missing_ok=True)  # first, so that a half-deleted folder never counts as a stage
             shutil.rmtree(folder, ignore_errors=True)

@@ -90,6 +90,12 @@ def test_scores_of_a_run_belong_together_if_a_column_names_it(column: str) -> No
     frame = pd.DataFrame(rows, columns=["arm", column, "benchmark", "score"])
     judged, is_named = judge(frame), column != "remark"
     assert judged.claims[0]["difference"] == pytest.approx(31 - (16 if is_named else (15 + 36) / 2))
+    for values in ("all", range(len(frame))):  # which tell no runs apart
+        unnamed = judge(frame.drop(columns=column).assign(run=values)).claims[0]["difference"]
+        assert unnamed == pytest.approx(31 - (15 + 36) / 2)
+    if is_named:
+        apart = frame.assign(**{column: frame["arm"] + frame[column].astype(str)})
+        assert judge(apart, looks=(2, 4)).claims == judge(frame, looks=(2, 4)).claims, "numbered within arms"
     (told,) = [note for note in judged.notes if "score" in note and "left out" not in note] or [""]
     assert told.startswith("Which scores of a are of one run is not told, and some are missing") == (not is_named)
 
@@ -130,7 +136,7 @@ def test_an_average_is_over_benchmarks_not_over_questions() -> None:
 def test_columns_are_of_questions_or_of_runs_by_their_names_and_values() -> None:
     """Rows that all arms tell apart alike are no independent runs: of one model as many as it was asked questions."""
     frame = table({"a": range(20), "b": range(1, 21)}).rename(columns={"seed": "doc_id"})
-    for name in ("doc_id", "subject", "step", "metric"):
+    for name in ("doc_id", "subject", "Step", "metric", "train_seed"):
         with pytest.raises(RequestError, match=f"an arm's rows differ in '{name}', .* --columns seed={name} "):
             judge(frame.rename(columns={"doc_id": name}))
     for name in ("question", "Question", "Shots"):
@@ -138,12 +144,16 @@ def test_columns_are_of_questions_or_of_runs_by_their_names_and_values() -> None
         assert claim["verdict"] == "not judged" and claim["reason"].startswith("one run of an arm")
     with pytest.raises(RequestError, match="differ in 'doc_id' and 'fold', by the same values"):
         judge(frame.assign(doc_id=frame["doc_id"] // 5, fold=frame["doc_id"] % 5))
-    unequal = frame.drop(index=frame.index[33:])
-    with pytest.raises(RequestError, match="by the same values in every arm"):
-        judge(unequal)
+    third = frame[frame["arm"] == "a"].assign(arm="c")
+    few = frame[frame["doc_id"] < 3]
+    for same in (frame.drop(index=frame.index[26:]), few, pd.concat([few, third[:1]])):
+        with pytest.raises(RequestError, match="by the same values in every arm"):
+            judge(same)
+    for other in (pd.concat([frame, third.assign(doc_id=range(50, 70))]), frame.drop(index=frame.index[21:])):
+        assert judge(other).claims[0]["seeds"], "not by the same values, or in no other arm"
     for name in ("run", "Run #", "trial_id", "repetition", "Unnamed: 0"):
         assert len(judge(frame.rename(columns={"doc_id": name})).notes) == 2, name
-    assert judge(frame.assign(doc_id=range(40))).claims[0]["seeds"] == 20
+    assert judge(frame.assign(doc_id=[*range(20), *range(10, 30)])).claims[0]["seeds"] == 20, "half are shared"
     told = judge(frame.rename(columns={"doc_id": "gpu"}).assign(comment=None))
     assert told.claims[0]["seeds"] == 20 and "rows differ in 'gpu'" in told.notes[0]
     twice = judge(frame[frame["doc_id"] < 2].rename(columns={"doc_id": "memory_gb"}))
@@ -199,6 +209,8 @@ def test_rows_that_were_pasted_twice_and_runs_that_are_left_out_are_told() -> No
     once = table({"a": [50, 51], "b": [52, 53.5]}).drop(columns="seed")
     told = judge(pd.concat([once] * 3)).notes[0]
     assert told.startswith("All scores of a, b are there again in the same order: if rows were pasted twice, remove")
+    lacking = pd.concat([once.assign(benchmark="x"), once[2:].assign(benchmark="y")])
+    assert judge(pd.concat([lacking] * 3)).notes[0] == told, "though an arm lacks a benchmark"
     asked = pd.concat([once.assign(question=number, score=number % 2) for number in range(9)])
     asked.loc[asked["arm"] == "a", "score"] = np.arange(18) % 4 // 3  # runs of single questions, right or wrong
     assert not any("again" in note for note in judge(once).notes + judge(pd.concat([asked, asked])).notes)

@@ -12,6 +12,7 @@ from mm1_lab.config import (
     PAPER_LAW,
     WORLD_DATA,
     ConnectorConfig,
+    DataIdentity,
     DataMix,
     EncoderRecipe,
     MultimodalStage,
@@ -81,6 +82,7 @@ def test_a_mix_names_any_source_that_the_data_have(tmp_path: Path) -> None:
     resolve("a", Recipe.model_validate(change | {"encoder": {"loss": "none"}}), MINI, 0, data)
 
 
+TWICE_FROZEN = {"frozen": ["encoder", "decoder"], "sft": {"frozen": ["encoder", "decoder"]}}
 ONE, UNTRAINED = {"lr_multipliers": {"encoder": 1}}, {"steps": 0, "sft": {}}
 
 
@@ -89,7 +91,8 @@ ONE, UNTRAINED = {"lr_multipliers": {"encoder": 1}}, {"steps": 0, "sft": {}}
     [
         ({}, {"lr_multipliers": MINI.train.lr_multipliers | {"connector": 1}}),
         ({"frozen": ["encoder"]}, {"frozen": ["encoder"]} | ONE),
-        ({"sft": {}}, {"sft": ONE}),
+        ({"sft": {}}, {"sft": ONE | {"after_steps": 200_000}}),
+        (TWICE_FROZEN, {"frozen": ["decoder", "encoder", "decoder"], "sft": {"frozen": ["decoder", "encoder"]}}),
         (UNTRAINED, UNTRAINED | {"frozen": ["decoder"], "learning_rate": 1, "images": "shuffled", "data_order": 2}),
         (UNTRAINED, UNTRAINED | ONE | {"data_mix": {"text": 3}}),
     ],
@@ -118,6 +121,10 @@ def test_a_recipe_s_own_settings_of_the_scale_are_those_of_set() -> None:
 
     exported = {"sft": {"start": "a/mm1", "resolution": "native"}}
     assert fingerprint(exported | {"scale": {"sft.batch_size": 9}}) == fingerprint(exported, "sft.batch_size=9")
+    assert fingerprint(exported, "attention=varlen") != fingerprint(exported)
+    views = {"sft": {"views": 5, "resolution": 672}}
+    assert fingerprint({"sft": {"views": 9, "tiling": "ratio", "resolution": 756}}), "as many pixels as with five"
+    assert fingerprint(views, "sft.max_images=5", "sft.sequence_length=47") != fingerprint(views), "just fits"
     sparse = {"layers": 3, "width": 80, "heads": 4, "experts": 2}
     dense = {"layers": 3, "width": 80, "heads": 4}
     changes: list[dict[str, Any]] = [
@@ -138,8 +145,9 @@ def test_a_recipe_s_own_settings_of_the_scale_are_those_of_set() -> None:
         assert own == fingerprint(recipe, *(f"{path}={json.dumps(value)}" for path, value in scale.items())), scale
         found.add(own)
     assert len(found) == len(changes) + 1
-    shorter = Recipe.model_validate({"scale": {"train.steps": 7}})
-    assert steps_here(shorter, MINI)["steps", 200_000] == (7, 7)
+    shorter = Recipe.model_validate({"scale": {"train.steps": 7, "decoders.1.2B.layers": 2}, "sft": {"steps": 5000}})
+    steps = steps_here(shorter, mini_with("workers={1.2B: 1}", "sft.steps=30"))
+    assert steps["steps", 200_000] == (7, 7) and steps["sft.steps", 5000] == (15, 15)
 
 
 def test_a_decoder_with_experts_starts_as_the_dense_one_and_has_its_version(
@@ -335,16 +343,33 @@ def test_a_setting_may_go_on_from_a_short_form_and_is_of_the_recipe_or_the_scale
         ({"encoder": {"size": "ViT-X"}}, (), "no encoder 'ViT-X'; did you mean 'ViT-"),
         ({"decoder": "9N"}, (), "no decoder '9N'; did you mean '9M'?"),
         ({"encoder": {"first_resolution": 336}}, (), "first_resolution 336 must be below the resolution, 336"),
+        ({}, ("sequence_length=10",), "9 image tokens do not fit into a sequence of 10"),
+        ({}, ("sequence_length=11",), "take up to 256 positions and 9 images; raise sequence_length (11)"),
         ({}, ("image_tokens.144=15",), "15 image tokens are not a square number"),
         ({"decoder": "larger"}, ("larger_decoder=''",), "no decoder 'larger'; known: 9M, "),
         ({"sft": {"resolution": 336, "views": 5}}, (), "sft.views: 5 needs an sft.resolution of 448, 672, 756"),
         ({"sft": {"resolution": 672, "views": 10}}, ("resolutions={336: 36}",), "10 needs an sft.resolution of 1008 ("),
         ({"sft": {"resolution": 1344}}, (), "1344 is of five views: add sft.views: 5, or take 224, 336, 378"),
+        (
+            {"sft": {"mixture": {"chart": 1}}},
+            (),
+            "sft.mixture: there is no instruction set 'chart'; did you mean 'charts",
+        ),
         ({"sft": {}}, ("sft=null",), "the scale has no `sft` section; see the one in sweeps/scales/mini.yaml"),
+        (
+            {"sft": {"views": 5, "resolution": 672}},
+            ("sft.max_images=4",),
+            "takes 45 positions; increase sft.sequence_len",
+        ),
         ({"sft": {}}, ("sft.sequence_length=10",), "takes 9 positions; increase sft.sequence_length (10) or sft.max_"),
         ({"scale": {"train.weight_decai": 0.1}}, (), "unknown key 'train.weight_decai'; did you mean 'train.we"),
         ({"scale": {"decoders.302M-MOE.experts": 2}}, (), "no 'decoders.302M-MOE'; did you mean 'decoders.302M-MoE'"),
         ({"scale": {"decoders.1.2B.layers": 2}}, ("workers={1.2B: 2}",), "scale: 1.2B is trained by 2 workers, which"),
+        (
+            {"scale": {"encoders.ViT-L.layers": 2}},
+            ("workers={ViT-L: 2}",),
+            "scale: ViT-L is trained by 2 workers, which",
+        ),
         ({"data_mix": {"captions": 1, "texts": 0}}, (), "arm 'base': data_mix lists texts, which the data do not"),
     ],
 )
@@ -433,10 +458,10 @@ def test_other_views_than_before_are_told_of_a_model_that_is_tuned_again(tmp_pat
 
 
 def test_an_exported_model_without_steps_is_what_it_was() -> None:
-    def as_it_is(start: str, *settings: str, **fields: object) -> Trial:
+    def as_it_is(start: str, *settings: str, data: DataIdentity = WORLD, **fields: object) -> Trial:
         recipe = Recipe.model_validate({"sft": {"start": start, "steps": 0} | fields})
         scale = mini_with("resolutions.384=384", "resolutions.672=192", *settings)
-        return resolve("a", recipe, scale, 0, WORLD, ModelsFromOutside())
+        return resolve("a", recipe, scale, 0, data, ModelsFromOutside())
 
     trials = [as_it_is("a/tuned"), as_it_is("a/tuned", "sft.batch_size=9", views=1, resolution=336)]
     trials += [as_it_is("a/tuned", views=5, resolution=768), as_it_is("a/tuned", frozen=["decoder"], learning_rate=1)]
@@ -447,11 +472,16 @@ def test_an_exported_model_without_steps_is_what_it_was() -> None:
         as_it_is("a/tuned", resolution=1344)
     with pytest.raises(RequestError, match="exported, with 1 view of 384 px; set"):
         as_it_is("a/mm1", views=5)
+    own = WORLD.model_copy(update={"instructions_digest": "own"})
+    plain, tuned = (as_it_is(start, data=own).evaluation.model for start in ("a/mm1", "a/tuned"))
+    assert MINI.sft and (plain.sets, plain.max_images) == ("", MINI.max_images), "it is asked no conversations"
+    assert (tuned.sets, tuned.max_images) == ("own", MINI.sft.max_images) != (plain.sets, plain.max_images)
     tiled = as_it_is("a/tiled").evaluation.model
     assert (tiled.views, tiled.tiling, tiled.tile_marks) == (5, "ratio", "text")
     assert tiled.fingerprint != trials[0].evaluation.model.fingerprint
-    with pytest.raises(RequestError, match=r"with 5 views of 384 px; set sft\.views: 1, sft\.tiling: square"):
-        as_it_is("a/tuned", views=5, resolution=768, tiling="ratio")
+    for other in ({"tiling": "ratio"}, {"tile_marks": "text"}):
+        with pytest.raises(RequestError, match=r"with 5 views of 384 px; set sft\.views: 1, sft\.tiling: square"):
+            as_it_is("a/tuned", views=5, resolution=768, **other)
     for start, name in (("a/mm1", "sequence_length"), ("a/tuned", "sft.sequence_length")):
         with pytest.raises(RequestError, match=f"--set {name}=32768"):
             as_it_is(start, f"{name}=40000")

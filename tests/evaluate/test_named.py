@@ -1,6 +1,7 @@
 """Published benchmarks and users' own: what is asked, in which order, and what is refused beforehand."""
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -72,8 +73,9 @@ def test_files_are_read_once_per_results_folder(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(chosen, "_read", lambda *_: pytest.fail("the files were read again"))
         assert anew(config) == expected
-        with pytest.raises(pytest.fail.Exception):
-            anew(config, SETTINGS.model_copy(update={"questions": 2}))
+        for other in ({"questions": 2}, {"blocks": 2}, {"shots": (0, 1)}):
+            with pytest.raises(pytest.fail.Exception):
+                anew(config, SETTINGS.model_copy(update=other))
     for damaged in ("[[], [], 0", '[[["a"]], [["a", 1, 2, 3, 4, 5, 6]], 3]'):
         kept.write_text(damaged, encoding="utf-8")
         assert anew(config) == expected
@@ -127,7 +129,9 @@ def test_what_the_files_say_is_asked(tmp_path):
 
 
 def test_fewer_questions_are_the_first_of_more_and_the_note_says_what_that_does(tmp_path):
-    write_lines(tmp_path / "q.jsonl", [{"id": f"q{n}", "question": f"say {n}", "answers": [str(n)]} for n in range(40)])
+    write_lines(
+        tmp_path / "q.jsonl", [{"id": f"q{n}", "question": f"say {n}", "answers": [str(n), ""]} for n in range(40)]
+    )
     config = opened(tmp_path, "mine", {"questions": "q.jsonl", "metric": "cider", "prompt": "{question}"})
 
     def asked(count: int) -> tuple[list[str], str]:
@@ -219,17 +223,20 @@ def test_an_own_benchmark_has_images_choices_kinds_and_a_prompt(tmp_path):
     assert [(question.key, question.shown) for question in benchmark.questions] == [("1", "b"), ("2", "b")]
     benchmark = built(own(tmp_path, {"image": "1.png", "answer": "b"}, prompt="Colour:"), ZERO)
     assert benchmark.questions[0].prompt == "Colour:", "a picture alone"
+    row = {"question": "Which?", "answer": "25", "choices": [*map(str, range(26))]}
+    assert built(own(tmp_path / "letters", row, metric="choice"), ZERO).questions[0].shown == "Z"
 
 
 def test_marks_in_a_question_are_the_places_of_its_pictures(tmp_path):
     """As LLaVA's files have them; those at the start stand before the prompt, as where a question has none."""
     for number in range(2):
         draw(tmp_path / f"{number}.png", number)
-    texts = ["Which?", "<image>\nWhich?", "Which?\n<image>", "<image> How does <image> differ?", "How do these differ?"]
+    texts = ["Which?", "<image>\nWhich?", "Which?\n<image>", "<image> How does <image> differ?"]
+    texts.append("<image>\n<image> How do these differ?")
     asked = [
         {"images": ["0.png", "1.png"][: 1 + (n > 2)], "question": text, "answer": "b"} for n, text in enumerate(texts)
     ]
-    rows = [{"id": n, **row} for n, row in enumerate([*asked, {"question": "What is <image>?", "answer": "b"}])]
+    rows = [{"id": n, **row} for n, row in enumerate([*asked, {"question": "<image> or <image 1>?", "answer": "b"}])]
     benchmark = built(own(tmp_path, *rows, prompt="Q: {question} A:"), ZERO)
     writer = PromptWriter(Letters(), image_tokens=2)
     said = {int(one.key): writer.question(one) for one in benchmark.questions}
@@ -239,7 +246,7 @@ def test_marks_in_a_question_are_the_places_of_its_pictures(tmp_path):
         "Q: Which?\n<image> A:",
         "<image>Q: How does <image> differ? A:",
         "<image><image>Q: How do these differ? A:",
-        "Q: What is <image>? A:",
+        "Q: <image> or <image 1>? A:",
     ]
     assert [said[number].tokens.count(Letters.image) for number in range(6)] == [2, 2, 2, 4, 4, 0]
     one = next(one for one in benchmark.questions if one.key == "5")
@@ -253,7 +260,7 @@ def test_there_is_room_for_the_longest_right_answer_and_equal_ones_are_normalise
     """Where no official program says otherwise."""
     benchmark = built(own(tmp_path, {"question": "Where?", "answers": ["NYC", "the big apple"]}), ZERO)
     assert benchmark.new_tokens > len("the big apple") and score(benchmark, ["the big apple"]) == [100.0]
-    benchmark = built(own(tmp_path, {"question": "Is it?", "answers": ["yes"] * 5}, metric="vqa"), ZERO)
+    benchmark = built(own(tmp_path, {"question": "Is it?", "answers": ["yes"] * 4 + [""]}, metric="vqa"), ZERO)
     assert score(benchmark, ["Yes."]) == [100.0]
 
 
@@ -295,6 +302,30 @@ def test_no_question_is_among_its_demonstrations(tmp_path):
     for four, asked in ((rows[:4], values), (respelt, values), (by_path, elsewhere), (copied, elsewhere)):
         write_lines(tmp_path / "all.jsonl", four)
         refused("only 1 demonstrations with answers, other than the questions, but 2", tmp_path, "m", asked)
+
+
+def test_a_question_is_another_one_by_its_choices_or_one_of_its_pictures(tmp_path):
+    for number, name in enumerate(("a.bmp", "b.bmp", "c.bmp")):
+        draw(tmp_path / name, number)
+        os.utime(tmp_path / name, (0, 0))  # as of files from an archive
+    asked = {"question": "Which?", "answer": "x", "choices": ["x", "y"], "images": ["a.bmp", "b.bmp"]}
+    write_lines(tmp_path / "asked.jsonl", [asked])
+    values = {"questions": "asked.jsonl", "metric": "exact", "demonstrations": {"questions": "shown.jsonl"}}
+    one = SETTINGS.model_copy(update={"shots": (0, 1)})
+    for other in ({"choices": ["x", "z"]}, {"images": ["a.bmp", "c.bmp"]}):
+        write_lines(tmp_path / "shown.jsonl", [asked | other])
+        assert built(opened(tmp_path, "mine", values), one).demonstrations
+    write_lines(tmp_path / "shown.jsonl", [asked | {"choices": ["y", "x"]}])
+    refused("only 0 demonstrations with answers, other than the questions, but 1", tmp_path, "mine", values, one)
+
+
+def test_demonstrations_have_answers_and_are_others_in_each_block(tmp_path):
+    rows = [{"question": f"{n}!"} | ({"answer": str(n)} if n % 2 else {}) for n in range(80)]
+    write_lines(tmp_path / "shown.jsonl", rows)
+    asked = ({"question": f"{n}?", "answer": "b"} for n in range(SETTINGS.blocks))
+    benchmark = built(own(tmp_path, *asked, demonstrations={"questions": "shown.jsonl"}))
+    shown = [one.shown for block in benchmark.demonstrations for one in block]
+    assert len(set(shown)) == 2 * SETTINGS.blocks and "" not in shown
 
 
 def test_a_choice_may_be_named_by_its_letter(tmp_path):
@@ -343,7 +374,9 @@ def test_a_python_file_can_read_what_has_no_format(tmp_path):
         return opened(tmp_path, "shout", {"format": "shout.py", "questions": "words.txt", "metric": "exact"})
 
     config = program(PROGRAM)
-    assert {q.references for q in built(config, ZERO).questions} == {("ONE",), ("TWO",), ("THREE",)}
+    asked = built(config, ZERO, tmp_path / "cache").questions
+    assert {q.references for q in asked} == {("ONE",), ("TWO",), ("THREE",)}
+    assert not (tmp_path / "cache").exists(), "it may read files that nobody knows of"
     assert program(PROGRAM.replace("upper", "title")).digest != config.digest, "the program is part of it"
     letters = PROGRAM.replace("(word.upper(),)", "(word.upper())")  # had been the right answers
     for code, message in (
@@ -449,6 +482,12 @@ THREE = {"question": "a", "answers": ["b"] * 3}
         ({}, [], "holds no questions"),
         ({}, [{"question": "a", "answer": "1", "choices": [*map(str, range(27))]}], "has 27 choices, but there are"),
         ({}, [{"question": "\ud83d?", "answer": "b"}], "question 1 has half of a character"),
+        ({}, [{"question": "a", "answer": "\ud83d"}], "question 1 has half of a character"),
+        (
+            {},
+            [{"question": "a", "image": "a", "answer": "b", "choices": ["b", "<image>"]}],
+            "1 has 1 mark <image> for 1",
+        ),
         ({"metric": "vqa"}, [THREE], "has 3 answers, but VQA accuracy needs those of ten"),
         ({"metric": "yes-no"}, [THREE], "has the answer 'b', not `yes` or `no`"),
         ({"metric": "content"}, [THREE], "there is no metric 'content'; known: vqa, textvqa, exact"),
@@ -516,6 +555,7 @@ def test_a_question_that_no_answer_can_get_right_is_refused(tmp_path):
     check("Yes.", stop=["."])
     with pytest.raises(RequestError, match=r"'the answer is 5', but only what follows `the answer is` is compared"):
         check("the answer is 5", metric="answer")
+    check("the answer is 5")
     # nor is an answer cut to a right one, by a limit of the longest answer of the questions that are asked
     tokenizer = bpe_tokenizer(["red, blue"], 270, tmp_path / "words")
     config = own(tmp_path, {"question": "What?", "answers": ["red"] * 10}, metric="vqa")

@@ -17,7 +17,7 @@ from mm1_lab.orchestrate.execution.groups import in_group
 from mm1_lab.orchestrate.execution.worklist import HELD, Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.results import Ledger
-from mm1_lab.results.leases import ClaimLost
+from mm1_lab.results.leases import LeaseLost
 from mm1_lab.train.progress import Progress, Report
 from mm1_lab.weights.pretrained import HuggingFace
 from tests.conftest import SCALES, change
@@ -134,9 +134,9 @@ def test_notes_reach_the_user_however_soon_they_follow(monkeypatch, tmp_path):
         in_group(2, Resources(), tmp_path, lambda report: None, partial(report, "sft"))
         return DONE
 
-    claims = iter((None, Ledger(tmp_path).claim(())))
+    leases = iter((None, Ledger(tmp_path).lease(())))
     monkeypatch.setattr(tune, "POLL_SECONDS", 0.0)
-    worker = SimpleNamespace(ledger=SimpleNamespace(claim=lambda _: next(claims)), attempt=attempt)
+    worker = SimpleNamespace(ledger=SimpleNamespace(lease=lambda _: next(leases)), attempt=attempt)
     tune._run_trial({"task": "a"}, {"a": Task("a", (SimpleNamespace(name="sft"),), (), ())}, worker)
     expected = [Progress(0, 0, note=HELD), steps[0], *steps[2:]]
     assert [one["progress"] for one in told[:-1]] == expected and told[-1] == {"outcome": DONE}
@@ -207,7 +207,7 @@ def test_what_one_worker_raises_ends_the_group(broken, tmp_path):
 @pytest.mark.soak
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("own_ray")
-def test_a_group_ends_when_its_claim_is_lost(tmp_path):
+def test_a_group_ends_when_its_lease_is_lost(tmp_path):
     """Otherwise it would write checkpoints beside those of the process that took over."""
 
     def work(report: Report) -> None:
@@ -217,9 +217,9 @@ def test_a_group_ends_when_its_claim_is_lost(tmp_path):
         (tmp_path / "ended").touch()
 
     def lose(progress: Progress) -> None:
-        raise ClaimLost("another process has taken over")
+        raise LeaseLost("another process has taken over")
 
-    with pytest.raises(ClaimLost):
+    with pytest.raises(LeaseLost):
         in_group(2, Resources(), tmp_path / "storage", work, lose)
     assert not (tmp_path / "ended").exists()
 

@@ -206,8 +206,16 @@ def test_rows_too_short_for_the_world_are_refused_and_serve_for_other_data(ask, 
     short = ("sequence_length=192",)
     with pytest.raises(RequestError, match=r"take up to 256 positions and 9 images; raise sequence_length \(192\)"):
         ask(settings=short)
-    with pytest.raises(RequestError, match=r"take up to 319 positions .* sequence_length \(256\)"):
-        ask(settings=("image_tokens={64: 4, 144: 16}",))
+    large, small = "image_tokens={64: 4, 144: 16}", "image_tokens={64: 4, 144: 4}"
+    for settings, told in (
+        ((large,), r"319 positions .* sequence_length \(256\)"),
+        ((small, "sequence_length=220"), r"256 positions .* sequence_length \(220\)"),  # texts, without images
+        (("max_images=8",), r"9 images; .* max_images \(8\)"),
+    ):
+        with pytest.raises(RequestError, match=f"take up to .*{told}"):
+            ask("base", settings=settings)
+    ask(settings=("max_images=9",))
+    ask("captions+text", settings=(large,))
     own = data_file(tmp_path / "own", 0, pictures="pad")
     request = ask("captions+text", settings=short, data=own)
     assert {trial.evaluation.data.shape for trial in request.trials} == {"pad"}, "chat reads pictures in the same way"

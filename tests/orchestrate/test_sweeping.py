@@ -53,13 +53,13 @@ def test_anew_that_is_refused_deletes_nothing(request_, monkeypatch):
     ledger = request.ledger
     base, captions = (trial.fingerprint for trial in request.trials)
     assert ledger.has_intact_weights(request.trials[0].evaluation.model.fingerprint)
-    held = request_.ledger.claims.take([captions])
+    held = request_.ledger.leases.take([captions])
     assert held
     files.write_text(request.folder / "table.md", "of both")
     with pytest.raises(RequestError, match="--anew: another command works on captions / seed 0"):
         forget_trials(request.trials, request, Inline())
     assert ledger.has_scores(base) and (request.folder / "table.md").exists()
-    path = ledger.claims.folder / captions
+    path = ledger.leases.folder / captions
     left = path.read_text(encoding="utf-8").replace("host=", "host=another-")
     held.release()
     path.write_text(left, encoding="utf-8")

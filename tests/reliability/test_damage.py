@@ -17,6 +17,7 @@ from mm1_lab.cli import main
 from mm1_lab.config import RequestError, digest
 from mm1_lab.results import Ledger, packed
 from mm1_lab.results.schema import NotReadable
+from mm1_lab.results.upkeep import verify
 from tests.conftest import Refused
 from tests.orchestrate.conftest import mark_done
 
@@ -178,6 +179,7 @@ def test_of_large_files_stretches_are_looked_at_and_in_full_all_of_them(
         ledger.weights("a")
     assert not ledger.has_weights("a") and (ledger.store / "a.damaged" / "model.safetensors").exists()
     assert not ledger.has_weights("a.damaged"), "nobody may take it for a finished stage"
+    assert verify(ledger) == (2, 2, []), "in full"
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="it asks /proc which file is synced")

@@ -25,7 +25,7 @@ from mm1_lab.orchestrate.planning.loading import load_request
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger
-from mm1_lab.results.leases import Claim
+from mm1_lab.results.leases import Lease
 from mm1_lab.train import recorder
 from mm1_lab.train.checkpoints import CHECKPOINT
 from mm1_lab.train.module import Training
@@ -71,10 +71,10 @@ def test_of_three_processes_two_are_killed_and_the_last_does_the_rest(place: Any
     begun_by_killed = set(re.findall(r"^starts +(.*)$", "\n".join(outputs[:2]), re.MULTILINE))
     assert set(done.values()) == {1} and len(done.keys() | begun_by_killed) == 4, outputs
     assert not list(place.results.glob("store/*.partial"))
-    # one that is killed as soon as its stage is done leaves a claim that nobody needs any more
+    # one that is killed as soon as its stage is done leaves a lease that nobody needs any more
     left = {path.name: path.read_text(encoding="utf-8").split() for path in place.results.glob("store/.claims/*")}
     assert left.keys() <= {Path(folder).name for folder in place.done()}, left
-    assert not any(f"pid={process.pid}" in claim for process in alive for claim in left.values()), left
+    assert not any(f"pid={process.pid}" in lease for process in alive for lease in left.values()), left
     assert "nothing ran" in place.run(*SHARE)
 
 
@@ -163,7 +163,7 @@ def run(
 
 def test_it_works_around_what_others_do_and_leaves_them_the_rest(request_: Request) -> None:
     other = load_request("data_mix", "smoke", 1, ("blind",), (), None, request_.ledger.results, request_.ledger.store)
-    held = other.ledger.claim([other.trials[0].evaluation])
+    held = other.ledger.lease([other.trials[0].evaluation])
     assert held
     with pytest.raises(Leaving, match="1 task left, on which other processes are at work"):
         run(request_, Inline(leaves=True))
@@ -213,15 +213,15 @@ def write_curve(ledger: Ledger, stage: Stage) -> None:
     (folder / "training.csv").write_text("step,name,value\n1,loss,2.5\n3,loss,2.1\n", encoding="utf-8")
 
 
-def held(ledger: Ledger, *stages: Stage) -> Claim:
-    claim = ledger.claim(stages)
-    assert claim
-    return claim
+def held(ledger: Ledger, *stages: Stage) -> Lease:
+    lease = ledger.lease(stages)
+    assert lease
+    return lease
 
 
 def test_it_waits_for_what_will_free_work(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here for an encoder, until its process is gone; it says so once."""
-    held = request_.ledger.claim([request_.trials[0].evaluation.model.encoder])
+    held = request_.ledger.lease([request_.trials[0].evaluation.model.encoder])
     assert held
     waited = []
 

@@ -53,16 +53,31 @@ def stages(ledger: Ledger) -> set[str]:
 
 def test_gc_frees_models_and_never_results(ledger: Ledger, told: Told) -> None:
     results = {path: path.read_bytes() for path in (ledger.results / "trials").rglob("*") if path.is_file()}
+    for key, text in {"7ed": '{"kind": "sft"}', "bad": "{"}.items():
+        if folder := ledger.begin_stage(key):
+            (folder / "stage.json").write_text(text, encoding="utf-8")
+            ledger.finish_stage(key)
     before = stages(ledger)
     (ledger.store / "old.damaged").mkdir()
-    assert re.search(r"would free [1-9].* [KM]B: 3 stages, and no results\. .* add --yes", told("gc"))
+    assert re.search(r"would free [1-9].* [KM]B: 4 stages, and no results\. .* add --yes", told("gc"))
     assert stages(ledger) == before, "nothing without --yes"
     told("gc", "--yes")
     models = {ledger.record(path.name)["fingerprints"]["multimodal"] for path in (ledger.results / "trials").iterdir()}
-    assert len(models) == 2 and stages(ledger) == before - models and not list(ledger.store.glob("*.damaged"))
+    assert len(models) == 2 and stages(ledger) == before - models - {"7ed"} and not list(ledger.store.glob("*.damaged"))
     assert "trials again: their command with --anew\n" in told("gc", "--all", "--yes") and not stages(ledger)
     assert results == {path: path.read_bytes() for path in results}
     assert told("gc") == "there are no weights to delete\n"
+
+
+def test_gc_waits_for_what_a_process_works_on_and_leaves_no_half_of_a_stage(
+    ledger: Ledger, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Ledger(ledger.results, ledger.store).leases.take(["a", min(stages(ledger))])
+    assert held
+    monkeypatch.setattr("mm1_lab.results.upkeep.time", SimpleNamespace(sleep=lambda _: held.release()))
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if it was killed meanwhile
+    told("gc", "--all", "--yes")
+    assert not stages(ledger) and not (ledger.store / ".claims" / "a").exists()
 
 
 def test_verify_and_gc_leave_alone_what_a_running_command_is_about_to_rename(
@@ -124,7 +139,8 @@ def test_a_trial_that_only_its_owner_may_read_is_not_done_again(
     trials = json.loads(printed("status", *arms, "--json"))["sweeps"][0]["trials"]
     assert sorted((trial["state"], trial["why"]) for trial in trials) == [("done", ""), ("missing", told)]
     out = printed("verify")
-    assert "0 damaged\n1 more not checked, such as " + told in out and "without scores" not in out
+    checked = "5 finished trials and stages: every file was checked, 0 damaged\n1 more not checked, such as "
+    assert checked + told in out and "without scores" not in out
 
 
 def test_of_a_closed_folder_of_trials_nothing_is_said_to_be_finished(

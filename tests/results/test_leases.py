@@ -1,4 +1,4 @@
-"""Claims on stages, held by this process, by one that was killed, and by another machine's."""
+"""Leases on stages, held by this process, by one that was killed, and by another machine's."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ from filelock import SoftFileLease
 
 from mm1_lab import files
 from mm1_lab.results import leases
-from mm1_lab.results.leases import Claim, ClaimLost, Claims
+from mm1_lab.results.leases import Lease, LeaseLost, Leases
 from tests.conftest import REPOSITORY
 
 
@@ -40,14 +40,14 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def quick(disk: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A claim is renewed every 50 ms, and stale after 300."""
+    """A lease is renewed every 50 ms, and stale after 300."""
     monkeypatch.setattr(files, "LEASE_SECONDS", 0.3)
 
 
-def claim_elsewhere(folder: Path, key: str, name: str = "another-") -> Path:
-    """A claim of a process on another machine, whose name and boot id differ from ours by `name` and 1."""
+def lease_elsewhere(folder: Path, key: str, name: str = "another-") -> Path:
+    """A lease of a process on another machine, whose name and boot id differ from ours by `name` and 1."""
     folder.mkdir(exist_ok=True)
-    held = Claims(folder).take([key])
+    held = Leases(folder).take([key])
     assert held
     written = (folder / key).read_text()
     held.release()
@@ -59,26 +59,26 @@ def claim_elsewhere(folder: Path, key: str, name: str = "another-") -> Path:
 def test_a_process_that_was_killed_before_it_wrote_its_name_blocks_nobody(tmp_path: Path, disk: None) -> None:
     for name in ("a", "results.lease"):
         (tmp_path / name).touch()
-    claims = Claims(tmp_path)
-    assert claims.take(["a"]) is None, "it may be about to write"
-    claim = wait_for(claims, "a", 60.0)
-    assert claim
-    claim.release()
+    mine = Leases(tmp_path)
+    assert mine.take(["a"]) is None, "it may be about to write"
+    lease = wait_for(mine, "a", 60.0)
+    assert lease
+    lease.release()
     with files.locked(tmp_path / "results.lock"):
         assert (tmp_path / "results.lease").stat().st_size
     assert not list(tmp_path.iterdir())
 
 
-def test_of_two_that_wait_one_gets_the_claim(tmp_path: Path, disk: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_that_wait_one_gets_the_lease(tmp_path: Path, disk: None, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").touch()
     os.utime(tmp_path / "a", (0, 0))
-    slower, now_in = Claims(tmp_path), files.now_in
+    slower, now_in = Leases(tmp_path), files.now_in
     taken: list[Any] = []
 
     def while_another_is_quicker(folder: Path) -> float:
         if not taken:
             (tmp_path / "a").unlink()
-            taken.append(Claims(tmp_path).take(["a"]))
+            taken.append(Leases(tmp_path).take(["a"]))
         return now_in(folder)
 
     monkeypatch.setattr(files, "now_in", while_another_is_quicker)
@@ -93,83 +93,83 @@ def test_a_clock_that_is_ahead_of_the_file_server_s(tmp_path: Path, monkeypatch:
     for module in (files, leases):
         monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: ahead, monotonic=time.monotonic))
     (tmp_path / "a").touch()  # by a process that is about to write its name
-    claims = Claims(tmp_path)
-    assert claims.take(["a"]) is None
-    assert claims.recent() == {"a"}
+    mine = Leases(tmp_path)
+    assert mine.take(["a"]) is None
+    assert mine.recent() == {"a"}
 
 
-def test_a_full_disk_that_takes_no_claim_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_that_takes_no_lease_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SoftFileLease, "acquire", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
     with pytest.raises(OSError, match="No space left") as full:
-        Claims(tmp_path).take(["a"])
+        Leases(tmp_path).take(["a"])
     assert full.value.filename == str(tmp_path)
 
 
 def test_all_stages_or_none_until_they_are_released(tmp_path: Path) -> None:
-    first, second = Claims(tmp_path / ".claims"), Claims(tmp_path / ".claims")
-    claim = first.take(["b"])
-    assert claim
+    first, second = Leases(tmp_path / ".claims"), Leases(tmp_path / ".claims")
+    lease = first.take(["b"])
+    assert lease
     assert second.take(["a", "b"]) is None and not second.is_renewed("b")
     other = first.take(["a"])
-    assert other, "what was claimed together with b is free"
-    claim.release()
+    assert other, "what was leased together with b is free"
+    lease.release()
     with second.take(["b"]) or pytest.fail("not released"):
         assert first.take(["b"]) is None
     assert [path.name for path in (tmp_path / ".claims").iterdir()] == ["a"]
 
 
-def wait_for(mine: Claims, key: str, seconds: float, every: float = 0.02) -> Claim | None:
+def wait_for(mine: Leases, key: str, seconds: float, every: float = 0.02) -> Lease | None:
     """Tries again and again to take it."""
-    claim, end = None, time.monotonic() + seconds
-    while claim is None and time.monotonic() < end:
+    lease, end = None, time.monotonic() + seconds
+    while lease is None and time.monotonic() < end:
         time.sleep(every)
-        claim = mine.take([key])
-    return claim
+        lease = mine.take([key])
+    return lease
 
 
 def test_a_killed_process_of_this_machine_blocks_nobody(tmp_path: Path, disk: None) -> None:
-    text = "import os; from pathlib import Path; from mm1_lab.results.leases import Claims"
-    text += "; claim = Claims(Path()).take(['a']); os.kill(os.getpid(), 9)"
+    text = "import os; from pathlib import Path; from mm1_lab.results.leases import Leases"
+    text += "; lease = Leases(Path()).take(['a']); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", text], cwd=tmp_path)
-    assert (tmp_path / "a").exists() and not Claims(tmp_path).recent()
-    claim = wait_for(Claims(tmp_path), "a", 60.0)
-    assert claim
-    claim.release()
+    assert (tmp_path / "a").exists() and not Leases(tmp_path).recent()
+    lease = wait_for(Leases(tmp_path), "a", 60.0)
+    assert lease
+    lease.release()
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["another-", ""])
-def test_another_machine_s_claim_is_stale_when_its_date_stands_still(name: str, tmp_path: Path, quick: None) -> None:
+def test_another_machine_s_lease_is_stale_when_its_date_stands_still(name: str, tmp_path: Path, quick: None) -> None:
     """However old the date is: clocks of two machines differ."""
-    path = claim_elsewhere(tmp_path, "a", name)
-    mine = Claims(tmp_path)
+    path = lease_elsewhere(tmp_path, "a", name)
+    mine = Leases(tmp_path)
     assert mine.recent() == {"a"}, "whether its process lives is not known"
     os.utime(path, (0, 0))
     assert wait_for(mine, "a", 0.2) is None and not mine.is_renewed("a"), "watched for a shorter time"
     os.utime(path, (5, 5))
     assert wait_for(mine, "a", 0.2) is None and mine.is_renewed("a")
-    claim = wait_for(mine, "a", 5.0)
-    assert claim
-    claim.release()
+    lease = wait_for(mine, "a", 5.0)
+    assert lease
+    lease.release()
     assert not list(tmp_path.iterdir())
 
 
 def test_a_long_time_in_which_nobody_looked_does_not_count(tmp_path: Path, quick: None) -> None:
     """Nor is who was seen alive before it taken for alive; a machine may sleep, or a file server be away."""
-    path = claim_elsewhere(tmp_path, "a")
-    mine = Claims(tmp_path)
+    path = lease_elsewhere(tmp_path, "a")
+    mine = Leases(tmp_path)
     assert mine.take(["a"]) is None and not mine.is_renewed("a")
     os.utime(path, (5, 5))
     assert mine.is_renewed("a")
     time.sleep(0.2)  # trains meanwhile, and the other one dies
     assert mine.take(["a"]) is None and not mine.is_renewed("a")
-    claim_elsewhere(tmp_path, "b")
-    assert wait_for(Claims(tmp_path), "b", 2.0, every=0.5) is None
+    lease_elsewhere(tmp_path, "b")
+    assert wait_for(Leases(tmp_path), "b", 2.0, every=0.5) is None
 
 
-def test_the_claims_of_a_dead_process_lapse_together(tmp_path: Path, quick: None) -> None:
-    first, second = claim_elsewhere(tmp_path, "a"), claim_elsewhere(tmp_path, "b")
-    mine, end = Claims(tmp_path), time.monotonic() + 5.0
+def test_the_leases_of_a_dead_process_lapse_together(tmp_path: Path, quick: None) -> None:
+    first, second = lease_elsewhere(tmp_path, "a"), lease_elsewhere(tmp_path, "b")
+    mine, end = Leases(tmp_path), time.monotonic() + 5.0
     while second.exists() and time.monotonic() < end:
         os.utime(first)  # this one is alive, and yet the other is watched
         assert mine.take(["a", "b"]) is None
@@ -179,14 +179,14 @@ def test_the_claims_of_a_dead_process_lapse_together(tmp_path: Path, quick: None
 
 
 def test_of_many_that_find_it_abandoned_one_takes_it(tmp_path: Path, quick: None) -> None:
-    claim_elsewhere(tmp_path, "a")
-    taken: list[Claim] = []
+    lease_elsewhere(tmp_path, "a")
+    taken: list[Lease] = []
 
     def take() -> None:
-        mine, end = Claims(tmp_path), time.monotonic() + 0.8
+        mine, end = Leases(tmp_path), time.monotonic() + 0.8
         while time.monotonic() < end:
-            if claim := mine.take(["a"]):
-                taken.append(claim)
+            if lease := mine.take(["a"]):
+                taken.append(lease)
 
     threads = [threading.Thread(target=take) for _ in range(8)]
     for thread in threads:
@@ -201,24 +201,24 @@ def test_of_many_that_find_it_abandoned_one_takes_it(tmp_path: Path, quick: None
 
 @pytest.mark.parametrize("how", ["superseded", "deleted"])
 def test_who_was_silent_for_too_long_learns_that_another_took_over(how: str, tmp_path: Path, quick: None) -> None:
-    claim: Any = Claims(tmp_path).take(["a"])
-    claim.check()
+    lease: Any = Leases(tmp_path).take(["a"])
+    lease.check()
     (tmp_path / "a").unlink()
     if how == "superseded":
-        claim_elsewhere(tmp_path, "a")
-    with pytest.raises(ClaimLost, match=r"a: another process has taken over"):
+        lease_elsewhere(tmp_path, "a")
+    with pytest.raises(LeaseLost, match=r"a: another process has taken over"):
         for _ in range(1000):
-            claim.check()
+            lease.check()
             time.sleep(0.01)
-    claim.release()
-    assert (tmp_path / "a").exists() == (how == "superseded"), "another's claim stays"
+    lease.release()
+    assert (tmp_path / "a").exists() == (how == "superseded"), "another's lease stays"
 
 
-def test_a_command_that_is_stopped_while_it_imports_leaves_no_claim(tmp_path: Path) -> None:
+def test_a_command_that_is_stopped_while_it_imports_leaves_no_lease(tmp_path: Path) -> None:
     """It ends at once then, as some libraries swallow what is raised there."""
     (tmp_path / "slow.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
-    text = "import signal; from pathlib import Path; from mm1_lab import cli; from mm1_lab.results.leases import Claims"
-    text += "; signal.signal(signal.SIGTERM, cli._stop); claim = Claims(Path('claims')).take(['a']); import slow"
+    text = "import signal; from pathlib import Path; from mm1_lab import cli; from mm1_lab.results.leases import Leases"
+    text += "; signal.signal(signal.SIGTERM, cli._stop); lease = Leases(Path('claims')).take(['a']); import slow"
     process = subprocess.Popen([sys.executable, "-c", text], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     assert process.stdout and process.stdout.readline() and (tmp_path / "claims" / "a").exists()
     process.send_signal(signal.SIGTERM)

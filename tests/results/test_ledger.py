@@ -62,17 +62,17 @@ def test_what_another_machine_has_finished_is_not_done_again(tmp_path: Path, mon
         missing.discard(str(path))
         make(path, *mode)
 
-    claim = there.claim(stages)
-    assert claim
+    lease = there.lease(stages)
+    assert lease
     monkeypatch.setattr(os, "stat", cached_look)
     monkeypatch.setattr(os, "mkdir", make_anew)
-    assert here.claim(stages) is None
+    assert here.lease(stages) is None
     there.begin_stage(stages[0].fingerprint)
     there.finish_stage(stages[0].fingerprint)
     write(there, trial.fingerprint, tmp_path)
-    claim.release()
+    lease.release()
     assert len(missing) == 2 and not any(map(here.is_done, stages))
-    with here.claim(stages) or pytest.fail("not released"):
+    with here.lease(stages) or pytest.fail("not released"):
         assert all(map(here.is_done, stages))
 
 

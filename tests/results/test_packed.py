@@ -93,6 +93,12 @@ def test_what_was_packed_comes_back_when_it_is_first_read_or_was_damaged_since(
         curves(str(results / "smoke" / "data_mix"))
     pack(results)
     assert {path: path.read_bytes() for path in packs} == packs, "packing again changes nothing"
+    _read(results)
+    shutil.rmtree(results / "trials" / shared[0])
+    with (results / files.DONE).open("a") as done:
+        done.write("\n")
+    assert _read(results) == before, "other packs than were unpacked, as after a pull"
+    assert "unpacking 1 trial, once" in capsys.readouterr().err, "and none that is there"
 
     path = next(results.glob("trials/*/scores.parquet"))
     path.write_bytes(path.read_bytes()[:-1])
@@ -129,6 +135,10 @@ def test_a_sweep_that_is_gone_leaves_no_pack(results: Path, capsys: pytest.Captu
     assert {path.parent.name for path in packs[:-1]} == {"controls"}
     assert not damaged(results)
     assert re.search(r"trials: \d finished trials? of no sweep as it is now", capsys.readouterr().err)
+    (results / "smoke" / "controls" / "trials.csv").unlink()
+    with pytest.raises(RequestError, match="there is no finished trial to pack"):
+        pack(results)
+    assert all(path.exists() for path in packs), "the last ones are kept"
 
 
 @pytest.mark.parametrize("what", ["interrupted", "damaged"])
@@ -174,7 +184,12 @@ def test_a_damaged_pack_is_told_and_is_restored_or_given_up(results: Path, capsy
     before = _read(results)
     pack_alone(results)
     path, done = results / "smoke" / "data_mix" / "scores.parquet", results / files.DONE
-    whole, told = path.read_bytes(), done.read_bytes()
+    records = path.with_name("records.jsonl.gz")
+    whole, told, intact = path.read_bytes(), done.read_bytes(), records.read_bytes()
+    records.write_bytes(intact[:-1])
+    assert _finished(results) == [[True, True], [True, False]]
+    records.write_bytes(intact)
+    capsys.readouterr()
     path.write_bytes(whole[:-1])
     assert _finished(results) == [[True, True], [True, False]]
     said = capsys.readouterr().err
@@ -249,7 +264,7 @@ def test_packing_deletes_no_file_that_is_no_pack(results: Path, victim: Path, re
     pack(results)
     done = files.load_json(results / files.DONE)
     names = ("../victim/thesis.txt", "smoke/data_mix/sweep.json", "../../scores.parquet", "/a/b/scores.parquet")
-    for name in (*names, "trials/abc/scores.parquet"):
+    for name in (*names, "trials/abc/scores.parquet", "smoke/data_mix/mine/scores.parquet", "scores.parquet"):
         files.write_json(results / files.DONE, {"files": done["files"] | {name: "0"}})
         message = refused("pack", str(results))
         assert f"{results / files.DONE}: {name!r} is no pack; do not use packs of this source" in message

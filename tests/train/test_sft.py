@@ -169,6 +169,9 @@ def test_rates_and_replays_change_tuning_alone():
     assert replaying.inputs == plain.inputs and replaying.fingerprint != plain.fingerprint
     assert tuned(replay={"text": 0}).fingerprint == plain.fingerprint
     assert tuned(replay={"text": 0.0001}).replay == {"text": 1.0}
+    mixed = tuned(mixture={"text": 1, "charts": 1}, replay={"text": 0.1, "captions": 0.1})
+    told = "the order decides which row is of which set, under one fingerprint"
+    assert [*mixed.shares, *mixed.replay] == ["charts", "text", "captions", "text"], told
     assert replaying.positions() - plain.positions() == (
         replaying.steps() * replaying.replayed_rows * replaying.sequence_length
     )
@@ -181,6 +184,8 @@ def test_rates_and_replays_change_tuning_alone():
     slow, part = tuned(learning_rate=3e-4), tuned(lr_multipliers={"encoder": 0.1})
     assert part.training == plain.training.model_copy(update={"lr_multipliers": {"encoder": 0.1}})
     assert part.inputs == plain.inputs
+    ranks = {"decoder": 8, "encoder": {"rank": 16, "alpha": 3}}  # 16 is the largest
+    assert [lora.alpha for lora in tuned(lora=ranks).lora.values()] == [16, 3]
     assert slow.training == plain.training.model_copy(update={"learning_rate": 3e-4})
     assert slow.fingerprint != plain.fingerprint and slow.inputs == plain.inputs
 

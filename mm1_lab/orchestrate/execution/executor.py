@@ -16,7 +16,7 @@ from mm1_lab.orchestrate.execution.worklist import HELD, Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger
-from mm1_lab.results.leases import POLL_SECONDS, Claim
+from mm1_lab.results.leases import POLL_SECONDS, Lease
 from mm1_lab.train.progress import Progress, TimeUp
 
 
@@ -59,7 +59,7 @@ class Leaving(Exception):
 
 
 class Inline(Executor):
-    """Runs one task after another in this process, each time the most urgent one that no other process has claimed."""
+    """Runs one task after another in this process, each time the most urgent one that no other process holds."""
 
     def __init__(
         self, leaves: bool = False, minutes: float | None = None, started: float | None = None, shares: bool = False
@@ -116,13 +116,13 @@ class Inline(Executor):
             signal.signal(signal.SIGTERM, before)
 
     def _next(self, work_list: WorkList, failed_before: dict[str, float], worker: Worker) -> bool:
-        """Settles one task that is ready; returns whether there was one that no other process has claimed."""
+        """Settles one task that is ready; returns whether there was one that no other process holds."""
         ledger = work_list.ledger
         for task in work_list.ready():
-            claim = ledger.claim(task.stages)
-            if claim is None:
+            lease = ledger.lease(task.stages)
+            if lease is None:
                 continue
-            with claim:
+            with lease:
                 work_list.take(task)
                 if ledger.is_done(task.stages[-1]):
                     work_list.settle(task, Outcome(), elsewhere=True)
@@ -130,14 +130,14 @@ class Inline(Executor):
                     failure = ledger.failures()[task.key]
                     work_list.settle(task, Outcome(failure["outcome"], failure["reason"]), elsewhere=True)
                 else:
-                    self._run(task, claim, work_list, worker)
+                    self._run(task, lease, work_list, worker)
             return True
         return False
 
-    def _run(self, task: Task, claim: Claim, work_list: WorkList, worker: Worker) -> None:
+    def _run(self, task: Task, lease: Lease, work_list: WorkList, worker: Worker) -> None:
         def report(kind: str, progress: Progress) -> None:
             work_list.progress(task, kind, progress)
-            claim.check()
+            lease.check()
             needed = 0.0
             if progress.step == 0 and self.has_worked and kind == EvaluationStage.KIND:
                 # it has no checkpoints: it begins only if it will end, or if it is the first that a process does
@@ -158,7 +158,7 @@ class Inline(Executor):
         """Waits a moment for others, or leaves the rest to them."""
         tasks = list(work_list.ready())
         held = [task.key for task in tasks]
-        if self.leaves and len(held) == len(work_list.waiting) and all(map(work_list.ledger.claims.is_renewed, held)):
+        if self.leaves and len(held) == len(work_list.waiting) and all(map(work_list.ledger.leases.is_renewed, held)):
             left = counted(len(held), "task")
             text = f"{left} left, on which other processes are at work; the last to end draws the tables."
             raise Leaving(text, bool(work_list.failed))

@@ -54,7 +54,7 @@ def in_group(workers: int, resources: Resources, storage: Path, work: Callable[[
             while not (training.done() and news.empty()):
                 with suppress(Empty):
                     report(Progress(**news.get(timeout=1)))
-        except BaseException:  # such as a lost claim: without the queue the group ends with its next report
+        except BaseException:  # such as a lost lease: without the queue the group ends with its next report
             news.shutdown(force=True)
             raise
     try:

@@ -71,22 +71,22 @@ def _run_trial(config: dict[str, Any], tasks: Mapping[str, Task], worker: Worker
     last = 0.0
     task = tasks[config["task"]]
     ledger = worker.ledger
-    claim = ledger.claim(task.stages)
-    if claim is None:
+    lease = ledger.lease(task.stages)
+    if lease is None:
         tune.report({"kind": task.stages[0].name, "progress": Progress(0, 0, note=HELD)})
-    while claim is None:
+    while lease is None:
         time.sleep(POLL_SECONDS)
-        claim = ledger.claim(task.stages)
+        lease = ledger.lease(task.stages)
 
     def report(kind: str, progress: Progress) -> None:
         nonlocal last
-        claim.check()
+        lease.check()
         now = time.monotonic()
         if progress.note or now - last >= REPORT_SECONDS:
             last = now
             tune.report({"kind": kind, "progress": progress})
 
-    with claim:
+    with lease:
         outcome = worker.attempt(task, report)
     tune.report({"outcome": outcome})
 

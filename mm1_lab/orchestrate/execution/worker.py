@@ -29,7 +29,7 @@ from mm1_lab.orchestrate.execution.groups import Lost, in_group
 from mm1_lab.orchestrate.execution.worklist import Outcome, full_disk_line
 from mm1_lab.orchestrate.planning.plan import Fitted, Task
 from mm1_lab.results import Ledger
-from mm1_lab.results.leases import ClaimLost
+from mm1_lab.results.leases import LeaseLost
 from mm1_lab.results.schema import CURVES
 from mm1_lab.train.progress import Diverged, Progress, Report, TimeUp
 
@@ -62,14 +62,14 @@ class Worker:
     def attempt(self, task: Task, report: StageReport) -> Outcome:
         """Runs the task and returns how it ended; writes a traceback to the failure's log.
 
-        The caller holds a claim on the task. Raises TimeUp if `report` does.
+        The caller holds a lease on the task. Raises TimeUp if `report` does.
         """
         try:
             self.run(task, report)
             return Outcome()
         except TimeUp:
             raise
-        except (Lost, ClaimLost) as error:
+        except (Lost, LeaseLost) as error:
             return Outcome("lost", str(error))
         except Exception as error:
             import torch

@@ -98,11 +98,11 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
             wanted.append((evaluation, trial))
     plan.tasks = make_tasks(wanted, ledger)
     missing = {stage.fingerprint for _, stage in plan.missing}
-    claimed = ledger.claims.recent()
+    leased = ledger.leases.recent()
     for _, stage in plan.missing:
         if waits := [needed.name for needed in stage.inputs.values() if needed.fingerprint in missing]:
             plan.add(stage, "waits", f"waits for {' and '.join(waits)}")
-        elif stage.fingerprint in claimed:
+        elif stage.fingerprint in leased:
             plan.add(stage, "to run", "a process works on it")
         elif ledger.failure_file(stage.fingerprint).exists():
             plan.add(stage, "to run", "failed before")

@@ -99,19 +99,19 @@ class Request:
             *words, "--scale", self.scale_name, *options, settings=self.overrides, data=self.data_path, **folders
         )
 
-    def to_score(self, arm: str, *seeds: int) -> str:
-        """What gives an arm scores at these seeds: the command, and why it has none if it diverged or failed."""
-        options = run_options(self.folder, self.manifest, arm, *seeds)
+    def to_score(self, arms: Collection[str], *seeds: int) -> str:
+        """What gives arms scores at these seeds: the command, and why one has none if it diverged or failed."""
+        options = run_options(self.folder, self.manifest, arms, *seeds)
         diverged, failures = self.ledger.diverged(), self.ledger.failures()
-        chains = (trial.evaluation.chain() for trial in self.at_seeds(seeds).trials if trial.arm == arm)
-        for key in (stage.fingerprint for chain in chains for stage in chain):
+        trials = (trial for trial in self.at_seeds(seeds).trials if trial.arm in arms)
+        for name, key in [(trial.name, stage.fingerprint) for trial in trials for stage in trial.evaluation.chain()]:
             if key in diverged:
                 # of a search all arms would be trained again
                 anew = f"; to try it as it is: {self.command(*options, '--anew')}" if "--only" in options else ""
-                return f"it diverged ({diverged[key]}){anew}"
+                return f"{name} diverged ({diverged[key]}){anew}"
             if key in failures:
                 reason = on_one_line(failures[key]["reason"])
-                return f"it failed ({reason}); mend that, and run it again: {self.command(*options)}"
+                return f"{name} failed ({reason}); mend that, and run it again: {self.command(*options)}"
         return f"run it first: {self.command(*options)}"
 
     @property
@@ -140,9 +140,9 @@ class Request:
             inside = Ledger(self.ledger.results)  # of a results folder that was copied with its store
             if inside.has_intact_weights(fingerprint):
                 raise RequestError(f"{trial.name}: its weights are elsewhere: add --store {quote(str(inside.store))}")
-            remedy = self.to_score(trial.arm, trial.seed)
+            remedy = self.to_score([trial.arm], trial.seed)
             if self.ledger.has_scores(trial.fingerprint):
-                options = run_options(self.folder, self.manifest, trial.arm, trial.seed)
+                options = run_options(self.folder, self.manifest, [trial.arm], trial.seed)
                 remedy = f"train it again: {self.command(*options, '--anew')}"
                 if "--only" not in options:
                     remedy += " (all arms of the search are trained again)"

@@ -263,7 +263,8 @@ class MlflowLogger(TrialLogger):
         results, store = self.ledger.results, self.ledger.store
         if results.absolute() == here_or_shipped(PUBLISHED).absolute():  # not to be extended
             results = RESULTS
-        options = run_options(self.folder, self.manifest, *names[0])
+        (arm, seed), *_ = names
+        options = run_options(self.folder, self.manifest, [arm], seed)
         command = self.manifest.command(*options, results=results, store=store)
         tags |= {"mm1.fingerprint": fingerprint, NOTE: f"{note}{REPRODUCE}{command}`", "mlflow.source.name": command}
         name = contents.run_name(self.manifest, names)
