@@ -50,6 +50,8 @@ def console() -> NoReturn:
     os.environ["PYTHONSAFEPATH"] = "1"  # or our processes would import a random.py of the working folder as Python's
     try:
         code = main()
+        if code == INTERRUPTED:  # before other packages: a Ray that was interrupted while starting would crash there
+            atexit.register(_leave, code)
     except SystemExit as ended:  # argparse's
         code = int(ended.code or 0)
     except KeyboardInterrupt:  # with --debug
@@ -77,8 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         before.clear()  # further signals stay ignored during cleanup
         print(STOPPED, file=sys.stderr)
-        # without destructors: those of a Ray that was interrupted while starting would crash
-        atexit.register(_leave, INTERRUPTED)
         return INTERRUPTED
     finally:
         for number, handler in before.items():
