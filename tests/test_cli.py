@@ -173,12 +173,12 @@ def test_the_dashboard_tells_its_address_when_it_answers_and_tells_nobody_else_a
         assert f"--port {port}: " in error and error.endswith("; choose another by --port\n")
     for module in ("random", "starlette"):
         (place.folder / f"{module}.py").write_text("raise SystemExit('imported from the working folder')\n")
-    process = place.start("dashboard", "--port", str(port), fresh=True)
+    process = place.start("dashboard", "--port", "0", fresh=True)  # any that is free
     try:
         assert process.stdout.readline() == "MLflow starts …\n"
         words, _, opened = process.stdout.readline().strip().rpartition(" ")
         address, _, token = opened.partition("/?token=")
-        assert words == "MLflow is at" and address == f"http://127.0.0.1:{port}" and len(token) > 20
+        assert words == "MLflow is at" and address.startswith("http://127.0.0.1:") and len(token) > 20
         assert process.stdout.readline().startswith("End it with Ctrl-C")
         assert process.stdout.readline().startswith("data_mix at smoke: nothing new for sqlite:///")
         page = "#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=mm1-arms"

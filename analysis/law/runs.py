@@ -182,7 +182,21 @@ def read_runs(path: Path, lower_is_better: bool, score: str = "score") -> Runs:
     if copies:
         has = "1 row has" if copies == 1 else f"{copies} rows have"
         cautions.append(f"{has} size, rate and score of a row before, and no seed tells whether they are other runs.")
+    scored = points[score].notna()
+    for column in table.columns.difference([*wanted, "seed", "size"], sort=False):
+        if _has_own_curves(points[scored], table.loc[scored, column]):
+            cautions.append(
+                f"Rows of a size differ in {column!r}, too, and are fitted as one curve, through runs that may have "
+                "other best rates: fit the rows of one value at a time."
+            )
     return Runs(path.name, points, (Objective(score, lower_is_better),), tuple(cautions))
+
+
+def _has_own_curves(points: pd.DataFrame, values: pd.Series[str]) -> bool:
+    """Whether some size has several values, each at three rates or more, as of tokens, batch size or optimiser."""
+    rates = points.assign(value=values).groupby(["params", "value"])["learning_rate"].nunique()
+    of_size = rates.groupby("params").agg(["size", "min"])
+    return bool((of_size["size"].gt(1) & of_size["min"].ge(3)).any())
 
 
 def _with_names(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from tests.conftest import Flat
 pytestmark = pytest.mark.usefixtures("here")
 
 
-def test_what_is_left_out_and_broken_is_told(files):
+def test_what_is_left_out_and_broken_is_told(files, told):
     members = {}
     for number in range(40):
         png = files.png(number)
@@ -32,17 +32,20 @@ def test_what_is_left_out_and_broken_is_told(files):
     files.pictures(1)
     data = files.open(captions="c.tar", text="t.jsonl", instructions={"chat": {"files": "m.jsonl"}})
     captions, text, chat = re.split(r"\ntext: |\ninstructions\.chat: ", "\n".join(data.summary()))
-    for told in (
+    for line in (
         "left out: 1 no image",
         "left out: 1 without a caption",
         "broken: 20 of 41 pictures tried",
         "more than 1% of the pictures tried are broken; training stops once it has read 10 broken",
     ):
-        assert told in captions
+        assert line in captions
     assert "left out: 2 without text" in text and "nothing is held out" in text
     assert chat.startswith("100 documents in 1 file, 0 held out, 100 pictures")
     assert f"left out: 1 broken\n    {files.folder}/m.jsonl, line 101: has no turns" in chat
     assert "broken: 0 of 100 pictures tried" in chat and "nothing is held out" in chat, "as all are one conversation"
+    files.yaml(captions="c.tar", text="t.jsonl")
+    planned = told("plan", "data_mix", "--only", "captions+text", "--scale", "smoke", "--data", "data.yaml")
+    assert "data.yaml: captions: 16 of 32 pictures tried are broken, such as " in planned
 
 
 COMMAND = ("show-data", "--data", "data.yaml", "--scale", "smoke", "--out", "sheet.png")

@@ -19,6 +19,7 @@ from mm1_lab.data.pixels import (
     BROKEN_SHARE,
     DECODING_VERSION,
     LARGEST_PICTURE,
+    Decoded,
     ImageDecoder,
     StoredPicture,
     decode,
@@ -41,8 +42,9 @@ TOKENIZER_TEXTS = 1_000_000
 """Samples of a source on which a tokenizer is trained."""
 CONVERSATIONS_VERSION = 3
 """Increased when the template of conversations changes, or what counts in their loss."""
-TRIED = 256
-"""Samples of a source, spread over it, whose first pictures a summary decodes, and whose conversations it measures."""
+TRIED, TRIED_BEFORE_RUNS = 256, 32
+"""Samples of a source, spread over it, whose first pictures a summary decodes, and whose conversations it measures; and
+those whose pictures every plan and run decodes."""
 
 
 class Shards:
@@ -163,6 +165,17 @@ class Shards:
                 lines.append(f"{name}: left out: {copies}; weigh sources by data_mix, instruction sets by `weight`")
         return [*lines, *self._held_out_and_trained_on()]
 
+    def broken(self) -> list[str]:
+        """What is to be told of sources of which some pictures that are tried before a run cannot be decoded: training
+        that finds more stops, perhaps after hours of other stages."""
+        lines = []
+        for name, collection in self.everything.items():
+            tried = _first_pictures(collection, _spread(collection, TRIED_BEFORE_RUNS))
+            if tried.broken:
+                count = f"{len(tried.broken)} of {tried.asked} pictures tried are broken, such as {tried.broken[0]}"
+                lines.append(f"{name}: {count}; training stops at {BROKEN_LEAST} if they are over {BROKEN_SHARE:.0%}")
+        return lines
+
     def _held_out_and_trained_on(self) -> list[str]:
         """A note on captioned pictures, in files of their own, that are held out of one source and trained on in
         another. Their keys do not prevent it: a picture's is its path as it is written, and a conversation's holds
@@ -196,11 +209,8 @@ class Shards:
                 yield f"  left out: {count:,} {reason}"
             for note in [note for shard in collection.shards for note in shard.notes][:5]:
                 yield f"    {note}"
-            spread = np.unique(np.linspace(0, len(collection) - 1, TRIED).astype(int))
-            first: list[Picture] = []
-            for sample in spread.tolist():
-                first += collection.pictures(sample)[:1]
-            _, tried = decode(first, 1)
+            spread = _spread(collection, TRIED)
+            tried = _first_pictures(collection, spread)
             if tried.asked:
                 yield f"  broken: {len(tried.broken):,} of {tried.asked:,} pictures tried"
             for message in tried.broken[:5]:
@@ -234,6 +244,19 @@ class Shards:
             f"of its {len(files):,} pictures {where} are trained on, too, to judge by their names and sizes alone: "
             f"compare the contents of some, such as {min(set.union(*shared.values()))}"
         )
+
+
+def _spread(collection: Collection, most: int) -> Numbers:
+    """At most so many samples, spread over a source."""
+    return np.unique(np.linspace(0, len(collection) - 1, most).astype(int))
+
+
+def _first_pictures(collection: Collection, samples: Numbers) -> Decoded:
+    """Which of the samples' first pictures can be decoded."""
+    first: list[Picture] = []
+    for sample in samples.tolist():
+        first += collection.pictures(sample)[:1]
+    return decode(first, 1)[1]
 
 
 def _index_much(files: Iterable[list[File]], cache: Path) -> None:

@@ -202,7 +202,7 @@ def doubtful_data(request: Request) -> list[str]:
     data = request.open_data()
     told = []
     if isinstance(data, Shards):
-        told = [f"{request.data_path}: {line}" for line in data.doubts()]
+        told = [f"{request.data_path}: {line}" for line in [*data.doubts(), *data.broken()]]
         sizes = {name: len(one.train) for name, one in data.conversations.items()}
         told += epochs_note(_epochs(request, sizes))
         plain = [one.name for one in request.scale.benchmarks if one.prompt is None and one.metric != "cider"]

@@ -71,7 +71,8 @@ def show_dashboard(port: int, log: Iterator[str]) -> None:
         print(f"MLflow is at {without_secrets(uri)}")
         return
     try:
-        socket.create_server((HOST, port)).close()
+        with socket.create_server((HOST, port)) as free:
+            port = free.getsockname()[1]  # 0 is any that is free
     except (OSError, OverflowError) as error:
         raise RequestError(f"--port {port}: {error}; choose another by --port") from None
     try:
