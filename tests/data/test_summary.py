@@ -45,7 +45,7 @@ def test_what_is_left_out_and_broken_is_told(files, told):
     assert "broken: 0 of 100 pictures tried" in chat and "nothing is held out" in chat, "as all are one conversation"
     files.yaml(captions="c.tar", text="t.jsonl")
     planned = told("plan", "data_mix", "--only", "captions+text", "--scale", "smoke", "--data", "data.yaml")
-    assert "data.yaml: captions: 16 of 32 pictures tried are broken, such as " in planned
+    assert "data.yaml: captions: 4 of 8 pictures tried are broken, such as " in planned
 
 
 COMMAND = ("show-data", "--data", "data.yaml", "--scale", "smoke", "--out", "sheet.png")

@@ -42,7 +42,7 @@ TOKENIZER_TEXTS = 1_000_000
 """Samples of a source on which a tokenizer is trained."""
 CONVERSATIONS_VERSION = 3
 """Increased when the template of conversations changes, or what counts in their loss."""
-TRIED, TRIED_BEFORE_RUNS = 256, 32
+TRIED, TRIED_BEFORE_RUNS = 256, 8
 """Samples of a source, spread over it, whose first pictures a summary decodes, and whose conversations it measures; and
 those whose pictures every plan and run decodes."""
 
