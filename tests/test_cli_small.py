@@ -233,6 +233,7 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(printed: 
     (here / "mine.yaml").write_text(yaml.safe_dump(tuned))
     told = doubtful_claims(load_request("mine.yaml", "smoke"))
     assert "'chat 0-shot': only tuned models have it; give `sft` to b." in "".join(told), "one side is enough"
+    assert "'by unparsed %' will not tell steps, sft apart, as the arms differ in all of them." in "".join(told)
     for only in ((), ["average-pooling"]):
         assert not doubtful_claims(load_request("sft_connector", "smoke", only=only)), "nor of an arm not asked for"
     told = doubtful_claims(load_request("data_mix", "smoke", settings=["evaluate.shots=[0]"]))

@@ -20,6 +20,7 @@ from mm1_lab.config import RequestError, Trial
 from mm1_lab.orchestrate import lr_search, recipe_search
 from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.execution.worker import StageReport, Worker
+from mm1_lab.orchestrate.planning.doubts import doubtful_claims
 from mm1_lab.orchestrate.planning.loading import load_request
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.plan_text import arm_lines, plan_values
@@ -330,13 +331,15 @@ def test_two_spellings_of_an_arm_are_one(laboratory, tmp_path):
 
 def test_a_search_is_the_same_in_whatever_order_its_seeds_are_named(tmp_path):
     """Its results, by which `status` and others find its arms, know only which seeds they are."""
-    path = write(tmp_path)
+    path = write(tmp_path, over={"data_mix.text": [2, 3, 4], "steps": [100_000, 300_000]})
     first, second = (
         load_request(path, "smoke", seeds, results=tmp_path / "results", store=tmp_path / "store")
         for seeds in ("0,1", "1,0")
     )
-    arms = [[*rounds_of(request, to_the_end=True)[0].sweep.arms] for request in (first, second)]
+    rounds = [rounds_of(request, to_the_end=True) for request in (first, second)]
+    arms = [[*made.sweep.arms] for made, _ in rounds]
     assert len(arms[0]) > 3 and arms[0] == arms[1]
+    assert not doubtful_claims(rounds[0][1]), "a winner may differ from the base in all that is searched"
 
 
 def test_optuna_is_told_first_of_the_base_with_the_scale_s_rates_and_short_forms(here):

@@ -218,6 +218,10 @@ class Shards:
             if len(tried.broken) > BROKEN_SHARE * tried.asked:
                 stops = f"training stops once it has read {BROKEN_LEAST} broken ones, and they are more than that"
                 yield f"  note: more than {BROKEN_SHARE:.0%} of the pictures tried are broken; {stops}"
+            if collection.reader in ("pairs", "text"):
+                texts = [collection.texts(sample)[-1] for sample in spread.tolist()]
+                if 2 * len(set(texts)) < len(texts):
+                    yield f"  note: only {len(set(texts)):,} of {len(texts):,} texts tried differ from each other"
             if name not in self.collections and self._tuning:
                 fit = list(self._fit(collection, spread, self._tuning))
                 if not all(fit):

@@ -88,6 +88,8 @@ def _fields(row: Fields, columns: Columns, required: Collection[str]) -> Fields 
         names = columns[field]
         if row.keys().isdisjoint(names):
             has = ", ".join(map(str, list(row)[:20]))[:200] or "nothing"
+            if len(row) == 1 and ";" in has:
+                return Broken(f"its columns are divided by semicolons ({has}); separate them by commas")
             return Broken(
                 f"has no column {names[0]!r} (it has {has}); rename one to {' or '.join(names[:2])}, or name yours in "
                 "the data file by `image` or `text`"

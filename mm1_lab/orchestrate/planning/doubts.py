@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from mm1_lab.config import PretrainedDecoder, PretrainedMM1, RequestError, SftStage, load_sweep, steps_here
+from mm1_lab.config import PretrainedDecoder, PretrainedMM1, Recipe, RequestError, SftStage, load_sweep, steps_here
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.planning.finding import SWEEPS, split_settings
 from mm1_lab.orchestrate.planning.measurable import why_no_value, why_untuned
@@ -168,13 +168,21 @@ def unlike_before(request: Request) -> list[str]:
 
 
 def doubtful_claims(request: Request) -> list[str]:
-    """What is to be told before a run of claims about its arms that it cannot decide."""
-    arms = {trial.arm for trial in request.trials}
+    """What is to be told before a run of claims about its arms that it cannot decide, or that are about more than one
+    change."""
+    arms = request.recipes
     claims = defaultdict(list)
     for contrast in request.sweep.contrasts:
         first, second = contrast.sides
-        if arms.isdisjoint((*first, *second)):
+        compared = [arms[arm] for arm in (*first, *second) if arm in arms]
+        if not compared:
             continue
+        changed = []
+        if len(compared) == len(first) + len(second) == 2 and not request.manifest.confirms:
+            changed = [name for name in Recipe.model_fields if getattr(compared[0], name) != getattr(compared[1], name)]
+        if len(changed) > 1:
+            what = f"will not tell {', '.join(changed)} apart, as the arms differ in all of them"
+            claims[what].append(repr(contrast.claim))
         for measure in contrast.measure.parts:
             if reason := why_no_value(request, measure) or why_untuned(request, measure, (*first, *second)):
                 claims[f"will not be judged by {reason}"].append(repr(contrast.claim))
