@@ -183,12 +183,13 @@ def read_runs(path: Path, lower_is_better: bool, score: str = "score") -> Runs:
         has = "1 row has" if copies == 1 else f"{copies} rows have"
         cautions.append(f"{has} size, rate and score of a row before, and no seed tells whether they are other runs.")
     scored = points[score].notna()
-    for column in table.columns.difference([*wanted, "seed", "size"], sort=False):
-        if _has_own_curves(points[scored], table.loc[scored, column]):
-            cautions.append(
-                f"Rows of a size differ in {column!r}, too, and are fitted as one curve, through runs that may have "
-                "other best rates: fit the rows of one value at a time."
-            )
+    others = table.columns.difference([*wanted, "seed", "size"], sort=False)
+    if differ := [repr(name) for name in others if _has_own_curves(points[scored], table.loc[scored, name])]:
+        cautions.append(
+            f"Rows of a size differ in {', '.join(differ)}, too, and are fitted as one curve: if the best rate may "
+            "depend on it, as on tokens or batch size, fit the rows of one value at a time; call a column of repeats "
+            "`seed`."
+        )
     return Runs(path.name, points, (Objective(score, lower_is_better),), tuple(cautions))
 
 

@@ -145,10 +145,10 @@ def test_a_verdict_takes_three_seeds_and_alike_rows_without_seeds_are_noted(undr
         write_csv(Path("results.csv"), [*rows, *rows[:copies]])
         output = fit()
         assert told in output and ("of a row before" in output) == bool(copies)
-    two = [[*row, tokens, number] for number, (row, tokens) in enumerate(itertools.product(rows, ("1e9", "2e9")))]
-    write_csv(Path("results.csv"), two, "params,learning_rate,score,tokens,minutes")
+    two = [[*row, tokens, tokens, number] for number, (row, tokens) in enumerate(itertools.product(rows, (1, 2)))]
+    write_csv(Path("results.csv"), two, "params,learning_rate,score,tokens,steps,minutes")
     output = fit()
-    assert "\nRows of a size differ in 'tokens', too, and are fitted as one curve" in output and "minutes" not in output
+    assert "\nRows of a size differ in 'tokens', 'steps', too, and are" in output and "minutes" not in output
 
 
 def test_failed_runs_and_spellings(undrawn: None, fit: Told) -> None:

@@ -173,7 +173,8 @@ class Shards:
             tried = _first_pictures(collection, _spread(collection, TRIED_BEFORE_RUNS))
             if tried.broken:
                 count = f"{len(tried.broken)} of {tried.asked} pictures tried are broken, such as {tried.broken[0]}"
-                lines.append(f"{name}: {count}; training stops at {BROKEN_LEAST} if they are over {BROKEN_SHARE:.0%}")
+                stops = f"what trains on it stops at {BROKEN_LEAST} if they are over {BROKEN_SHARE:.0%}"
+                lines.append(f"{name}: {count}; {stops}")
         return lines
 
     def _held_out_and_trained_on(self) -> list[str]:

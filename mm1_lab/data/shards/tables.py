@@ -128,6 +128,8 @@ def _csv(path: Path, _: object) -> FileRows:
     numbered = enumerate(_lines(path))
     lines = (line.decode("utf-8-sig", "surrogateescape" if number else "strict") for number, line in numbered)
     table = csv.DictReader(lines, strict=True)
+    if len(columns := table.fieldnames or ()) == 1 and ";" in columns[0]:
+        yield "line 1", dict.fromkeys(columns)  # before commas and quotes in texts make other errors of the rows
     for row in table:
         broken = None
         if None in row:

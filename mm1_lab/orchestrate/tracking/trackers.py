@@ -81,7 +81,8 @@ class TrialLogger(Observer):
             self.log()
             self.next = time.monotonic() + LOG_SECONDS
         except Exception as error:  # whatever a tracker, or its server, raises
-            print(f"mm1-lab: {first_line(error)}; the sweep goes on, {self.later}", file=sys.stderr)
+            told = str(error) if isinstance(error, RequestError) else first_line(error)  # which would cut our remedy
+            print(f"mm1-lab: {told}; the sweep goes on, {self.later}", file=sys.stderr)
 
 
 class Tracker(TrialLogger):
