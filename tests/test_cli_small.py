@@ -159,11 +159,11 @@ def test_ctrl_c_again_and_again_is_silent() -> None:
         "COMMANDS['verify'] = COMMANDS['verify']._replace(function=slow)\n"
         "code = main(['verify'])\n"
         "interrupt()\n"
-        "sys.exit(code)"
+        "sys.exit(code - 100)"
     )
     ran = run_python(code)
     assert ran.stderr == "\nmm1-lab: stopped; run the same command to continue\n"
-    assert ran.returncode == 130 and ran.stdout == "cleaned up\n"
+    assert ran.returncode == 30 and ran.stdout == "cleaned up\n", "a script that calls main has a code of its own"
 
 
 @pytest.mark.usefixtures("here")
@@ -474,13 +474,18 @@ def test_a_ctrl_c_while_helpers_start_is_heard_afterwards_and_ends_them(tmp_path
     assert not (tmp_path / "drawn").exists(), "it ended at once"
 
 
-def test_an_interrupt_that_is_debugged_has_its_exit_code() -> None:
+def test_an_interrupted_command_has_its_exit_code_and_leaves_libraries_as_they_are() -> None:
+    """A Ray that was interrupted while starting would crash when it is taken apart."""
     code = (
-        "import sys; from mm1_lab import cli\n"
-        "def interrupted(given): raise KeyboardInterrupt\n"
-        "cli._run = interrupted; sys.argv = ['mm1-lab', 'plan', '--debug']; cli.console()"
+        "import atexit, sys; from mm1_lab import cli\n"
+        "def interrupted(given):\n"
+        "    atexit.register(print, 'taken apart')\n"
+        "    raise KeyboardInterrupt\n"
+        "cli._run = interrupted; sys.argv[0] = 'mm1-lab'; cli.console()"
     )
-    result = run_python(code)
+    result = run_python(code, "plan")
+    assert result.returncode == 130 and not result.stdout and "Traceback" not in result.stderr
+    result = run_python(code, "plan", "--debug")
     assert result.returncode == 130 and "Traceback" in result.stderr
 
 
