@@ -308,6 +308,8 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     assert "--only base --seeds 5, --results" in refused("answers", "data_mix", "base", "--results", "other")
     lacking = refused("compare", "data_mix", "interleaved", "base", "--results", "other")
     assert "no scores of interleaved and base" in lacking and "--only interleaved --only base --seeds 5,6 " in lacking
+    lacking = refused("compare", "data_mix", "interleaved", "base", "--results", "other", "--seeds", "9,")
+    assert "--only interleaved --only base --seeds 9, " in lacking
     request = load_request("data_mix", seeds="6,", only=["base"], results="other")
     looks = read_manifest(request.folder).model_copy(update={"looks": (2, 4)})
     rows = [*read_trials(request.folder), *request.rows]
@@ -334,6 +336,8 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     error = refused("compare", "data_mix", "base", "captions", *SMOKE, *folders)
     command = f"mm1-lab run data_mix --scale smoke --only base --only captions --seeds 3, {' '.join(folders)}\n"
     assert error.endswith(f"smoke/data_mix: no trial is finished; run it first: {command}")
+    error = refused("compare", "data_mix", "base", "captions", *SMOKE, *folders, "--seeds", "9,")
+    assert error.endswith(command.replace("--seeds 3,", "--seeds 9,"))
 
 
 def test_committed_answers_have_their_points_by_the_references_beside_them(printed: Told, here: Path) -> None:
