@@ -159,11 +159,11 @@ def test_ctrl_c_again_and_again_is_silent() -> None:
         "COMMANDS['verify'] = COMMANDS['verify']._replace(function=slow)\n"
         "code = main(['verify'])\n"
         "interrupt()\n"
-        "sys.exit(code)"
+        "sys.exit(code - 100)"
     )
     ran = run_python(code)
     assert ran.stderr == "\nmm1-lab: stopped; run the same command to continue\n"
-    assert ran.returncode == 130 and ran.stdout == "cleaned up\n"
+    assert ran.returncode == 30 and ran.stdout == "cleaned up\n", "a script that calls main has a code of its own"
 
 
 @pytest.mark.usefixtures("here")
@@ -309,6 +309,8 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     assert "--only base --seeds 5, --results" in refused("answers", "data_mix", "base", "--results", "other")
     lacking = refused("compare", "data_mix", "interleaved", "base", "--results", "other")
     assert "no scores of interleaved and base" in lacking and "--only interleaved --only base --seeds 5,6 " in lacking
+    lacking = refused("compare", "data_mix", "interleaved", "base", "--results", "other", "--seeds", "9,")
+    assert "--only interleaved --only base --seeds 9, " in lacking
     request = load_request("data_mix", seeds="6,", only=["base"], results="other")
     looks = read_manifest(request.folder).model_copy(update={"looks": (2, 4)})
     rows = [*read_trials(request.folder), *request.rows]
@@ -335,6 +337,8 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     error = refused("compare", "data_mix", "base", "captions", *SMOKE, *folders)
     command = f"mm1-lab run data_mix --scale smoke --only base --only captions --seeds 3, {' '.join(folders)}\n"
     assert error.endswith(f"smoke/data_mix: no trial is finished; run it first: {command}")
+    error = refused("compare", "data_mix", "base", "captions", *SMOKE, *folders, "--seeds", "9,")
+    assert error.endswith(command.replace("--seeds 3,", "--seeds 9,"))
 
 
 def test_committed_answers_have_their_points_by_the_references_beside_them(printed: Told, here: Path) -> None:
@@ -475,13 +479,18 @@ def test_a_ctrl_c_while_helpers_start_is_heard_afterwards_and_ends_them(tmp_path
     assert not (tmp_path / "drawn").exists(), "it ended at once"
 
 
-def test_an_interrupt_that_is_debugged_has_its_exit_code() -> None:
+def test_an_interrupted_command_has_its_exit_code_and_leaves_libraries_as_they_are() -> None:
+    """A Ray that was interrupted while starting would crash when it is taken apart."""
     code = (
-        "import sys; from mm1_lab import cli\n"
-        "def interrupted(given): raise KeyboardInterrupt\n"
-        "cli._run = interrupted; sys.argv = ['mm1-lab', 'plan', '--debug']; cli.console()"
+        "import atexit, sys; from mm1_lab import cli\n"
+        "def interrupted(given):\n"
+        "    atexit.register(print, 'taken apart')\n"
+        "    raise KeyboardInterrupt\n"
+        "cli._run = interrupted; sys.argv[0] = 'mm1-lab'; cli.console()"
     )
-    result = run_python(code)
+    result = run_python(code, "plan")
+    assert result.returncode == 130 and not result.stdout and "Traceback" not in result.stderr
+    result = run_python(code, "plan", "--debug")
     assert result.returncode == 130 and "Traceback" in result.stderr
 
 

@@ -115,7 +115,7 @@ class Ledger:
     def leases(self) -> Leases:
         from mm1_lab.results.leases import Leases
 
-        return Leases(self.store / ".claims")
+        return Leases(self.store / ".claims")  # earlier versions, which may be at work here, too, call it so
 
     def lease(self, stages: Sequence[Stage]) -> Lease | None:
         """A lease on those of the stages that are not done; None if another process works on one of them."""

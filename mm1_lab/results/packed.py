@@ -70,6 +70,7 @@ def pack(results: Path) -> list[Path]:
         written += [folder / RECORDS, folder / SCORES]
     digests = {path.relative_to(results).as_posix(): files.file_digest(path) for path in written}
     files.write_json(done_file, {"files": digests})  # last, as for every folder
+    files.write_text(trials / STAMP, files.file_digest(done_file))  # as others may not write here
     for path in set(before) - set(written):
         path.unlink(missing_ok=True)
     return [*written, done_file]

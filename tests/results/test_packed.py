@@ -357,7 +357,7 @@ def test_packs_of_an_installation_of_somebody_else_are_unpacked_in_the_users_cac
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = _read(results)
-    pack_alone(results)
+    pack(results)
     make_folder = files.make_folder
     number = errno.EACCES
 
@@ -368,6 +368,8 @@ def test_packs_of_an_installation_of_somebody_else_are_unpacked_in_the_users_cac
 
     monkeypatch.setattr(files, "make_folder", refuse)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert _read(results) == before and not (tmp_path / "cache").exists(), "nothing is unpacked that was just packed"
+    shutil.rmtree(results / "trials")
     assert _read(results) == before and not (results / "trials").exists()
     path = next(tmp_path.glob("cache/mm1-lab/*/*/scores.parquet"))
     path.write_text("cut")
