@@ -50,7 +50,7 @@ def console() -> NoReturn:
     os.environ["PYTHONSAFEPATH"] = "1"  # or our processes would import a random.py of the working folder as Python's
     try:
         code = main()
-        if code == INTERRUPTED:  # before other packages: a Ray that was interrupted while starting would crash there
+        if code == INTERRUPTED:  # before packages' exit functions, as a Ray that was interrupted in its start crashes
             atexit.register(_leave, code)
     except SystemExit as ended:  # argparse's
         code = int(ended.code or 0)
