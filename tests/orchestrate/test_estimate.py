@@ -294,7 +294,9 @@ def test_what_the_paper_asks_fits_its_gpus(sweep, ask):
 @pytest.mark.usefixtures("here", "within_a_gigabyte")
 def test_the_papers_final_models_are_planned_without_weights_or_memory(told):
     """`UPDATE_GOLDEN=1` rewrites the file."""
-    plan = told("plan", "final_models", "--scale", "paper", "--results", "results", "--store", "store")
+    options = ("--scale", "paper", "--results", "results", "--store", "store")
+    assert "refuses" not in told("plan", "final_chat", *options)
+    plan = told("plan", "final_models", *options)
     if os.environ.get("UPDATE_GOLDEN"):
         GOLDEN.write_text(plan, encoding="utf-8")
     assert plan == GOLDEN.read_text(encoding="utf-8")
