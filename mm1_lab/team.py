@@ -6,6 +6,7 @@ counts. In a single process each function returns its argument. All processes mu
 order.
 """
 
+import os
 import platform
 import subprocess
 import sys
@@ -38,11 +39,13 @@ def check_gpu() -> None:
     if _gpu_allowed and not torch.cuda.is_available():
         is_built = torch.backends.cuda.is_built()
         why = "torch.cuda.is_available() is false" if is_built else "torch is built without CUDA"
+        if is_built and "CUDA_VISIBLE_DEVICES" in os.environ:
+            why = f"CUDA_VISIBLE_DEVICES is {os.environ['CUDA_VISIBLE_DEVICES']!r}"
         if torch.backends.mps.is_available():
             why = "Apple's is not used"
         raise RequestError(
-            f"resources.gpus: torch finds no GPU on {platform.node()} ({why}); mend its driver or torch's build, or "
-            "train without: --set resources.gpus=0"
+            f"resources.gpus: torch finds no GPU on {platform.node()} ({why}); ask the batch system for one, mend its "
+            "driver or torch's build, or train without: --set resources.gpus=0"
         )
 
 

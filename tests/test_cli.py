@@ -213,6 +213,8 @@ def test_a_picture_for_a_chat_is_confirmed(finished: Any, told: Told, monkeypatc
     picture = finished.results / "smoke" / "data_mix" / "figure.png"
     typed = iter([f"/image {picture}", "/new", f"/image {picture}", "zebra", f"/image {picture}", "a circle", ""])
     monkeypatch.setattr("builtins.input", lambda _: next(typed))
+    monkeypatch.setattr("mm1_lab.team._gpu_allowed", True)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)  # a GPU that the scale leaves alone
     said = told("chat", "data_mix", "--scale", "smoke", "--only", "base")
     parts = ("1 image for the next ", "'zebra' is none of", "2 images for the ")
     places = [said.index(parts[0]), *map(said.rindex, parts), said.index("base:")]

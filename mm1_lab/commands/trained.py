@@ -51,6 +51,7 @@ def export(options: argparse.Namespace) -> int:
 def chat(options: argparse.Namespace) -> int:
     """Chat with a trained arm."""
     request, trial = _trained(options)
+    from mm1_lab import team
     from mm1_lab.data.pixels import ImageDecoder
     from mm1_lab.evaluate.run import load_to_answer
     from mm1_lab.orchestrate.conversation import Chat, open_image
@@ -59,6 +60,7 @@ def chat(options: argparse.Namespace) -> int:
     decoder = ImageDecoder(stage.data.shape)
     waiting = [open_image(path, decoder) for path in options.image]
     data = request.open_data()
+    team.allow_gpu(request.scale.resources.gpus > 0)
     talk = Chat(stage, load_to_answer(stage, request.weights_of(trial), data), data)
     if not stage.tuned:
         print(f"{trial.arm} is not tuned on instructions: it goes on with what you type.")

@@ -120,7 +120,7 @@ def _tally(loss: Tensor, weight: Tensor | int, tokens: Tensor | int, rows: int) 
     """A tally with one row, made without waiting for the device."""
     tally = torch.zeros(1, 4, dtype=torch.float64, device=loss.device)
     for column, value in ((LOSS, loss.detach()), (WEIGHT, weight), (TOKENS, tokens), (ROWS, rows)):
-        tally[0, column] = value
+        tally[:, column] = value  # by [0, column] a number would be copied to a GPU, and waited for
     return tally
 
 
@@ -229,9 +229,9 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, groups: Tenso
     Pairs of the same group (pairs,) have the same caption, right for both: they are not each other's negatives. The
     mean is over the pairs `own`.
     """
-    right = torch.arange(len(images), device=images.device)[own]
-    others = groups[own][:, None] == groups
-    others[torch.arange(len(right), device=images.device), right] = False
+    places = torch.arange(len(images), device=images.device)
+    right = places[own]
+    others = (groups[own][:, None] == groups) & (right[:, None] != places)
 
     def scores(first: Tensor, second: Tensor) -> Tensor:
         """(own, pairs)"""

@@ -4,16 +4,20 @@ import queue
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+import torch
 
 from mm1_lab import team
 from mm1_lab.config import Pretrained, RequestError, Resources, Scale, Stage, load_scale
 from mm1_lab.orchestrate.execution.groups import in_group
+from mm1_lab.orchestrate.execution.worker import GpuFailed, Worker
 from mm1_lab.orchestrate.execution.worklist import HELD, Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.results import Ledger
@@ -140,6 +144,21 @@ def test_notes_reach_the_user_however_soon_they_follow(monkeypatch, tmp_path):
     tune._run_trial({"task": "a"}, {"a": Task("a", (SimpleNamespace(name="sft"),), (), ())}, worker)
     expected = [Progress(0, 0, note=HELD), steps[0], *steps[2:]]
     assert [one["progress"] for one in told[:-1]] == expected and told[-1] == {"outcome": DONE}
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+def test_a_process_whose_gpu_has_failed_gets_no_other_task(reuse, monkeypatch, tmp_path):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    from mm1_lab.orchestrate.execution import tune
+
+    told = []
+    monkeypatch.setattr(tune.tune, "report", told.append)
+    monkeypatch.setattr(Worker, "run", Mock(side_effect=torch.AcceleratorError("CUDA error: unknown error\nmore")))
+    worker = Worker(Ledger(tmp_path), None, smoke(reuse_processes=reuse))
+    with pytest.raises(GpuFailed, match="CUDA error") if reuse else nullcontext():
+        tune._run_trial({"task": "a"}, {"a": Task("a", (), (), ())}, worker)
+    expected = Outcome("failed", "AcceleratorError: CUDA error: unknown error")
+    assert told == ([] if reuse else [{"outcome": expected}])
 
 
 def share(place: Any) -> None:

@@ -60,11 +60,14 @@ def test_stages_of_a_scale_without_gpus_stay_on_the_processor(worker, gpus, kind
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_a_scale_with_gpus_is_not_trained_on_the_processor(here, refused):
+def test_a_scale_with_gpus_is_not_trained_on_the_processor(here, refused, monkeypatch):
     run = ("run", "data_mix", "--scale", "smoke", "--only", "base", "--set", "resources.gpus=1")
     for road in ("--inline", "--share"):
         text = refused(*run, road)
         assert "resources.gpus: torch finds no GPU on" in text and "--set resources.gpus=0" in text
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # as in a job that asks for none
+    assert "(CUDA_VISIBLE_DEVICES is ''); ask the batch system for one, mend" in refused(*run, "--inline")
 
 
 def test_there_is_room_for_what_fits_a_node():

@@ -13,6 +13,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import torch
 
 from mm1_lab.cli import main
 from mm1_lab.commands import running
@@ -256,6 +257,21 @@ def test_what_failed_for_another_is_not_tried_again_but_what_failed_before_is(re
     result = run(request_, Inline(leaves=True), Witness)
     assert blind.fingerprint in tried and captions.fingerprint not in tried
     assert result.failed[captions.fingerprint].reason == "the loss is nan" and result.exhausted
+
+
+def test_a_process_whose_gpu_has_failed_leaves_the_rest(request_: Request) -> None:
+    """CUDA then refuses all else that this process asks: each task would fail in turn, and for the others, too."""
+
+    class Broken(Finisher):
+        def run(self, task: Task, report: StageReport) -> None:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nIt may be asynchronous")
+
+    with pytest.raises(Leaving, match="The GPU of this process has failed, with 1 task left") as left:
+        run(request_, Inline(leaves=True), Broken)
+    assert left.value.failed
+    (failure,) = request_.ledger.failures().values()
+    assert failure["reason"] == "AcceleratorError: CUDA error: an illegal memory access was encountered"
+    assert len(run(request_, Inline(leaves=True)).done) == 5
 
 
 def test_an_evaluation_begins_if_it_will_end_or_as_the_first(

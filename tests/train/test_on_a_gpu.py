@@ -10,7 +10,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import Qwen2ForCausalLM
 
 from mm1_lab import team
-from mm1_lab.config import MultimodalStage, Resources, SftStage, Size
+from mm1_lab.config import EncoderStage, MultimodalStage, Resources, SftStage, Size
 from mm1_lab.data.batches import Batch
 from mm1_lab.model import build_decoder, read_by_document, read_rows
 from mm1_lab.model.decoder import decoder_config, initialise, sparse_layers
@@ -122,11 +122,11 @@ def test_half_precision_trains_alike(compiled, checkpointing, multimodal_stage, 
     assert_close(finished(multimodal_stage), train(stage, tmp_path, finished, resources), 0.05)
 
 
-@pytest.mark.parametrize("kind", ["decoder", "multimodal", "sft"])
+@pytest.mark.parametrize("kind", ["encoder", "reconstructive", "decoder", "multimodal", "sft"])
 def test_no_step_waits_for_the_gpu(stage, finished, tmp_path, monkeypatch):
     """Steps 3 to 18 of 20, between the first's preparations and the last's readings; torch raises at a wait."""
     stage = shortened(stage, 20)
-    stage = stage if isinstance(stage, SftStage) else half(stage)
+    stage = stage if isinstance(stage, SftStage | EncoderStage) else half(stage)
     monkeypatch.setattr(recorder, "POINTS", 1)
     after, steps = Recorder.on_train_batch_end, []
 

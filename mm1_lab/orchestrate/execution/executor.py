@@ -11,7 +11,7 @@ from importlib import import_module
 from mm1_lab.config import EvaluationStage, RequestError, Scale
 from mm1_lab.files import RESULTS
 from mm1_lab.formatting import counted
-from mm1_lab.orchestrate.execution.worker import Worker
+from mm1_lab.orchestrate.execution.worker import GpuFailed, Worker
 from mm1_lab.orchestrate.execution.worklist import HELD, Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import Request
@@ -93,7 +93,7 @@ class Inline(Executor):
         with self._ending_at_sigterm():
             while not work_list.exhausted:
                 if time.monotonic() > self.begin_by:
-                    raise self._time_up(work_list)
+                    raise _leaving(TIME_UP, work_list)
                 if not self._next(work_list, failed_before, worker):
                     self._wait(work_list)
 
@@ -151,7 +151,11 @@ class Inline(Executor):
         try:
             outcome = worker.attempt(task, report)
         except TimeUp:
-            raise self._time_up(work_list) from None
+            raise _leaving(TIME_UP, work_list) from None
+        except GpuFailed as error:
+            work_list.retries = 0  # it may be the cause, and whoever shares the work would fail at it in turn
+            work_list.settle(task, Outcome("failed", str(error)))
+            raise _leaving("The GPU of this process has failed", work_list) from None
         work_list.settle(task, outcome)
 
     def _wait(self, work_list: WorkList) -> None:
@@ -167,10 +171,13 @@ class Inline(Executor):
             work_list.progress(tasks[0], tasks[0].stages[0].name, Progress(0, 0, note=HELD))
         time.sleep(POLL_SECONDS)
 
-    def _time_up(self, work_list: WorkList) -> Leaving:
-        left = counted(len(work_list.waiting) + len(work_list.running), "task")
-        text = f"Time is up, with {left} left; the same command goes on from here."
-        return Leaving(text, bool(work_list.failed))
+
+TIME_UP = "Time is up"
+
+
+def _leaving(why: str, work_list: WorkList) -> Leaving:
+    left = counted(len(work_list.waiting) + len(work_list.running), "task")
+    return Leaving(f"{why}, with {left} left; the same command goes on from here.", bool(work_list.failed))
 
 
 def _failed_at(ledger: Ledger, key: str) -> float:

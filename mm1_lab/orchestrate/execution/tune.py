@@ -20,7 +20,7 @@ from ray.exceptions import ActorDiedError, RayActorError
 from ray.tune.search import Searcher
 
 from mm1_lab.orchestrate.execution.groups import enter_folder
-from mm1_lab.orchestrate.execution.worker import Worker
+from mm1_lab.orchestrate.execution.worker import GpuFailed, Worker
 from mm1_lab.orchestrate.execution.worklist import HELD, Outcome, WorkList, full_disk_line
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.results.leases import POLL_SECONDS
@@ -87,7 +87,12 @@ def _run_trial(config: dict[str, Any], tasks: Mapping[str, Task], worker: Worker
             tune.report({"kind": kind, "progress": progress})
 
     with lease:
-        outcome = worker.attempt(task, report)
+        try:
+            outcome = worker.attempt(task, report)
+        except GpuFailed as error:
+            if worker.scale.reuse_processes:  # Tune goes on with another process
+                raise
+            outcome = Outcome("failed", str(error))
     tune.report({"outcome": outcome})
 
 

@@ -42,6 +42,10 @@ Run = Callable[[Callable[[Report], None], Report], None]
 """Runs a function, in this process or in others, and relays what it reports."""
 
 
+class GpuFailed(Exception):
+    """CUDA refuses whatever else this process asks: the next task would fail, too."""
+
+
 @dataclass(frozen=True)
 class Worker:
     """Runs tasks in a process, which gets a copy of it: the ledger, the data, the scale."""
@@ -62,7 +66,7 @@ class Worker:
     def attempt(self, task: Task, report: StageReport) -> Outcome:
         """Runs the task and returns how it ended; writes a traceback to the failure's log.
 
-        The caller holds a lease on the task. Raises TimeUp if `report` does.
+        The caller holds a lease on the task. Raises TimeUp if `report` does; GpuFailed.
         """
         try:
             self.run(task, report)
@@ -83,6 +87,8 @@ class Worker:
             with contextlib.suppress(OSError):
                 write_text(log, raised)
             reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+            if isinstance(error, torch.AcceleratorError):
+                raise GpuFailed(reason) from error
             if isinstance(error, Diverged):
                 return Outcome("diverged", str(error))
             if isinstance(error, MemoryError | torch.OutOfMemoryError):
