@@ -28,8 +28,8 @@ NARROWEST = 2.0
 class Law:
     """A least-squares line. Intervals are Student's t with (optima − 2) degrees of freedom."""
 
-    slope: Interval
-    constant: Interval
+    coefficients: Floats
+    """(2,): slope and constant."""
     covariance: Floats
     scatter: float
     """Standard deviation of the optima around the line, in ln η; NaN for two optima."""
@@ -38,25 +38,44 @@ class Law:
     instead; the intervals are wider by what those of all optima can change. Zeros for the other optima."""
 
     @property
-    def slopes(self) -> tuple[Interval, Interval]:
+    def degrees_of_freedom(self) -> int:
+        return self.gaps.shape[1] - 2
+
+    @property
+    def slope(self) -> Interval:
+        return self._of(1.0, 0.0)
+
+    @property
+    def constant(self) -> Interval:
+        return self._of(0.0, 1.0)
+
+    @property
+    def slopes(self) -> list[Interval]:
         """The slope at either end of what optima at cliffs leave open, with the error of the scatter alone."""
         error = math.sqrt(self.covariance[0, 0])
-        changes = self.gaps[0]
-        lower, upper = changes[changes < 0].sum(), changes[changes > 0].sum()
-        estimate, freedom = self.slope.estimate, self.slope.degrees_of_freedom
-        return Interval(estimate + lower, error, freedom), Interval(estimate + upper, error, freedom)
+        ends = self.coefficients[0] + _most(self.gaps[0])
+        return [Interval(end, error, self.degrees_of_freedom) for end in ends.tolist()]
 
-    def line(self, params: float, spread: float = 0.0) -> Interval:
-        """ln η by the law; `spread` is a standard deviation added to its error."""
-        log_params = math.log(params)
-        row = np.array([log_params, 1.0])
-        variance = row @ self.covariance @ row + spread**2
-        estimate = self.slope.estimate * log_params + self.constant.estimate
-        return _widened(Interval(estimate, math.sqrt(variance), self.slope.degrees_of_freedom), row @ self.gaps)
+    def line(self, params: float) -> Interval:
+        """ln η by the law."""
+        return self._of(math.log(params), 1.0)
 
     def predict(self, params: float) -> Interval:
         """ln η with the prediction interval for the optimum that a search at this size would find."""
-        return self.line(params, self.scatter)
+        return self._of(math.log(params), 1.0, self.scatter)
+
+    def _of(self, slopes: float, constants: float, spread: float = 0.0) -> Interval:
+        """So many slopes and constants together; `spread` is a standard deviation added to their error."""
+        row = np.array([slopes, constants])
+        error = math.sqrt(row @ self.covariance @ row + spread**2)
+        found = Interval(float(row @ self.coefficients), error, self.degrees_of_freedom)
+        t = replace(found, error=1.0).half_width
+        return replace(found, error=error + abs(_most(row @ self.gaps)).max() / t)
+
+
+def _most(changes: Floats) -> Floats:
+    """(2,): the most that some of the changes add up to, downwards and upwards."""
+    return np.array([changes.clip(max=0).sum(), changes.clip(min=0).sum()])
 
 
 @dataclass(frozen=True)
@@ -64,7 +83,7 @@ class Fit:
     """The optima by one objective and the law through those that are bracketed."""
 
     objective: Objective
-    optima: tuple[Optimum, ...]
+    optima: Sequence[Optimum]
     law: Law | None
     why: str
     """Why there is no law."""
@@ -91,8 +110,7 @@ def fit_runs(runs: Runs) -> list[Fit]:
 def fit_objective(points: pd.DataFrame, objective: Objective) -> Fit:
     """Fits the law by one column of scores."""
     sign = -1.0 if objective.lower_is_better else 1.0
-    optima, used = [], []
-    seeds = []
+    optima = []
     for (params, size), rows in points.groupby(["params", "size"]):
         cell = Cell(
             name=str(size),
@@ -101,24 +119,16 @@ def fit_objective(points: pd.DataFrame, objective: Objective) -> Fit:
             scores=sign * rows[objective.column].to_numpy(np.float64),
             seeds=rows["seed"].to_numpy(np.int64),
         )
-        optimum = find_optimum(cell)
-        optima.append(optimum)
-        if not optimum.needs:
-            used.append(optimum)
-            seeds.append(int(rows.groupby("learning_rate")["seed"].nunique().min()))
+        optima.append(find_optimum(cell))
+    used = [optimum for optimum in optima if not optimum.needs]
+    seeds = min((optimum.cell.seeds_per_rate for optimum in used), default=0)
     sizes = {optimum.cell.params for optimum in used}
-    law = None
-    why = ""
-    without = {}
     if len(sizes) < FEWEST_SIZES:
-        missing = [f"{optimum.cell.name} needs {optimum.needs}" for optimum in optima if optimum.needs]
-        why = "; ".join([f"{counted(len(sizes), 'bracketed size')} of the {FEWEST_SIZES} that a law takes", *missing])
-    else:
-        law = fit_law(used)
-        for params in sizes:
-            others = [optimum for optimum in used if optimum.cell.params != params]
-            without[params] = fit_law(others)
-    return Fit(objective, tuple(optima), law, why, without, min(seeds, default=0))
+        told = [f"{counted(len(sizes), 'bracketed size')} of the {FEWEST_SIZES} that a law takes"]
+        told += [f"{optimum.cell.name} needs {optimum.needs}" for optimum in optima if optimum.needs]
+        return Fit(objective, optima, None, "; ".join(told), {}, seeds)
+    without = {params: fit_law([one for one in used if one.cell.params != params]) for params in sizes}
+    return Fit(objective, optima, fit_law(used), "", without, seeds)
 
 
 def fit_law(optima: Sequence[Optimum]) -> Law:
@@ -130,27 +140,11 @@ def fit_law(optima: Sequence[Optimum]) -> Law:
     design = np.array([[math.log(optimum.cell.params), 1.0] for optimum in optima])
     log_rates = np.array([optimum.log_rate for optimum in optima])
     solve = np.linalg.pinv(design)
-    slope, constant = (solve @ log_rates).tolist()
-    residuals = log_rates - design @ [slope, constant]
-    freedom = len(optima) - 2
-    variance = float((residuals**2).sum()) / freedom if freedom else math.nan
-    covariance = variance * solve @ solve.T
-    slope_error, constant_error = np.sqrt(np.diag(covariance)).tolist()
+    coefficients = solve @ log_rates
+    squares = float(((log_rates - design @ coefficients) ** 2).sum())
+    variance = squares / (len(optima) - 2) if len(optima) > 2 else math.nan
     gaps = solve * [optimum.gap for optimum in optima]
-    return Law(
-        slope=_widened(Interval(slope, slope_error, freedom), gaps[0]),
-        constant=_widened(Interval(constant, constant_error, freedom), gaps[1]),
-        covariance=covariance,
-        scatter=math.sqrt(variance),
-        gaps=gaps,
-    )
-
-
-def _widened(interval: Interval, changes: Floats) -> Interval:
-    """The interval with half its width larger by the most that some of the changes add up to, in either direction."""
-    most = max(changes[changes > 0].sum(), -changes[changes < 0].sum())
-    t = replace(interval, error=1.0).half_width
-    return replace(interval, error=interval.error + most / t)
+    return Law(coefficients, variance * solve @ solve.T, math.sqrt(variance), gaps)
 
 
 def orders_of_magnitude(log_rate: Interval) -> float:

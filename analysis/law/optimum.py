@@ -4,6 +4,7 @@ docs/learning-rate-law.md explains the choices and shows how often the intervals
 """
 
 from dataclasses import dataclass, replace
+from statistics import median_low
 
 import numpy as np
 import pandas as pd
@@ -38,20 +39,25 @@ class Cell:
     def failed(self) -> NDArray[np.bool_]:
         return ~np.isfinite(self.scores)
 
+    @property
+    def seeds_per_rate(self) -> int:
+        """At the rate with the fewest; 1 if seeds are unknown."""
+        return int(pd.Series(self.seeds).groupby(self.log_rates).nunique().min())
+
 
 @dataclass(frozen=True)
 class Optimum:
-    """The best learning rate of a cell, in ln η."""
+    """The best learning rate of a cell, in ln η; NaN if no score is finite or none is better than another."""
 
     cell: Cell
-    log_rate: float
-    low: float
-    high: float
+    log_rate: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
     """The 95 % interval; to the neighbouring rates if the runs leave no estimate of the noise, and to the cliff if the
     scores may still rise at the last rate before it."""
-    grid_best: float
+    grid_best: float = np.nan
     """The best rate that was tried."""
-    needs: str
+    needs: str = ""
     """The rates to try so that a worse score or a cliff bounds the optimum on either side; empty if it is bracketed."""
     finer: str = ""
     """The rates to try between the last good one and the cliff, if the best is the last one."""
@@ -64,42 +70,38 @@ class Optimum:
 
 
 def find_optimum(cell: Cell) -> Optimum:
-    """The optimum of a cell; `log_rate` is NaN if no score is finite."""
+    """The optimum of a cell."""
     at_rates = pd.Series(_without_luck(cell)).groupby(cell.log_rates)
     # a rate at which half of the seeds fail is no rate to train at
     is_failed = at_rates.count() * 2 <= at_rates.size()
     failed = is_failed.index[is_failed].to_numpy()
     means = at_rates.mean()[~is_failed]
-    unknown = (np.nan, np.nan, np.nan, np.nan)
     if means.empty:
-        return Optimum(cell, *unknown, f"rates below {np.exp(failed[0]):.3g}: every run failed")
+        return Optimum(cell, needs=f"rates below {np.exp(failed[0]):.3g}: every run failed")
     rates = means.index.to_numpy()
     drops = np.asarray(means.max() - means, np.float64)
-    tied = rates[drops == 0]
-    peak = float(tied[(len(tied) - 1) // 2])
+    peak = float(median_low(rates[drops == 0]))
     cliff = _cliff(rates, drops, peak, failed)
 
-    worse = rates[drops > 0]
     needs = []
-    if not (worse < peak).any():
+    if not drops[rates < peak].any():
         needs.append(f"rates below {np.exp(rates[0]):.3g}")
-    if cliff == np.inf and not (worse > peak).any():
+    if cliff == np.inf and not drops[rates > peak].any():
         needs.append(f"rates above {np.exp(rates[-1]):.3g}")
     if len(rates) > 1 and not drops.any():  # none of them is better than another
-        return Optimum(cell, *unknown, " and ".join(needs))
+        return Optimum(cell, needs=" and ".join(needs))
 
     usable = rates[rates < cliff]
-    left, right = usable[usable < peak], usable[usable > peak]
-    low = float(max(left, default=peak))
-    high = float(min(right, default=cliff if cliff < np.inf else peak))
+    place = int(np.searchsorted(usable, peak))
+    last = float(usable[-1])
+    after = cliff if cliff < np.inf else last
+    low, high = float(usable[max(place - 1, 0)]), float([*usable, after][place + 1])
     optimum = Optimum(cell, peak, low, high, peak, " and ".join(needs))
     if len(usable) >= 3:
         near = np.abs(usable - peak) <= REACH
-        start = max(min(len(left) - FEWEST_FITTED // 2, len(usable) - FEWEST_FITTED), 0)
+        start = max(min(place - FEWEST_FITTED // 2, len(usable) - FEWEST_FITTED), 0)
         near[start : start + FEWEST_FITTED] = True
-        window = usable[near]
-        optimum = _interpolated(optimum, window, cliff if window[-1] == usable[-1] else np.inf)
-    last = float(max(usable))
+        optimum = _interpolated(optimum, usable[near], cliff if near[-1] else np.inf)
     is_last = bool(np.isclose(optimum.log_rate, last))
     if cliff == np.inf or not (is_last or peak == last):  # noise alone may let the interval extend to the cliff
         return optimum
@@ -110,17 +112,14 @@ def find_optimum(cell: Cell) -> Optimum:
 
 def _without_luck(cell: Cell) -> Floats:
     """The scores, NaN for failed runs; where rates have different seeds, without what each seed adds at all rates."""
-    scores = np.where(np.isfinite(cell.scores), cell.scores, np.nan)
-    known = np.isfinite(scores)
-    rates, rate_of = np.unique(cell.log_rates[known], return_inverse=True)
-    seeds, seed_of = np.unique(cell.seeds[known], return_inverse=True)
-    runs = np.zeros((len(rates), len(seeds)))
-    np.add.at(runs, (rate_of, seed_of), 1)
-    if known.any() and np.ptp(runs):
+    scores = np.where(cell.failed, np.nan, cell.scores)
+    known = ~cell.failed
+    rates = pd.get_dummies(cell.log_rates[known]).to_numpy(np.float64)
+    runs = rates.T @ pd.get_dummies(cell.seeds[known]).to_numpy(np.float64)
+    if runs.size and np.ptp(runs):
         offsets = _seed_offsets(cell.seeds[known])
-        design = np.hstack([np.eye(len(rates))[rate_of], offsets])
-        effects = np.linalg.pinv(design) @ scores[known]
-        scores[known] -= offsets @ effects[len(rates) :]
+        effects = np.linalg.pinv(np.hstack([rates, offsets])) @ scores[known]
+        scores[known] -= offsets @ effects[len(runs) :]
     return scores
 
 
@@ -146,7 +145,7 @@ def _interpolated(optimum: Optimum, window: Floats, cliff: float) -> Optimum:
     """
     cell, centre = optimum.cell, optimum.grid_best
     start, end = float(window[0]), float(window[-1])
-    ends = (start - centre, end - centre)
+    limits = (start - centre, end - centre)
     chosen = np.isin(cell.log_rates, window) & np.isfinite(cell.scores)
     scores = cell.scores[chosen]
     offsets = _seed_offsets(cell.seeds[chosen])
@@ -166,18 +165,12 @@ def _interpolated(optimum: Optimum, window: Floats, cliff: float) -> Optimum:
         squares = ((scores - fitted) ** 2).sum()
         noise = np.sqrt(squares / generator.chisquare(freedom, DRAWS))
         drawn = fitted + noise[:, None] * generator.normal(size=(DRAWS, len(scores)))
-        tops = _tops(drawn @ solve[: degree + 1].T, ends)
+        tops = _tops(drawn @ solve[: degree + 1].T, limits)
         low, high = (centre + np.quantile(tops, (0.025, 0.975))).tolist()
         if cliff < np.inf and np.isclose(high, end):
             high = cliff
-    return replace(
-        optimum,
-        log_rate=centre + float(_tops(curve[None], ends)[0]),
-        low=low,
-        high=high,
-        window=(start, end),
-        coefficients=curve,
-    )
+    top = centre + float(_tops(curve[None], limits)[0])
+    return replace(optimum, log_rate=top, low=low, high=high, window=(start, end), coefficients=curve)
 
 
 def _seed_offsets(seeds: NDArray[np.int64]) -> Floats:

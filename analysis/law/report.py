@@ -2,17 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.law.figure import draw_law, sized, under_one_name
 from analysis.law.fit import NARROWEST, VERDICT_SEEDS, Fit, fit_runs, is_vague, orders_of_magnitude, to_rates
 from analysis.law.runs import Runs, search_runs
 from analysis.output import Output
-from analysis.statistics import Interval
+from analysis.statistics import UNKNOWN, Interval
 from analysis.style import styled
 from analysis.table import Table, to_latex, to_markdown
 from mm1_lab.config import PAPER_LAW
@@ -55,11 +55,10 @@ def write_fits(output: Output, runs: Runs, fits: Sequence[Fit], targets: Mapping
     output.json("law", {"source": runs.title, "fits": [_law_values(fit, targets) for fit in fits]})
     with styled(formulas=True):
         output.figure("figure", draw_law(runs, fits, targets))
-    parts, tables = [f"# Learning-rate law: {runs.title}", *runs.cautions], []
-    for fit, frame in zip(fits, frames, strict=True):
-        heading = f"By {fit.objective.column}"
-        tables.append(_optima_table(fit, frame, heading))
-        parts += [f"## {heading}", *_law_text(fit, targets), to_markdown(_optima_table(fit, frame)).rstrip()]
+    parts = [f"# Learning-rate law: {runs.title}", *runs.cautions]
+    tables = [_optima_table(fit, frame) for fit, frame in zip(fits, frames, strict=True)]
+    for fit, table in zip(fits, tables, strict=True):
+        parts += [f"## {table.title}", *_law_text(fit, targets), to_markdown(replace(table, title="")).rstrip()]
     if output.latex:
         output.text("table", "tex", to_latex(*tables))
     output.text("table", "md", "\n\n".join([*parts, INTERVALS]) + "\n")
@@ -78,12 +77,12 @@ def _law_values(fit: Fit, targets: Mapping[str, float]) -> dict[str, Any]:
     return {
         "objective": fit.objective.column,
         "lower_is_better": fit.objective.lower_is_better,
-        "n": law.slope.degrees_of_freedom + 2 if law else 0,
+        "n": law.degrees_of_freedom + 2 if law else 0,
         "seeds": fit.seeds,
         "coefficients": {name: _number(term.estimate) for name, term in terms.items()} or None,
         "intervals": {name: [_number(term.low), _number(term.high)] for name, term in terms.items()} or None,
         "why": fit.why or None,
-        "degrees_of_freedom": law.slope.degrees_of_freedom if law else None,
+        "degrees_of_freedom": law.degrees_of_freedom if law else None,
         "scatter": _number(law.scatter) if law else None,
         "predictions": predictions,
     }
@@ -103,9 +102,8 @@ def _optima(fit: Fit) -> pd.DataFrame:
     rows = []
     for optimum in fit.optima:
         cell = optimum.cell
-        left_out = [math.nan] * 3
-        if other := fit.without.get(cell.params):
-            left_out = _rates(other.predict(cell.params))
+        other = fit.without.get(cell.params)
+        left_out, left_out_low, left_out_high = _rates(other.predict(cell.params) if other else UNKNOWN)
         rows.append(
             {
                 "objective": fit.objective.column,
@@ -116,9 +114,9 @@ def _optima(fit: Fit) -> pd.DataFrame:
                 "high": to_rates(optimum.high),
                 "grid_best": to_rates(optimum.grid_best),
                 "in_law": int(bool(fit.law) and not optimum.needs),
-                "left_out_prediction": left_out[0],
-                "left_out_low": left_out[1],
-                "left_out_high": left_out[2],
+                "left_out_prediction": left_out,
+                "left_out_low": left_out_low,
+                "left_out_high": left_out_high,
                 "runs": len(cell.scores),
                 "failed": int(cell.failed.sum()),
                 "needs": optimum.needs,
@@ -127,16 +125,15 @@ def _optima(fit: Fit) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _optima_table(fit: Fit, optima: pd.DataFrame, title: str = "") -> Table:
+def _optima_table(fit: Fit, optima: pd.DataFrame) -> Table:
     rows = []
     for optimum, row in zip(fit.optima, optima.to_dict("records"), strict=True):
-        left_out = _with_range(row["left_out_prediction"], row["left_out_low"], row["left_out_high"])
         rows.append(
             {
                 "size": sized(row["size"], row["params"]),
-                "best η": _with_range(row["optimum"], math.nan if optimum.needs else row["low"], row["high"]),
-                "predicted without it": left_out,
-                "best tried": "" if np.isnan(row["grid_best"]) else row["grid_best"],
+                "best η": _rate_text(row["optimum"], math.nan if optimum.needs else row["low"], row["high"]),
+                "predicted without it": _rate_text(*(row[f"left_out_{one}"] for one in ("prediction", "low", "high"))),
+                "best tried": "" if math.isnan(row["grid_best"]) else row["grid_best"],
                 "not bracketed: needs": row["needs"].replace("-", "−"),
                 "at a cliff, to try": optimum.finer.replace("-", "−"),
                 "runs": row["runs"],
@@ -146,18 +143,13 @@ def _optima_table(fit: Fit, optima: pd.DataFrame, title: str = "") -> Table:
     table = pd.DataFrame(rows)
     if not any(optimum.finer for optimum in fit.optima):
         table = table.drop(columns="at a cliff, to try")
-    return Table(title, table, formats={"best tried": ".3g"})
+    return Table(f"By {fit.objective.column}", table, formats={"best tried": ".3g"})
 
 
-def _rate_text(rate: float) -> str:
-    """`6.55e−05`, with the minus sign of all tables."""
-    return f"{rate:.3g}".replace("-", "−")
-
-
-def _with_range(value: float, low: float, high: float) -> str:
-    if math.isnan(value):
-        return ""
-    return _rate_text(value) + ("" if math.isnan(low) else f" [{_rate_text(low)}, {_rate_text(high)}]")
+def _rate_text(rate: float, low: float = math.nan, high: float = math.nan) -> str:
+    """`6.55e−05`, with its interval in brackets, if there is one; empty if NaN."""
+    interval = "" if math.isnan(low) else f" [{low:.3g}, {high:.3g}]"
+    return "" if math.isnan(rate) else f"{rate:.3g}{interval}".replace("-", "−")
 
 
 def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
@@ -181,9 +173,8 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
     lines.append(_slopes_without_one(fit))
     for name, params in under_one_name(targets).items():
         predicted = fit.law.predict(params)
-        mm1 = _rate_text(PAPER_LAW.rate(params))
-        rate = f"{_with_range(*_rates(predicted))}{_vagueness(fit, predicted)}"
-        lines.append(f"- {sized(name, params)}: η = {rate}; by MM1's Eq. 1 {mm1}")
+        rate = f"{_rate_text(*_rates(predicted))}{_vagueness(fit, predicted)}"
+        lines.append(f"- {sized(name, params)}: η = {rate}; by MM1's Eq. 1 {_rate_text(PAPER_LAW.rate(params))}")
     return lines
 
 
@@ -203,15 +194,13 @@ def _finding(fit: Fit, slope: Interval) -> str:
 
 def _slopes_without_one(fit: Fit) -> str:
     """The least and the greatest slope of the laws that leave out a size."""
-    slopes = []
-    for optimum in fit.optima:
-        if (other := fit.without.get(optimum.cell.params)) and not optimum.needs:
-            slopes.append((other.slope, sized(optimum.cell.name, optimum.cell.params)))
-    slopes.sort(key=lambda one: one[0].estimate)
+    used = [optimum.cell for optimum in fit.optima if not optimum.needs]
+    used.sort(key=lambda cell: fit.without[cell.params].slope.estimate)
     told = []
-    for slope, size in (slopes[0], slopes[-1]):
+    for cell in (used[0], used[-1]):
+        slope = fit.without[cell.params].slope
         interval = f" [{slope.low:.3f}, {slope.high:.3f}]" if slope else ""
-        told.append(f"{slope.estimate:.3f}{interval}".replace("-", "−") + f" without {size}")
+        told.append(f"{slope.estimate:.3f}{interval}".replace("-", "−") + f" without {sized(cell.name, cell.params)}")
     return f"Through all sizes but one, the slope is between {' and '.join(told)}."
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -54,64 +54,50 @@ class Runs:
     """What stands above the table and below the figure."""
 
 
-def _decoder(recipe: Recipe) -> tuple[str, str]:
-    """What is the same of recipes with the same decoder: its name, and their own settings of the scale."""
-    return recipe.decoder, str(recipe.scale)
-
-
 def search_runs(variant: Variant) -> Runs:
     """The finished and diverged runs of a search, with two objectives: the held-out loss, which says something at every
     size, and the average at the largest number of shots, as in the paper."""
     manifest, ledger = variant.manifest, variant.ledger
-    diverged = ledger.diverged()
     arms = manifest.sweep.arms
-    done = list(zip(variant.done["arm"], variant.done["fingerprint"], strict=True))
     records = read_records(variant)
-    params = {}
-    sparse = set()
-    for arm, fingerprint in done:
-        decoder = _decoder(arms[arm])
-        size = Size.model_validate(records[fingerprint]["config"]["model"]["decoder"]["size"])
-        params[decoder] = float(size.parameters().dense)
-        if size.experts:
-            sparse.add(decoder)
-    read = search_scores({ledger.trial_folder(name): arms[arm].data_mix.shares() for arm, name in done})
-    rows = []
-    without_runs = set()
-    for trial in variant.trials.to_dict("records"):
-        recipe = arms[trial["arm"]]
-        decoder = _decoder(recipe)
-        scores = dict.fromkeys(("average", HELD_OUT, "skill"), math.nan)
-        if trial["done"]:
-            found = read[ledger.trial_folder(trial["fingerprint"])]
-            skill = _skill(found.questions, records[trial["fingerprint"]].get("majority", {}))
-            scores = {"average": found.average, HELD_OUT: found.loss, "skill": skill}
-        elif trial["fingerprint"] not in diverged:
-            continue
-        elif decoder not in params:  # only a finished trial's record has its parameters
-            without_runs.add(recipe.decoder)
-            continue
-        rows.append(
-            {
-                "size": trial["arm"].rpartition(" ")[0],  # `9M 0.001` is of 9M
-                "params": params[decoder],
-                "learning_rate": float(recipe.learning_rate),
-                "seed": trial["seed"],
-                "arm": trial["arm"],
-                **scores,
-            }
-        )
-    if not rows:
+    sizes: dict[tuple[str, str], Size] = {}
+    shares = {}
+    for arm, fingerprint in zip(variant.done["arm"], variant.done["fingerprint"], strict=True):
+        size = records[fingerprint]["config"]["model"]["decoder"]["size"]
+        sizes[_decoder(arms[arm])] = Size.model_validate(size)
+        shares[ledger.trial_folder(fingerprint)] = arms[arm].data_mix.shares()
+    if not sizes:
         raise RequestError(f"{variant.folder}: no run of the search is finished; try lower rates if all diverged")
+    read = search_scores(shares)
     # the same of every trial; one's own benchmarks may all have fewer shots than the scale
     average = f"{[*read.values()][-1].shots}-shot average"
-    points = pd.DataFrame(rows).rename(columns={"average": average})
-    cautions = [_own_rate(records[done[-1][1]]), caution(manifest, sorted(set(variant.done["seed"])))]
-    if 0 < len(sparse) < len(params):
-        names = ", ".join(sorted({name for name, _ in sparse}))
+    trials = variant.trials[variant.trials["done"] | variant.trials["fingerprint"].isin([*ledger.diverged()])]
+    rows = []
+    without_runs = set()
+    for trial in trials.to_dict("records"):
+        recipe, fingerprint = arms[trial["arm"]], trial["fingerprint"]
+        if _decoder(recipe) not in sizes:  # only a finished trial's record has its parameters
+            without_runs.add(recipe.decoder)
+            continue
+        row = {
+            "size": trial["arm"].rpartition(" ")[0],  # `9M 0.001` is of 9M
+            "params": float(sizes[_decoder(recipe)].parameters().dense),
+            "learning_rate": float(recipe.learning_rate),
+            "seed": trial["seed"],
+            "arm": trial["arm"],
+        }
+        if trial["done"]:
+            found = read[ledger.trial_folder(fingerprint)]
+            skill = _skill(found.questions, records[fingerprint].get("majority", {}))
+            row |= {average: found.average, HELD_OUT: found.loss, "skill": skill}
+        rows.append(row)
+    points = pd.DataFrame(rows)
+    cautions = [_own_rate([*records.values()][-1]), caution(manifest, sorted(set(variant.done["seed"])))]
+    sparse = {name for (name, _), size in sizes.items() if size.experts}
+    if sparse and not all(size.experts for size in sizes.values()):
         cautions.append(
-            f"{names}: experts among dense decoders, at the N of their dense backbones; a law through both kinds is of "
-            "neither."
+            f"{', '.join(sorted(sparse))}: experts among dense decoders, at the N of their dense backbones; a law "
+            "through both kinds is of neither."
         )
     if without_runs:
         cautions.append(f"Left out, as every run diverged: {', '.join(sorted(without_runs))}; try lower rates.")
@@ -127,6 +113,11 @@ def search_runs(variant: Variant) -> Runs:
         objectives=(Objective(HELD_OUT, True, "nats per text token"), Objective(average, False, "points")),
         cautions=tuple(text for text in cautions if text),
     )
+
+
+def _decoder(recipe: Recipe) -> tuple[str, str]:
+    """What is the same of recipes with the same decoder: its name, and their own settings of the scale."""
+    return recipe.decoder, str(recipe.scale)
 
 
 def _skill(questions: Mapping[str, float], constant: Mapping[str, float]) -> float:
@@ -157,7 +148,7 @@ def read_runs(path: Path, lower_is_better: bool, score: str = "score") -> Runs:
     points = pd.DataFrame(index=table.index)
     for column in wanted:
         if column not in table:
-            raise RequestError(f"{path}: {_lacks(column, table.columns, column == score)}")
+            raise RequestError(f"{path}: {_lacks(column, [*table.columns], column == score)}")
         values = []
         for row, text in table[column].str.strip().items():
             try:
@@ -210,18 +201,15 @@ def _with_names(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     return table.rename(columns=renamed)
 
 
-def _lacks(column: str, has: Iterable[str], is_score: bool) -> str:
+def _lacks(column: str, has: list[str], is_score: bool) -> str:
     """What is told of a column that the file lacks, with what may be it."""
-    has = list(has)
-    if is_score:
-        hint = "give --score COLUMN"
-        loss = next((name for name in has if "loss" in name.lower()), None)
-        hint += f", as in --score {shlex.quote(loss)} --lower-is-better" if loss else ""
-    else:
-        other = next((name for name in has if name.lower() in OTHER_NAMES[column]), None)
-        hint = f"rename {other!r}" if other else ""
     told = f"there must be a column {column!r}; the file has {', '.join(map(repr, has[:12]))}"
-    return f"{told}; {hint}" if hint else told
+    if is_score:
+        loss = next((name for name in has if "loss" in name.lower()), "")
+        example = f", as in --score {shlex.quote(loss)} --lower-is-better" if loss else ""
+        return f"{told}; give --score COLUMN{example}"
+    other = next((name for name in has if name.lower() in OTHER_NAMES[column]), "")
+    return f"{told}; rename {other!r}" if other else told
 
 
 def _without_rounding(rates: pd.Series[float]) -> pd.Series[float]:

@@ -9,7 +9,8 @@ All state is in the ledger, so the same command resumes a search, and a kill at 
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import insort
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from operator import itemgetter
@@ -68,13 +69,12 @@ def run_rounds(request: Request, search: Rounds, executor: Executor, draw: Draw)
 
     Returns the last round, which has all arms, and whether each of these has scores or diverged.
     """
-    arms = search.arms()
     while True:
+        arms = search.arms()
         done = complete(request.with_arms(arms), executor, draw)
         if not all(map(search.scores, arms.values())):
             return done, False
-        known, arms = arms, search.arms()
-        if arms.keys() == known.keys():
+        if search.arms().keys() == arms.keys():
             return done, True
 
 
@@ -102,19 +102,6 @@ def decoder_sizes(option: str, text: str, scale: Scale) -> dict[str, float]:
     return dict(sorted(sizes.items(), key=itemgetter(1)))
 
 
-def check_one_law(sizes: Mapping[str, float], scale: Scale) -> None:
-    """Raises RequestError for `sizes`, smallest first, through which no single law can be drawn."""
-    sparse = [name for name in sizes if scale.decoders[name].experts]
-    if 0 < len(sparse) < len(sizes):
-        have = "has" if len(sparse) == 1 else "have"
-        raise RequestError(
-            f"--sizes: {', '.join(sparse)} {have} experts, and the others are dense; fit a law for each kind by itself"
-        )
-    for (name, params), (other, as_many) in pairwise(sizes.items()):
-        if params == as_many:
-            raise RequestError(f"--sizes: {name} and {other} have the same N; leave one out")
-
-
 def with_sizes(request: Request, sizes: Iterable[str]) -> Request:
     """The request with one arm per size: the sweep's own, or else the base at the paper's rate."""
     base = request.sweep.base
@@ -124,14 +111,22 @@ def with_sizes(request: Request, sizes: Iterable[str]) -> Request:
 
 
 def of_sizes(request: Request, text: str | None) -> tuple[Request, dict[str, float]]:
-    """The search of the law through the sizes that `--sizes` names, by default the sweep's; and their parameters.
-    Raises RequestError."""
+    """The search of the law through the sizes that `--sizes` names, by default the sweep's; and their parameters,
+    smallest first. Raises RequestError if no single law can be drawn through them."""
     scale = scale_of(request.sweep.base, request.scale)  # whose sizes --set may change
     chosen = ",".join(request.sweep.arms) if text is None else text
     sizes = decoder_sizes("--sizes", chosen, scale)
     if len(sizes) < FEWEST_SIZES:
         raise RequestError(f"--sizes {chosen}: fitting a law with its uncertainty needs three sizes or more")
-    check_one_law(sizes, scale)
+    sparse = [name for name in sizes if scale.decoders[name].experts]
+    if 0 < len(sparse) < len(sizes):
+        have = "has" if len(sparse) == 1 else "have"
+        raise RequestError(
+            f"--sizes: {', '.join(sparse)} {have} experts, and the others are dense; fit a law for each kind by itself"
+        )
+    for (name, params), (other, as_many) in pairwise(sizes.items()):
+        if params == as_many:
+            raise RequestError(f"--sizes: {name} and {other} have the same N; leave one out")
     return replace(with_sizes(request, sizes), sizes=() if text is None else tuple(sizes)), sizes
 
 
@@ -195,39 +190,34 @@ class RateGrids(Rounds):
     def _rates(self, start: Recipe, guess: float) -> list[float]:
         """A size's rates: a grid around its guess, and those that the scores then asked for."""
         settings = self.settings
-        lowest = -((settings.rates - 1) // 2)
-        # by the power of the factor: the guess times it is rounded, never a neighbour
-        rates = {float(step): _rate(guess, settings.factor, step) for step in range(lowest, lowest + settings.rates)}
-        rates = {step: rate for step, rate in rates.items() if LEAST_RATE <= rate <= MOST_RATE}
-        for _ in range(settings.extensions):
-            scores = {step: self.scores(_at(start, rate)) for step, rate in sorted(rates.items())}
-            step = self._next(scores) if all(scores.values()) else None
-            if step is None:
-                break
-            rate = _rate(guess, settings.factor, step)
-            if rate in rates.values() or not LEAST_RATE <= rate <= MOST_RATE:
-                break
-            rates[step] = rate
-        return sorted(rates.values())
 
-    def _next(self, scores: Mapping[float, tuple[float, ...]]) -> float | None:
+        def rate_at(step: float) -> float:
+            # by the power of the factor: the guess times it is rounded, never a neighbour
+            return float(f"{guess * settings.factor**step:.3g}")
+
+        lowest = -((settings.rates - 1) // 2)
+        steps = [float(step) for step in range(lowest, lowest + settings.rates)]
+        steps = [step for step in steps if LEAST_RATE <= rate_at(step) <= MOST_RATE]
+        for _ in range(settings.extensions):
+            scores = [self.scores(_at(start, rate_at(step))) for step in steps]
+            step = self._next(steps, scores) if all(scores) else None
+            if step is None or not LEAST_RATE <= rate_at(step) <= MOST_RATE or rate_at(step) in map(rate_at, steps):
+                break
+            insort(steps, step)
+        return [rate_at(step) for step in steps]
+
+    def _next(self, steps: Sequence[float], scores: Sequence[tuple[float, ...]]) -> float | None:
         """The step to try next, by the scores of those tried, lowest first: beyond the edge where the best by an
         objective is, or else halfway from a best one to the next if that diverged."""
-        steps = [*scores]
-        best = {_best(values) for values in zip(*scores.values(), strict=True)}
+        best = {_best(values) for values in zip(*scores, strict=True)}
         if 0 in best:
             return steps[0] - 1
         if len(steps) - 1 in best:
             return steps[-1] + 1
         for place in best:
-            step, after = steps[place : place + 2]
-            if scores[after] == self.DIVERGED:
-                return (step + after) / 2
+            if scores[place + 1] == self.DIVERGED:
+                return (steps[place] + steps[place + 1]) / 2
         return None
-
-
-def _rate(guess: float, factor: float, step: float) -> float:
-    return float(f"{guess * factor**step:.3g}")
 
 
 def _at(start: Recipe, rate: float) -> Recipe:
@@ -236,7 +226,5 @@ def _at(start: Recipe, rate: float) -> Recipe:
 
 def _best(values: Sequence[float]) -> int:
     """The index of the largest value; among ties, the middle one, or the first if all diverged."""
-    if max(values) == -math.inf:
-        return 0
-    tied = [place for place, value in enumerate(values) if value == max(values)]
-    return median_low(tied)
+    tied = [place for place, value in enumerate(values) if value == max(values) > -math.inf]
+    return median_low(tied or [0])

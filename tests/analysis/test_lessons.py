@@ -249,8 +249,8 @@ SEARCH = study_of(sweep_of(LAW, {"9M 0.001": Recipe()}), range(3))
 
 def fit_of(objective: str, slope: float, half: float, seeds: int = 3) -> Fit:
     """A fit of four sizes with this slope and half its 95 % interval."""
-    found = Interval(slope, half / Interval(0, 1, 2).half_width, 2)
-    law = Law(found, found, np.diag([found.error**2, 0.0]), 0.1, np.zeros((2, 4)))
+    error = half / Interval(0, 1, 2).half_width
+    law = Law(np.array([slope, 0.0]), np.diag([error**2, 0.0]), 0.1, np.zeros((2, 4)))
     return Fit(Objective(objective, False), (), law, "", {}, seeds)
 
 
