@@ -350,7 +350,9 @@ def _claims(
     """`Manifest.claims`, where these trials have scores, by whatever run; and of the sweep's new claims, by name, the
     seeds at which they come late."""
     keys = claim_keys(sweep)
-    claims = dict.fromkeys(claim_keys(before.sweep).values(), ()) | before.claims if before else {}
+    claims: dict[str, tuple[int, ...]] = {}
+    if before:  # in an order that stays, or the file would change, and all be drawn anew
+        claims = dict.fromkeys((*before.claims, *claim_keys(before.sweep).values()), ()) | before.claims
     new = [one for one in sweep.contrasts if keys.get(one.claim) not in (None, *claims)]
     recipes = _recipes(sweep)
     seeds = defaultdict[str, set[int]](set)
