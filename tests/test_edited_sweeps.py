@@ -101,7 +101,9 @@ def test_a_claim_that_was_changed_after_its_scores_is_marked(again: Place, told:
     path.write_text(path.read_text().replace("greater", "less"))
     assert "after scores were there, as tables say from now on: 'fewer tokens are better'" in told(*run, "1")
     assert "| 2, development, 2 seen before the claim |" in page.read_text()
-    assert "after scores" not in told(*run, "1") and "2 seen before the claim |" in page.read_text()
+    output = told(*run, "1")
+    assert "after scores" not in output and "2 seen before the claim |" in page.read_text()
+    assert "Drawing" not in output, "nothing has changed since"
 
     path.write_text(path.read_text().replace("less", "greater"))
     told(*run, "1")

@@ -22,6 +22,7 @@ from mm1_lab.config import (
     RateSearch,
     RequestError,
     ScaleName,
+    Search,
     Sweep,
     canonical_json,
     digest,
@@ -287,7 +288,9 @@ def merge_manifest(
         lost: list[TrialRow] = []
         for row in kept:
             own = replace(row, arm=names.get(row.arm, row.arm))
-            if own.arm in order and ((own.arm, own.seed) in rows or current(own)):
+            is_asked = (own.arm, own.seed) in rows
+            # not at other seeds of a search over recipes, which by these was another search
+            if own.arm in order and (is_asked or (current(own) and not isinstance(manifest.sweep.search, Search))):
                 rows.setdefault((own.arm, own.seed), own)
             else:
                 lost.append(row)
@@ -305,10 +308,11 @@ def merge_manifest(
         shown = {row.seed for row in merged}
         if late := [repr(claim) for claim, seeds in seen.items() if shown & seeds]:
             print(f"{folder}: claimed after scores were there, as tables say from now on: {', '.join(late)}")
-        values = manifest.model_dump(mode="json")
-        write_json(folder / "sweep.json", values | {"digest": digest(values)})
         table = [(row.arm, row.seed, row.fingerprint, row_check(row)) for row in merged]
         write_csv(folder / "trials.csv", (*TRIAL_COLUMNS, CHECK), table)
+        # last: killed before, the next command still knows by the old one what arms were called
+        values = manifest.model_dump(mode="json")
+        write_json(folder / "sweep.json", values | {"digest": digest(values)})
     return merged
 
 
@@ -324,7 +328,9 @@ def check_looks(folder: Path, before: Manifest, now: Manifest, asked: set[int], 
 
 
 def _why_lost(before: Manifest | None, sweep: Sweep, arms: Collection[str]) -> str:
-    """Why the tables lose trials of these arms: of a search that asks for other rates or sizes now, no more."""
+    """Why the tables lose trials of these arms: of a search that asks for other arms, seeds or sizes now, no more."""
+    if isinstance(sweep.search, Search):
+        return "as they are no longer asked for"
     if not before or not isinstance(sweep.search, RateSearch) or not sweep.arms.keys().isdisjoint(arms):
         return "as the sweep, its data or the version changed"
     then, now = (len({recipe.decoder for recipe in one.arms.values()}) for one in (before.sweep, sweep))
@@ -350,7 +356,9 @@ def _claims(
     """`Manifest.claims`, where these trials have scores, by whatever run; and of the sweep's new claims, by name, the
     seeds at which they come late."""
     keys = claim_keys(sweep)
-    claims = dict.fromkeys(claim_keys(before.sweep).values(), ()) | before.claims if before else {}
+    claims: dict[str, tuple[int, ...]] = {}
+    if before:  # in an order that stays, or the file would change, and all be drawn anew
+        claims = dict.fromkeys((*before.claims, *claim_keys(before.sweep).values()), ()) | before.claims
     new = [one for one in sweep.contrasts if keys.get(one.claim) not in (None, *claims)]
     recipes = _recipes(sweep)
     seeds = defaultdict[str, set[int]](set)

@@ -28,6 +28,7 @@ from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.recipe_search import rounds_of, run_recipe_search
 from mm1_lab.orchestrate.sweeping import Round
 from mm1_lab.orchestrate.tracking.mlflow_logger import connect
+from mm1_lab.results.manifest import read_trials
 from tests.conftest import ask_without_demonstrations, change
 from tests.orchestrate import conftest
 
@@ -340,6 +341,16 @@ def test_a_search_is_the_same_in_whatever_order_its_seeds_are_named(tmp_path):
     arms = [[*made.sweep.arms] for made, _ in rounds]
     assert len(arms[0]) > 3 and arms[0] == arms[1]
     assert not doubtful_claims(rounds[0][1]), "a winner may differ from the base in all that is searched"
+
+
+def test_at_other_seeds_it_is_another_search(laboratory, tmp_path, capsys):
+    """`status` and others take the seeds in its folder for those of one search."""
+    path = write(tmp_path, over={"data_mix.text": [1, 2]})
+    for seeds in ("0,", "1,"):
+        request = load_request(path, "smoke", seeds, results=tmp_path / "results", store=tmp_path / "store")
+        assert search(request) == 0
+    assert {row.seed for row in read_trials(request.folder)} == {1}
+    assert "left the tables (base, data_mix.text 2), as they are no longer asked for" in capsys.readouterr().out
 
 
 def test_optuna_is_told_first_of_the_base_with_the_scale_s_rates_and_short_forms(here):

@@ -183,6 +183,26 @@ def test_a_later_run_adds_seeds_and_drops_what_is_not_asked(tmp_path: Path, caps
     assert merged == rows, "arms that are the same keep their names"
 
 
+@pytest.mark.parametrize("killed", ["write_csv", "write_json"])
+def test_killed_before_either_file_is_written_renamed_arms_stay(
+    killed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "smoke" / "data_mix"
+    sweep, rows = manifest(tmp_path)
+    merge_manifest(folder, sweep, rows, lambda _: True, lambda _: True)
+    renamed = {f"{arm} again": recipe for arm, recipe in sweep.sweep.arms.items()}
+    sweep = sweep.model_copy(update={"sweep": of_arms(sweep.sweep, renamed)})
+
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(f"mm1_lab.results.manifest.{killed}", kill)
+        merge_manifest(folder, sweep, [], lambda _: True, lambda _: True)
+    merged = merge_manifest(folder, sweep, [], lambda _: True, lambda _: True)
+    assert merged == [replace(row, arm=f"{row.arm} again") for row in rows]
+
+
 def test_settings_and_data_name_the_variant_if_they_change_what_is_trained() -> None:
     def name(*settings: str, data: str = "world") -> str:
         return variant_name("s", settings, data)
