@@ -69,7 +69,12 @@ def named_store() -> str | None:
 
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, or the database in results/local."""
-    return named_store() or f"sqlite:///{DATABASE.absolute()}"
+    return named_store() or _address(DATABASE.absolute())
+
+
+def _address(database: Path) -> str:
+    """SQLAlchemy would take `%20` in a path for a blank, and a `?` for its end."""
+    return "sqlite:///" + str(database).replace("%", "%25").replace("?", "%3F")
 
 
 def no_access(error: Exception) -> str:
@@ -109,7 +114,7 @@ def _make_database(path: Path) -> None:
     for left in path.parent.glob(f".{path.name}.*"):  # by a kill
         left.unlink()
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
+    MlflowClient(tracking_uri=_address(partial)).search_experiments(max_results=1)
     share(partial, path)
     replace(partial, path)
 
