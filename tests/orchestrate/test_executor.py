@@ -198,6 +198,17 @@ def test_ray_may_be_started_from_a_thread(monkeypatch):
     assert executor.slots
 
 
+def test_a_ctrl_c_while_ray_is_imported_leaves_it_whole(monkeypatch, tmp_path):
+    """In a notebook, whose process lives on: half a Ray could neither start nor be imported again."""
+    (tmp_path / "ray.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\ndef shutdown(): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "ray")
+    with RayTune() as executor, pytest.raises(KeyboardInterrupt):
+        executor.open(load_scale("smoke", SCALES))
+    assert sys.modules["ray"].shutdown
+
+
 def test_sigterm_while_ray_starts_is_the_command_s(monkeypatch):
     """And not of the handler that Ray has installed by then, which exits with 1 or the signal's number."""
     asked = []

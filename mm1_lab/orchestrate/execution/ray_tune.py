@@ -31,6 +31,7 @@ from mm1_lab.orchestrate.execution.worker import Worker, library_versions
 from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.cost import STAGE_BYTES, memory_slots
 from mm1_lab.orchestrate.planning.plan import Task
+from mm1_lab.processes import interrupts_blocked
 
 ANSWER_SECONDS = 300.0
 """Timeout for a node's answer; it must fetch the code first and may be busy."""
@@ -200,7 +201,8 @@ class RayTune(Executor):
             # Ray's processes would import a profile.py of the folder where Ray is started as Python's
             os.environ[FOLDER] = os.fspath(start)
             start = self.code
-        import ray  # reads RAY_AUTH_MODE when it is imported
+        with interrupts_blocked():  # or an interrupted notebook could neither import nor start Ray again
+            import ray  # reads RAY_AUTH_MODE when it is imported
 
         try:
             with chdir(start):
