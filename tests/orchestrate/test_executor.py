@@ -91,7 +91,7 @@ def assert_sigterm_is_asked(asked: list[int]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("inline", [True, False], ids=["inline", "ray"])
-def test_failures_are_typed_and_the_others_go_on(inline, ask, tmp_path, monkeypatch, capsys):
+def test_failures_are_typed_and_the_others_go_on(inline, ask, tmp_path, monkeypatch, capfd):
     """The Ray that is started for it is this user's alone, and leaves the command's signals as they were."""
     asked = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
@@ -114,7 +114,7 @@ def test_failures_are_typed_and_the_others_go_on(inline, ask, tmp_path, monkeypa
     with make_executor(request, inline) as executor:
         executor.open(request.scale)
         if not inline:
-            assert capsys.readouterr().out.startswith("Starting Ray …\n")
+            assert capfd.readouterr().out.startswith("Starting Ray …\n")
             assert_nobody_else_is_let_in()
         assert_sigterm_is_asked(asked)
         executor.work(result, worker)
@@ -138,6 +138,7 @@ def test_failures_are_typed_and_the_others_go_on(inline, ask, tmp_path, monkeypa
     lines = told.getvalue()
     assert lines.count("(will retry)") == (1 if inline else 2), "the decoder, and blind where it died"
     assert inline or "blind / seed 0: its process died" in lines
+    assert "did not complete" not in capfd.readouterr().err, "of blind, which was run again"
     assert "starts    base / seed 1" not in lines
     for shared in ("encoder", "decoder"):
         assert lines.index(f"done      {shared} for base / seed 0") < lines.index("starts    base / seed 0\n")
