@@ -387,6 +387,7 @@ def test_several_commands_make_one_database(request_, monkeypatch):
         output, _ = process.communicate()
         assert process.returncode == 0
         assert output.startswith("data_mix at smoke: ") and output.count("\n") == 1, output
+    assert [path.name for path in Path("..").glob("my*")] == [Path.cwd().name]
     monkeypatch.chdir(Path.cwd().rename("../lab"))
     assert set(runs_of(request_)[1]) == {"base / seed 0 at smoke"}
     assert not list(DATABASE.parent.glob(".mlflow.db*")) and DATABASE.stat().st_mode & 0o070 == 0o060

@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from shlex import quote
 from typing import Any
+from urllib.parse import quote as url_quote
 
 from mm1_lab.config import RequestError, digest
 from mm1_lab.files import PUBLISHED, RESULTS, here_or_shipped, locked, replace, share, write_text
@@ -73,8 +74,10 @@ def tracking_uri() -> str:
 
 
 def _address(database: Path) -> str:
-    """SQLAlchemy would take `%20` in a path for a blank, and a `?` for its end."""
-    return "sqlite:///" + str(database).replace("%", "%25").replace("?", "%3F")
+    """SQLAlchemy would take `%20` in a path for a blank, and a `?` for its end. Quoted then are slashes, too, as MLflow
+    makes the folders that it reads between them."""
+    path = str(database)
+    return "sqlite:///" + (url_quote(path, safe="") if "%" in path or "?" in path else path)
 
 
 def no_access(error: Exception) -> str:
