@@ -114,7 +114,7 @@ EXIT_CODES = {
 }
 
 VARIABLES = {
-    "RAY_TMPDIR": "where Ray keeps its files, a short ASCII path; default: `TMPDIR` (on Linux, if short), or `/tmp`",
+    "RAY_TMPDIR": "where Ray keeps its files, a short ASCII path; default: `TMPDIR` (on Linux, if such), or `/tmp`",
     "TMPDIR": "where temporary files go",
     "XDG_CACHE_HOME": "where packs are unpacked if you may not write beside them; default: `~/.cache`",
     "MLFLOW_TRACKING_URI": "where runs are logged; default: the database in `results/local`",

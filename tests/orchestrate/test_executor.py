@@ -91,7 +91,7 @@ def assert_sigterm_is_asked(asked: list[int]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("inline", [True, False], ids=["inline", "ray"])
-def test_failures_are_typed_and_the_others_go_on(inline, ask, tmp_path, monkeypatch, capsys):
+def test_failures_are_typed_and_the_others_go_on(inline, ask, tmp_path, monkeypatch, capfd):
     """The Ray that is started for it is this user's alone, and leaves the command's signals as they were."""
     asked = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
@@ -114,7 +114,7 @@ def test_failures_are_typed_and_the_others_go_on(inline, ask, tmp_path, monkeypa
     with make_executor(request, inline) as executor:
         executor.open(request.scale)
         if not inline:
-            assert capsys.readouterr().out.startswith("Starting Ray …\n")
+            assert capfd.readouterr().out.startswith("Starting Ray …\n")
             assert_nobody_else_is_let_in()
         assert_sigterm_is_asked(asked)
         executor.work(result, worker)
@@ -138,6 +138,7 @@ def test_failures_are_typed_and_the_others_go_on(inline, ask, tmp_path, monkeypa
     lines = told.getvalue()
     assert lines.count("(will retry)") == (1 if inline else 2), "the decoder, and blind where it died"
     assert inline or "blind / seed 0: its process died" in lines
+    assert "did not complete" not in capfd.readouterr().err, "of blind, which was run again"
     assert "starts    base / seed 1" not in lines
     for shared in ("encoder", "decoder"):
         assert lines.index(f"done      {shared} for base / seed 0") < lines.index("starts    base / seed 0\n")
@@ -198,6 +199,17 @@ def test_ray_may_be_started_from_a_thread(monkeypatch):
     assert executor.slots
 
 
+def test_a_ctrl_c_while_ray_is_imported_leaves_it_whole(monkeypatch, tmp_path):
+    """In a notebook, whose process lives on: half a Ray could neither start nor be imported again."""
+    (tmp_path / "ray.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\ndef shutdown(): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "ray")
+    with RayTune() as executor, pytest.raises(KeyboardInterrupt):
+        executor.open(load_scale("smoke", SCALES))
+    assert sys.modules["ray"].shutdown
+
+
 def test_sigterm_while_ray_starts_is_the_command_s(monkeypatch):
     """And not of the handler that Ray has installed by then, which exits with 1 or the signal's number."""
     asked = []
@@ -229,22 +241,31 @@ def test_no_room_for_ray_is_told_in_one_line(monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_copy_of_a_package_that_one_may_only_read_can_be_deleted(monkeypatch, tmp_path):
-    package, copies = tmp_path / "mm1_lab", tmp_path / "copies"
-    for folder in (copies, package, package / "config"):
+@pytest.mark.parametrize("name", ["plain", "a'b"])
+def test_a_copy_of_a_package_that_one_may_only_read_can_be_deleted(monkeypatch, tmp_path, name):
+    """Ray, which asks TMPDIR itself, is told of the temporary folder that Python took, or of /tmp if it cannot start
+    there."""
+    package, copies = tmp_path / "mm1_lab", Path(tempfile.mkdtemp(dir="/tmp")) / name
+    for folder in (copies, package, package / "config", package / "__pycache__"):
         folder.mkdir()
+    monkeypatch.setattr("os.access", lambda path, _: "__pycache__" not in path)  # its owner's alone; root may read all
     (package / "config").chmod(0o555)
     package.chmod(0o555)
     monkeypatch.setattr("mm1_lab.orchestrate.execution.ray_tune.PACKAGE", package)
     monkeypatch.setattr("tempfile.tempdir", str(copies))
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_TMPDIR", "")
+    monkeypatch.delenv("RAY_TMPDIR")
     monkeypatch.setitem(sys.modules, "ray", None)  # it is imported next, and cannot be
     with RayTune() as executor:
         with pytest.raises(ImportError):
             executor.open(load_scale("smoke", SCALES))
         (copied,) = copies.rglob("config")
         assert copied.stat().st_mode & copied.parent.stat().st_mode & 0o200, "which root does not need"
-    assert not list(copies.iterdir())
+        assert not list(copies.rglob("__pycache__"))
+    assert os.environ["RAY_TMPDIR"] == (str(copies) if name == "plain" else "/tmp")
+    copies.rmdir()
+    copies.parent.rmdir()
 
 
 def test_a_node_that_joined_without_the_store_runs_nothing(ask):

@@ -374,8 +374,11 @@ def test_a_database_that_is_damaged_or_may_only_be_read_is_told_with_the_way_out
     )
 
 
-def test_several_commands_make_one_database(request_):
-    """Although a killed one left half of one. It is the group's if the folder is."""
+def test_several_commands_make_one_database(request_, monkeypatch):
+    """Although a killed one left half of one. It is the group's if the folder is, whose name may have signs of URLs."""
+    Path("my%20lab?").mkdir()
+    Path("results").rename("my%20lab?/results")
+    monkeypatch.chdir("my%20lab?")
     DATABASE.unlink()
     DATABASE.parent.chmod(0o775)
     DATABASE.with_name(".mlflow.db.1").touch()
@@ -384,6 +387,8 @@ def test_several_commands_make_one_database(request_):
         output, _ = process.communicate()
         assert process.returncode == 0
         assert output.startswith("data_mix at smoke: ") and output.count("\n") == 1, output
+    assert [path.name for path in Path("..").glob("my*")] == [Path.cwd().name]
+    monkeypatch.chdir(Path.cwd().rename("../lab"))
     assert set(runs_of(request_)[1]) == {"base / seed 0 at smoke"}
     assert not list(DATABASE.parent.glob(".mlflow.db*")) and DATABASE.stat().st_mode & 0o070 == 0o060
 

@@ -7,6 +7,7 @@ files that never appear; one with different libraries would produce other number
 
 import gc
 import os
+import re
 import resource
 import secrets
 import shutil
@@ -30,6 +31,7 @@ from mm1_lab.orchestrate.execution.worker import Worker, library_versions
 from mm1_lab.orchestrate.execution.worklist import WorkList
 from mm1_lab.orchestrate.planning.cost import STAGE_BYTES, memory_slots
 from mm1_lab.orchestrate.planning.plan import Task
+from mm1_lab.processes import interrupts_blocked
 
 ANSWER_SECONDS = 300.0
 """Timeout for a node's answer; it must fetch the code first and may be busy."""
@@ -111,8 +113,9 @@ LOCAL = {
 """Settings of a Ray that this command starts."""
 LEAST_MEMORY = 4_000_000_000
 """Bytes of address space that Ray's processes take: with a lower limit it hangs."""
-LONGEST_FOR_RAY = 39
-"""Bytes of a folder's name to which Ray adds up to 68, in a path of a socket, which has at most 107."""
+FOR_RAY = re.compile(r"[a-zA-Z0-9/._+-]{1,39}")
+"""Names of folders in which Ray starts. It adds up to 68 bytes, in a path of a socket, which has at most 107, and puts
+them into command lines."""
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
@@ -180,7 +183,7 @@ class RayTune(Executor):
             self.code = Path(mkdtemp(prefix="mm1-lab-"))
             TEMPORARY.add(self.code)
             # so that edits to the package do not change a running sweep
-            shutil.copytree(PACKAGE, self.code / PACKAGE.name, ignore=shutil.ignore_patterns("shipped"))
+            shutil.copytree(PACKAGE, self.code / PACKAGE.name, ignore=_left_out)
             for folder, _, _ in os.walk(self.code):  # nothing in one that may only be read can be deleted
                 os.chmod(folder, 0o700)
         except OSError as error:
@@ -190,15 +193,16 @@ class RayTune(Executor):
         os.environ.update(SETTINGS | LOCAL | _worker_environment(scale.resources, self.code))
         os.environ["RAY_AUTH_MODE"] = "token"  # other users of this machine are refused
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        if sys.platform != "darwin" and len(os.fsencode(gettempdir())) > LONGEST_FOR_RAY:  # there Ray takes /tmp itself
-            os.environ.setdefault("RAY_TMPDIR", "/tmp")
+        if sys.platform != "darwin":  # there Ray takes /tmp itself
+            os.environ.setdefault("RAY_TMPDIR", gettempdir() if FOR_RAY.fullmatch(gettempdir()) else "/tmp")
         os.environ.pop(FOLDER, None)
         start = Path.cwd()
         if "PYTHONSAFEPATH" in os.environ:  # as the command line sets it: a caller in Python may import from there
             # Ray's processes would import a profile.py of the folder where Ray is started as Python's
             os.environ[FOLDER] = os.fspath(start)
             start = self.code
-        import ray  # reads RAY_AUTH_MODE when it is imported
+        with interrupts_blocked():  # or an interrupted notebook could neither import nor start Ray again
+            import ray  # reads RAY_AUTH_MODE when it is imported
 
         try:
             with chdir(start):
@@ -285,6 +289,11 @@ class RayTune(Executor):
                     os._exit(1)
                 except OSError:  # a busy machine, or one that sleeps: it may yet answer
                     continue
+
+
+def _left_out(folder: str, names: list[str]) -> list[str]:
+    """Also a `__pycache__` of its owner alone, which Python does without."""
+    return [name for name in names if name == "shipped" or not os.access(os.path.join(folder, name), os.R_OK)]
 
 
 def _workers(task: Task, scale: Scale) -> int:

@@ -41,7 +41,8 @@ EVICTED = "running low on memory"
 
 def run_trials(work_list: WorkList, worker: Worker, workers: Mapping[str, int], slots: int) -> None:
     """Works until the list is exhausted. `workers`: of each task; `slots`: how many workers fit at a time."""
-    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)  # its files are not used
+    for name in ("execution.experiment_state", "tune"):  # its files are not used; what it did not finish is run again
+        logging.getLogger(f"ray.tune.{name}").setLevel(logging.CRITICAL)
     needs = worker.scale.resources
     alone = tune.PlacementGroupFactory([{"CPU": needs.cpus, "GPU": needs.gpus}])
     group = tune.PlacementGroupFactory([STARTS_GROUP])

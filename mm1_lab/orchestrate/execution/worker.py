@@ -274,7 +274,8 @@ def repository_commit() -> str | None:
     repository = PACKAGE.parent
     if not ((repository / ".git").exists() and shutil.which("git")):
         return None
-    git = ["git", "-C", os.fspath(repository)]
+    # also in a clone of another user, as in containers; its code runs already
+    git = ["git", "-c", "safe.directory=*", "-C", os.fspath(repository)]
     head = [*git, "rev-parse", "--verify", "--quiet", "HEAD"]
     commit = subprocess.run(head, capture_output=True, text=True, check=False).stdout.strip()
     changes = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", PACKAGE.name], capture_output=True, check=False)

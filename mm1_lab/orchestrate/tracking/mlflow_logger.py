@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from shlex import quote
 from typing import Any
+from urllib.parse import quote as url_quote
 
 from mm1_lab.config import RequestError, digest
 from mm1_lab.files import PUBLISHED, RESULTS, here_or_shipped, locked, replace, share, write_text
@@ -69,7 +70,14 @@ def named_store() -> str | None:
 
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, or the database in results/local."""
-    return named_store() or f"sqlite:///{DATABASE.absolute()}"
+    return named_store() or _address(DATABASE.absolute())
+
+
+def _address(database: Path) -> str:
+    """SQLAlchemy would take `%20` in a path for a blank, and a `?` for its end. Quoted then are slashes, too, as MLflow
+    makes the folders that it reads between them."""
+    path = str(database)
+    return "sqlite:///" + (url_quote(path, safe="") if "%" in path or "?" in path else path)
 
 
 def no_access(error: Exception) -> str:
@@ -109,7 +117,7 @@ def _make_database(path: Path) -> None:
     for left in path.parent.glob(f".{path.name}.*"):  # by a kill
         left.unlink()
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
+    MlflowClient(tracking_uri=_address(partial)).search_experiments(max_results=1)
     share(partial, path)
     replace(partial, path)
 
