@@ -171,10 +171,10 @@ def test_a_disk_that_takes_nothing_is_told_in_a_line(
 
     monkeypatch.setattr(Path, "write_bytes", refuse)
     assert main(["run", "data_mix", "--scale", "smoke", "--inline", "--only", "base"]) == code
-    text = f"sweep.json: {os.strerror(number)}; fix this and run the same command to continue\n"
+    text = f"trials.csv: {os.strerror(number)}; fix this and run the same command to continue\n"
     error = capsys.readouterr().err
     assert error.startswith("mm1-lab: /") and error.endswith(text) and error.count("\n") == 1
-    assert not list(here.rglob("*sweep.json*"))
+    assert not list(here.rglob("*trials.csv*")) and not list(here.rglob("*sweep.json*"))
 
 
 def test_a_disk_that_fills_while_training_ends_the_command_in_a_line_and_uses_up_no_retry(

@@ -227,7 +227,8 @@ def test_a_command_that_is_stopped_while_it_imports_leaves_no_lease(tmp_path: Pa
 
 
 def test_a_command_that_is_stopped_while_it_imports_ray_leaves_no_copy_of_the_package(tmp_path: Path) -> None:
-    (tmp_path / "ray.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    text = "import time\nprint('importing', flush=True)\ntime.sleep(2)\ndef shutdown(): pass\n"
+    (tmp_path / "ray.py").write_text(text)
     (tmp_path / "tmp").mkdir()
     paths = os.pathsep.join(map(str, (tmp_path, REPOSITORY)))
     process = subprocess.Popen(
