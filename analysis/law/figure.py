@@ -78,7 +78,8 @@ def _draw_scores(axis: Axes, fit: Fit, colours: Any) -> None:
         axis.plot(to_rates([optimum.low, optimum.high]), [top, top], color=colour, linewidth=2, alpha=0.4)
         axis.plot(np.exp(optimum.log_rate), top, marker="d", color=colour, mec="black", markersize=4)
     axis.set(xscale="log", xlabel="peak learning rate η")
-    axis.set_ylabel(", ".join(filter(None, (fit.objective.column, fit.objective.unit))), parse_math=False)
+    unit = fit.objective.unit
+    axis.set_ylabel(f"{fit.objective.column}, {unit}" if unit else fit.objective.column, parse_math=False)
     legend = axis.legend(fontsize=6, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1)
     for text in legend.get_texts():
         text.set_parse_math(False)

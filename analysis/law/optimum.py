@@ -94,8 +94,11 @@ def find_optimum(cell: Cell) -> Optimum:
     usable = rates[rates < cliff]
     place = int(np.searchsorted(usable, peak))
     last = float(usable[-1])
-    after = cliff if cliff < np.inf else last
-    low, high = float(usable[max(place - 1, 0)]), float([*usable, after][place + 1])
+    low = float(usable[max(place - 1, 0)])
+    if peak < last:
+        high = float(usable[place + 1])
+    else:
+        high = cliff if cliff < np.inf else last
     optimum = Optimum(cell, peak, low, high, peak, " and ".join(needs))
     if len(usable) >= 3:
         near = np.abs(usable - peak) <= REACH

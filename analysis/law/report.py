@@ -128,11 +128,12 @@ def _optima(fit: Fit) -> pd.DataFrame:
 def _optima_table(fit: Fit, optima: pd.DataFrame) -> Table:
     rows = []
     for optimum, row in zip(fit.optima, optima.to_dict("records"), strict=True):
+        left_out = _rate_text(row["left_out_prediction"], row["left_out_low"], row["left_out_high"])
         rows.append(
             {
                 "size": sized(row["size"], row["params"]),
                 "best η": _rate_text(row["optimum"], math.nan if optimum.needs else row["low"], row["high"]),
-                "predicted without it": _rate_text(*(row[f"left_out_{one}"] for one in ("prediction", "low", "high"))),
+                "predicted without it": left_out,
                 "best tried": "" if math.isnan(row["grid_best"]) else row["grid_best"],
                 "not bracketed: needs": row["needs"].replace("-", "−"),
                 "at a cliff, to try": optimum.finer.replace("-", "−"),

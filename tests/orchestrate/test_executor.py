@@ -170,14 +170,18 @@ def test_what_diverges_on_a_gpu_goes_on_once_from_its_checkpoint(ask, gpus, kind
 
 
 def test_a_gpu_s_lack_of_memory_is_told_with_what_to_do(tmp_path):
+    errors = [torch.OutOfMemoryError("CUDA out of memory."), torch.AcceleratorError("CUDA error: out of memory")]
+
     class Full(Worker):
         def run(self, task: Task, report: StageReport) -> None:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise errors.pop(0)
 
     worker = Full(Ledger(tmp_path), None, load_scale("smoke", SCALES))
     outcome = worker.attempt(Task("a", (), (), ()), lambda kind, progress: None)
     assert outcome.kind == "out of memory" and "CUDA out of memory.; take resources.micro_batch=1" in outcome.reason
     assert "of several `workers` that evaluate, more resources.evaluation_shards (--set)" in outcome.reason
+    # one of CUDA's own, not torch's, may pass, and the process can go on
+    assert worker.attempt(Task("a", (), (), ()), lambda kind, progress: None).kind == "failed"
 
 
 def test_ray_that_was_loaded_without_authentication_is_not_started(monkeypatch):

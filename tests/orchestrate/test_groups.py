@@ -107,6 +107,7 @@ def test_what_tune_says_of_a_trial_without_an_outcome_is_its_reason(monkeypatch)
 
     assert ending(str(ActorUnavailableError("RpcError: Socket closed", bytes(16)))) == ending("") == KILLED
     assert ending("Traceback:\n  line 1\nModuleNotFoundError: no x") == Outcome("failed", "ModuleNotFoundError: no x")
+    assert ending("Traceback:\na.worker.GpuFailed: CUDA error: b") == Outcome("failed", "CUDA error: b")
     low = OutOfMemoryError("Task was killed due to the node running low on memory.\nTop 10 users: …")
     assert ending(str(low)) == Outcome("failed", "Task was killed due to the node running low on memory.")
 

@@ -260,18 +260,25 @@ def test_what_failed_for_another_is_not_tried_again_but_what_failed_before_is(re
 
 
 def test_a_process_whose_gpu_has_failed_leaves_the_rest(request_: Request) -> None:
-    """CUDA then refuses all else that this process asks: each task would fail in turn, and for the others, too."""
+    """CUDA then refuses all else that this process asks: each task would fail in turn, and for the others, too. The
+    same command, whose first task fails at any time, comes to the rest, and ends as one that has failed."""
+    first = next(iter(make_plan(request_.trials, request_.ledger).tasks))
 
     class Broken(Finisher):
         def run(self, task: Task, report: StageReport) -> None:
-            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nIt may be asynchronous")
+            if task.key == first:
+                text = "CUDA error: an illegal memory access was encountered\nIt may be asynchronous"
+                raise torch.AcceleratorError(text)
+            super().run(task, report)
 
     with pytest.raises(Leaving, match="The GPU of this process has failed, with 1 task left") as left:
         run(request_, Inline(leaves=True), Broken)
     assert left.value.failed
     (failure,) = request_.ledger.failures().values()
     assert failure["reason"] == "AcceleratorError: CUDA error: an illegal memory access was encountered"
-    assert len(run(request_, Inline(leaves=True)).done) == 5
+    again = run(request_, Inline(leaves=True), Broken)
+    assert again.exhausted and len(again.done) == 1 and again.failed.keys() == {first}
+    assert len(run(request_, Inline(leaves=True)).done) == 4  # of the five tasks one is done
 
 
 def test_an_evaluation_begins_if_it_will_end_or_as_the_first(

@@ -155,7 +155,9 @@ class Inline(Executor):
         except GpuFailed as error:
             work_list.retries = 0  # it may be the cause, and whoever shares the work would fail at it in turn
             work_list.settle(task, Outcome("failed", str(error)))
-            raise _leaving("The GPU of this process has failed", work_list) from None
+            if work_list.waiting:  # otherwise the tables are drawn
+                raise _leaving("The GPU of this process has failed", work_list) from None
+            return
         work_list.settle(task, outcome)
 
     def _wait(self, work_list: WorkList) -> None:

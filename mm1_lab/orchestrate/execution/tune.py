@@ -1,7 +1,8 @@
 """Runs tasks as Ray Tune trials: Tune provides processes, resources and isolation; the order of tasks is ours.
 
-A trial's function never raises but reports an outcome, so an error means that its process died. Tune's own experiment
-state is never read, as the ledger says what is done. This module is imported once Ray is set up.
+A trial's function never raises but reports an outcome, so an error means that its process died, or is to end as its GPU
+has failed. Tune's own experiment state is never read, as the ledger says what is done. This module is imported once Ray
+is set up.
 """
 
 import logging
@@ -165,5 +166,5 @@ def ending(error: str) -> Outcome:
         return KILLED
     if full := full_disk_line(error):
         return Outcome("disk full", full)
-    lines = error.splitlines()
-    return Outcome("failed", lines[0] if EVICTED in lines[0] else lines[-1])  # a traceback ends with the reason
+    lines = error.splitlines()  # a traceback ends with the reason
+    return Outcome("failed", lines[0] if EVICTED in lines[0] else lines[-1].rpartition("GpuFailed: ")[2])

@@ -87,7 +87,7 @@ class Worker:
             with contextlib.suppress(OSError):
                 write_text(log, raised)
             reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-            if isinstance(error, torch.AcceleratorError):
+            if isinstance(error, torch.AcceleratorError) and "out of memory" not in reason:  # CUDA goes on after that
                 raise GpuFailed(reason) from error
             if isinstance(error, Diverged):
                 return Outcome("diverged", str(error))

@@ -90,7 +90,9 @@ class WorkList:
         self.sweep = sweep
         self.observers = list(observers)
         lengths = path_lengths(tasks, seconds)
-        self.waiting = sorted(tasks, key=lambda key: -lengths[key])
+        # last what failed before: where that ends the process, this command comes to the others all the same
+        failed_before = ledger.failures()
+        self.waiting = sorted(tasks, key=lambda key: (key in failed_before, -lengths[key]))
         self.running: set[str] = set()
         self.done: set[str] = set()
         self.attempts = dict.fromkeys(tasks, 0)
