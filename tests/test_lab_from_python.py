@@ -1,12 +1,15 @@
 """The examples in the docstrings, run."""
 
 import doctest
+import random
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from mm1_lab import judge, lab, results
 from mm1_lab.config import RequestError
@@ -19,8 +22,14 @@ def test_the_examples_run_and_scores_are_of_all_finished_trials(place: Place, mo
     """Also of an arm that was not asked for."""
     monkeypatch.chdir(place.folder)
     ask_without_demonstrations(place.folder)
+    torch.manual_seed(7)
+    torch.set_default_dtype(torch.float64)
+    before = random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist(), torch.get_default_dtype()
     found = doctest.testmod(lab, verbose=False)
     assert found.attempted >= 7 and found.failed == 0
+    after = random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist(), torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    assert after == before, "the caller's random numbers and settings are as they were"
     base = lab.load_sweep("data_mix", scale="smoke", only=["base"])
     states = lab.plan(base).set_index("fingerprint")["state"].to_dict()
     told = {stage["fingerprint"]: stage["state"] for stage in plan_values([base])["stages"]}

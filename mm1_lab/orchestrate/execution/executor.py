@@ -11,7 +11,7 @@ from importlib import import_module
 from mm1_lab.config import EvaluationStage, RequestError, Scale
 from mm1_lab.files import RESULTS
 from mm1_lab.formatting import counted
-from mm1_lab.orchestrate.execution.worker import GpuFailed, Worker
+from mm1_lab.orchestrate.execution.worker import GpuFailed, Worker, settings_kept
 from mm1_lab.orchestrate.execution.worklist import HELD, Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import Request
@@ -149,7 +149,8 @@ class Inline(Executor):
 
         work_list.started(task)
         try:
-            outcome = worker.attempt(task, report)
+            with settings_kept():
+                outcome = worker.attempt(task, report)
         except TimeUp:
             raise _leaving(TIME_UP, work_list) from None
         except GpuFailed as error:

@@ -15,7 +15,8 @@ import shutil
 import subprocess
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -228,6 +229,34 @@ class Worker:
             "timings": timings,
         }
         ledger.write_scores(stage.fingerprint, evaluation.scores, evaluation.held_out_loss, record, curves)
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """Gives random numbers and torch's settings, which stages reset, back to whoever calls the lab from Python: in a
+    notebook all that is drawn after a run would be the same each time."""
+    import random
+
+    import numpy as np
+    import torch
+
+    device = torch.get_default_device()
+    before: list[Callable[[], object]] = [
+        partial(random.setstate, random.getstate()),
+        partial(np.random.set_state, np.random.get_state()),
+        partial(torch.set_rng_state, torch.get_rng_state()),
+        partial(torch.set_default_dtype, torch.get_default_dtype()),
+        partial(torch.set_default_device, None if device == torch.device("cpu") else device),
+        partial(torch.set_grad_enabled, torch.is_grad_enabled()),
+        partial(torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode()),
+        partial(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()),
+        partial(torch.set_num_threads, torch.get_num_threads()),
+    ]
+    try:
+        yield
+    finally:
+        for give_back in before:
+            give_back()
 
 
 @lru_cache(maxsize=1)
