@@ -75,9 +75,12 @@ def test_gc_waits_for_what_a_process_works_on_and_leaves_no_half_of_a_stage(
     held = Ledger(ledger.results, ledger.store).leases.take(["a", min(stages(ledger))])
     assert held
     monkeypatch.setattr("mm1_lab.results.upkeep.time", SimpleNamespace(sleep=lambda _: held.release()))
-    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if it was killed meanwhile
-    told("gc", "--all", "--yes")
+    with monkeypatch.context() as killed:
+        killed.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if it was killed meanwhile
+        told("gc", "--all", "--yes")
     assert not stages(ledger) and not (ledger.store / ".claims" / "a").exists()
+    told("gc", "--yes")
+    assert not list(ledger.store.glob("*/model.safetensors")), "the same command goes on"
 
 
 def test_verify_and_gc_leave_alone_what_a_running_command_is_about_to_rename(
@@ -171,10 +174,10 @@ def test_a_disk_that_takes_nothing_is_told_in_a_line(
 
     monkeypatch.setattr(Path, "write_bytes", refuse)
     assert main(["run", "data_mix", "--scale", "smoke", "--inline", "--only", "base"]) == code
-    text = f"sweep.json: {os.strerror(number)}; fix this and run the same command to continue\n"
+    text = f"trials.csv: {os.strerror(number)}; fix this and run the same command to continue\n"
     error = capsys.readouterr().err
     assert error.startswith("mm1-lab: /") and error.endswith(text) and error.count("\n") == 1
-    assert not list(here.rglob("*sweep.json*"))
+    assert not list(here.rglob("*trials.csv*"))
 
 
 def test_a_disk_that_fills_while_training_ends_the_command_in_a_line_and_uses_up_no_retry(
