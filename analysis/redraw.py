@@ -1,8 +1,10 @@
 """Draws all tables and figures of a results folder, each sweep in a process of its own."""
 
+import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from multiprocessing import forkserver, get_context, resource_tracker
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -35,6 +37,7 @@ from analysis.study import Study
 from analysis.style import styled
 from analysis.table import Table, to_plain
 from mm1_lab.config import RateSearch
+from mm1_lab.files import locked
 from mm1_lab.formatting import counted
 from mm1_lab.machine import machine_cpus
 from mm1_lab.processes import begin_helper, by_helpers, interrupts_blocked, shorten_sockets
@@ -106,12 +109,14 @@ def _draw_and_note(folder: Path, target: Path, latex: bool) -> Drawn:
     """Draws the sweep in `folder` into `target`, and notes from what if that is its own folder, as `run` does."""
     if target != folder:
         return _draw(folder, target, latex)
-    manifest, ledger = read_manifest(folder), Ledger(folder.parents[1])
-    marks = {row.fingerprint: ledger.mark(row.fingerprint) for row in read_trials(folder)}
-    # before anything is read: what comes meanwhile makes other contents
-    contents = contents_now(folder, manifest, marks)
-    drawn = _draw(folder, target, latex)
-    note_drawing(folder, drawn.files, contents)
+    # a run that ends meanwhile would draw, too, and note newer contents for files that this replaces by older ones
+    with locked(folder / ".draw.lock") if os.access(folder, os.W_OK) else nullcontext():
+        manifest, ledger = read_manifest(folder), Ledger(folder.parents[1])
+        marks = {row.fingerprint: ledger.mark(row.fingerprint) for row in read_trials(folder)}
+        # before anything is read: what comes meanwhile makes other contents
+        contents = contents_now(folder, manifest, marks)
+        drawn = _draw(folder, target, latex)
+        note_drawing(folder, drawn.files, contents)
     return drawn
 
 

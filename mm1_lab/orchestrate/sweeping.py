@@ -157,15 +157,15 @@ def complete(request: Request, executor: Executor, draw: Draw) -> Round:
     try:
         if plan.tasks:
             work_list = work_through(plan, request, executor, loggers)
-        if changed:
-            with locked(request.folder / ".draw.lock"):  # processes that share the work end at the same time
-                draw_changed(request, draw, {} if plan.tasks else marks)
     except (Leaving, KeyboardInterrupt, DiskFull):  # no time, no room: the next command logs what is missing
         loggers.clear()
         raise
     finally:
         for logger in loggers:
             logger.catch_up()
+    if changed:  # last, as the next command logs nothing to MLflow if all is drawn
+        with locked(request.folder / ".draw.lock"):  # processes that share the work end at the same time
+            draw_changed(request, draw, {} if plan.tasks else marks)
     return Round(request, plan, work_list)
 
 

@@ -67,9 +67,11 @@ def _finished(place: Path) -> list[Path]:
 
 def spare_weights(ledger: Ledger, parts: bool) -> dict[Path, int]:
     """The folders, with their sizes in bytes, of the store's finished models, if `parts` also of all other finished
-    stages, and of damaged ones."""
+    stages; of damaged ones; and what a killed `delete_weights` left."""
     spare = [folder for folder in _finished(ledger.store) if parts or _kind(folder) in MODELS]
     spare += ledger.store.glob("*.damaged")
+    halves = (folder for folder in ledger.store.glob("*") if FINGERPRINT.fullmatch(folder.name))
+    spare += (folder for folder in halves if not is_finished(folder))
     sizes = {}
     for folder in sorted(spare):
         sizes[folder] = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -26,6 +26,7 @@ from analysis.pages.axes import draw_axes, drawn_levels, level_rows, what_matter
 from analysis.pages.claims_figure import LETTERS, draw_claims, is_drawn
 from analysis.pages.compare import compare_arms, compare_table
 from analysis.pages.figures import draw_scores
+from analysis.pages.groups import Drawn
 from analysis.pages.notes import FEW_SEEDS, MIXED
 from analysis.pages.overview import _question
 from analysis.pages.scores import (
@@ -38,13 +39,13 @@ from analysis.pages.scores import (
     short_table,
 )
 from analysis.pages.verdicts import claims_notes, verdicts_table
-from analysis.redraw import _write_scores, draw, draw_sweep, sweep_in_short
+from analysis.redraw import _draw, _write_scores, draw, draw_sweep, sweep_in_short
 from analysis.runs import mixes_machines
 from analysis.study import Study, read_study
 from analysis.style import annotate_head, row_name, styled
 from mm1_lab.cli import main
 from mm1_lab.config import AVERAGE, TEXT_CORE, UNPARSED, Contrast, Measure, Panel, Recipe, SftRecipe, Sweep
-from mm1_lab.files import write_text
+from mm1_lab.files import lease, take, write_text
 from mm1_lab.lab import contrasts
 from mm1_lab.results.manifest import read_trials
 from tests.analysis.results_folder import of_arms, of_own_data, score_rows, study_of, write_results
@@ -439,6 +440,22 @@ def test_machines_are_mixed_only_within_a_seed(data_mix: Sweep) -> None:
             assert mixes_machines(told, ["base", "captions"]) is mixed
         for table in (means_table(told), short_table(told), compare_table(told, "base", "captions")):
             assert (MIXED in table.notes) is mixed
+
+
+def test_figures_and_a_run_draw_a_sweep_in_turn(
+    tmp_path: Path, small_mix: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, one would leave older tables than the other notes, which no later run would draw anew."""
+    could_begin = []
+
+    def draw_slowly(folder: Path, target: Path, latex: bool) -> Drawn:
+        could_begin.append(take(lease(folder / ".draw.lease", timeout=0)))
+        return _draw(folder, target, latex)
+
+    write_results(tmp_path, small_mix, ("base", "captions"), (0,), questions=8)
+    monkeypatch.setattr("analysis.redraw._draw", draw_slowly)
+    draw(tmp_path)
+    assert could_begin == [False]
 
 
 @pytest.mark.soak

@@ -11,9 +11,11 @@ from unittest.mock import Mock
 import pytest
 
 from mm1_lab.config import DataMix, RateSearch, Trial
+from mm1_lab.orchestrate.execution.executor import Inline
 from mm1_lab.orchestrate.planning.loading import load_request
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import Request
+from mm1_lab.orchestrate.sweeping import complete
 from mm1_lab.orchestrate.tracking import dashboard, mlflow_logger
 from mm1_lab.orchestrate.tracking.contents import metrics, parameters, run_name
 from mm1_lab.orchestrate.tracking.mlflow_logger import DATABASE, NOTE, SUPERSEDED, MlflowLogger, connect
@@ -297,10 +299,14 @@ def test_logging_that_was_cut_off_or_sent_twice_is_done_again_without_doubles(re
         create(*given)
         return create(*given)
 
+    write(request_, request_.trials[1])
     with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
         patch.setattr(MlflowClient, call, disturbed)
+        complete(request_, Inline(), lambda _: [])
+    if call == "create_run":  # nothing was cut off
         log(request_)
-    log(request_)
+    else:
+        complete(request_, Inline(), lambda _: [])
     client, found = runs_of(request_)
     base = found["base / seed 0 at smoke"].info
     assert base.status == "FINISHED" and len(client.get_metric_history(base.run_id, "train/loss")) == 2

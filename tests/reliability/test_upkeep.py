@@ -75,9 +75,12 @@ def test_gc_waits_for_what_a_process_works_on_and_leaves_no_half_of_a_stage(
     held = Ledger(ledger.results, ledger.store).leases.take(["a", min(stages(ledger))])
     assert held
     monkeypatch.setattr("mm1_lab.results.upkeep.time", SimpleNamespace(sleep=lambda _: held.release()))
-    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if it was killed meanwhile
-    told("gc", "--all", "--yes")
+    with monkeypatch.context() as killed:
+        killed.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if it was killed meanwhile
+        told("gc", "--all", "--yes")
     assert not stages(ledger) and not (ledger.store / ".claims" / "a").exists()
+    told("gc", "--yes")
+    assert not list(ledger.store.glob("*/model.safetensors")), "the same command goes on"
 
 
 def test_verify_and_gc_leave_alone_what_a_running_command_is_about_to_rename(
