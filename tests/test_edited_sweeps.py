@@ -90,6 +90,8 @@ def test_a_claim_that_was_changed_after_its_scores_is_marked(again: Place, told:
     told(*run, "2")
     page = again.results / "smoke" / "q" / "contrasts.md"
     assert "seen before" not in page.read_text()
+    manifest = page.with_name("sweep.json")
+    before = manifest.read_bytes()
 
     path.write_text(re.sub(r"\bfew\b", "thin", path.read_text()))
     output = told(*run, "1")
@@ -97,6 +99,10 @@ def test_a_claim_that_was_changed_after_its_scores_is_marked(again: Place, told:
     assert "left the tables" not in output and "after scores" not in output
     rows = (page.parent / "trials.csv").read_text().split("\n")[1:5]
     assert [row.split(",")[:2] for row in rows] == [[arm, seed] for seed in "01" for arm in ("base", "thin")]
+    now = manifest.read_bytes()
+    manifest.write_bytes(before)  # as if that run had been killed after it wrote trials.csv
+    told("answers", "q.yaml", "thin", "--scale", "smoke")
+    manifest.write_bytes(now)
 
     path.write_text(path.read_text().replace("greater", "less"))
     assert "after scores were there, as tables say from now on: 'fewer tokens are better'" in told(*run, "1")

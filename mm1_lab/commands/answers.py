@@ -93,7 +93,8 @@ def answers(options: argparse.Namespace) -> int:
     from mm1_lab.evaluate.prompts import PromptWriter
 
     ledger, data = Ledger(folder.parents[1]), request.open_data()
-    (trial,) = request.with_arms({arm: read_manifest(folder).sweep.arms[arm]}, [seed]).trials  # as it was run
+    arms = request.sweep.arms | read_manifest(folder).sweep.arms  # as it was run; without, if the run was killed since
+    (trial,) = request.with_arms({arm: arms[arm]}, [seed]).trials
     asked = _asked(trial.evaluation, ledger.record(fingerprint)["config"], data, request.ledger.data_cache)
     rows = _rows(read_score_table(ledger.trial_folder(fingerprint)), options, request)
     writer = PromptWriter.of(trial.evaluation, data.tokenizer)
