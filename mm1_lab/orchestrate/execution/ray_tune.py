@@ -293,7 +293,8 @@ class RayTune(Executor):
 
 def _left_out(folder: str, names: list[str]) -> list[str]:
     """Also a `__pycache__` of its owner alone, which Python does without."""
-    return [name for name in names if name == "shipped" or not os.access(os.path.join(folder, name), os.R_OK)]
+    cached = os.path.join(folder, "__pycache__")
+    return [name for name in names if name == "shipped" or (name == "__pycache__" and not os.access(cached, os.R_OK))]
 
 
 def _workers(task: Task, scale: Scale) -> int:
