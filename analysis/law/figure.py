@@ -58,14 +58,21 @@ def under_one_name(targets: Mapping[str, float]) -> dict[str, float]:
 
 
 def _draw_scores(axis: Axes, fit: Fit, colours: Any) -> None:
-    lower = fit.objective.lower_is_better
-    sign = -1.0 if lower else 1.0
+    sign = -1.0 if fit.objective.lower_is_better else 1.0
     for optimum, colour, marker in zip(fit.optima, colours, cycle(MARKERS), strict=False):
         cell = optimum.cell
-        rates = np.exp(cell.log_rates)
-        axis.plot(rates, sign * cell.scores, marker, label=sized(cell.name, cell.params), color=colour, markersize=2.4)
-        failed = rates[cell.failed]
-        edge = [0.98 if lower else 0.02] * len(failed)  # that of the worst scores
+        label = sized(cell.name, cell.params)
+        axis.plot(
+            np.exp(cell.log_rates),
+            sign * cell.scores,
+            label=label,
+            color=colour,
+            marker=marker,
+            markersize=2.4,
+            linestyle="none",
+        )
+        failed = np.exp(cell.log_rates[cell.failed])
+        edge = np.full(len(failed), 0.98 if fit.objective.lower_is_better else 0.02)  # that of the worst scores
         axis.plot(failed, edge, "x", color=colour, markersize=3.5, transform=axis.get_xaxis_transform())
         if optimum.coefficients is None:
             continue
@@ -75,9 +82,11 @@ def _draw_scores(axis: Axes, fit: Fit, colours: Any) -> None:
         if optimum.needs:
             continue
         top = curve(optimum.log_rate - optimum.grid_best)
-        axis.plot(to_rates([optimum.low, optimum.high]), [top, top], color=colour, linewidth=2, alpha=0.4)
+        ends = to_rates([optimum.low, optimum.high])
+        axis.plot(ends, [top, top], color=colour, linewidth=2, alpha=0.4)
         axis.plot(np.exp(optimum.log_rate), top, marker="d", color=colour, mec="black", markersize=4)
-    axis.set(xscale="log", xlabel="peak learning rate η")
+    axis.set_xscale("log")
+    axis.set_xlabel("peak learning rate η")
     unit = fit.objective.unit
     axis.set_ylabel(f"{fit.objective.column}, {unit}" if unit else fit.objective.column, parse_math=False)
     legend = axis.legend(fontsize=6, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1)
@@ -93,14 +102,13 @@ def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) 
     axis.plot(along, np.exp(paper), color=GREY, linestyle=DASHES, linewidth=1)
     shown = [paper[0], paper[-1]]
     for optimum, colour in zip(fit.optima, colours, strict=True):
-        if math.isnan(optimum.log_rate):
+        if not math.isfinite(optimum.log_rate):
             continue
         params, ends = optimum.cell.params, [optimum.low, optimum.high]
         shown += ends
         axis.plot([params, params], to_rates(ends), color=colour, linewidth=0.8)
         fill = "white" if optimum.needs else colour
         axis.plot(params, math.exp(optimum.log_rate), marker="o", color=colour, mfc=fill)
-    axis.set_title("no law: fewer than three sizes are bracketed")
     if fit.law:
         axis.set_title(f"η ∝ N$^{{{fit.law.slope.estimate:.3f}}}$")
         line = [fit.law.line(params) for params in along]
@@ -119,9 +127,14 @@ def _draw_law(axis: Axes, fit: Fit, targets: Mapping[str, float], colours: Any) 
             axis.plot(*place, marker="*", color="black", markersize=7)
             above = (4, 4 + 7 * lifted[name])
             axis.annotate(name, place, textcoords="offset points", xytext=above, fontsize=6, parse_math=False)
+    else:
+        axis.set_title("no law: fewer than three sizes are bracketed")
+    axis.set_xscale("log")
+    axis.set_yscale("log")
     # room for optima, predictions and Eq. 1, but not for intervals of many decades
-    room = to_rates([min(shown) - 0.7, max(shown) + 0.7])
-    axis.set(xscale="log", yscale="log", ylim=room, xlabel="non-embedding parameters N", ylabel="best η")
+    axis.set_ylim(to_rates([min(shown) - 0.7, max(shown) + 0.7]))
+    axis.set_xlabel("non-embedding parameters N")
+    axis.set_ylabel("best η")
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 
