@@ -70,8 +70,9 @@ def spare_weights(ledger: Ledger, parts: bool) -> dict[Path, int]:
     stages; of damaged ones; and what a killed `delete_weights` left."""
     spare = [folder for folder in _finished(ledger.store) if parts or _kind(folder) in MODELS]
     spare += ledger.store.glob("*.damaged")
+    closed = {*_closed(ledger.store)}  # a colleague's, which nobody else can delete
     halves = (folder for folder in ledger.store.glob("*") if FINGERPRINT.fullmatch(folder.name))
-    spare += (folder for folder in halves if not is_finished(folder))
+    spare += (folder for folder in halves if folder not in closed and not is_finished(folder))
     sizes = {}
     for folder in sorted(spare):
         sizes[folder] = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -83,6 +83,22 @@ def test_gc_waits_for_what_a_process_works_on_and_leaves_no_half_of_a_stage(
     assert not list(ledger.store.glob("*/model.safetensors")), "the same command goes on"
 
 
+def test_gc_leaves_alone_a_folder_into_which_only_a_colleague_may_look(
+    ledger: Ledger, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = ledger.store / "c105ed"
+    closed.mkdir()
+    stat = os.stat
+
+    def refused(path: Any, **options: Any) -> os.stat_result:
+        if os.fspath(path) == f"{closed}/DONE":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", refused)
+    assert "freed" in told("gc", "--all", "--yes") and not stages(ledger) and closed.exists()
+
+
 def test_verify_and_gc_leave_alone_what_a_running_command_is_about_to_rename(
     ledger: Ledger, capsys: pytest.CaptureFixture[str]
 ) -> None:
