@@ -69,12 +69,13 @@ def run_rounds(request: Request, search: Rounds, executor: Executor, draw: Draw)
 
     Returns the last round, which has all arms, and whether each of these has scores or diverged.
     """
+    arms = search.arms()
     while True:
-        arms = search.arms()
         done = complete(request.with_arms(arms), executor, draw)
         if not all(map(search.scores, arms.values())):
             return done, False
-        if search.arms().keys() == arms.keys():
+        known, arms = arms, search.arms()
+        if arms.keys() == known.keys():
             return done, True
 
 
