@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.judging.p_values import p_values, verdict_from_p
+from analysis.judging.p_values import holm, p_values, verdict_from_p
 from analysis.seeds import caution, seeds_needed
 from analysis.statistics import (
     PRIOR,
@@ -100,6 +100,16 @@ def test_equivalence_is_two_one_sided_tests_as_in_statsmodels_and_less_is_below_
     assert p_values("keeps", 1.0, found)["supported"] == pytest.approx(keeps)
     for estimate, verdict in ((-4, "supported"), (-2.4, "undecided"), (-1, "contradicted")):
         assert verdict_from_p(p_values("less", 2.0, Interval(estimate, 0.25, 1e9))) == verdict
+    for estimate in (1.45, -1.45):  # 1.8 errors beyond the margin: one-sided it would be decided
+        assert verdict_from_p(p_values("equivalent", 1.0, Interval(estimate, 0.25, 1e9))) == "undecided"
+
+
+def test_holm_tests_each_question_among_those_that_are_left() -> None:
+    """p times 3, 2 and 1, by hand."""
+    judged = holm({name: {"supported": p} for name, p in {"c": 0.04, "a": 0.01, "b": 0.02}.items()})
+    assert judged == {"a": ("supported", 0.03, 3), "b": ("supported", 0.04, 2), "c": ("supported", 0.04, 1)}
+    stopped = holm({name: {"supported": p} for name, p in {"c": 0.04, "a": 0.01, "b": 0.03}.items()})
+    assert stopped == {"a": ("supported", 0.03, 3), "b": ("undecided", 0.06, 2), "c": ("undecided", 0.06, 2)}
 
 
 def test_seeds_needed_are_those_of_a_paired_t_test() -> None:
@@ -117,6 +127,9 @@ def test_seeds_needed_are_those_of_a_paired_t_test() -> None:
     assert seeds_needed("greater", 0.0, 0.0, 0.0) == math.inf
     assert seeds_needed("less", 1.0, -1.0, 0.0) == math.inf
     assert seeds_needed("keeps", 2.0, -2.0, 0.0) == math.inf
+    below = [seeds_needed(expect, 2.0, -2.9, 1.0) for expect in ("keeps", "equivalent")]
+    assert below == [12, 12], "it is contradicted two-sided"
+    assert seeds_needed("keeps", 2.0, -1.1, 1.0) == 10, "and supported one-sided"
 
 
 @pytest.mark.parametrize(

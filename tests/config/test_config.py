@@ -306,6 +306,8 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables_and_may_have_expon
         ("train.lr_multipliers.conector=1", "train.lr_multipliers.conector: Input should be 'encoder'"),
         ("train.steps.most=3", "train.steps has no keys; set train.steps itself"),
         ("resources.gpus=true", "resources.gpus: must be a number (it is True)"),
+        ("train.min_lr_ratio=yes", "train.min_lr_ratio: must be a number (it is True)"),
+        ("short_encoder=yes", "short_encoder: must be a number (it is True)"),
         ("train.steps=15e-1", "valid integer, got a number with a fractional part"),
         ("decoders.1.2B.heads=7", "1.2B: 7 heads need a width divisible by 14 (it is "),
         ("encoders.ViT-L.feed_forward=64", "ViT-L: an encoder has only `layers`, `width` and `heads`"),

@@ -75,6 +75,11 @@ def test_the_end_of_a_row_is_what_fills_it_best():
     assert chosen([]) == []
 
 
+def test_the_documents_of_a_step_are_packed_the_longest_first_into_few_rows():
+    _, places = packer(10).pack_all([text(length) for length in (3, 4, 7, 6)], at_least=1)
+    assert places == [[2, 0], [3, 1]]
+
+
 def test_a_planned_row_gets_every_document_however_full_it_is():
     assert chosen([(60, 0), (38, 0), (2, 0)], full=98) == [0, 1]
     assert chosen([(60, 0), (38, 0), (2, 0)], full=100) == [0, 1, 2]
