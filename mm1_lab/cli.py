@@ -72,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number, handler in before.items():
         if handler != signal.SIG_IGN:  # nohup ignores some
             signal.signal(number, _stop)
+    hook, sys.unraisablehook = sys.unraisablehook, _tell_ignored
     try:
         return _run(given)
     except KeyboardInterrupt:
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(STOPPED, file=sys.stderr)
         return INTERRUPTED
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -147,12 +149,24 @@ def _stop(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while frame:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":  # some libraries swallow what is raised here
-            with suppress(KeyError, AttributeError, OSError):  # before it was imported, there are none
-                sys.modules["mm1_lab.files"].leave_nothing()
-            os.write(sys.stderr.fileno(), f"{STOPPED}\n".encode())
-            os._exit(INTERRUPTED)
+            _stop_at_once()
         frame = frame.f_back
     raise KeyboardInterrupt
+
+
+def _stop_at_once() -> NoReturn:
+    with suppress(KeyError, AttributeError, OSError):  # before it was imported, there are none
+        sys.modules["mm1_lab.files"].leave_nothing()
+    os.write(sys.stderr.fileno(), f"{STOPPED}\n".encode())
+    os._exit(INTERRUPTED)
+
+
+def _tell_ignored(ignored: "sys.UnraisableHookArgs") -> None:
+    """Python ignores what is raised while it forks a process or collects an object; the command would be deaf to all
+    further signals."""
+    if ignored.exc_type is KeyboardInterrupt:
+        _stop_at_once()
+    sys.__unraisablehook__(ignored)
 
 
 def _leave(code: int) -> None:

@@ -166,6 +166,25 @@ def test_ctrl_c_again_and_again_is_silent() -> None:
     assert ran.returncode == 30 and ran.stdout == "cleaned up\n", "a script that calls main has a code of its own"
 
 
+def test_a_ctrl_c_that_python_ignores_stops_the_command() -> None:
+    """As in a fork, of which Ray's start has many, and while an object is collected."""
+    code = (
+        "import os, signal, sys; from mm1_lab.cli import main; from mm1_lab.commands import COMMANDS\n"
+        "class Collected:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "def collect(options):\n"
+        "    'Goes on.'\n"
+        "    Collected()\n"
+        "    print('goes on')\n"
+        "    return 0\n"
+        "COMMANDS['verify'] = COMMANDS['verify']._replace(function=collect); sys.exit(main(['verify']))"
+    )
+    ran = run_python(code)
+    assert (ran.returncode, ran.stdout) == (130, "")
+    assert ran.stderr == "\nmm1-lab: stopped; run the same command to continue\n"
+
+
 @pytest.mark.usefixtures("here")
 def test_show_resolves_an_arm_and_tells_two_apart(printed: Told, refused: Refused) -> None:
     rows = [re.split("  +", line) for line in printed("show", "data-mix", *SMOKE).splitlines()]
