@@ -15,7 +15,7 @@ from mm1_lab import team
 from mm1_lab.config import RequestError, Resources, load_scale
 from mm1_lab.orchestrate.execution import ray_tune
 from mm1_lab.orchestrate.execution.ray_tune import _slots, check_nodes, fault
-from mm1_lab.orchestrate.execution.worker import Worker
+from mm1_lab.orchestrate.execution.worker import Worker, settings_kept
 from mm1_lab.results import Ledger
 from tests.conftest import SCALES
 
@@ -57,6 +57,21 @@ def test_stages_of_a_scale_without_gpus_stay_on_the_processor(worker, gpus, kind
     replace(worker, scale=scale)._reset_process(0)
     assert team.device().type == kind
     assert ("A100" in team.processor()) == (kind == "cuda")
+
+
+def test_stages_compute_alike_whatever_a_notebook_has_set(worker):
+    """Without TF32, and it has its settings back."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    cudnn.allow_tf32 = True
+    matmul.fp32_precision = "tf32"  # torch.get_float32_matmul_precision then fails
+    try:
+        with torch.inference_mode(), torch.autocast("cpu"), settings_kept():
+            worker._reset_process(0)
+            assert torch.get_float32_matmul_precision() == "highest" and not cudnn.allow_tf32
+            assert not torch.is_inference_mode_enabled() and not torch.is_autocast_enabled("cpu")
+        assert matmul.fp32_precision == "tf32" and cudnn.allow_tf32
+    finally:
+        matmul.fp32_precision = "none"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

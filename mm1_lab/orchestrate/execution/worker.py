@@ -172,6 +172,7 @@ class Worker:
         torch.set_grad_enabled(True)
         torch.use_deterministic_algorithms(False)
         torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False  # by default GPUs round what enters a convolution
         torch.set_num_threads(max(1, int(self.scale.resources.cpus)))
         if self.connectors:
             ALLOWED[self.connectors.digest] = self.connectors
@@ -249,11 +250,17 @@ def settings_kept() -> Iterator[None]:
         partial(torch.set_default_device, None if device == torch.device("cpu") else device),
         partial(torch.set_grad_enabled, torch.is_grad_enabled()),
         partial(torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode()),
-        partial(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()),
         partial(torch.set_num_threads, torch.get_num_threads()),
     ]
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    with contextlib.suppress(RuntimeError):  # torch does not tell these if `fp32_precision` was set otherwise
+        before.append(partial(setattr, cudnn, "allow_tf32", cudnn.allow_tf32))
+        before.append(partial(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()))
+    before.append(partial(setattr, matmul, "fp32_precision", matmul.fp32_precision))
     try:
-        yield
+        # what the caller may be in
+        with torch.inference_mode(False), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
     finally:
         for give_back in before:
             give_back()
