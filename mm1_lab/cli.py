@@ -40,6 +40,8 @@ PLAIN = str.maketrans(
 """What stands for signs that the locale lacks."""
 WRONG, INTERRUPTED = 2, 130
 """Further exit codes: the request was wrong; stopped by Ctrl-C."""
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What stops a command: Ctrl-C, batch systems, a terminal that is closed."""
 STOPPED = "\nmm1-lab: stopped; run the same command to continue"
 
 
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="mm1-lab")  # where the locale lacks `…` or `−`
     collect_rarely()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in STOPS}
     for number, handler in before.items():
         if handler != signal.SIG_IGN:  # nohup ignores some
             signal.signal(number, _stop)
@@ -144,9 +146,9 @@ def _refuse(text: str, code: int = WRONG) -> int:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """The first Ctrl-C (or SIGTERM) stops the command; further ones are ignored while it cleans up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """The first of these signals stops the command; further ones are ignored while it cleans up."""
+    for one in STOPS:
+        signal.signal(one, signal.SIG_IGN)
     while frame:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":  # some libraries swallow what is raised here
             _stop_at_once()

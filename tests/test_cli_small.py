@@ -145,7 +145,7 @@ def test_ctrl_c_again_and_again_is_silent() -> None:
         "from mm1_lab.cli import main\n"
         "from mm1_lab.commands import COMMANDS\n"
         "def interrupt():\n"
-        "    for number in (signal.SIGINT, signal.SIGTERM):\n"
+        "    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):\n"
         "        os.kill(os.getpid(), number)\n"
         "def slow(options):\n"
         "    'Takes long.'\n"
@@ -166,13 +166,14 @@ def test_ctrl_c_again_and_again_is_silent() -> None:
     assert ran.returncode == 30 and ran.stdout == "cleaned up\n", "a script that calls main has a code of its own"
 
 
-def test_a_ctrl_c_that_python_ignores_stops_the_command() -> None:
-    """As in a fork, of which Ray's start has many, and while an object is collected."""
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
+def test_a_ctrl_c_that_python_ignores_stops_the_command(name: str) -> None:
+    """As in a fork, of which Ray's start has many, and while an object is collected. So does a closed terminal."""
     code = (
         "import os, signal, sys; from mm1_lab.cli import main; from mm1_lab.commands import COMMANDS\n"
         "class Collected:\n"
         "    def __del__(self):\n"
-        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        f"        os.kill(os.getpid(), signal.{name})\n"
         "def collect(options):\n"
         "    'Goes on.'\n"
         "    Collected()\n"
