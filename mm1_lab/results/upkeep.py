@@ -75,7 +75,8 @@ def spare_weights(ledger: Ledger, parts: bool) -> dict[Path, int]:
     spare += (folder for folder in halves if folder not in closed and not is_finished(folder))
     sizes = {}
     for folder in sorted(spare):
-        sizes[folder] = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        if size := sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()):
+            sizes[folder] = size  # an empty one is there for an instant when another process begins the stage
     return sizes
 
 

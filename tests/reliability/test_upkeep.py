@@ -59,11 +59,14 @@ def test_gc_frees_models_and_never_results(ledger: Ledger, told: Told) -> None:
             ledger.finish_stage(key)
     before = stages(ledger)
     (ledger.store / "old.damaged").mkdir()
+    (ledger.store / "old.damaged" / "stage.json").write_text("{}", encoding="utf-8")
+    (ledger.store / "be9").mkdir()  # another process begins it, and may have trained it when it is to be deleted
     assert re.search(r"would free [1-9].* [KM]B: 4 stages, and no results\. .* add --yes", told("gc"))
     assert stages(ledger) == before, "nothing without --yes"
     told("gc", "--yes")
     models = {ledger.record(path.name)["fingerprints"]["multimodal"] for path in (ledger.results / "trials").iterdir()}
     assert len(models) == 2 and stages(ledger) == before - models - {"7ed"} and not list(ledger.store.glob("*.damaged"))
+    assert (ledger.store / "be9").exists()
     assert "trials again: their command with --anew\n" in told("gc", "--all", "--yes") and not stages(ledger)
     assert results == {path: path.read_bytes() for path in results}
     assert told("gc") == "there are no weights to delete\n"
