@@ -226,6 +226,8 @@ class SftRecipe(Config):
             raise ValueError("steps: 0 evaluates an exported model; name it (start), or leave out sft")
         if self.start and self.after_steps:
             raise ValueError("after_steps refers to pre-training, which start replaces; remove one of them")
+        if not self.steps:
+            return self  # the views are those of `start`, where they are not given
         if self.sharp_demonstrations is not None and self.views == 1:
             raise ValueError("sharp_demonstrations requires several views; set views: 5")
         if self.tiling == "ratio" and self.views < 3:

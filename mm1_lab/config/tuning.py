@@ -134,3 +134,5 @@ def _check_seen_alike(model: PretrainedMM1, sft: SftRecipe, image_size: int) -> 
             f"{counted(model.views, 'view')} of {model.image_size} px; set sft.views: 1, sft.tiling: square, "
             "sft.tile_marks: none and sft.resolution: native, which mean its own"
         )
+    if sft.sharp_demonstrations is not None and sft.views == 1:
+        raise RequestError(f"sft.sharp_demonstrations requires several views, but {model.name} has one; leave it out")

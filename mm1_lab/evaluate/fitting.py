@@ -1,6 +1,6 @@
 """Whether prompts, with their demonstrations and answers, fit the rows on which models are trained."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -99,25 +99,31 @@ def too_long(benchmark: Benchmark, stage: EvaluationStage, writer: PromptWriter)
         f"with {at_most}{stage.model.picture_tokens} per picture and {benchmark.new_tokens} for the answer, but the "
         f"decoder reads at most {most}"
     )
-    larger = f"{'sft.' if stage.model.tuned else ''}sequence_length"
-    return what, f"use {fewer}fewer `new_tokens` of the benchmark, or a larger {larger}"
+    return what, f"use {fewer}fewer `new_tokens` of the benchmark, or {_to_read_more(stage.model)}"
 
 
-def long_prompts(stages: Iterable[EvaluationStage], settings: EvaluationSettings, data: Data) -> list[str]:
+def _to_read_more(model: ModelStage) -> str:
+    if isinstance(model.architecture.decoder, PretrainedDecoder):  # whose rows may be no longer
+        return "a decoder that reads more"
+    return f"a larger {'sft.' if model.tuned else ''}sequence_length"
+
+
+def long_prompts(stages: Sequence[EvaluationStage], settings: EvaluationSettings, data: Data) -> list[str]:
     """What is to be told of prompts that nobody listed, of users' held-out captions or the world's benchmarks, if they
     exceed the context length of a model: nothing is refused for them. By a few questions; no picture is decoded."""
     benchmarks = _first_questions(settings, data)
     if not benchmarks:
         return []
-    longest: dict[int, dict[str, list[int]]] = {}
-    forms = ((context_length(stage.model), PromptWriter.of(stage, data.tokenizer)) for stage in stages)
-    for most, writer in dict.fromkeys(forms):
-        known = longest.setdefault(most, {})
+    longest: dict[tuple[int, str], dict[str, list[int]]] = {}
+    reads = ((context_length(stage.model), _to_read_more(stage.model)) for stage in stages)
+    writers = (PromptWriter.of(stage, data.tokenizer) for stage in stages)
+    for read, writer in dict.fromkeys(zip(reads, writers, strict=True)):
+        known = longest.setdefault(read, {})
         for benchmark in benchmarks:
             lengths = [longest_prompt(writer, benchmark, shots) for shots in settings.shots]
             known[benchmark.name] = max(known.get(benchmark.name, []), lengths)
     notes = []
-    for most, by_name in longest.items():
+    for (most, remedy), by_name in longest.items():
         names = [name for name, lengths in by_name.items() if max(lengths) > most]
         exceeding = []
         for shots, *lengths in zip(settings.shots, *by_name.values(), strict=True):
@@ -129,7 +135,7 @@ def long_prompts(stages: Iterable[EvaluationStage], settings: EvaluationSettings
             notes.append(
                 f"{where}: a question after {shots} demonstrations takes {'up to ' if len(by_name) > 1 else ''}about "
                 f"{tokens} tokens, more than the {most} that models read in training, so that scores there say little; "
-                "use fewer shots (--set evaluate.shots=[…]), or a larger sequence_length"
+                f"use fewer shots (--set evaluate.shots=[…]), or {remedy}"
             )
     return notes
 

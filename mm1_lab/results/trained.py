@@ -167,7 +167,12 @@ def _part(part: Stored) -> str:
     objective = part.get("objective", "text")
     if objective == "none":
         return f"{shape}, not pre-trained"
-    return f"{shape}, trained here for {part['training']['steps']} steps ({objective})"
+    told = f"{shape}, trained here for {counted(part['training']['steps'], 'step')} ({objective})"
+    if first := part.get("start"):
+        told += f" after {first['training']['steps']} at {first['image_size']} px"
+    if dense := part.get("upcycled_from"):
+        told += f" after {dense['training']['steps']} without experts"
+    return told
 
 
 def _shares(shares: Mapping[str, float]) -> str:

@@ -17,6 +17,7 @@ from mm1_lab.config import NotHere, Pretrained, PretrainedDecoder, PretrainedEnc
 from mm1_lab.files import WEIGHTS, evenly_spaced, expanded, load_json
 from mm1_lab.formatting import first_line
 from mm1_lab.weights.families import ENCODERS
+from mm1_lab.weights.stored import quiet_library
 
 DECODERS = ["llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma3_text"]
 """Families with causal attention, full or within a sliding window, whose logits are the output of `lm_head`."""
@@ -270,7 +271,8 @@ def _config(folder: Path) -> Any:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        with quiet_library():  # it warns of the text tower beside SigLIP's, which is not used
+            config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library raises various errors for bad configurations
         raise RequestError(f"{folder}: {_why_no_configuration(folder, error)}") from None
     if getattr(config, "quantization_config", None):

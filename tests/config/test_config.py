@@ -484,6 +484,12 @@ def test_an_exported_model_without_steps_is_what_it_was() -> None:
     for other in ({"tiling": "ratio"}, {"tile_marks": "text"}):
         with pytest.raises(RequestError, match=r"with 5 views of 384 px; set sft\.views: 1, sft\.tiling: square"):
             as_it_is("a/tuned", views=5, resolution=768, **other)
+    sharp = (as_it_is("a/tuned", sharp_demonstrations=1), as_it_is("a/tuned", views=5, sharp_demonstrations=1))
+    assert sharp[0].fingerprint == sharp[1].fingerprint != trials[0].fingerprint, "of its own views"
+    marked = as_it_is("a/tiled", tile_marks="text", tiling="ratio").evaluation.model
+    assert marked.fingerprint == tiled.fingerprint
+    with pytest.raises(RequestError, match="requires several views, but a/mm1 has one"):
+        as_it_is("a/mm1", sharp_demonstrations=1)
     for start, name in (("a/mm1", "sequence_length"), ("a/tuned", "sft.sequence_length")):
         with pytest.raises(RequestError, match=f"--set {name}=32768"):
             as_it_is(start, f"{name}=40000")

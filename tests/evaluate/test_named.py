@@ -14,6 +14,7 @@ from mm1_lab.config import (
     WORLD_DATA,
     BenchmarkConfig,
     EvaluationSettings,
+    Pretrained,
     RequestError,
     load_scale,
     load_sweep,
@@ -28,8 +29,10 @@ from mm1_lab.evaluate.metrics import score
 from mm1_lab.evaluate.named import build_benchmark, check_benchmarks, open_benchmark
 from mm1_lab.evaluate.prompts import PromptWriter
 from mm1_lab.evaluate.questions import LONGEST_SOLUTION, Benchmark
+from mm1_lab.weights.pretrained import read_decoder
 from tests.evaluate.conftest import Letters
 from tests.evaluate.published import TEN, WRITERS, configuration, draw, write, write_vqa
+from tests.pretrained import save_decoder
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 CHAT_PROMPT = "User: {question}\nAssistant:"
@@ -516,9 +519,13 @@ def test_prompts_longer_than_the_decoder_reads_are_refused(tmp_path):
     scale = load_scale("smoke", SWEEPS / "scales", settings=("evaluate.shots=[0,2]", "evaluate.questions=20"))
     recipe = load_sweep(SWEEPS / "data_mix.yaml").base
 
-    def checked(sequence: int) -> None:
+    decoder = read_decoder(Pretrained(weights=str(save_decoder("llama", tmp_path / "llama"))))
+
+    def checked(sequence: int, ready: bool = False) -> None:
         stage = resolve("a", recipe, scale, 0, WORLD_DATA).evaluation
         model = stage.model.model_copy(update={"sequence_length": sequence})
+        if ready:
+            model = model.model_copy(update={"decoder": decoder.model_copy(update={"longest": sequence})})
         both = (config, config.model_copy(update={"name": "again"}))
         check_lengths([stage.model_copy(update={"model": model, "benchmarks": both})], Letters(), None)
 
@@ -530,6 +537,8 @@ def test_prompts_longer_than_the_decoder_reads_are_refused(tmp_path):
     takes = f"a question after 2 demonstrations takes {longest} tokens, with 9 per picture"
     with pytest.raises(RequestError, match=f"'vqav2': {takes} .*; benchmark 'again': {takes} .* use fewer shots"):
         checked(longest - 1)
+    with pytest.raises(RequestError, match=f"reads at most {longest - 1}; .*, or a decoder that reads more$"):
+        checked(longest - 1, ready=True)  # no row may be longer
 
 
 def test_a_question_that_no_answer_can_get_right_is_refused(tmp_path):

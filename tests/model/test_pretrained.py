@@ -1,6 +1,7 @@
 """Pre-trained models of others: the same features and logits as the library's own."""
 
 import json
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from transformers import (
     LlamaForCausalLM,
     SiglipVisionModel,
 )
+from transformers.utils import logging as library_logging
 
 from mm1_lab.config import NotHere, Pretrained, RequestError
 from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
@@ -98,6 +100,20 @@ def test_features_are_not_random_in_training(family, tmp_path):
         change(folder, "config.json", f"pos_embed_{name}", 2.0)
     encoder, images = tower(folder), pictures()
     assert torch.equal(encoder.train()(images), encoder.eval()(images))
+
+
+def test_the_library_does_not_warn_of_a_text_tower_that_is_not_used(tmp_path):
+    folder = saved.save_encoder("siglip", tmp_path)
+    values = json.loads((folder / "config.json").read_text())
+    values["text_config"]["vocab_size"] = 777  # it warns once of each
+    (folder / "config.json").write_text(json.dumps(values))
+    told: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = told.append
+    library_logging.add_handler(handler)
+    read_encoder(Pretrained(weights=str(folder)))
+    library_logging.remove_handler(handler)
+    assert not told
 
 
 @torch.no_grad()

@@ -118,6 +118,13 @@ def test_more_demonstrations_than_rows_of_the_world_hold_are_told(ask, told):
     assert not doubtful_data(ask("base")), "eight fit"
     longer = ask("base", settings=(*settings, "sequence_length=512"))
     assert not doubtful_data(longer)
+    for arms, told_of in (
+        (ask("base", settings=("image_tokens=patches",)), ""),
+        (ask("1344", sweep="sft_resolution"), "sft."),
+    ):
+        (line,) = doubtful_data(arms)
+        assert "a question after 4 and 8 demonstrations" in line, "their pictures take more positions"
+        assert line.endswith(f"or a larger {told_of}sequence_length")
 
 
 def test_scores_elsewhere_are_told_where_there_are_some(ask, tmp_path, told):

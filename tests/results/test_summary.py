@@ -36,6 +36,14 @@ def test_what_ran_names_both_of_two_towers() -> None:
     assert in_the_papers_words(recipe, config) == {"encoder": {"size": "a/clip", "beside": "a/dino"}}
 
 
+def test_what_ran_counts_the_training_before_a_part_s_last() -> None:
+    recipe = Recipe.model_validate({"encoder": {"first_resolution": 224}, "decoder": "302M-MoE"})
+    evaluation = evaluation_of("upcycled={302M-MoE: 302M}", recipe=recipe)
+    told = what_ran(evaluation.model_dump(mode="json"))
+    assert told["encoder"].endswith("trained here for 1 step (contrastive) after 4 at 24 px")
+    assert told["decoder"].endswith("4 experts, trained here for 8 steps (text) after 8 without experts")
+
+
 def test_the_frozen_parts_of_both_stages_and_rows_that_were_replayed_are_named() -> None:
     recipe = Recipe(frozen=("encoder", "decoder"), sft=SftRecipe())
     config = evaluation_of(recipe=recipe).model_dump(mode="json")

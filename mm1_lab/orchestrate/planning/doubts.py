@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from mm1_lab.config import PretrainedDecoder, PretrainedMM1, Recipe, RequestError, SftStage, load_sweep, steps_here
+from mm1_lab.config.pretraining import WORLD_IMAGE_TOKENS
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.planning.finding import SWEEPS, split_settings
 from mm1_lab.orchestrate.planning.measurable import why_no_value, why_untuned
@@ -15,8 +16,9 @@ from mm1_lab.results.trained import epochs_note, epochs_text, own_rows_note
 from mm1_lab.weights.pretrained import chat_template
 
 SHOTS_OF_WORLD = 8
-"""The world's benchmarks are made so that as many demonstrations fit its rows by its own tokenizer, which `check-scale`
-measures; longer prompts are measured before a run, unless a scale with GPUs in the world is only planned."""
+"""The world's benchmarks are made so that as many demonstrations, with `WORLD_IMAGE_TOKENS` for a picture, fit its rows
+by its own tokenizer, which `check-scale` measures; longer prompts are measured before a run, unless a scale with GPUs
+in the world is only planned."""
 
 
 def doubts(request: Request) -> list[str]:
@@ -201,8 +203,9 @@ def doubtful_data(request: Request) -> list[str]:
     """What is to be told of users' data if trials are missing, and of prompts of their held-out captions, or of the
     world's benchmarks, that do not fit what the models of these trials read."""
     missing = [trial.evaluation for trial in request.trials if not request.ledger.has_scores(trial.fingerprint)]
-    few_in_world = request.data.tokenizer == "world" and max(request.scale.evaluate.shots) <= SHOTS_OF_WORLD
-    if not missing or (request.data.kind == "world" and (few_in_world or request.scale.hardware)):
+    if request.data.tokenizer == "world" and max(request.scale.evaluate.shots) <= SHOTS_OF_WORLD:
+        missing = [evaluation for evaluation in missing if evaluation.model.picture_tokens > WORLD_IMAGE_TOKENS]
+    if not missing or (request.data.kind == "world" and request.scale.hardware):
         return []
     from mm1_lab.data.shards import Shards
     from mm1_lab.evaluate.fitting import long_prompts
