@@ -48,7 +48,8 @@ def train_multimodal(run: StageRun[MultimodalStage]) -> None:
 def _tell_left_out(run: StageRun[Any]) -> None:
     if team.is_first():
         for name, share in shares_left_out(run.stage, run.data).items():
-            note = f"{share:.0%} of {name} documents do not fit {run.stage.sequence_length} positions and are left out"
+            room = f"{run.stage.sequence_length} positions and {run.stage.max_images} images"
+            note = f"{share:.0%} of {name} documents do not fit {room} and are left out"
             run.report(Progress(0, run.stage.training.steps, note=note))
 
 

@@ -68,9 +68,11 @@ def _check_documents(stage: Stage, request: Request) -> None:
     if isinstance(stage, ModelStage) and stage.drop_overlong:
         for name, share in shares_left_out(stage, request.open_data()).items():
             if share == 1:
+                rows = "sft." if stage.tuned else ""
                 raise RequestError(
                     f"no {name} document fits {stage.sequence_length} positions with {stage.picture_tokens} per "
-                    f"picture; raise {'sft.' if stage.tuned else ''}sequence_length, or take fewer image tokens"
+                    f"picture, and {stage.max_images} images with {stage.views}; raise {rows}sequence_length or "
+                    f"{rows}max_images, or take fewer image tokens"
                 )
     if stage.data.kind == "world" and stage.data.tokenizer != "world":
         _pack_some_rows(stage, request.open_data())
