@@ -70,14 +70,17 @@ def test_gc_frees_models_and_never_results(ledger: Ledger, told: Told) -> None:
 
 
 def test_gc_waits_for_what_a_process_works_on_and_leaves_no_half_of_a_stage(
-    ledger: Ledger, told: Told, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, told: Told, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     held = Ledger(ledger.results, ledger.store).leases.take(["a", min(stages(ledger))])
     assert held
     monkeypatch.setattr("mm1_lab.results.upkeep.time", SimpleNamespace(sleep=lambda _: held.release()))
     with monkeypatch.context() as killed:
-        killed.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if it was killed meanwhile
-        told("gc", "--all", "--yes")
+        killed.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if it was killed meanwhile, or a disk refused
+        count = len(stages(ledger))
+        assert main(["gc", "--all", "--yes"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith("freed 0 B: 0 stages") and printed.err.count(": could not be deleted") == count
     assert not stages(ledger) and not (ledger.store / ".claims" / "a").exists()
     told("gc", "--yes")
     assert not list(ledger.store.glob("*/model.safetensors")), "the same command goes on"
@@ -97,6 +100,22 @@ def test_gc_leaves_alone_a_folder_into_which_only_a_colleague_may_look(
 
     monkeypatch.setattr(os, "stat", refused)
     assert "freed" in told("gc", "--all", "--yes") and not stages(ledger) and closed.exists()
+
+
+def test_gc_deletes_no_stage_that_a_network_disk_does_not_tell_now(
+    ledger: Ledger, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, stat = stages(ledger), os.stat
+
+    def stale(path: Any, **options: Any) -> os.stat_result:
+        if path == f"{ledger.store}/{min(before)}/DONE":
+            raise OSError(errno.ESTALE, "Stale file handle", path)
+        return stat(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", stale)
+        assert "DONE: Stale file handle" in refused("gc", "--yes")
+    assert stages(ledger) == before
 
 
 def test_verify_and_gc_leave_alone_what_a_running_command_is_about_to_rename(
