@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -233,14 +234,18 @@ def test_a_disk_that_fills_while_training_ends_the_command_in_a_line_and_uses_up
 
 
 def test_results_that_cannot_be_written_are_drawn_elsewhere(
-    here: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+    here: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """And where memory does not suffice, that is told."""
+
     def refuse(*_: object, **kinds: bool) -> None:
         raise OSError(errno.EROFS, "Read-only file system", "summary.md")
 
     monkeypatch.setattr("analysis.redraw.draw", refuse)
     error = refused("figures")
     assert error == "mm1-lab: summary.md: Read-only file system; draw into a folder of your own: --into DIR\n"
+    monkeypatch.setattr("analysis.redraw.draw", Mock(side_effect=MemoryError))
+    assert main(["figures"]) == 1 and capsys.readouterr().err.startswith("mm1-lab: the memory does not suffice")
 
 
 @pytest.mark.usefixtures("unrendered")
