@@ -264,6 +264,10 @@ def test_a_picture_that_cannot_be_read_at_present_is_not_taken_for_broken(files,
 
 def test_a_table_or_an_index_that_cannot_be_read_at_present_is_not_called_damaged(files, monkeypatch):
     files.parquet("p.parquet", {"text": ["a text"]})
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=r"No space left on device: '/.+\.ipc'"):
+        patch.setattr("pyarrow.ipc.new_file", Mock(side_effect=full))
+        files.open(text=["p.parquet"])
     error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     refusals = {"mm1_lab.data.shards.tables.pq.ParquetFile": r"p\.parquet", "pyarrow.memory_map": r"\w+\.ipc"}
     for name, told in refusals.items():
