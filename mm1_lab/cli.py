@@ -124,11 +124,13 @@ def _run(given: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE  # as other programs end that nobody reads
-    except (RequestError, ModuleNotFoundError, OSError) as error:
+    except (RequestError, ModuleNotFoundError, OSError, MemoryError) as error:
         if options.debug:
             raise
         if isinstance(error, RequestError):
             return _refuse(f"mm1-lab: {error}")
+        if isinstance(error, MemoryError):
+            return _refuse("mm1-lab: the memory does not suffice; free some, and run the same command again", FAILED)
         if isinstance(error, ModuleNotFoundError):
             if str(error.name).startswith(("mm1_lab", "analysis")):
                 raise

@@ -37,8 +37,12 @@ STRETCHES, STRETCH = 64, 256 << 10
 RENEW_SECONDS = 5.0
 LEASE_SECONDS = 120.0
 """How often a lease is renewed, and when it lapses: network file systems may keep dates for a minute."""
-UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
+PASSING = (errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN)
+"""Errors of a busy process or a network disk, which pass."""
+UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, *PASSING)
 """Errors that say nothing about a file's content."""
+ABSENT = (FileNotFoundError, NotADirectoryError)
+"""Errors by which a file is not there; others, as of a network disk, are raised."""
 NO_FOLDERS = (errno.EINVAL, errno.EBADF, errno.ENOTSUP)
 """Errors of file systems, such as network disks, that cannot sync a folder, only files."""
 NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -94,13 +98,13 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replaces a file atomically; does nothing if it already has this content."""
-    if path.exists() and path.read_bytes() == data:
-        return
     try:
+        if path.exists() and path.read_bytes() == data:
+            return
         with new_file(path) as temporary:
             temporary.write_bytes(data)
     except OSError as error:
-        error.filename = str(path)  # a full disk is reported without one, a read-only one with the temporary file's
+        error.filename = str(path)  # some are reported without one, some with the temporary file's
         raise
 
 
@@ -173,7 +177,8 @@ def replace(temporary: Path, path: Path) -> None:
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(path):
+            os.fsync(descriptor)
     except OSError as error:
         if not (error.errno in NO_FOLDERS and path.is_dir()):
             raise
@@ -187,7 +192,18 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def load_json(path: Path) -> Any:
-    return json.loads(path.read_bytes())
+    with naming(path):
+        return json.loads(path.read_bytes())
+
+
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Gives errors the file's name, which those of reading and writing, unlike those of opening, lack."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def run_file(path: str, content: bytes, name: str) -> ModuleType:
@@ -298,7 +314,8 @@ def file_digest(path: Path) -> str:
 
 
 def _digest(file: io.BufferedReader) -> str:
-    return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    with naming(file.name):
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _digest_of_samples(file: io.BufferedReader) -> str:
@@ -339,7 +356,7 @@ def take(wanted: SoftFileLease) -> bool:
     if _is_of_another_boot(wanted):  # filelock would look for the process on this machine if the names are equal
         time.sleep(min(wanted.timeout, 1.0))
     else:
-        with suppress(Timeout):
+        with suppress(Timeout), naming(path):
             wanted.acquire()
             return True
     with suppress(OSError):

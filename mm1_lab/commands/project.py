@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -160,15 +161,18 @@ def gc(options: argparse.Namespace) -> int:
     opt.check_there(options.store, opt.DEFAULT_STORE)
     ledger = Ledger(RESULTS, options.store)
     spare = spare_weights(ledger, options.all)
+    left = delete_weights(ledger, spare) if options.yes else ()
+    for folder in left:
+        print(f"mm1-lab: {folder}: could not be deleted; see who uses it, and give the command again", file=sys.stderr)
+        del spare[folder]
     total = f"{short(sum(spare.values()), 'B')}: {counted(len(spare), 'stage')}"
     if options.yes:
-        delete_weights(ledger, spare)
         print(f"freed {total}; no results were deleted. To train finished trials again: their command with --anew")
     elif spare:
         print(f"would free {total}, and no results. `mm1-lab export` keeps a model; add --yes to delete")
     else:
         print("there are no weights to delete")
-    return DONE
+    return FAILED if left else DONE
 
 
 @command("my-lab", option("folder", "a folder to create", "FOLDER", type=expanded))
@@ -184,9 +188,13 @@ def init(options: argparse.Namespace) -> int:
         "data.yaml": project / "data.yaml",
         "Makefile": project / "Makefile",
     }
-    write_text(folder / ".gitignore", f"{RESULTS}\n")
-    for name, source in copies.items():
-        write_text(folder / name, source.read_text(encoding="utf-8"))
-        print(folder / name)
+    try:
+        write_text(folder / ".gitignore", f"{RESULTS}\n")
+        for name, source in copies.items():
+            write_text(folder / name, source.read_text(encoding="utf-8"))
+            print(folder / name)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)  # or the same command would refuse what is there
+        raise
     print(f"Next: cd {quote(str(folder))} && mm1-lab run my_question --scale smoke")
     return DONE

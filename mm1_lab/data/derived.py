@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mm1_lab.config import RequestError
-from mm1_lab.files import locked, new_file, why_not_writable
+from mm1_lab.files import locked, naming, new_file, why_not_writable
 
 
 def make_once(path: Path, make: Callable[[Path], None]) -> None:
@@ -16,5 +16,5 @@ def make_once(path: Path, make: Callable[[Path], None]) -> None:
         raise RequestError(lack)
     with locked(path.parents[1] / "locks" / f"{path.parent.name}-{path.stem[:2]}.lock"):
         if not path.exists():
-            with new_file(path) as temporary:
+            with new_file(path) as temporary, naming(path):
                 make(temporary)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -20,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from mm1_lab.config import RequestError, Shape
 from mm1_lab.data.preprocessing import PICTURE_FORMATS, WHOLE, Grid, GridRule, as_shown, shown_size, square, tiles
 from mm1_lab.data.types import BrokenPicture, Picture, Pixels
+from mm1_lab.files import PASSING
 
 if TYPE_CHECKING:
     import torch
@@ -39,8 +38,6 @@ BROKEN_LEAST = 10
 is tested after each batch: a minimum of 3 would stop every fifth stage on data of which only 0.5 % are broken."""
 LISTED = 10
 """Broken images that the error names."""
-PASSING = (errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT)
-"""Errors that pass (EIO may stay): with such an image counted as broken, a run would not repeat another."""
 
 Found = TypeVar("Found")
 
@@ -63,7 +60,8 @@ def files_apart(folder: Path, names: Iterable[str]) -> tuple[list[str], list[str
         try:
             size = os.stat(f"{folder}/{name}").st_size
             sizes[name] = size
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            _raise_passing(error, f"{folder}/{name}")
             size = -1
             missing.append(name)
         told.append(f"{name} {size}")
@@ -71,9 +69,18 @@ def files_apart(folder: Path, names: Iterable[str]) -> tuple[list[str], list[str
         alike = max(Counter(sizes.values()).values())
         if len(sizes) <= TASTED or 4 * alike > len(sizes):
             for name in list(sizes)[:: -(-len(sizes) // TASTED)]:
-                with suppress(OSError):  # a folder, or without permission: for whoever decodes it to tell
+                try:
                     told.append(hashlib.sha256(read_file(folder / name)).hexdigest())
+                except OSError as error:  # a folder, or without permission: for whoever decodes it to tell
+                    _raise_passing(error, f"{folder}/{name}")
     return told, missing
+
+
+def _raise_passing(error: Exception, name: str) -> None:
+    """Raises RequestError for an error that passes: with the image counted as missing or broken the data would be
+    others, and a run would not repeat another. EIO may stay."""
+    if isinstance(error, OSError) and error.errno in PASSING:
+        raise RequestError(f"{name} cannot be read now ({error.strerror}); run the command again") from None
 
 
 @dataclass
@@ -131,15 +138,12 @@ class StoredPicture:
                 if image.width * image.height > LARGEST_PICTURE:
                     raise ValueError(f"{image.width} × {image.height} pixels exceed the limit of {LARGEST_PICTURE}")
                 return use(image)
-        except RequestError:  # the connection failed, which says nothing about the image
+        except (RequestError, MemoryError):  # of the connection or the machine, which say nothing about the image
             raise
         except UnidentifiedImageError:  # whose message holds an address instead of a name
             raise BrokenPicture(f"{self.name} (is none of {', '.join(PICTURE_FORMATS)}; convert it)") from None
         except Exception as error:  # Pillow raises many kinds for damaged files
-            if isinstance(error, OSError) and error.errno in PASSING:
-                raise RequestError(
-                    f"{self.name} cannot be read now ({error.strerror}); run the command again"
-                ) from None
+            _raise_passing(error, self.name)
             raise BrokenPicture(f"{self.name} ({str(error).strip() or type(error).__name__})") from error
 
 

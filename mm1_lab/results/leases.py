@@ -63,10 +63,8 @@ class Leases:
                 # free is left alone: of two processes each could hold what the other lacks
                 if not held or (self.folder / key).exists():
                     held = not self._take(key, lease) or held
-        except BaseException as error:
+        except BaseException:
             lease.release()
-            if isinstance(error, OSError) and not error.filename:  # as of a full disk
-                error.filename = str(self.folder)
             raise
         if held:
             lease.release()

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = ("last.ckpt", "last.ckpt.before")
 """The names of checkpoints in mm1_lab/train/checkpoints.py, which imports torch."""
-ABSENT = (FileNotFoundError, NotADirectoryError)
-"""Errors by which a file is not there; others, as of a network disk, are raised."""
 
 
 class Ledger:
@@ -232,9 +230,9 @@ class Ledger:
         """A text that changes with a trial's scores, and if one of their files is cut or removed; empty without scores.
         Reads no more than DONE, which has the digests. Raises NotReadable."""
         try:
-            with open(f"{self.trials}/{fingerprint}/{files.DONE}", "rb", buffering=0) as file:
+            with open(f"{self.trials}/{fingerprint}/{files.DONE}", "rb", buffering=0) as file, files.naming(file.name):
                 done = file.read()
-        except ABSENT:
+        except files.ABSENT:
             return ""
         except PermissionError:
             raise not_readable(f"{self.trials}/{fingerprint}") from None
@@ -248,7 +246,7 @@ class Ledger:
         for name in names:
             try:
                 sizes.append(os.stat(f"{self.trials}/{fingerprint}/{name}").st_size)
-            except ABSENT:
+            except files.ABSENT:
                 sizes.append(0)
         return sizes
 

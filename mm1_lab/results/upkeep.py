@@ -88,10 +88,14 @@ def _kind(folder: Path) -> str:
         return ""
 
 
-def delete_weights(ledger: Ledger, spare: Iterable[Path]) -> None:
+def delete_weights(ledger: Ledger, spare: Iterable[Path]) -> list[Path]:
+    """Returns those that could not be deleted, or not wholly."""
+    left = []
     for folder in spare:
         while not (lease := ledger.leases.take([folder.name])):
             time.sleep(1.0)
         with lease:
             (folder / DONE).unlink(missing_ok=True)  # first, so that a half-deleted folder never counts as a stage
             shutil.rmtree(folder, ignore_errors=True)
+            left += [folder] * folder.exists()
+    return left

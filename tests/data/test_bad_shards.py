@@ -245,15 +245,35 @@ def test_what_is_no_file_is_a_broken_picture(files):
             pages.pictures(row)[0].pixels(4)
 
 
-def test_a_picture_that_cannot_be_read_at_present_is_not_taken_for_broken(files):
+def test_a_picture_that_cannot_be_read_at_present_is_not_taken_for_broken(files, monkeypatch):
     (files.folder / "a.png").write_bytes(b"not reached")
     files.parquet("p.parquet", {"images": [["a.png", None]], "texts": [[None, "a"]]})
     (picture,) = files.open(interleaved=["p.parquet"]).collections["interleaved"].pictures(0)
-    for number, kind in ((errno.EMFILE, RequestError), (errno.EIO, BrokenPicture)):
-        failing = replace(picture, read=Mock(side_effect=OSError(number, os.strerror(number))))
+    errors = {number: OSError(number, os.strerror(number)) for number in (errno.EMFILE, errno.ENOTCONN, errno.EIO)}
+    kinds = (RequestError, RequestError, BrokenPicture, MemoryError)
+    for error, kind in zip((*errors.values(), MemoryError()), kinds, strict=True):
+        failing = replace(picture, read=Mock(side_effect=error))
         for use in (lambda one: one.pixels(4), lambda one: one.size()):
-            with pytest.raises(kind, match=os.strerror(number)):
+            with pytest.raises(kind, match=getattr(error, "strerror", None)):
                 use(failing)
+    for name in ("mm1_lab.data.pixels.os.stat", "mm1_lab.data.pixels.read_file"):  # the data would be others
+        with monkeypatch.context() as patch, pytest.raises(RequestError, match=r"a\.png cannot be read now"):
+            patch.setattr(name, Mock(side_effect=errors[errno.EMFILE]))
+            pixels.files_apart(files.folder, ["a.png"])
+
+
+def test_a_table_or_an_index_that_cannot_be_read_at_present_is_not_called_damaged(files, monkeypatch):
+    files.parquet("p.parquet", {"text": ["a text"]})
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=r"No space left on device: '/.+\.ipc'"):
+        patch.setattr("pyarrow.ipc.new_file", Mock(side_effect=full))
+        files.open(text=["p.parquet"])
+    error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    refusals = {"mm1_lab.data.shards.tables.pq.ParquetFile": r"p\.parquet", "pyarrow.memory_map": r"\w+\.ipc"}
+    for name, told in refusals.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(name, Mock(side_effect=error))
+            files.refused(rf"{told}: cannot be read \(Too many open files\); mend this", text=["p.parquet"])
 
 
 def test_pictures_that_are_too_large_or_no_pictures_are_broken(files, monkeypatch):

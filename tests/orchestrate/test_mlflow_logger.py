@@ -364,7 +364,7 @@ def test_a_database_that_is_damaged_or_may_only_be_read_is_told_with_the_way_out
     (tmp_path / "damaged.db").write_text("no database")
     with monkeypatch.context() as patch:
         patch.setattr(mlflow_logger, "tracking_uri", lambda: f"sqlite:///{tmp_path}/damaged.db")
-        told = "it is damaged: delete it, as all of it is logged again from the results"
+        told = "if that stays, it is damaged: delete it, as all of it is logged again from the results"
         assert f"{told}\n" in refused("sync-mlflow")
         MlflowLogger(request_.folder, request_.ledger).catch_up()
         assert f"{told}; the sweep goes on, " in capsys.readouterr().err

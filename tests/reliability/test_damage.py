@@ -1,6 +1,7 @@
 """Files that are not what was written: told in one line, put aside, made anew; never read as if all were well."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -152,10 +153,15 @@ def test_what_cannot_be_read_now_is_no_damage(copy: Path, monkeypatch: pytest.Mo
     folder = copy / "trials" / _fingerprint(copy, "captions")
     ledger = Ledger(copy)
     owned = "finished, but not readable for you; its owner"
-    for number, kind, told in ((errno.EACCES, NotReadable, owned), (errno.EIO, OSError, "not now")):
-        monkeypatch.setattr(files, "_digest", Mock(side_effect=OSError(number, "not now")))
+    later = rf"not now: '{folder}/"
+    kinds = {errno.EACCES: (NotReadable, owned), errno.EIO: (OSError, later), errno.ENOTCONN: (OSError, later)}
+    for number, (kind, told) in kinds.items():
+        monkeypatch.setattr(hashlib, "file_digest", Mock(side_effect=OSError(number, "not now")))
         with pytest.raises(kind, match=told):
             ledger.has_intact_scores(folder.name)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="not now"):
+        patch.setattr(os, "stat", Mock(side_effect=OSError(errno.ESTALE, "not now")))
+        ledger.has_scores(folder.name)  # a trial taken for missing would be evaluated again
     assert folder.exists() and ledger.has_whole_scores(folder.name)
 
 

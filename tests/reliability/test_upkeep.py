@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -73,14 +74,17 @@ def test_gc_frees_models_and_never_results(ledger: Ledger, told: Told) -> None:
 
 
 def test_gc_waits_for_what_a_process_works_on_and_leaves_no_half_of_a_stage(
-    ledger: Ledger, told: Told, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, told: Told, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     held = Ledger(ledger.results, ledger.store).leases.take(["a", min(stages(ledger))])
     assert held
     monkeypatch.setattr("mm1_lab.results.upkeep.time", SimpleNamespace(sleep=lambda _: held.release()))
     with monkeypatch.context() as killed:
-        killed.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if it was killed meanwhile
-        told("gc", "--all", "--yes")
+        killed.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if it was killed meanwhile, or a disk refused
+        count = len(stages(ledger))
+        assert main(["gc", "--all", "--yes"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith("freed 0 B: 0 stages") and printed.err.count(": could not be deleted") == count
     assert not stages(ledger) and not (ledger.store / ".claims" / "a").exists()
     told("gc", "--yes")
     assert not list(ledger.store.glob("*/model.safetensors")), "the same command goes on"
@@ -100,6 +104,22 @@ def test_gc_leaves_alone_a_folder_into_which_only_a_colleague_may_look(
 
     monkeypatch.setattr(os, "stat", refused)
     assert "freed" in told("gc", "--all", "--yes") and not stages(ledger) and closed.exists()
+
+
+def test_gc_deletes_no_stage_that_a_network_disk_does_not_tell_now(
+    ledger: Ledger, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, stat = stages(ledger), os.stat
+
+    def stale(path: Any, **options: Any) -> os.stat_result:
+        if path == f"{ledger.store}/{min(before)}/DONE":
+            raise OSError(errno.ESTALE, "Stale file handle", path)
+        return stat(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", stale)
+        assert "DONE: Stale file handle" in refused("gc", "--yes")
+    assert stages(ledger) == before
 
 
 def test_verify_and_gc_leave_alone_what_a_running_command_is_about_to_rename(
@@ -217,14 +237,18 @@ def test_a_disk_that_fills_while_training_ends_the_command_in_a_line_and_uses_up
 
 
 def test_results_that_cannot_be_written_are_drawn_elsewhere(
-    here: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+    here: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """And where memory does not suffice, that is told."""
+
     def refuse(*_: object, **kinds: bool) -> None:
         raise OSError(errno.EROFS, "Read-only file system", "summary.md")
 
     monkeypatch.setattr("analysis.redraw.draw", refuse)
     error = refused("figures")
     assert error == "mm1-lab: summary.md: Read-only file system; draw into a folder of your own: --into DIR\n"
+    monkeypatch.setattr("analysis.redraw.draw", Mock(side_effect=MemoryError))
+    assert main(["figures"]) == 1 and capsys.readouterr().err.startswith("mm1-lab: the memory does not suffice")
 
 
 @pytest.mark.usefixtures("unrendered")

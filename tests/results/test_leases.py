@@ -102,7 +102,7 @@ def test_a_full_disk_that_takes_no_lease_is_told(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(SoftFileLease, "acquire", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
     with pytest.raises(OSError, match="No space left") as full:
         Leases(tmp_path).take(["a"])
-    assert full.value.filename == str(tmp_path)
+    assert full.value.filename == str(tmp_path / "a")
 
 
 def test_all_stages_or_none_until_they_are_released(tmp_path: Path) -> None:

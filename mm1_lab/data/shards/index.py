@@ -20,7 +20,7 @@ from mm1_lab.data.shards.finding import File, short_hash
 from mm1_lab.data.shards.readers import READERS, Image, LeftOut, Reader
 from mm1_lab.data.shards.tables import PICTURE_ENDINGS, Broken, Fields, read_rows
 from mm1_lab.data.types import Answer, Unlearnt
-from mm1_lab.files import load_json, spelt_otherwise, write_text
+from mm1_lab.files import UNREADABLE, load_json, spelt_otherwise, write_text
 from mm1_lab.formatting import without_secrets
 
 INDEX_VERSION = 15
@@ -91,8 +91,8 @@ def index_file(file: File, cache: Path) -> Shard:
         digest = about["digest"]
         left_out = Counter(about["left_out"])
         notes = about["notes"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise _damaged(path) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unread(path, error) from None
     told, missing = _pictures_beside(file, samples)
     if told:
         digest = short_hash(digest, told)
@@ -113,11 +113,13 @@ def cached(path: Path, schema: pa.Schema, make: Callable[[], Iterable[pa.RecordB
     make_once(path, write)
     try:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (OSError, ValueError, pa.ArrowException):
-        raise _damaged(path) from None
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _unread(path, error) from None
 
 
-def _damaged(path: Path) -> RequestError:
+def _unread(path: Path, error: Exception) -> RequestError:
+    if isinstance(error, OSError) and error.errno in UNREADABLE:
+        return RequestError(f"{path}: cannot be read ({error.strerror}); mend this and give the command again")
     return RequestError(f"{path}: is damaged; delete it and give the command again")
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mm1_lab.config import RequestError
+from mm1_lab.files import UNREADABLE
 from mm1_lab.formatting import first_line, sound
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
@@ -65,7 +66,7 @@ def read_rows(path: Path, name: str, columns: Columns, required: Collection[str]
                 if isinstance(row, Broken) and number == 0 and path.suffix in COLUMNAR:
                     raise RequestError(f"{name}, {place}: {row}")
             yield place, row
-    except RequestError:
+    except (RequestError, MemoryError):
         raise
     except LongLine:
         where = f", after {place}" if place else ""
@@ -77,6 +78,9 @@ def read_rows(path: Path, name: str, columns: Columns, required: Collection[str]
         raise RequestError(f"{name}{where}: {NOT_UTF_8}") from None
     except Exception as error:  # each library has kinds of its own for damaged files
         where = f" after {place}" if place else ""
+        if isinstance(error, OSError) and error.errno in UNREADABLE:
+            told = f"{name}: cannot be read{where} ({error.strerror}); mend this and give the command again"
+            raise RequestError(told) from None
         raise RequestError(
             f"{name}: is cut off, damaged or no {path.suffix}{where} ({first_line(error)}); fetch or write it again"
         ) from None

@@ -90,7 +90,7 @@ def no_access(error: Exception) -> str:
         text += f"; ask its owner ({owner(DATABASE)}), or in a folder of your own: "
         text += f"mm1-lab sync-mlflow --results {quote(str(RESULTS.absolute()))}"
     elif not named_store() and re.search("not a database|malformed", why):
-        text += "; it is damaged: delete it, as all of it is logged again from the results"
+        text += "; if that stays, it is damaged: delete it, as all of it is logged again from the results"
     return text
 
 
