@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from functools import partial
@@ -120,16 +120,17 @@ def _draw_and_note(folder: Path, target: Path, latex: bool) -> Drawn:
     return drawn
 
 
-def draw_sweep(folder: Path) -> list[Path]:
+def draw_sweep(folder: Path, predicted: Mapping[str, float] | None = None) -> list[Path]:
     """Draws one sweep's folder (`RESULTS/SCALE/VARIANT`) into it; returns the files written.
 
     - `figure.png` and `table.md|csv`: all arms, by the paper's panels if the sweep has them;
     - `contrasts.*`: the claims with their verdicts; `validity.*`: the rules for the base, if it has a blind control;
     - `scores.csv`: arm × seed × benchmark × shots; `measures.csv`: what deciding 3 points takes by each measure;
     - `table_3.md`, `table_4.md`: the paper's table with our numbers;
-    - for a search, `points.csv`, `optima.csv`, `law.json`.
+    - for a search of rates, `points.csv`, `optima.csv`, `law.json`; `predicted` are sizes to predict, with their
+      parameters, by default those of the last fit.
     """
-    return _draw(folder, folder).files
+    return _draw(folder, folder, predicted=predicted).files
 
 
 def sweep_in_short(folder: Path) -> str:
@@ -151,7 +152,7 @@ def sweep_in_short(folder: Path) -> str:
 
 
 @few_strings
-def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
+def _draw(folder: Path, target: Path, latex: bool = False, predicted: Mapping[str, float] | None = None) -> Drawn:
     """Draws the sweep in `folder` into `target`."""
     study, rules = read_judged(folder)
     lessons = lessons_for(folder)
@@ -162,7 +163,7 @@ def _draw(folder: Path, target: Path, latex: bool = False) -> Drawn:
     with styled():
         output.csv("scores", scores.scores_by_benchmark(study))
         if isinstance(study.sweep.search, RateSearch):
-            evidence = of_lessons(study, lessons, draw_search(folder, output))
+            evidence = of_lessons(study, lessons, draw_search(folder, output, predicted))
         else:
             evidence = of_lessons(study, lessons)
             levels = level_rows(study)

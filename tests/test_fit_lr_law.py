@@ -24,7 +24,7 @@ def test_from_nothing_to_a_figure_and_again(place: Place, told: Told, monkeypatc
     assert "Time is up, with " in told(*COMMAND, "--minutes", "0.001")
     output = told(*COMMAND)
     folder = place.results / "smoke" / "lr_law"
-    names = {"points.csv", "optima.csv", "law.json", "figure.png", "table.md", "sweep.json", "trials.csv"}
+    names = {"scores.csv", "points.csv", "optima.csv", "law.json", "figure.png", "table.md", "sweep.json", "trials.csv"}
     assert {path.name for path in folder.glob("[!.]*")} == names
     with Image.open(folder / "figure.png") as figure:
         assert len(figure.getcolors() or ()) == 1, "drawn, though `unrendered`"

@@ -118,6 +118,7 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     started = time.monotonic()
     if options.file:
         return _fit_file(options)
+    from analysis import draw_sweep
     from mm1_lab.orchestrate.execution.executor import Leaving
     from mm1_lab.orchestrate.lr_search import decoder_sizes, of_sizes, run_search
 
@@ -134,17 +135,9 @@ def fit_lr_law(options: argparse.Namespace) -> int:
     executor = executor_of(options, request, started, rounds=True)
     request.ledger.check_writable()
 
-    def draw(folder: Path) -> list[Path]:
-        from analysis.law.report import draw_search
-        from analysis.output import Output
-
-        output = Output(folder)
-        draw_search(folder, output, predicted)
-        return output.files
-
     with executor:
         try:
-            return run_search(request, executor, draw)
+            return run_search(request, executor, partial(draw_sweep, predicted=predicted))
         except Leaving as leaving:
             print(leaving)
             return FAILED if leaving.failed else DONE

@@ -364,7 +364,9 @@ class RecipeSearch(Rounds):
             }
         )
         further = (seed for seed in count(FIRST_SEED) if seed not in taken)
-        return self.request.of_sweep(judged, islice(further, self.settings.confirm))
+        # also where it was confirmed before: with a smaller `confirm` now, its verdict would rest on more than is told
+        seeds = {*islice(further, self.settings.confirm), *earlier[name]}.difference(self.request.seeds)
+        return self.request.of_sweep(judged, sorted(seeds))
 
     def confirmations(self) -> dict[str, dict[int, str]]:
         """The names of the sweeps that confirmed winners, with these winners' fingerprints by seed; the last name is
