@@ -48,8 +48,11 @@ WRONG = [
         ("{connector: pixel-shuffle, sft: {resolution: 672}}", "than for the 36 of pre-training; write `resolution: "),
         ("{connector: mlp, image_tokens: patches, sft: {resolution: 672}}", "144 patches, not 36 tokens; write `resol"),
         ("{image_tokens: patches, resolution: 672}", "no interleaved document fits 256 positions with 144 per picture"),
-        ("{sft: {resolution: 1344, views: 5, replay: {interleaved: 1}}, scale: {sft.sequence_length: 72}}",
+        ("{sft: {resolution: 1344, views: 5, mixture: {charts: 1}, replay: {interleaved: 1}}, "
+         "scale: {sft.sequence_length: 72}}",
          "no interleaved document fits 72 positions with 45 per picture, and 20 images with 5; raise sft.sequence_"),
+        ("{image_tokens: patches, resolution: 378, sft: {resolution: native, views: 5}}",
+         "no charts conversation fits 256 positions with 245 per picture, and 20 images with 5; raise sft.sequence_"),
         ("{sft: {resolution: 672, views: 5, replay: {interleaved: 1}}, scale: {sft.max_images: 5}}",
          "per picture, and 5 images with 5; raise sft.sequence_length or sft.max_images, or "),
     ],

@@ -27,6 +27,9 @@ from mm1_lab.orchestrate.planning.request import Request
 if TYPE_CHECKING:
     from mm1_lab.data.types import Data
 
+CONVERSATIONS_TRIED = 64
+"""Of each of the world's instruction sets, to find one that fits a row."""
+
 
 def check_feasible(plan: Plan, request: Request) -> None:
     """Raises RequestError for a missing stage whose connector cannot be built, naming the trial; for one with too few
@@ -57,25 +60,34 @@ def check_feasible(plan: Plan, request: Request) -> None:
 
 def _check_documents(stage: Stage, request: Request) -> None:
     """Raises RequestError for a source or an instruction set of which nothing fits a row."""
-    from mm1_lab.data.packing import shares_left_out
+    from mm1_lab.data.packing import Packer, shares_left_out
     from mm1_lab.data.types import Limits
 
     if isinstance(stage, SftStage):
-        for name in stage.shares:  # raises if no conversation fits
-            request.open_data().instructions(name, stage.seed, Limits.of(stage))
+        packer = Packer.of(stage, request.open_data().tokenizer)
+        for name in stage.shares:
+            # of users' data it raises if no conversation fits
+            found = request.open_data().instructions(name, stage.seed, Limits.of(stage))
+            sizes = (packer.size(found.document(number)) for number in range(CONVERSATIONS_TRIED))
+            if stage.data.kind == "world" and not any(packer.limits.hold(*size) for size in sizes):
+                raise _nothing_fits(f"{name} conversation", stage)
         for name in stage.replay:
             request.open_data().source(name, stage.seed, Limits.of(stage))
     if isinstance(stage, ModelStage) and stage.drop_overlong:
         for name, share in shares_left_out(stage, request.open_data()).items():
             if share == 1:
-                rows = "sft." if stage.tuned else ""
-                raise RequestError(
-                    f"no {name} document fits {stage.sequence_length} positions with {stage.picture_tokens} per "
-                    f"picture, and {stage.max_images} images with {stage.views}; raise {rows}sequence_length or "
-                    f"{rows}max_images, or take fewer image tokens"
-                )
+                raise _nothing_fits(f"{name} document", stage)
     if stage.data.kind == "world" and stage.data.tokenizer != "world":
         _pack_some_rows(stage, request.open_data())
+
+
+def _nothing_fits(what: str, stage: ModelStage) -> RequestError:
+    rows = "sft." if stage.tuned else ""
+    return RequestError(
+        f"no {what} fits {stage.sequence_length} positions with {stage.picture_tokens} per picture, and "
+        f"{stage.max_images} images with {stage.views}; raise {rows}sequence_length or {rows}max_images, or take fewer "
+        "image tokens"
+    )
 
 
 def _pack_some_rows(stage: Stage, data: Data) -> None:
