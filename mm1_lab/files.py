@@ -204,6 +204,11 @@ def naming(path: Path | str) -> Iterator[None]:
     except OSError as error:
         error.filename = error.filename or str(path)
         raise
+    except Exception as error:  # libraries in Rust have kinds of their own
+        full = next((number for number in FULL if os.strerror(number) in str(error)), None)
+        if full is None:
+            raise
+        raise OSError(full, os.strerror(full), str(path)) from error
 
 
 def run_file(path: str, content: bytes, name: str) -> ModuleType:
@@ -236,7 +241,7 @@ def commit(partial: Path, folder: Path) -> None:
         if not path.is_file() or path.name == DONE or path.name.startswith((".DS_Store", "._")):  # of macOS
             continue
         name = path.relative_to(partial).as_posix()
-        with path.open("rb") as file:
+        with path.open("rb") as file, naming(path):
             digests[name] = _digest(file)
             os.fsync(file.fileno())  # before DONE, which attests to it
             if path.stat().st_size >= LARGE:

@@ -107,7 +107,8 @@ def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: 
         pad_token_id=data.tokenizer.pad,
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as temporary:
+    beside = TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent)
+    with beside as temporary, files.naming(folder):
         partial = Path(temporary) / folder.name
         partial.mkdir()
         with quiet_library():

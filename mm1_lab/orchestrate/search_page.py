@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
 from statistics import stdev
+from tempfile import TemporaryDirectory
 from textwrap import indent
 from typing import TYPE_CHECKING
 
 from mm1_lab.config import Range, Recipe
-from mm1_lab.files import DONE, new_file, write_csv, write_text
+from mm1_lab.files import DONE, write_bytes, write_csv, write_text
 from mm1_lab.formatting import counted, trials_of
 
 if TYPE_CHECKING:
@@ -188,11 +189,13 @@ def draw_history(search: RecipeSearch, folder: Path) -> None:
 
     from mm1_lab.fonts import letters_of
 
-    with new_file(folder / "optuna.log") as journal:
+    with TemporaryDirectory() as temporary:  # its lock is a link, which some network disks do not have
+        journal = Path(temporary, "optuna.log")
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
         name = search.request.sweep.name
         ran = optuna.create_study(storage=storage, study_name=name, direction=search.direction)
         ran.add_trials(_as_run(search))
+        write_bytes(folder / journal.name, journal.read_bytes())
         warnings.filterwarnings("ignore", "No artists", UserWarning)  # while no arm has scores
         with pyplot.rc_context():  # Optuna sets a style, which other figures must not have
             axes = drawing.plot_optimization_history(ran, target_name=_name(search))

@@ -1,6 +1,8 @@
 """A search over recipes: its rounds on scores that come from a formula, and once whole, by the real command."""
 
+import errno
 import math
+import os
 import re
 import shlex
 import shutil
@@ -145,11 +147,20 @@ def test_the_best_is_found_and_the_luck_of_its_score_is_told(sampler, laboratory
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_values_that_make_no_model_are_pruned_before_any_training(laboratory, tmp_path):
-    """`mlp` makes a token of each patch, which `resolve` does not know."""
+def test_values_that_make_no_model_are_pruned_before_any_training(laboratory, tmp_path, monkeypatch):
+    """`mlp` makes a token of each patch, which `resolve` does not know. Here on a disk without links."""
+    link = os.symlink
+
+    def refused(source, target):
+        if Path(target).is_relative_to(tmp_path):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        link(source, target)
+
     write(tmp_path, over={"image_tokens": [64, "patches"], "connector": ["c-abstractor", "mlp"]})
     request = ask(tmp_path, tmp_path)
-    assert search(request) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "symlink", refused)
+        assert search(request) == 0
     assert laboratory.rounds and "64, connector mlp" not in str(laboratory.rounds)
     done, winner = rounds_of(ask(tmp_path, tmp_path), to_the_end=True)
     assert all(winner.ledger.has_scores(trial.fingerprint) for trial in winner.trials), "the one that was confirmed"

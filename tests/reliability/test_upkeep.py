@@ -11,6 +11,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from safetensors import SafetensorError
 
 from mm1_lab.cli import main
 from mm1_lab.orchestrate.execution.worker import Worker
@@ -268,4 +269,9 @@ def test_weights_that_gc_deleted_are_trained_again_with_the_same_scores(
     stored = [path.relative_to(again.results) for path in again.results.glob("store/*/model.safetensors")]
     assert len(stored) == 3, "encoder, decoder and the model of one arm, bit by bit those of before"
     assert all((again.results / one).read_bytes() == (finished.results / one).read_bytes() for one in stored)
+    with monkeypatch.context() as patch:
+        full = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        patch.setattr("mm1_lab.orchestrate.exporting.MM1Processor.save_pretrained", Mock(side_effect=full))
+        error = told("export", *arm, "mine", code=1)
+        assert error == "mm1-lab: mine: No space left on device; fix this and run the same command to continue\n"
     assert told("export", *arm, "mine") == "mine\n"
