@@ -97,5 +97,6 @@ def delete_weights(ledger: Ledger, spare: Iterable[Path]) -> list[Path]:
         with lease:
             (folder / DONE).unlink(missing_ok=True)  # first, so that a half-deleted folder never counts as a stage
             shutil.rmtree(folder, ignore_errors=True)
-            left += [folder] * folder.exists()
+            if folder.exists():
+                left.append(folder)
     return left
