@@ -7,8 +7,9 @@ the first one the rest. What is on a GPU is copied first, and a thread writes th
 import io
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict import (
@@ -133,7 +135,8 @@ class ProcessStrategy(SingleDeviceStrategy):
         # all is copied already, and this thread has chosen no GPU: it would copy by the first one
         writer.per_thread_copy_ahead = 0
         alone = team.size() == 1
-        state_dict_saver.save(tensors, storage_writer=writer, no_dist=alone, process_group=self._writers)
+        with _raising_causes():
+            state_dict_saver.save(tensors, storage_writer=writer, no_dist=alone, process_group=self._writers)
         own = list(folder.glob(f"shard-{team.rank() + 1:05}-*"))  # named by the library; none if all shards are empty
         digests: dict[str, str] = {}
         fault = None
@@ -194,7 +197,8 @@ class ProcessStrategy(SingleDeviceStrategy):
     def _fill(self, tensors: dict[str, Tensor]) -> None:
         """Reads the values of `tensors`, or of this process's shards of them, from the checkpoint."""
         reader = HuggingFaceStorageReader(str(self._folder))
-        state_dict_loader.load(tensors, storage_reader=reader, no_dist=team.size() == 1)
+        with _raising_causes():
+            state_dict_loader.load(tensors, storage_reader=reader, no_dist=team.size() == 1)
 
     def teardown(self) -> None:
         """In a team keeps the shards where they are; Lightning would move them to the CPU."""
@@ -205,6 +209,17 @@ class ProcessStrategy(SingleDeviceStrategy):
         self.precision_plugin.teardown()
         assert self.accelerator is not None
         self.accelerator.teardown()
+
+
+@contextmanager
+def _raising_causes() -> Iterator[None]:
+    """Raises what went wrong, such as a full disk, in place of torch's CheckpointException, which is no Exception and
+    would end the command."""
+    try:
+        yield
+    except CheckpointException as error:
+        cause, _ = next(iter(error.failures.values()))
+        raise cause from None
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:

@@ -307,6 +307,11 @@ def test_a_colleague_s_checkpoint_is_the_group_s_and_if_it_cannot_be_read_no_dam
     with monkeypatch.context() as patch, pytest.raises(PermissionError):
         patch.setattr(checkpoints, "file_digest", Mock(side_effect=PermissionError(errno.EACCES, "not yours")))
         train(decoder_stage, tmp_path, finished)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
+        patch.setattr(
+            "torch.distributed.checkpoint.filesystem.os.fsync", Mock(side_effect=OSError(errno.ENOSPC, "full"))
+        )
+        train(decoder_stage, tmp_path, finished)
     seen = []
     train(decoder_stage, tmp_path, finished, report=seen.append)
     assert not seen[0].note and seen[0].step == 5
