@@ -191,6 +191,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def is_there(path: Path | str) -> bool:
+    """Raises OSError for what a network disk does not tell now; since Python 3.14 `Path.exists` says no."""
+    try:
+        os.stat(path)
+    except ABSENT:
+        return False
+    return True
+
+
 def load_json(path: Path) -> Any:
     with naming(path):
         return json.loads(path.read_bytes())

@@ -27,7 +27,17 @@ from mm1_lab.config import (
     canonical_json,
     digest,
 )
-from mm1_lab.files import RESULTS, STORE, file_digest, locked, make_folder, package_version, write_csv, write_json
+from mm1_lab.files import (
+    RESULTS,
+    STORE,
+    file_digest,
+    is_there,
+    locked,
+    make_folder,
+    package_version,
+    write_csv,
+    write_json,
+)
 from mm1_lab.formatting import at_seeds, command_line, counted, trials_of
 from mm1_lab.results.schema import (
     AGAIN,
@@ -180,7 +190,7 @@ LATE = ", or restore a copy: without one, its claims count as made after their s
 def read_manifest(folder: Path) -> Manifest:
     """Reads `sweep.json`. Raises RequestError if the folder has none, or one of another schema version."""
     path = folder / "sweep.json"
-    if not path.exists():
+    if not is_there(path):
         raise RequestError(f"{folder}: holds no sweep's results; run the sweep first (mm1-lab run)")
     try:
         values = read_json(path)
@@ -235,7 +245,7 @@ def note_drawing(folder: Path, files: Iterable[Path], contents: Mapping[str, Any
 def read_trials(folder: Path) -> list[TrialRow]:
     """The trials of a sweep, in its order; empty if it never ran. Raises RequestError for a malformed file."""
     path = folder / "trials.csv"
-    if not path.exists():
+    if not is_there(path):
         return []
     rows = []
     try:
@@ -279,7 +289,7 @@ def merge_manifest(
     with locked(folder.parents[1] / ".lock"):
         rows = {(row.arm, row.seed): row for row in trials}
         kept = read_trials(folder)
-        before = read_manifest(folder) if (folder / "sweep.json").exists() else None
+        before = read_manifest(folder) if is_there(folder / "sweep.json") else None
         names = {}
         if before:
             check_looks(folder, before, manifest, {seed for _, seed in rows}, {row.seed for row in kept})

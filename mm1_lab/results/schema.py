@@ -25,7 +25,7 @@ from shlex import quote
 from typing import Any
 
 from mm1_lab.config import RequestError
-from mm1_lab.files import ABSENT, DONE, UNREADABLE
+from mm1_lab.files import DONE, UNREADABLE, is_there
 
 AGAIN = "delete it and run the sweep again"
 """What to do about a file that cannot be read."""
@@ -100,12 +100,9 @@ def is_finished(folder: Path | str) -> bool:
     """Whether a stage's or trial's folder has been committed. Raises NotReadable, as what is done again would replace
     a colleague's; OSError for what a network disk does not tell now."""
     try:
-        os.stat(f"{folder}/{DONE}")  # for every trial of a plan; a Path costs more than the check
+        return is_there(f"{folder}/{DONE}")  # for every trial of a plan; a Path costs more than the check
     except PermissionError:
         raise not_readable(folder) from None
-    except ABSENT:
-        return False
-    return True
 
 
 def not_readable(folder: Path | str) -> NotReadable:

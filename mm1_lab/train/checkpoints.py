@@ -29,7 +29,17 @@ from torch.distributed.checkpoint.state_dict import (
 
 from mm1_lab import team
 from mm1_lab.config import RequestError, Stage
-from mm1_lab.files import UNREADABLE, file_digest, load_json, make_folder, put_aside, replace, share, write_json
+from mm1_lab.files import (
+    UNREADABLE,
+    file_digest,
+    is_there,
+    load_json,
+    make_folder,
+    put_aside,
+    replace,
+    share,
+    write_json,
+)
 
 CHECKPOINT = "last.ckpt"
 BEFORE = CHECKPOINT + ".before"
@@ -63,7 +73,7 @@ def newest(folder: Path, stage: Stage, tell: Callable[[str], None]) -> Path | No
     damaged = []
     path = None
     for name in (CHECKPOINT, BEFORE):
-        if not team.broadcast((folder / name).exists()):
+        if not team.broadcast(is_there(folder / name)):
             continue
         if _is_whole(folder / name):
             path = folder / name
