@@ -81,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "--debug" in given:
             raise
         before.clear()  # further signals stay ignored during cleanup
-        print(STOPPED, file=sys.stderr)
+        with suppress(OSError):  # of a terminal that was closed
+            print(STOPPED, file=sys.stderr)
         return INTERRUPTED
     finally:
         sys.unraisablehook = hook
@@ -161,7 +162,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def _stop_at_once() -> NoReturn:
     with suppress(KeyError, AttributeError, OSError):  # before it was imported, there are none
         sys.modules["mm1_lab.files"].leave_nothing()
-    os.write(sys.stderr.fileno(), f"{STOPPED}\n".encode())
+    with suppress(AttributeError, OSError):  # none, or that of a terminal that was closed
+        os.write(sys.stderr.fileno(), f"{STOPPED}\n".encode())
     os._exit(INTERRUPTED)
 
 

@@ -63,15 +63,17 @@ def test_stages_compute_alike_whatever_a_notebook_has_set(worker):
     """Without TF32, and it has its settings back."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     cudnn.allow_tf32 = True
-    matmul.fp32_precision = "tf32"  # torch.get_float32_matmul_precision then fails
+    torch.backends.fp32_precision = matmul.fp32_precision = "tf32"  # torch.get_float32_matmul_precision then fails
     try:
         with torch.inference_mode(), torch.autocast("cpu"), settings_kept():
             worker._reset_process(0)
             assert torch.get_float32_matmul_precision() == "highest" and not cudnn.allow_tf32
+            assert {one.fp32_precision for one in (cudnn.conv, torch.backends.mkldnn.conv, matmul)} == {"ieee"}
             assert not torch.is_inference_mode_enabled() and not torch.is_autocast_enabled("cpu")
         assert matmul.fp32_precision == "tf32" and cudnn.allow_tf32
     finally:
-        matmul.fp32_precision = "none"
+        for one in (torch.backends, cudnn, matmul):
+            one.fp32_precision = "none"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

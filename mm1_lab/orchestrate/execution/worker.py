@@ -172,6 +172,8 @@ class Worker:
         torch.set_grad_enabled(True)
         torch.use_deterministic_algorithms(False)
         torch.set_float32_matmul_precision("highest")
+        for backend in (torch.backends, torch.backends.cudnn):  # of which a notebook's setting would come through
+            backend.fp32_precision = "ieee"  # type: ignore[attr-defined]
         torch.backends.cudnn.allow_tf32 = False  # by default GPUs round what enters a convolution
         torch.set_num_threads(max(1, int(self.scale.resources.cpus)))
         if self.connectors:
@@ -252,11 +254,13 @@ def settings_kept() -> Iterator[None]:
         partial(torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode()),
         partial(torch.set_num_threads, torch.get_num_threads()),
     ]
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    cudnn = torch.backends.cudnn
     with contextlib.suppress(RuntimeError):  # torch does not tell these if `fp32_precision` was set otherwise
         before.append(partial(setattr, cudnn, "allow_tf32", cudnn.allow_tf32))
+    with contextlib.suppress(RuntimeError):
         before.append(partial(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()))
-    before.append(partial(setattr, matmul, "fp32_precision", matmul.fp32_precision))
+    for one in (torch.backends, cudnn, torch.backends.cuda.matmul):
+        before.append(partial(setattr, one, "fp32_precision", one.fp32_precision))
     try:
         # what the caller may be in
         with torch.inference_mode(False), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
