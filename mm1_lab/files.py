@@ -202,7 +202,8 @@ def naming(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or str(path)
+        if error.errno:  # a name would hide the message of others, which libraries raise
+            error.filename = error.filename or str(path)
         raise
     except Exception as error:  # libraries in Rust have kinds of their own
         full = next((number for number in FULL if os.strerror(number) in str(error)), None)
