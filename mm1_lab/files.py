@@ -211,7 +211,7 @@ def naming(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno:  # otherwise a name would hide the message
+        if error.errno:  # a name would hide the message of others, which libraries raise
             error.filename = error.filename or str(path)
         raise
     except Exception as error:  # libraries in Rust have kinds of their own

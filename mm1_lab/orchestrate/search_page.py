@@ -16,7 +16,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING
 
 from mm1_lab.config import Range, Recipe
-from mm1_lab.files import DONE, write_bytes, write_csv, write_text
+from mm1_lab.files import DONE, naming, write_bytes, write_csv, write_text
 from mm1_lab.formatting import counted, trials_of
 
 if TYPE_CHECKING:
@@ -189,7 +189,8 @@ def draw_history(search: RecipeSearch, folder: Path) -> None:
 
     from mm1_lab.fonts import letters_of
 
-    with TemporaryDirectory() as temporary:  # its lock is a link, which some network disks do not have
+    # the journal's lock is a link, which some network disks do not have
+    with TemporaryDirectory() as temporary, naming(temporary):
         journal = Path(temporary, "optuna.log")
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
         name = search.request.sweep.name

@@ -6,8 +6,10 @@ import os
 import re
 import shlex
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import optuna
 import pytest
@@ -161,6 +163,10 @@ def test_values_that_make_no_model_are_pruned_before_any_training(laboratory, tm
     with monkeypatch.context() as patch:
         patch.setattr(os, "symlink", refused)
         assert search(request) == 0
+        full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+        patch.setattr(JournalFileBackend, "append_logs", full)
+        with pytest.raises(OSError, match=f"No space left on device: '{tempfile.gettempdir()}"):
+            search(ask(tmp_path, tmp_path))
     assert laboratory.rounds and "64, connector mlp" not in str(laboratory.rounds)
     done, winner = rounds_of(ask(tmp_path, tmp_path), to_the_end=True)
     assert all(winner.ledger.has_scores(trial.fingerprint) for trial in winner.trials), "the one that was confirmed"

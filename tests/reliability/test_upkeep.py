@@ -271,7 +271,9 @@ def test_weights_that_gc_deleted_are_trained_again_with_the_same_scores(
     assert all((again.results / one).read_bytes() == (finished.results / one).read_bytes() for one in stored)
     with monkeypatch.context() as patch:
         full = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-        patch.setattr("mm1_lab.orchestrate.exporting.MM1Processor.save_pretrained", Mock(side_effect=full))
-        error = told("export", *arm, "mine", code=1)
-        assert error == "mm1-lab: mine: No space left on device; fix this and run the same command to continue\n"
+        other = OSError("no number")
+        patch.setattr("mm1_lab.orchestrate.exporting.MM1Processor.save_pretrained", Mock(side_effect=[full, other]))
+        for code, text in ((1, "mine: No space left on device"), (2, "no number")):
+            error = told("export", *arm, "mine", code=code)
+            assert error == f"mm1-lab: {text}; fix this and run the same command to continue\n"
     assert told("export", *arm, "mine") == "mine\n"

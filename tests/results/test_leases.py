@@ -105,12 +105,6 @@ def test_a_full_disk_that_takes_no_lease_is_told(tmp_path: Path, monkeypatch: py
     assert full.value.filename == str(tmp_path / "a")
 
 
-def test_a_name_is_given_to_errors_of_the_system_and_hides_no_message() -> None:
-    for error, told in ((OSError("the connection is lost"), "the connection is lost"), (OSError(5, "I/O"), "'a.json'")):
-        with pytest.raises(OSError, match=told), files.naming("a.json"):
-            raise error
-
-
 def test_all_stages_or_none_until_they_are_released(tmp_path: Path) -> None:
     first, second = Leases(tmp_path / ".claims"), Leases(tmp_path / ".claims")
     lease = first.take(["b"])
