@@ -100,7 +100,7 @@ def _run(given: list[str]) -> int:
     from mm1_lab.commands import COMMANDS
     from mm1_lab.commands.common import FAILED
     from mm1_lab.config import RequestError, nearest
-    from mm1_lab.files import FULL
+    from mm1_lab.files import FAILING, FULL
 
     parser = make_parser()
     if not given:
@@ -138,7 +138,7 @@ def _run(given: list[str]) -> int:
             return _refuse(f"mm1-lab: {error.name} is not installed; what trains needs pip install '.[lab]'", FAILED)
         what = f"{error.filename}: " if error.filename else ""
         text = f"mm1-lab: {what}{error.strerror or error}; fix this and run the same command to continue"
-        return _refuse(text, FAILED if error.errno in FULL else WRONG)
+        return _refuse(text, FAILED if error.errno in (*FULL, *FAILING) else WRONG)
 
 
 def _refuse(text: str, code: int = WRONG) -> int:

@@ -39,7 +39,9 @@ LEASE_SECONDS = 120.0
 """How often a lease is renewed, and when it lapses: network file systems may keep dates for a minute."""
 PASSING = (errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN)
 """Errors of a busy process or a network disk, which pass."""
-UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, *PASSING)
+FAILING = (errno.EIO, *PASSING)
+"""Errors for which no request is to blame."""
+UNREADABLE = (errno.EACCES, errno.EPERM, *FAILING)
 """Errors that say nothing about a file's content."""
 ABSENT = (FileNotFoundError, NotADirectoryError)
 """Errors by which a file is not there; others, as of a network disk, are raised."""

@@ -381,12 +381,12 @@ def test_committed_answers_have_their_points_by_the_references_beside_them(print
 
 
 def test_a_project_of_one_s_own_has_a_data_file_that_can_be_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Told
 ) -> None:
     """And a Makefile that plans what it runs; its sweep is run by the test of the tutorial."""
     with monkeypatch.context() as patch:
         patch.setattr("mm1_lab.files.replace", Mock(side_effect=[None, OSError(errno.EIO, "Input/output error")]))
-        assert "my_question.yaml: Input/output error" in refused("init", str(tmp_path / "mine"))
+        assert "my_question.yaml: Input/output error" in told("init", str(tmp_path / "mine"), code=1)
     assert main(["init", str(tmp_path / "mine")]) == 0
     made = subprocess.check_output(["make", "-n", "plan", "run", "SEEDS=3"], cwd=tmp_path / "mine", text=True)
     assert made.count("--seeds 3") == 2

@@ -108,7 +108,7 @@ def test_gc_leaves_alone_a_folder_into_which_only_a_colleague_may_look(
 
 
 def test_gc_deletes_no_stage_that_a_network_disk_does_not_tell_now(
-    ledger: Ledger, refused: Refused, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, stat = stages(ledger), os.stat
 
@@ -119,7 +119,7 @@ def test_gc_deletes_no_stage_that_a_network_disk_does_not_tell_now(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "stat", stale)
-        assert "DONE: Stale file handle" in refused("gc", "--yes")
+        assert "DONE: Stale file handle" in told("gc", "--yes", code=1)
     assert stages(ledger) == before
 
 
