@@ -1,4 +1,4 @@
-"""What the committed study's pages say of its weak places, against counts by hand."""
+"""The committed results: drawn again, and what their pages say of weak places, against counts by hand."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,47 +12,16 @@ from analysis.judging import difference
 from analysis.judging.claims import load_lessons
 from analysis.judging.difference import Difference
 from analysis.judging.evidence import of_lessons
-from analysis.judging.validity import failed_gates, unseen_conversations, validity_checks
 from analysis.judging.verdicts import judge_lessons
-from analysis.law.runs import HELD_OUT, search_runs
 from analysis.measures import measure_rows
-from analysis.pages.axes import axes_table, level_rows
-from analysis.pages.scores import parameters_table
-from analysis.pages.verdicts import unseen_notes
-from analysis.runs import made_with
+from analysis.pages.axes import level_rows
 from analysis.statistics import one_sample
 from analysis.study import read_study
-from analysis.table import to_markdown
 from mm1_lab.cli import main
-from mm1_lab.config import CHAT, Measure, parse_count
-from mm1_lab.results.reading import read_records, read_scores, read_variant
+from mm1_lab.config import CHAT, Measure
+from tests.conftest import REPOSITORY
 
 STUDY = Path(__file__).parents[2] / "results" / "study" / "mini"
-
-
-def test_a_sweep_says_with_what_it_was_made_and_how_arms_differ_in_parameters() -> None:
-    study = read_study(STUDY / "moe")
-    seconds = {}
-    for record in map(study.records.__getitem__, study.done["fingerprint"]):
-        for kind, summary in record["summaries"].items():
-            seconds[kind, record["config"]["seed"], summary["fingerprint"]] = summary["seconds"]
-        seconds[record["fingerprints"]["evaluation"]] = record["timings"]["evaluation"]["seconds"]
-    versions = "torch 2.13.0+cpu, transformers 5.23.0, lightning 2.6.6, numpy 2.4.6, mm1-lab 0.3.0, commit 59c81256"
-    hours, minutes = divmod(round(sum(seconds.values()) / 60), 60)
-    told = f"Scored on Intel(R) Xeon(R) Processor, {versions}; all stages took {hours} h {minutes} min by their clocks."
-    assert made_with(study) == told and told in (STUDY.parent / "summary.md").read_text(encoding="utf-8")
-    unknown = {study.done["fingerprint"].iloc[0]: {"fingerprints": {"evaluation": "x"}, "summaries": {}}}
-    assert made_with(replace(study, records=study.records | unknown)).startswith(
-        "Scored on Intel(R) Xeon(R) Processor or an unknown processor, "
-    )
-    table = parameters_table(study)
-    assert table
-    frame = table.frame.set_index("arm")
-    for _, row in frame.iterrows():
-        *parts, total = map(parse_count, row)
-        assert sum(parts) == pytest.approx(total, rel=0.005)
-    assert frame.loc["experts"].tolist()[1:] == ["273K", "616K", "96.3K", "1.15M"]
-    assert not parameters_table(read_study(STUDY / "sft_data_mix"))
 
 
 def test_arms_of_one_trained_model_are_no_repeats() -> None:
@@ -92,57 +61,16 @@ def test_arms_of_one_trained_model_are_no_repeats() -> None:
     assert Difference(study, half).over_seeds.half_width == pytest.approx(Difference(study, pair).over_seeds.half_width)
 
 
-def test_scores_that_are_all_alike_and_the_only_pair_of_a_level(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compare", "chain_of_thought", "mixed", "five views"]) == 0
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("chat 0-shot"))
-    assert line.split()[-3:] == ["0.0", "[all", "alike]"], "they differ in demonstrations alone"
-    levels = axes_table(level_rows(read_study(STUDY / "chain_of_thought")), "", "")
-    assert not levels.is_text[list(levels.frame).index("difference")], "a column of numbers, aligned to the right"
-    committed = (STUDY / "axes.md").read_text(encoding="utf-8").splitlines()
-    assert committed[3].split("|")[5] == " ---: " and to_markdown(levels).splitlines()[2] == committed[4]
-    levels = level_rows(read_study(STUDY / "sft_resolution"))
-    table = axes_table(levels, "", "").frame.set_index("axis")
-    assert table["pairs"]["sft views"] == "five views of 336 − 672"
-
-
-def test_a_size_that_answers_no_better_than_constant_answers_is_named() -> None:
-    variant = read_variant(STUDY / "lr_law")
-    runs = search_runs(variant)
-    (told,) = (text for text in runs.cautions if "constant answers" in text)
-    assert told.startswith("9M: ") and [*runs.points][-2:] == ["8-shot average", HELD_OUT]
-    scores = read_scores(variant)
-    asked = scores[(scores["family"] == "vqa") & (scores["shots"] == 8)]
-    means = asked.groupby(["arm", "seed", "benchmark"], observed=True)["score"].mean().groupby("arm").mean()
-    names = asked["benchmark"].unique()
-    constant = np.mean([record["majority"][name] for record in read_records(variant).values() for name in names])
-    best = means.groupby(means.index.str.split().str[0]).max()
-    assert best["9M"] < constant and (best.drop("9M") > constant + 2).all()
-
-
-def test_conversations_that_a_tuned_base_does_not_see_are_named_and_rule_nothing_out() -> None:
-    study = read_study(STUDY / "sft_data_mix")
-    checks = validity_checks(study)
-    above = {check.what: check.needed for check in checks if check.check == "above majority"}
-    kinds = {what: needed for what, needed in above.items() if what.startswith("chat-vqa: ")}
-    least = {"size": "54.7", "place": "35.1", "colour": "23.1", "shape": "13.8"}  # recorded as size, the, color, thing
-    assert kinds == {f"chat-vqa: {kind}, 0 shots": f"low ≥ {points} + 5" for kind, points in least.items()}
-    weak = {one.what.partition(",")[0] for one in checks if one.check == "above blind" and one.verdict == "weak"}
-    assert "chat-reading" in weak and "chat-charts" not in weak
-    own = Measure.parse("chat-reading 0-shot")
-    seen = study.all_values(own).loc[["base", "blind"]].diff().iloc[1].mean()
-    assert abs(seen) < 0.1
-    assert failed_gates(study, checks) == ()
-    unseen = ["chat-reading", "pope-random", "pope-popular", "pope-adversarial"]
-    assert unseen_conversations(study, checks) == unseen
-    lessons = pd.read_csv(STUDY / "lessons.csv", keep_default_na=False, na_values={"family": ""})
-    marked = lessons[lessons["unseen"] == ", ".join(unseen)]
-    assert set(marked["sweep"]) == {name for name in lessons["sweep"] if name.startswith(("sft_", "chain_of"))}
-    assert set(lessons["unseen"]) == {"", ", ".join(unseen)}, "none of the others"
-    (note,) = unseen_notes(lessons)
-    assert "(1 contradicted, 5 undecided)" in note
-    for page in (STUDY / "lessons.md", STUDY.parent / "summary.md"):
-        text = page.read_text(encoding="utf-8")
-        assert note in text and "**contradicted** †" in text
+@pytest.mark.usefixtures("unrendered")
+@pytest.mark.parametrize("name", ["study", "controls"])
+def test_the_committed_pages_are_what_the_command_draws_from_the_committed_scores(name: str, tmp_path: Path) -> None:
+    """All tables and data to the byte; without pictures, of which the tests draw none."""
+    committed = REPOSITORY / "results" / name
+    assert main(["figures", "--results", str(committed), "--into", str(tmp_path)]) == 0
+    drawn = [path for path in tmp_path.rglob("*") if path.suffix in (".md", ".csv", ".json")]
+    differ = [path for path in drawn if path.read_bytes() != (committed / path.relative_to(tmp_path)).read_bytes()]
+    kept = [path for path in committed.glob("mini/**/*.md") if path.parent.name != "check_scale"]
+    assert not differ and len(kept) + 1 == sum(path.suffix == ".md" for path in drawn)
 
 
 @pytest.mark.soak

@@ -31,11 +31,8 @@ from analysis.pages.notes import FEW_SEEDS, MIXED
 from analysis.pages.overview import _question
 from analysis.pages.scores import (
     OTHER_DOCUMENTS,
-    arms_table,
     losses_table,
-    means,
     means_table,
-    scores_by_benchmark,
     short_table,
 )
 from analysis.pages.verdicts import claims_notes, verdicts_table
@@ -81,22 +78,6 @@ def one_seed(tmp_path_factory: pytest.TempPathFactory, small_mix: Sweep) -> Path
     write_results(results, small_mix, small_mix.arms, (0,), missing=MISSING, questions=16)
     assert sorted(path.name for path in draw(results, report=True)) == sorted([*NAMES, *OVERALL, "report.html"])
     return results
-
-
-def test_tables_hold_means_over_seeds_beside_the_papers_numbers(three_seeds: Path) -> None:
-    table = pd.read_csv(three_seeds / "table.csv").set_index(["panel", "label", "measure"]).sort_index()
-    row = table.loc[("a", "100/0", "captioning 4-shot")]
-    every = [row for seed in range(3) for row in score_rows("captions", seed, 16)]
-    rows = [row for row in every if row.family == "captioning" and row.shots == 4]
-    assert row["value"] == pytest.approx(sum(r.score for r in rows) / len(rows), abs=1e-3)
-    assert row["low"] < row["value"] < row["high"] and row["seeds"] == 3 and row["interval"] == "seeds"
-    assert table.loc[("a", "100/0", "8-shot"), "paper"] == 45 and table.loc["d", "paper"].isna().all()
-
-    scores = scores_by_benchmark(read_study(three_seeds))
-    rows = [row for row in score_rows("base", 2, 16) if row.benchmark == "vqa" and row.shots == 8]
-    (one,) = scores.query("arm == 'base' and seed == 2 and benchmark == 'vqa' and shots == 8").to_dict("records")
-    assert one["score"] == pytest.approx(sum(row.score for row in rows) / len(rows)) and one["questions"] == len(rows)
-    assert one["unparsed_percent"] == pytest.approx(100 * sum(not row.parsed for row in rows) / len(rows))
 
 
 def test_contrasts_carry_interval_verdict_and_the_papers_difference(three_seeds: Path) -> None:
@@ -289,22 +270,6 @@ def test_own_data_show_what_there_is(own_data: Study) -> None:
     assert [axis.get_title() for axis in rest] == ["captioning\n(CIDEr)", "captions", "text-captions"]
     tuned = replace(study, held_out=study.held_out.replace("text", "instructions.llava-mix-665k"))
     assert "instructions.\nllava-\nmix-665k,\nheld-out loss" in draw_scores(tuned).axes[1].get_title(), "none overlaps"
-
-
-def test_captions_by_content_have_their_cider_beside(data_mix: Sweep) -> None:
-    """As in the miniature world: in tables, and in no mean of captioning benchmarks."""
-    plain = study_of(data_mix, (0, 1), arms=("base", "captions"))
-    scores = plain.scores
-    captions = scores[scores["benchmark"] == "captions"].assign(benchmark="captions cider", family="further")
-    scores = scores.assign(metric=scores["metric"].where(scores["family"] != "captioning", "content"))
-    study = replace(plain, scores=pd.concat([scores, captions.assign(score=captions["score"] * 3)]))
-    names = [f"captions cider {shots}-shot" for shots in (0, 4, 8)]
-    assert study.trial_values(AVERAGE).equals(plain.trial_values(AVERAGE))
-    assert study.families["captioning"] == "captioning (content)"
-    table = arms_table(study, study.cider_measures, "", []).frame.set_index("arm")
-    mean = captions[(captions["arm"] == "base") & (captions["shots"] == 0)]["score"].mean() * 3
-    assert list(table) == names and table.loc["base", names[0]].startswith(f"{mean:.1f}")
-    assert set(names) <= set(means(study)["measure"]) and not plain.cider_measures
 
 
 def test_own_benchmarks_have_columns_of_their_own(own_data: Study) -> None:

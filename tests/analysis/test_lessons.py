@@ -26,7 +26,7 @@ from analysis.statistics import Interval, one_sample
 from analysis.study import Study
 from mm1_lab.config import AVERAGE, Contrast, Measure, Recipe, RequestError, Sweep, load_sweep
 from mm1_lab.results.manifest import claim_keys
-from tests.analysis.results_folder import LIFT, ROOT, Lifts, claim_row, of_arms, of_own_data, study_of, with_manifest
+from tests.analysis.results_folder import ROOT, Lifts, claim_row, of_arms, of_own_data, study_of, with_manifest
 
 LESSONS = load_lessons()
 TYPES = ("average-pooling", "attention-pooling", "c-abstractor")
@@ -140,22 +140,6 @@ def test_worked_solutions_are_floor_for_arms_that_solve_nothing_without_them() -
     assert seen["verdict"] == "contradicted"
 
 
-def test_the_data_mix_lessons_follow_the_truth(data_mix: Sweep) -> None:
-    truth = dict(LIFT) | {"interleaved+text": (-9.0, 6.0, -4.0), "text-33": (3.0, 5.0, 6.0), "base": (3.0, 5.0, 16.0)}
-    truth["captions-50"] = (5.0, 1.0, 1.0)
-    found = judged(study_of(data_mix, range(5), lifts=truth, questions=24))
-    expected = {
-        "captions": "supported",  # 12 over −9
-        "interleaved documents": "supported",  # 7 and 10 over captions alone
-        "text with interleaved": "contradicted",  # −4 where 7 stands without text, beyond the margin of 4
-        "synthetic captions": "supported",  # 16 over −4
-        "few-shot": "supported",
-        "the mixture": "supported",  # much better keeps too: 16 over 1
-    }
-    assert verdicts(found, *expected) == expected
-    assert found["few-shot"]["by"] == "ours" and found["captions"]["by"] == "MM1"
-
-
 def test_a_part_that_is_set_aside_is_shown_and_does_not_decide() -> None:
     """A lesson of nothing else is not judged, and no seeds are run for it."""
     study = study_of(sweep_of("connector", GRID), range(5), lifts=lifts_of(GRID, _144=4))
@@ -170,25 +154,6 @@ def test_a_part_that_is_set_aside_is_shown_and_does_not_decide() -> None:
     assert (found["verdict"], found["parts"]) == ("supported", 1)
     open_now = (" ".join(question_status(study, [lesson])[0]) for lesson in (alone, tokens))
     assert ["image tokens" in lines for lines in open_now] == [False, True]
-
-
-def test_lessons_are_one_family_and_contrasts_are_in_none(mix_study: Study) -> None:
-    """Every p of the family is Holm's of the lessons alone, worked out here."""
-    evidence = of_lessons(mix_study, LESSONS)
-    frame, parts = judge_lessons(LESSONS, evidence, mix_study.manifest), parts_frame(evidence)
-    known = frame[frame["verdict"] != "not judged"]
-    assert set(known["family"]) == {len(known)} == {9}
-    smallest = {}
-    for name, rows in parts[parts["decides"]].groupby("lesson"):
-        against = min(1.0, len(rows) * rows["p_contradicted"].min())
-        smallest[name] = min(rows["p_supported"].max(), against)
-    order = sorted(known["lesson"], key=lambda name: smallest[name])
-    adjusted = np.maximum.accumulate([min(1.0, (len(order) - k) * smallest[name]) for k, name in enumerate(order)])
-    assert list(known.set_index("lesson").loc[order, "p_holm"]) == pytest.approx(list(adjusted))
-    claims = judge_contrasts(mix_study).set_index("claim")
-    alone = claims.loc["captions lift zero-shot"]
-    assert alone["p_supported"] == parts.set_index("lesson").loc["captions", "p_supported"] == alone["p"]
-    assert alone["verdict"] == ("supported" if alone["p"] <= 0.05 else "undecided")
 
 
 def test_controls_are_not_in_the_pool_and_pictures_lend_text_no_variance(mix_study: Study) -> None:
@@ -234,13 +199,6 @@ def test_seeds_needed_are_those_of_the_part_with_which_a_lesson_falls() -> None:
     for fallen in (-1.0, 1.0, -5.0, -9.0):
         assert needed_for(kept(-fallen, loss)) == needed_for(kept(fallen, AVERAGE))
     assert needed_for(kept(1.0, loss)) > needed_for(kept(-1.0, loss))
-
-
-def test_what_was_not_run_says_how_to_run_it() -> None:
-    manifest = SEARCH.manifest.model_copy(update={"scale": "smoke", "overrides": ("train.steps=5",)})
-    found = judge_lessons(LESSONS, [], manifest).set_index("lesson")
-    told = "not run: mm1-lab run data_mix --scale smoke --set train.steps=5"
-    assert tuple(found.loc["captions", ["verdict", "reason"]]) == ("not judged", told)
 
 
 SEARCH = study_of(sweep_of(LAW, {"9M 0.001": Recipe()}), range(3))

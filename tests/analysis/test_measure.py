@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
-from analysis.judging.claims import Claim, claim_of
+from analysis.judging.claims import Claim
 from analysis.judging.looks import question_status
 from analysis.judging.verdicts import judge_contrasts
 from analysis.pages.compare import compare_table
@@ -16,7 +15,6 @@ from analysis.pages.scores import OTHER_DOCUMENTS, TUNED_TEXT, losses_table, mea
 from analysis.paper import DERIVED
 from analysis.study import Study
 from mm1_lab.config import AVERAGE, CHAT, TEXT_CORE, UNPARSED, Contrast, Measure, SftRecipe, Sweep
-from mm1_lab.results.summary import rows_of
 from tests.analysis.results_folder import claim_row, of_arms, of_own_data, study_of, with_manifest
 
 WORDS = {
@@ -58,19 +56,6 @@ def test_words_are_read_and_written_back_and_others_are_no_measure() -> None:
         with pytest.raises(ValueError, match=said):
             Measure.parse(other)
     assert Measure.parse("8-shot − 0-shot") == Measure.parse("8-shot - 0-shot"), "with a minus sign"
-
-
-def test_a_kind_of_question_and_the_loss_of_a_source_have_values(data_mix: Sweep) -> None:
-    study = study_of(data_mix, range(2), arms=("base", "captions"))
-    study.scores["kind"] = np.where(study.scores["question"].str.endswith("-3"), "letter", "colour")
-    rows = study.scores[(study.scores["kind"] == "letter") & (study.scores["shots"] == 4)]
-    rows = rows[rows["family"].isin(("captioning", "vqa")) & (rows["arm"] == "base") & (rows["seed"] == 1)]
-    letters = Measure("letter", 4, about="kind")
-    assert study.trial_values(letters).loc["base", 1] == pytest.approx(rows.groupby("benchmark")["score"].mean().mean())
-    loss = Measure("text", about="loss")
-    study.held_out[["arm", "seed", "source", "loss"]] = pd.DataFrame([("base", 1, "text", 1.5), ("base", 1, "x", 9.0)])
-    assert study.trial_values(loss).stack().dropna().to_dict() == {("base", 1): 1.5}
-    assert rows_of(study.scores, loss).empty
 
 
 def test_arms_with_different_benchmarks_in_a_mean_are_not_compared(data_mix: Sweep) -> None:
@@ -154,42 +139,6 @@ def test_losses_on_texts_of_tuned_models_are_not_compared_with_those_of_others(d
     told = "Not comparable, as arms have different held-out tokens in the mean: loss text."
     assert told in compare_table(study, "tuned", "base", measure=text).notes
     assert not losses_table(of_own_data(study)).notes, "whose texts have no answers"
-
-
-def test_a_difference_of_measures_is_compared_within_seeds_as_any_measure(data_mix: Sweep) -> None:
-    """Letters are asked in two benchmarks of which colours are in one alone."""
-    measure = "kind letter 0-shot - kind colour 0-shot"
-    arms = {"first": "captions", "second": "base"}
-    claims = tuple(
-        Contrast(claim=expect, measure=measure, expect=expect, margin=2.0, **arms)  # type: ignore[arg-type]
-        for expect in ("greater", "keeps", "equivalent")
-    )
-    losses = Contrast(claim="losses", measure="loss text - loss captions", expect="keeps", margin=0.1, **arms)  # type: ignore[arg-type]
-    sweep = data_mix.model_copy(update={"contrasts": (*claims, losses)})
-    study = study_of(sweep, range(4), arms=("base", "captions"))
-    is_letter = study.scores["question"].str.fullmatch("(relation-)?vqa-.*[02468]")
-    is_colour = study.scores["question"].str.fullmatch("vqa-.*[13579]")
-    study.scores["kind"] = np.select([is_letter, is_colour], ["letter", "colour"], "caption")
-    study.scores.loc[is_letter, "score"] += 5 * (study.scores["arm"] == "captions") + study.scores["seed"] % 3
-    rows = [(arm, seed, "", name, 2.0 + 0.01 * seed * len(arm) + (name == "text")) for arm in ("base", "captions")
-            for seed in range(4) for name in ("text", "captions")]  # fmt: skip
-    study = replace(study, held_out=pd.DataFrame(rows, columns=study.held_out.columns))
-    unaided = study.scores[study.scores["shots"] == 0]
-    means = unaided.groupby(["seed", "arm", "kind", "benchmark"])["score"].mean().groupby(level=[0, 1, 2]).mean()
-    of_arms = means.unstack("kind").eval("letter - colour").unstack("arm")
-    known = stats.ttest_rel(of_arms["captions"], of_arms["base"])
-    judged = judge_contrasts(study).set_index("claim")
-    ends = tuple(known.confidence_interval())
-    for claim in ("greater", "keeps", "equivalent"):
-        assert tuple(judged.loc[claim, ["low", "high"]]) == pytest.approx(ends) and judged.loc[claim, "seeds"] == 4
-        assert judged.loc[claim, "measure"] == measure
-    p = stats.ttest_1samp(of_arms["captions"] - of_arms["base"], 2.0).pvalue
-    assert judged.loc["greater", "p_supported"] == pytest.approx(p)
-    assert judged.loc["losses", "expectation"] == "≤ 0.1", "less is better"
-    easy = unaided[(unaided["arm"] == "base") & (unaided["kind"] == "colour")].assign(benchmark="easy")
-    unlike = replace(study, scores=pd.concat([study.scores, easy], ignore_index=True))
-    reason = claim_row(unlike, claim_of(claims[0]))["reason"]
-    assert reason == f"different benchmarks in the arms' means of {measure}", "in the second measure"
 
 
 def test_a_claim_may_be_about_one_benchmark_of_a_family(data_mix: Sweep) -> None:

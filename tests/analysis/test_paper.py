@@ -10,11 +10,11 @@ import pytest
 from analysis.output import Output
 from analysis.pages.figures import draw_scores
 from analysis.pages.published import table_by_benchmark, write_published
-from analysis.pages.scores import encoders_table, short_table
+from analysis.pages.scores import short_table
 from analysis.paper import FOLDER, read_paper
 from analysis.study import Study
-from mm1_lab.config import PAPER_LAW, SftRecipe, Sweep, load_sweep
-from tests.analysis.results_folder import ROOT, of_arms, of_own_data, study_of, with_manifest
+from mm1_lab.config import PAPER_LAW, SftRecipe, Sweep
+from tests.analysis.results_folder import of_arms, of_own_data, study_of, with_manifest
 
 SIZES = ("3B", "3B-MoE", "7B", "7B-MoE", "30B")
 
@@ -49,16 +49,6 @@ def published(study: Study, folder: Path) -> list[str]:
     output = Output(folder)
     write_published(study, output)
     return [path.name for path in output.files]
-
-
-def test_encoders_are_shown_by_themselves_in_the_papers_order() -> None:
-    sweep = load_sweep(ROOT / "sweeps" / "encoder.yaml")
-    study = study_of(sweep, (0,), missing="AIM-1B/0", questions=8)
-    record = {"summaries": {"encoder": {"retrieval": {"pairs": 256, "image_to_text": 0.625}}}}
-    records = dict.fromkeys(study.done["fingerprint"], record)
-    frame = encoders_table(replace(study, records=records)).frame
-    assert frame["arm"].tolist() == [arm for arm in sweep.arms if arm != "AIM-1B"]
-    assert set(frame["retrieval %"]) == {62.5}
 
 
 def test_a_table_by_benchmark_has_our_arms_above_the_published_rows(tmp_path: Path, data_mix: Sweep) -> None:
