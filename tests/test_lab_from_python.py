@@ -112,9 +112,6 @@ def test_what_judge_and_measures_take() -> None:
     for scores in ({"a": 1}, None):
         with pytest.raises(RequestError, match="give a file or a data frame of scores, not a "):
             judge(scores)  # type: ignore[arg-type]
-    eight = pd.DataFrame({"arm": ["a", "b"], "seed": 0, "benchmark": "8-shot", "score": [1.0, 2.0]})
-    with pytest.raises(RequestError, match=r"has no '8-shot' of that number of shots, .* rename the benchmark$"):
-        judge(eight, [{"first": "b", "second": "a", "expect": "greater", "measure": "8-shot"}])
     row = {"arm": "a", "benchmark": "b", "family": "vqa", "shots": 0, "score": 1.0}
     table = pd.DataFrame([row])
     assert results.measures(table, by="arm").equals(results.measures(table, by=["arm"]))

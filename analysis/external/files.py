@@ -4,7 +4,6 @@ import csv
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -25,10 +24,7 @@ def read_file(path: Path) -> pd.DataFrame:
         if ending == ".jsonl":
             return _read_lines(path)
         if ending == ".json":
-            told = json.loads(path.read_bytes(), object_pairs_hook=_once_each)
-            if not isinstance(told, list | dict):
-                raise ValueError("must be a list of objects, a row each")
-            return pd.DataFrame(told)
+            return pd.DataFrame(json.loads(path.read_bytes()))
         if ending in TEXT:
             return read_csv(path)
     except UnicodeDecodeError:
@@ -45,23 +41,12 @@ def _read_lines(path: Path) -> pd.DataFrame:
         if not line.strip():
             continue
         try:
-            rows[number] = json.loads(line, object_pairs_hook=_once_each)
-            if not isinstance(rows[number], dict):
-                raise ValueError("must be an object, {…}")
-        except ValueError as error:
-            place = f"line {number} column {getattr(error, 'colno', 1)}"
-            raise ValueError(f"{getattr(error, 'msg', error)}: {place}") from None
+            rows[number] = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{error.msg}: line {number} column {error.colno}") from None
+        if not isinstance(rows[number], dict):
+            raise ValueError(f"must be an object, {{…}}: line {number}")
     return pd.DataFrame(list(rows.values()), index=list(rows))
-
-
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; of equal keys Python would keep the last."""
-    row = {}
-    for name, value in pairs:
-        if name in row:
-            raise ValueError(f"the key {name!r} is there twice; leave one out")
-        row[name] = value
-    return row
 
 
 def read_csv(path: Path) -> pd.DataFrame:

@@ -129,17 +129,8 @@ class Asked:
 
     @cached_property
     def luck(self) -> Interval:
-        """How far a single run lies from what its arm, and its seed, explain: by the complete runs or, if they do not
-        tell, by the questions that all runs of a seed have. UNKNOWN if no arm was repeated, or all repeats are alike.
-        """
-        if found := self._luck_of_complete_runs():
-            return found
-        have = self.questions.notna()
-        is_run = have.groupby(level="seed").transform("any")
-        shared = self.questions[(have | ~is_run).all(axis=1)]
-        return replace(self, questions=shared)._luck_of_complete_runs() if len(shared) else UNKNOWN
-
-    def _luck_of_complete_runs(self) -> Interval:
+        """How far a single complete run lies from what its arm, and its seed, explain. UNKNOWN if no arm was repeated,
+        or all repeats are alike."""
         if self.paired:
             variance, degrees, _ = around_arms_and_seeds(self.means)
         else:
@@ -170,18 +161,12 @@ def _measures_in(table: Scores, measure: str) -> Sequence[str]:
     known = [pair for pair in pairs if all(len(of_measure(table, side)) for side in pair)]
     if len(known) == 1:
         return known[0]
-    unknown, hint = measure, "; a difference is of two measures" if len(pairs) > 1 else ""
+    unknown = measure
     if len(pairs) == 1:
         unknown = next(side for side in pairs[0] if of_measure(table, side).empty)
     benchmarks = sorted(set(table.frame["benchmark"]) - {""})
     at_shots = [f"{count}-shot" for count in sorted(set(table.frame["shots"]) - {""}, key=int)]
-    if unknown.startswith("kind "):
-        hint += "; kinds of questions are known of sweeps alone: claim it there, or see `mm1-lab compare --measure`"
-    else:
-        hint = nearest(unknown, [AVERAGE, *benchmarks, *at_shots]) + hint
-    if unknown in benchmarks:  # `of_measure` finds every other benchmark by its name
-        hint = " of that number of shots, for which the name is taken; rename the benchmark"
-    raise RequestError(f"the table has no {unknown!r}{hint}")
+    raise RequestError(f"the table has no {unknown!r}{nearest(unknown, [AVERAGE, *benchmarks, *at_shots])}")
 
 
 def in_common(claim: OutsideClaim, asked: Asked) -> tuple[Asked, str]:
