@@ -20,9 +20,6 @@ VERDICT_SEEDS = 3
 WIDEST = 3.0
 """Orders of magnitude over which a prediction's interval may extend. Beyond, it excludes no rate that one would try."""
 
-NARROWEST = 2.0
-"""The largest size of a law divided by its smallest. Below, a vague prediction is told to come from that alone."""
-
 
 @dataclass(frozen=True)
 class Law:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.law.figure import draw_law, sized, under_one_name
-from analysis.law.fit import NARROWEST, VERDICT_SEEDS, Fit, fit_runs, is_vague, orders_of_magnitude, to_rates
+from analysis.law.fit import VERDICT_SEEDS, Fit, fit_runs, is_vague, orders_of_magnitude, to_rates
 from analysis.law.runs import Runs, search_runs
 from analysis.output import Output
 from analysis.statistics import UNKNOWN, Interval
@@ -174,7 +174,9 @@ def _law_text(fit: Fit, targets: Mapping[str, float]) -> list[str]:
     lines.append(_slopes_without_one(fit))
     for name, params in under_one_name(targets).items():
         predicted = fit.law.predict(params)
-        rate = f"{_rate_text(*_rates(predicted))}{_vagueness(fit, predicted)}"
+        rate = _rate_text(*_rates(predicted))
+        if is_vague(predicted):
+            rate += f", which spans {orders_of_magnitude(predicted):.0f} orders of magnitude and **predicts nothing**"
         lines.append(f"- {sized(name, params)}: η = {rate}; by MM1's Eq. 1 {_rate_text(PAPER_LAW.rate(params))}")
     return lines
 
@@ -203,13 +205,3 @@ def _slopes_without_one(fit: Fit) -> str:
         interval = f" [{slope.low:.3f}, {slope.high:.3f}]" if slope else ""
         told.append(f"{slope.estimate:.3f}{interval}".replace("-", "−") + f" without {sized(cell.name, cell.params)}")
     return f"Through all sizes but one, the slope is between {' and '.join(told)}."
-
-
-def _vagueness(fit: Fit, predicted: Interval) -> str:
-    """What is told of a rate that is predicted too widely, and why it is; empty of others."""
-    if not is_vague(predicted):
-        return ""
-    spans = f"which spans {orders_of_magnitude(predicted):.0f} orders of magnitude and"
-    if (factor := max(fit.without) / min(fit.without)) < NARROWEST:
-        spans = f"which, as the largest size has {factor:.3g} times the smallest's N,"
-    return f", {spans} **predicts nothing**"

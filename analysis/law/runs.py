@@ -26,8 +26,6 @@ FAILED = ("", "nan", "inf", "+inf", "-inf", "infinity", "-infinity", "none", "nu
 """Spellings of a failed run's score, in lower case."""
 SAME_RATE = 1.001
 """Rates of a size within this factor are one: they differ by how they were rounded, or kept (as 32-bit floats)."""
-OTHER_NAMES = {"params": ("n", "parameters", "model_size"), "learning_rate": ("lr", "peak_lr", "rate", "eta")}
-"""What columns are often called elsewhere, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,9 @@ def read_runs(path: Path, lower_is_better: bool, score: str = "score") -> Runs:
     points = pd.DataFrame(index=table.index)
     for column in wanted:
         if column not in table:
-            raise RequestError(f"{path}: {_lacks(column, [*table.columns], column == score)}")
+            has = ", ".join(map(repr, table.columns[:12]))
+            hint = _of_scores(table) if column == score else ""
+            raise RequestError(f"{path}: there must be a column {column!r}; the file has {has}{hint}")
         values = []
         for row, text in table[column].str.strip().items():
             try:
@@ -201,15 +201,11 @@ def _with_names(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     return table.rename(columns=renamed)
 
 
-def _lacks(column: str, has: list[str], is_score: bool) -> str:
-    """What is told of a column that the file lacks, with what may be it."""
-    told = f"there must be a column {column!r}; the file has {', '.join(map(repr, has[:12]))}"
-    if is_score:
-        loss = next((name for name in has if "loss" in name.lower()), "")
-        example = f", as in --score {shlex.quote(loss)} --lower-is-better" if loss else ""
-        return f"{told}; give --score COLUMN{example}"
-    other = next((name for name in has if name.lower() in OTHER_NAMES[column]), "")
-    return f"{told}; rename {other!r}" if other else told
+def _of_scores(table: pd.DataFrame) -> str:
+    """How to name the column of scores, by an example if there is one of losses."""
+    loss = next((name for name in table.columns if "loss" in name.lower()), "")
+    example = f", as in --score {shlex.quote(loss)} --lower-is-better" if loss else ""
+    return f"; give --score COLUMN{example}"
 
 
 def _without_rounding(rates: pd.Series[float]) -> pd.Series[float]:

@@ -19,7 +19,6 @@ from mm1_lab.config import (
     Config,
     DataIdentity,
     FolderName,
-    RateSearch,
     RequestError,
     ScaleName,
     Search,
@@ -306,10 +305,9 @@ def merge_manifest(
                 lost.append(row)
         if lost:
             arms = ", ".join(dict.fromkeys(row.arm for row in lost))
-            why = _why_lost(before, manifest.sweep, {names.get(row.arm, row.arm) for row in lost})
             print(
-                f"{folder}: {counted(len(lost), 'trial')} of earlier runs left the tables ({arms}), {why}; their "
-                "results stay"
+                f"{folder}: {counted(len(lost), 'trial')} of earlier runs left the tables ({arms}), as they are no "
+                "longer asked for, or the sweep, its data or the version changed; their results stay"
             )
         merged = sorted(rows.values(), key=lambda row: (row.seed, order[row.arm]))
         scored = (row for row in merged if has_scores(row.fingerprint))
@@ -335,17 +333,6 @@ def check_looks(folder: Path, before: Manifest, now: Manifest, asked: set[int], 
         f"{folder}: this study's looks were fixed at {looks} seeds when it started; continue with "
         f"{' '.join(growing(kept, before.looks))}, or run other seeds and looks with --results elsewhere"
     )
-
-
-def _why_lost(before: Manifest | None, sweep: Sweep, arms: Collection[str]) -> str:
-    """Why the tables lose trials of these arms: of a search that asks for other arms, seeds or sizes now, no more."""
-    if isinstance(sweep.search, Search):
-        return "as they are no longer asked for"
-    if not before or not isinstance(sweep.search, RateSearch) or not sweep.arms.keys().isdisjoint(arms):
-        return "as the sweep, its data or the version changed"
-    then, now = (len({recipe.decoder for recipe in one.arms.values()}) for one in (before.sweep, sweep))
-    sizes = f" (sizes before: {then}, now: {now})" if then != now else ""
-    return f"as they are no longer asked for{sizes}"
 
 
 def _names_now(before: Sweep, after: Sweep) -> dict[str, str]:

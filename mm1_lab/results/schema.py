@@ -16,7 +16,6 @@ which scores do not depend (times, machines); that is in `record.json`.
 """
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -106,9 +105,6 @@ def is_finished(folder: Path | str) -> bool:
 
 
 def not_readable(folder: Path | str) -> NotReadable:
-    folder, place = Path(folder), Path(folder).parent
-    what = f"{folder}: finished, but"
-    if not os.access(place, os.X_OK):  # then nobody knows what is in it
-        folder, what = place, f"{place}:"
-    remedy = f"its owner ({owner(folder)}): chmod -R g+rX {quote(str(place))}"
-    return NotReadable(f"{what} not readable for you; {remedy}")
+    folder = Path(folder)
+    remedy = f"its owner ({owner(folder)}): chmod -R g+rX {quote(str(folder.parent))}"
+    return NotReadable(f"{folder}: not readable for you; {remedy}")

@@ -113,8 +113,7 @@ def test_an_unbracketed_size_is_left_out_and_sizes_that_are_alike_predict_nothin
     assert re.search(r"\n\| .*\| [0-9.e-]+ \|[^|]*\|[^|]*\| rates above ", output), "its best rate has no interval"
     rows = exact_rows((300e6, 301e6, 302e6))
     write_csv(Path("results.csv"), [(n, rate * (1.1 if n == 301e6 else 1), score) for n, rate, score in rows])
-    told = "which, as the largest size has 1.01 times the smallest's N, **predicts nothing**; by MM1's"
-    assert told in fit()
+    assert "orders of magnitude and **predicts nothing**; by MM1's" in fit()
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -226,8 +225,8 @@ def test_columns_may_be_called_otherwise_as_the_lab_s_own(undrawn: None, refused
 @pytest.mark.parametrize(
     ("heading", "rows", "told"),
     [
-        ("N,learning_rate,score", grid(), "must be a column 'params'; the file has 'N', 'learning_rate', 'score'; ren"),
-        ("params,lr,score", grid(), "must be a column 'learning_rate'; the file has 'params', 'lr', 'score'; rename '"),
+        ("N,learning_rate,score", grid(), "must be a column 'params'; the file has 'N', 'learning_rate', 'score'"),
+        ("params,lr,score", grid(), "must be a column 'learning_rate'; the file has 'params', 'lr', 'score'"),
         ("params,learning_rate,scores", grid(), "must be a column 'score'; the file has 'params', 'learning_rate', "),
         ("", [*grid(), [9e6, "fast", 1.0]], "row 14, column 'learning_rate': 'fast' must be a positive number"),
         ("", [*grid(), ["", "", ""], ["", 1e-3, 1.0]], "row 15, column 'params': '' must be a positive number"),

@@ -153,7 +153,7 @@ def test_what_cannot_be_read_now_is_no_damage(copy: Path, monkeypatch: pytest.Mo
     """Another user may read it, or a network disk later."""
     folder = copy / "trials" / _fingerprint(copy, "captions")
     ledger = Ledger(copy)
-    owned = "finished, but not readable for you; its owner"
+    owned = "not readable for you; its owner"
     later = rf"not now: '{folder}/"
     kinds = {errno.EACCES: (NotReadable, owned), errno.EIO: (OSError, later), errno.ENOTCONN: (OSError, later)}
     for number, (kind, told) in kinds.items():
