@@ -144,21 +144,11 @@ def test_losses_on_texts_of_tuned_models_are_not_compared_with_those_of_others(d
 def test_a_claim_may_be_about_one_benchmark_of_a_family(data_mix: Sweep) -> None:
     """A family's name is that of the family; of data of one's own, `compare` has each benchmark too."""
     arms = {"first": "captions", "second": "base", "expect": "greater"}
-    measures = ("text-vqa 4-shot", "vqa 4-shot", "text-captions 0-shot", "text-core 8-shot")
-    claims = tuple(Contrast(claim=measure, measure=measure, **arms) for measure in measures)  # type: ignore[arg-type]
+    claims = (Contrast(claim="c", measure="text-vqa 4-shot", **arms),)  # type: ignore[arg-type]
     study = study_of(data_mix.model_copy(update={"contrasts": claims}), range(3), arms=("base", "captions"))
-    scores = study.scores.groupby(["benchmark", "shots", "arm"])["score"].mean()
-    assert np.mean(study.seed_values("base", Measure("text-vqa", 4))) == pytest.approx(scores["text-vqa", 4, "base"])
-    of_the_family = scores.loc[["vqa", "text-vqa", "relation-vqa"], 4].groupby("arm").mean()
-    judged = judge_contrasts(study).set_index("measure")
-    for measure, means in {
-        "text-vqa 4-shot": scores["text-vqa", 4],
-        "vqa 4-shot": of_the_family,
-        "text-captions 0-shot": scores["text-captions", 0],
-        "text-core 8-shot": scores["text-core", 8],
-    }.items():
-        assert judged.loc[measure, "estimate"] == pytest.approx(means["captions"] - means["base"])
-        assert judged.loc[measure, "low"] < judged.loc[measure, "estimate"] and judged.loc[measure, "seeds"] == 3
+    means = study.scores.groupby(["benchmark", "shots", "arm"])["score"].mean()["text-vqa", 4]
+    (estimate,) = judge_contrasts(study)["estimate"]
+    assert estimate == pytest.approx(means["captions"] - means["base"])
 
     compared = [compare_table(each, "captions", "base") for each in (of_own_data(study), study)]
     assert compared[0].notes[0].startswith("Points, seeds 0–2;"), "nothing was tuned on those of one's own data"

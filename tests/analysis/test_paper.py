@@ -16,8 +16,6 @@ from analysis.study import Study
 from mm1_lab.config import PAPER_LAW, SftRecipe, Sweep
 from tests.analysis.results_folder import of_arms, of_own_data, study_of, with_manifest
 
-SIZES = ("3B", "3B-MoE", "7B", "7B-MoE", "30B")
-
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.csv")), ids=lambda path: path.stem)
 def test_every_file_keeps_the_form_and_names_its_sources(path: Path) -> None:
@@ -75,22 +73,6 @@ def test_a_table_by_benchmark_has_our_arms_above_the_published_rows(tmp_path: Pa
     assert frame.loc[("8-shot", "base"), "VizWiz"] == "–" and frame.loc[("8-shot", "*MM1-7B*"), gqa] == ""
     assert frame.loc[("8-shot", "*MM1-7B*"), "OKVQA"] == "*51.4* [1]"
     assert published(study, tmp_path) == ["table_3.md"]
-
-    names = {"vqa": "chat-vqa", "text-vqa": "pope-random f1", "relation-vqa": "pope-popular f1", "captions": "MM-Vet"}
-    scores = study.scores[study.scores["shots"] == 0].assign(benchmark=lambda rows: rows["benchmark"].map(names))
-    scores = scores.dropna(subset="benchmark").assign(family="vqa")  # as of a user's own
-    assert published(replace(study, scores=scores), tmp_path) == ["table_3.md"], "models that are not tuned"
-    tuned = {arm: recipe.model_copy(update={"sft": SftRecipe()}) for arm, recipe in study.sweep.arms.items()}
-    study = replace(with_manifest(study, sweep=of_arms(study.sweep, tuned)), scores=scores)
-    frame = table_by_benchmark(study, "Table 4").frame.set_index("model")
-    assert "table_4.md" in published(study, tmp_path)
-    assert list(frame.index) == ["base", "captions", *(f"*MM1-{size}-Chat*" for size in SIZES)]
-    three = scores[(scores["arm"] == "base") & scores["benchmark"].str.startswith("pope", na=False)]["score"].mean()
-    pope = frame.loc["base", "pope-random f1, pope-popular f1 (mirrors POPE)"]
-    assert float(pope.split(" ± ")[0]) == pytest.approx(three, abs=0.06)
-    assert all("±" in frame.loc["base", column] for column in ("MM-Vet", "chat-vqa (mirrors VQAv2)"))
-    assert frame.loc["base", "SEED"] == "–"
-    assert frame.loc["*MM1-30B-Chat*", "MathVista"] == "*39.4* [1]"
 
 
 def test_whoever_asks_the_papers_benchmarks_gets_its_table(tmp_path: Path, data_mix: Sweep) -> None:
