@@ -331,11 +331,6 @@ LIFTS = Contrast(claim="captions lift", first="captions", second="base", measure
 def test_each_level_of_an_axis_is_compared_with_the_base_s_and_controls_stand_apart(mix_study: Study) -> None:
     study = mix_study
     levels = level_rows(study)
-    row = levels.set_index(["axis", "level"]).loc[("synthetic captions", "0 %")]
-    values = study.trial_values(AVERAGE)
-    each = [values.loc["no-vecap", seed] - values.loc["base", seed] for seed in range(3)]
-    assert row["estimate"] == pytest.approx(np.mean(each)) and row["low"] < row["estimate"] < row["high"]
-    assert set(levels["base"]) == {"45.5:45.5:9.09", "7 %"}
     shuffled = {"axis": "images", "base": "shown", "level": "shuffled", "estimate": -45.0, "low": -50.0, "high": -40.0}
     of_chat = levels.assign(measure="chat 0-shot", axis="connector")
     every = pd.concat([levels.tail(1).assign(**shuffled), of_chat, levels], ignore_index=True)
@@ -352,17 +347,8 @@ def test_each_level_of_an_axis_is_compared_with_the_base_s_and_controls_stand_ap
     assert labels[-1] == "images (a control), base: shown" and "synthetic captions, base: 7 %" in labels
 
 
-def test_majority_answers_and_shares_of_unparsed_ones_where_seeds_are_missing(data_mix: Sweep) -> None:
-    """At the second seed, whose questions are easier to guess, one arm ran instead of three."""
-    arms = ("base", "captions", "text-33")
-    study = study_of(data_mix, (0, 1), questions=8, arms=arms, missing=("captions/1", "base/1"))
-    names = study.asked["benchmark"].unique()
-    records = {}
-    for fingerprint, seed in zip(study.done["fingerprint"], study.done["seed"], strict=True):
-        records[fingerprint] = {"majority": dict.fromkeys(names, 10.0 + 20 * seed)}
-    assert replace(study, records=records).majority(TEXT_CORE) == 20
-    assert np.isnan(replace(study, records=records).majority(Measure("unasked", 0)))
-    # means are adjusted for missing seeds, but not this one: `captions` has a seed whose answers are all parsed
+def test_shares_of_unparsed_answers_are_not_adjusted_for_missing_seeds(data_mix: Sweep) -> None:
+    """As means are: `captions` lacks the seed at which some answers are not parsed."""
     study = study_of(data_mix, (0, 1), missing=("captions/1",), arms=("base", "captions", "no-vecap"))
     scores = study.scores.assign(parsed=(study.scores["seed"] == 0) | study.scores["parsed"])
     study = replace(study, scores=scores)

@@ -169,17 +169,6 @@ def test_what_fails_its_gate_forbids_verdicts(tmp_path: Path) -> None:
     assert len(failed_gates(read_study(folder), rows)) == 2, "gates of this world say nothing about another's results"
 
 
-def test_a_seed_that_the_blind_control_lacks_counts_for_the_base_alone(tmp_path: Path) -> None:
-    study = read_study(write(tmp_path, seeds=2))
-    scores = study.scores
-    of_second = scores["seed"] == scores["seed"].max()
-    scores = scores.assign(score=scores["score"].where(~of_second, scores["score"] / 2))
-    lacking = scores[~of_second | (scores["arm"] != "blind")]
-    before, after = (validity_checks(replace(study, scores=one)) for one in (scores, lacking))
-    changed = {one.check for one, other in zip(before, after, strict=True) if one.value != other.value}
-    assert changed == {"above blind"}
-
-
 def checks_of(base: pd.DataFrame, blind: Any = 30.0) -> dict[str, Check]:
     majority = base["benchmark"].map({"vqa": 15.0, "text-vqa": 18.0})
     return {check.what: check for check in demonstration_checks(base.assign(blind=blind, majority=majority))}
