@@ -53,10 +53,8 @@ def read_csv(path: Path) -> pd.DataFrame:
     """Reads a table separated by commas, semicolons or tabs, with every cell as text, so that a value that is no number
     can be named. Its index is the rows of the file, from 1 on; empty ones are left out. Raises ValueError or OSError.
     """
-    above = 0
     with path.open(encoding="utf-8-sig") as file:
-        while (head := file.readline()) and not head.strip(",; \t\n"):
-            above += 1
+        head = file.readline()
     separator = max(",;\t", key=re.sub('"[^"]*"', "", head).count)
     names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
     if twice := [name for name in names if name and names.count(name) > 1]:  # pandas would rename the second one
@@ -71,7 +69,6 @@ def read_csv(path: Path) -> pd.DataFrame:
             keep_default_na=False,
             skipinitialspace=True,
             skip_blank_lines=False,
-            skiprows=above,
             encoding="utf-8-sig",
         )
 
@@ -85,6 +82,6 @@ def read_csv(path: Path) -> pd.DataFrame:
         table = read(has_quotes=False)  # a remark began with a quote, which swallowed rows up to the next one
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for names of rows
         raise ValueError("a row has more cells than the header; name every column, or remove cells")
-    table.index += above + 2
+    table.index += 2
     is_empty = (table.map(str.strip) == "").all(axis=1)
     return table[~is_empty].rename(columns=str.strip)

@@ -200,20 +200,13 @@ def _one_score_a_row(table: pd.DataFrame, scores: list[str], where: str) -> tupl
 def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str, scores: list[str]) -> pd.DataFrame:
     """The table with the lab's names for its columns, but those of `scores`, a column per benchmark."""
     table = table.rename(columns=lambda name: str(name).strip())
-    renamed: dict[str, str] = {}
     for name in columns:
         if name not in KNOWN:
             raise RequestError(f"--columns: there is no {name!r}{nearest(name, KNOWN)}")
     for own in (*columns.values(), *scores):
         if own not in table:
             raise RequestError(f"{where}: has no column {own!r}{nearest(own, list(table.columns))}")
-    for name, own in columns.items():
-        if own in renamed:
-            raise RequestError(f"--columns: {own!r} cannot be both {renamed[own]} and {name}")
-        renamed[own] = name
-    for own in scores:
-        if own in renamed or scores.count(own) > 1:
-            raise RequestError(f"--columns: {own!r} is named twice")
+    renamed = {own: name for name, own in columns.items()}
     for own in table.columns.difference(scores, sort=False):  # `Seed`, as spreadsheets begin names
         name = own.lower()
         if name in KNOWN and name not in columns and name not in table and own not in renamed:
