@@ -91,7 +91,7 @@ def judge(
     if not table.paired:
         notes.append("No column of seeds: an arm's rows are taken for independent runs of it.")
     if looks:
-        notes += _notes_on_looks(table, rows, evidence)
+        notes += _notes_on_looks(table, evidence)
     elif any(row["open"] is None and row["p"] is not None for row in rows):
         notes.append(ONCE)
     return Judgement(rows, _spread(by_measure.get(AVERAGE)), notes)
@@ -153,7 +153,7 @@ def _evidence(
     return evidence, notes
 
 
-def _notes_on_looks(table: Scores, rows: Sequence[Mapping[str, Any]], evidence: Sequence[OutsideEvidence]) -> list[str]:
+def _notes_on_looks(table: Scores, evidence: Sequence[OutsideEvidence]) -> list[str]:
     notes = []
     if not by_number(table.frame["seed"]):
         notes.append("Looks count runs in the order of the rows, which must be that in which they were made.")
@@ -161,8 +161,6 @@ def _notes_on_looks(table: Scores, rows: Sequence[Mapping[str, Any]], evidence: 
         notes.append(
             f"p and verdict are of the look at {look} seeds; differences and intervals are of all that are there."
         )
-    if any(row["open"] and row["p"] is not None for row in rows):
-        notes.append("What is open may be decided at a later look; seeds needed are those of such a look.")
     return notes
 
 

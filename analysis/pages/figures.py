@@ -206,6 +206,5 @@ def _looks(shots: list[str]) -> Looks:
     looks = {"": (DARK, "o", 0.0)}  # no number of shots has this colour
     for number, name in enumerate(shots):
         shift = 0.52 * (number / max(len(shots) - 1, 1) - 0.5)
-        again = number // len(SERIES)  # when colours recur, each has another marker
-        looks[name] = SERIES[number % len(SERIES)], MARKERS[(number + again) % len(MARKERS)], shift
+        looks[name] = SERIES[number % len(SERIES)], MARKERS[number % len(MARKERS)], shift
     return looks
