@@ -62,7 +62,6 @@ def score_rows(arm: str, seed: int, questions: int = 48, blocks: int = 8, lifts:
 def study_of(
     sweep: Sweep,
     seeds: Iterable[int],
-    scale: str = "mini",
     missing: Container[str] = (),
     lifts: Lifts = LIFT,
     questions: int = 16,
@@ -77,10 +76,10 @@ def study_of(
             for row in score_rows(arm, seed, questions, lifts=lifts) if there else ():
                 rows.append((arm, seed, f"{arm}/{seed}", *values(row)))
     frame = pd.DataFrame(trials, columns=["arm", "seed", "fingerprint", "done"])
-    manifest = Manifest(variant=sweep.name, sweep=sweep, scale=scale)
+    manifest = Manifest(variant=sweep.name, sweep=sweep, scale="mini")
     scores = pd.DataFrame(rows, columns=["arm", "seed", "fingerprint", *SCORE_COLUMNS])
     held_out = pd.DataFrame(columns=["arm", "seed", "fingerprint", "source", "loss"])
-    return Study(Path(scale) / sweep.name, manifest, frame, scores, held_out, {})
+    return Study(Path("mini") / sweep.name, manifest, frame, scores, held_out, {})
 
 
 def of_arms(sweep: Sweep, arms: Mapping[str, Any] | Iterable[str], **changes: Any) -> Sweep:
@@ -108,7 +107,6 @@ def write_results(
     missing: Container[str] = (),
     lifts: Lifts = LIFT,
     questions: int = 48,
-    families: Container[str] = ("captioning", "novel", "vqa", "text"),
     overrides: tuple[str, ...] = (),
     flops: float = 1e12,
 ) -> Path:
@@ -136,7 +134,7 @@ def write_results(
             fingerprint = f"{zlib.crc32(f'{name}/{arm}/{seed}'.encode()):016x}"
             trials.append(TrialRow(arm, seed, fingerprint))
             if f"{arm}/{seed}" not in missing:
-                rows = [row for row in score_rows(arm, seed, questions, lifts=lifts) if row.family in families]
+                rows = score_rows(arm, seed, questions, lifts=lifts)
                 chain = {"multimodal": f"model of {fingerprint}", "evaluation": fingerprint}
                 ledger.write_scores(fingerprint, rows, HELD_OUT, record | {"fingerprints": chain}, {})
     manifest = Manifest(variant=name, sweep=sweep, scale=scale, overrides=overrides)

@@ -70,7 +70,8 @@ def test_the_committed_pages_are_what_the_command_draws_from_the_committed_score
     drawn = [path for path in tmp_path.rglob("*") if path.suffix in (".md", ".csv", ".json")]
     differ = [path for path in drawn if path.read_bytes() != (committed / path.relative_to(tmp_path)).read_bytes()]
     kept = [path for path in committed.glob("mini/**/*.md") if path.parent.name != "check_scale"]
-    assert not differ and len(kept) + 1 == sum(path.suffix == ".md" for path in drawn)
+    assert not differ, f"if they should differ: mm1-lab figures --results results/{name}"
+    assert len(kept) + 1 == sum(path.suffix == ".md" for path in drawn)
 
 
 @pytest.mark.soak
