@@ -59,27 +59,18 @@ def read_csv(path: Path) -> pd.DataFrame:
     names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
     if twice := [name for name in names if name and names.count(name) > 1]:  # pandas would rename the second one
         raise ValueError(f"the column {twice[0]!r} is there twice; leave one out")
-
-    def read(has_quotes: bool) -> pd.DataFrame:
-        return pd.read_csv(
-            path,
-            sep=separator,
-            quoting=csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE,
-            dtype=str,
-            keep_default_na=False,
-            skipinitialspace=True,
-            skip_blank_lines=False,
-            encoding="utf-8-sig",
-        )
-
-    try:
-        table = read(has_quotes=True)
-    except pd.errors.ParserError:
-        if separator != "\t":
-            raise
-        table = read(has_quotes=False)
-    if separator == "\t" and table.map(lambda cell: "\n" in cell).any(axis=None):
-        table = read(has_quotes=False)  # a remark began with a quote, which swallowed rows up to the next one
+    # where the header of tabs has no quotes, one that begins a remark would swallow rows up to the next one
+    has_quotes = separator != "\t" or '"' in head
+    table = pd.read_csv(
+        path,
+        sep=separator,
+        quoting=csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE,
+        dtype=str,
+        keep_default_na=False,
+        skipinitialspace=True,
+        skip_blank_lines=False,
+        encoding="utf-8-sig",
+    )
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for names of rows
         raise ValueError("a row has more cells than the header; name every column, or remove cells")
     table.index += 2

@@ -7,6 +7,7 @@ One run an arm gives no verdict: its interval, if any, is over questions.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,13 @@ def judge(
 
 def _checked(looks: Sequence[int]) -> list[int]:
     """The numbers of seeds. Raises RequestError unless they increase."""
-    if not np.iterable(looks):
-        raise RequestError(f"looks {looks}: give a list of numbers of seeds, such as [4, 6, 8]")
-    looks = list(looks)
-    are_numbers = all(isinstance(look, int | np.integer) for look in looks)
-    if looks and (not are_numbers or looks[0] < 2 or looks != sorted(set(looks))):
+    try:
+        numbers = [index(look) for look in looks]
+    except TypeError:  # no list, or not of whole numbers
+        numbers = [0]
+    if numbers and (numbers[0] < 2 or numbers != sorted(set(numbers))):
         raise RequestError(f"looks {looks}: give increasing numbers of seeds, from 2 on, such as [4, 6, 8]")
-    return looks
+    return numbers
 
 
 def _asked_claims(arms: Sequence[str], claims: Any, lower_is_better: bool) -> list[OutsideClaim]:

@@ -104,15 +104,12 @@ def read_logs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
 
 def _results(path: Path) -> dict[str, Any] | None:
     """What a run's file of results says; None for another file. Raises RequestError for one that cannot be read."""
-    is_named = re.search(r"(^|_)results(_|\.)", path.name)
     try:
         told = load_json(path)
     except (OSError, ValueError, RecursionError) as error:
-        if is_named:
-            raise RequestError(f"{path}: cannot be read ({first_line(error)})") from None
-        return None
-    is_told = isinstance(told, dict) and isinstance(told.get("results"), dict) and "n-shot" in told
-    return told if is_named or is_told else None
+        raise RequestError(f"{path}: cannot be read ({first_line(error)})") from None
+    is_of_harness = isinstance(told, dict) and told.keys() >= {"results", "n-shot"}
+    return told if is_of_harness else None
 
 
 def _without_groups_tasks(tasks: Mapping[str, list[_Task]]) -> dict[str, list[_Task]]:
@@ -196,7 +193,7 @@ def _tasks(path: Path, told: Mapping[str, Any], arm: str, seed: str) -> Iterator
             continue  # its tasks are there
         metrics = _metrics(told, name, values)
         group = group_of.get(name, name)
-        shots = int((told.get("n-shot") or {}).get(name) or 0)
+        shots = int(told["n-shot"].get(name) or 0)
         of_group = _metrics(told, group, means.get(group) or {})
         kept = {"doc_id", "filter", *(metric for metric, _ in (*metrics, *of_group))}  # samples may hold documents
         samples = [{key: sample[key] for key in kept & sample.keys()} for sample in _samples(path, name)]

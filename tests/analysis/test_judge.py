@@ -655,7 +655,8 @@ def test_a_claim_and_the_same_the_other_way_round_are_tested_once() -> None:
     claims = [{"first": "wide", "second": "base"}, same]
     turned = [{"first": "base", "second": "wide", "expect": "less"}, same | {"first": "base", "second": "deep"}]
     once = [claim["p"] for claim in judge(scores, claims).claims]
-    assert [claim["p"] for claim in judge(scores, [*claims, *turned]).claims] == pytest.approx(2 * once)
+    for again in (turned, claims):
+        assert [claim["p"] for claim in judge(scores, [*claims, *again]).claims] == pytest.approx(2 * once)
     other = {"first": "base", "second": "wide"}
     assert judge(scores, [*claims, other]).claims[0]["p"] == pytest.approx(1.5 * once[0]), "another claim"
 
@@ -671,7 +672,6 @@ def test_a_claim_and_the_same_the_other_way_round_are_tested_once() -> None:
         ("contrasts: [{first: [a], second: b}]", [], "first: must be the name of an arm, or a list of two or more"),
         ("contrasts: [{first: [a, b], second: [b, a]}]", [], "both sides are the same"),
         ("contrasts: [{first: [a, a], second: b}]", [], "contrast 1: first: names an arm twice"),
-        ("contrasts: [{first: a, second: b}, {first: a, second: b, claim: c}]", [], "contrast 2 is contrast 1 again"),
         ("contrasts: [{first: a, second: b, measure: 4-shot}]", [], "the table has no '4-shot'"),
         (ONE, ["--lower-is-better"], "say `expect: less`"),
         (ONE, ["--columns", "arm"], "--columns"),
