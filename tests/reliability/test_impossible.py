@@ -106,11 +106,11 @@ def test_a_message_does_not_repeat_what_a_file_holds(key: str, here: Path, refus
     assert not (here / "results").exists()
 
 
-def test_a_terminal_that_lacks_characters_gets_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_that_lacks_characters_gets_their_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     assert main(["show", "data_mix", "--scale", "smoke"]) == 0
     sys.stdout.seek(0)
-    assert "data_mix.synthetic_share 0.07 -> 0.0" in sys.stdout.read()
+    assert "data_mix.synthetic_share 0.07 \\u2192 0.0" in sys.stdout.read()
 
 
 def test_memory_that_is_too_little_for_ray_is_told_before_ray_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
