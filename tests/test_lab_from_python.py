@@ -4,7 +4,6 @@ import doctest
 import random
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -90,22 +89,6 @@ def test_what_a_run_of_what_is_done_or_fails_tells(
     told = r"1 of 1 trial without scores: .*: the loss of step \d+ is nan"
     with pytest.raises(RequestError, match=told):
         lab.run(sweep, inline=True)
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"only": 64}, "only=64: give a list of texts"),
-        ({"settings": [("a", 1)]}, r"settings=\[\('a', 1\)\]: give a list of texts"),
-        ({"settings": {"decoder": Path("smollm")}}, "settings: decoder: .* is not JSON serializable; give a text, a"),
-        ({"scale": None}, "scale=None: give a name"),
-        ({"results": None}, "results=None: give a path"),
-        ({"sweep": "title: a\nrecipe: base\n" * 50}, "sweep: give the path of a YAML file, or a name, not its text"),
-    ],
-)
-def test_wrong_types_are_told_in_one_line(given: dict[str, Any], message: str) -> None:
-    with pytest.raises(RequestError, match=f"^{message}"):
-        lab.load_sweep(**{"sweep": "data_mix", "scale": "smoke"} | given)
 
 
 def test_what_judge_and_measures_take() -> None:
