@@ -404,21 +404,6 @@ def test_a_sweep_may_lie_anywhere_and_begin_from_the_package_s_recipes(printed: 
     assert error == "mm1-lab: my_question.yaml: there is no recipe 'bse'; did you mean 'base'?\n"
 
 
-def test_a_run_in_a_folder_inside_a_project_says_where_its_results_go(
-    printed: Told, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mm1_lab.orchestrate.recipe_search.run_request", lambda *_: 0)
-    (here / "sweeps").mkdir()
-    (here / "Makefile").touch()
-    for folder, told in (
-        ("sweeps", f"Results go to {here}/sweeps/results/local; to use those of {here}, stop"),
-        (".", ""),
-    ):
-        monkeypatch.chdir(here / folder)
-        output = printed("run", "data_mix", *SMOKE, "--inline")
-        assert output.startswith(told) and bool(output) == bool(told)
-
-
 def test_verify_tells_of_a_damaged_part_of_the_package_and_of_trials_that_it_cannot_list(
     here: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:

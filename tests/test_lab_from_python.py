@@ -73,17 +73,13 @@ def test_what_the_commands_tell_before_a_run_is_a_warning(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("again", "here")
-def test_what_a_run_of_what_is_done_or_fails_tells(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_run_of_what_is_done_or_fails_tells(capsys: pytest.CaptureFixture[str]) -> None:
     Path("same.yaml").write_text("title: t\nrecipe: base\narms:\n  base: {}\n  twin: {}\n")
     shutil.copytree("results/local/trials", "kept/trials")
-    monkeypatch.setattr("mm1_lab.orchestrate.sweeping.named_store", lambda: "http://server")
     with pytest.warns(UserWarning, match="^base = twin are the same trials$"):
         lab.run(lab.load_sweep("same.yaml", scale="smoke", results="kept", store="results/local/store"), inline=True)
     printed = capsys.readouterr().out
     assert "`mm1-lab report --results kept` puts all" in printed and "`mm1-lab dashboard --results kept` sh" in printed
-    assert "nothing ran.\n`mm1-lab sync-mlflow --results kept` logs to MLFLOW_TRACKING_URI" in printed
     # trials that fail are told, and none of the finished ones is left out for it
     sweep = lab.load_sweep("data_mix", scale="smoke", only=["base"], settings=["learning_rate=1e6", "train.steps=4"])
     told = r"1 of 1 trial without scores: .*: the loss of step \d+ is nan"
