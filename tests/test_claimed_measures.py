@@ -87,4 +87,4 @@ def test_a_difference_of_measures_is_claimed_and_compared(again: Place, told: To
     }.items():
         assert said in refused(*compare, words)
     error = refused("answers", "data_mix", "base", *SMOKE, "--measure", KINDS)
-    assert f"--measure {KINDS}: no answer is of a difference; name one of the two measures" in error
+    assert f"--measure {KINDS}: no answer has such points" in error

@@ -96,7 +96,7 @@ def answers(options: argparse.Namespace) -> int:
     arms = request.sweep.arms | read_manifest(folder).sweep.arms  # as it was run; without, if the run was killed since
     (trial,) = request.with_arms({arm: arms[arm]}, [seed]).trials
     asked = _asked(trial.evaluation, ledger.record(fingerprint)["config"], data, request.ledger.data_cache)
-    rows = _rows(read_score_table(ledger.trial_folder(fingerprint)), options, request)
+    rows = _rows(read_score_table(ledger.trial_folder(fingerprint)), options)
     writer = PromptWriter.of(trial.evaluation, data.tokenizer)
     chosen = rows[rows["score"] < FULL] if options.wrong else rows
     names = chosen[["benchmark", "question", "kind"]].drop_duplicates()
@@ -165,7 +165,7 @@ def _asked(stage: EvaluationStage, before: Mapping[str, Any], data: Data, cache:
     return asked
 
 
-def _rows(scores: pd.DataFrame, options: argparse.Namespace, request: Request) -> pd.DataFrame:
+def _rows(scores: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:
     """The rows of `--measure` and `--kind`; by default all but further metrics of the same answers.
 
     Raises RequestError if there are none.
@@ -174,12 +174,8 @@ def _rows(scores: pd.DataFrame, options: argparse.Namespace, request: Request) -
     if options.measure is not None:
         try:
             measure = Measure.parse(options.measure)
-            if measure == UNPARSED:
-                raise RequestError("--measure unparsed %: is in the table of every measure; name another one")
-            if measure.minus:
-                raise RequestError(f"--measure {measure}: no answer is of a difference; name one of the two measures")
-            if measure.about == "loss":
-                raise RequestError(f"--measure {measure}: no answer is of a loss; name a measure of answers")
+            if measure == UNPARSED or measure.minus or measure.about == "loss":
+                raise RequestError(f"--measure {measure}: no answer has such points; name a measure that one has")
         except ValueError:  # a name alone: at all numbers of shots
             measure = Measure(options.measure)
         rows = scores.loc[rows_of(scores, measure).index]
@@ -191,8 +187,6 @@ def _rows(scores: pd.DataFrame, options: argparse.Namespace, request: Request) -
             hint = f"; there are {', '.join(f'{count}-shot' for count in counts)}" if len(counts) else ""
             if measure.of and measure.of not in known:
                 hint = nearest(measure.of, dict.fromkeys(known))
-                if measure.of in {one.name for one in request.scale.benchmarks}:
-                    hint = " yet, as the benchmark was added since; run it again"
             raise RequestError(f"--measure {options.measure}: {options.arm} has no such answers{hint}")
     if options.kind is not None:
         kinds = rows["kind"].unique()

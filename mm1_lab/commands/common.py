@@ -220,11 +220,7 @@ def folder_with_results(request: Request) -> Path:
         manifest = request.manifest
         asked = () if manifest.confirms else request.seeds  # a confirmation's are not its search's
         command = request.command(*at_seeds(seeds_of(folder, manifest) or asked))
-        remedy = f"run the sweep first: {command}"
-        searched = folder.with_name(manifest.variant_of(manifest.confirms or manifest.sweep.name))
-        if (page := searched / "search.md").exists():  # to run a finished search again changes nothing
-            remedy = f"{page} says why; if it is not finished, go on with {command}"
-        raise RequestError(f"{folder}: holds no results; {remedy}")
+        raise RequestError(f"{folder}: holds no results; run the sweep first: {command}")
     return folder
 
 
@@ -244,14 +240,14 @@ def confirming(options: argparse.Namespace, name: str) -> Request | None:
     other sweeps. Raises RequestError if there is no such search."""
     ending = CONFIRMATION.search(name)
     try:
-        find_sweep(str(expanded(name)), options.results)
+        find_sweep(str(expanded(name)))
         return None
     except RequestError:
         if not ending:
             raise
     searched = name.removesuffix(ending[0])
     try:
-        find_sweep(str(expanded(searched)), options.results)
+        find_sweep(str(expanded(searched)))
     except RequestError as error:
         raise RequestError(f"{name} would confirm a search: {error}") from None
     request = request_of(options, searched, ())
@@ -307,6 +303,6 @@ def request_about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
     if confirmation := confirmation_of(options):
         return confirmation
     of_recipe, _ = split_settings(options.set)
-    sweep = load_sweep(find_sweep(options.sweep, options.results), *SWEEPS, settings=of_recipe)
+    sweep = load_sweep(find_sweep(options.sweep), *SWEEPS, settings=of_recipe)
     asked = () if sweep.search else [arm for arm in arms if arm in sweep.arms]  # a search is of all of its arms
     return request_of(options, options.sweep, asked)

@@ -15,7 +15,6 @@ from mm1_lab.config.recipe import INSTRUCTIONS
 from mm1_lab.evaluate.benchmarks import held_out_captions
 from mm1_lab.evaluate.gates import prompts_fit
 from mm1_lab.orchestrate.planning.doubts import doubtful_data, doubts
-from mm1_lab.orchestrate.planning.finding import find_sweep
 from mm1_lab.orchestrate.planning.loading import load_request
 from mm1_lab.results.manifest import read_manifest
 from tests.conftest import REPOSITORY, make_place
@@ -143,18 +142,6 @@ def test_scores_elsewhere_are_told_where_there_are_some(ask, tmp_path, told):
     assert hint in told("answers", *where, code=2)
     mark_done(plain.ledger, plain.trials[0].fingerprint, is_trial=True)
     assert mini.elsewhere == "; it has results at smoke: add --scale smoke"
-
-
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [("mine", " here: .* holds its results"), ("mine_confirmed", "; known: "), ("mine_confirmed_2", "; known: ")],
-)
-def test_only_a_sweep_that_has_a_file_is_missed_where_results_are(name, told, tmp_path):
-    folder = tmp_path / "smoke" / name
-    folder.mkdir(parents=True)
-    (folder / "sweep.json").touch()
-    with pytest.raises(RequestError, match=f"there is no sweep '{name}'{told}"):
-        find_sweep(name, tmp_path)
 
 
 def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(ask, here, capsys):

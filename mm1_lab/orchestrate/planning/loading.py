@@ -60,7 +60,7 @@ def load_request(
     only, settings = _texts(only), _settings(settings)
     names_store = store is not STORE  # the object
     asked, results, store = str(expanded(sweep)), expanded(results), expanded(store)
-    file = find_sweep(asked, results)
+    file = find_sweep(asked)
     of_recipe, of_scale = split_settings(settings)
     whole = load_sweep(file, *SWEEPS, settings=of_recipe, text=text)
     if whole.connectors:

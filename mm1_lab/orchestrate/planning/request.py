@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
 from mm1_lab.config import (
@@ -137,9 +136,6 @@ class Request:
         """The folder of the trial's model. Raises RequestError if the model has no weights."""
         fingerprint = trial.evaluation.model.fingerprint
         if not self.ledger.has_intact_weights(fingerprint):
-            inside = Ledger(self.ledger.results)  # of a results folder that was copied with its store
-            if inside.has_intact_weights(fingerprint):
-                raise RequestError(f"{trial.name}: its weights are elsewhere: add --store {quote(str(inside.store))}")
             remedy = self.to_score([trial.arm], trial.seed)
             if self.ledger.has_scores(trial.fingerprint):
                 options = run_options(self.folder, self.manifest, [trial.arm], trial.seed)
