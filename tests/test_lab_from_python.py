@@ -2,6 +2,7 @@
 
 import doctest
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -82,9 +83,9 @@ def test_what_a_run_of_what_is_done_or_fails_tells(capsys: pytest.CaptureFixture
     assert "`mm1-lab report --results kept` puts all" in printed and "`mm1-lab dashboard --results kept` sh" in printed
     # trials that fail are told, and none of the finished ones is left out for it
     sweep = lab.load_sweep("data_mix", scale="smoke", only=["base"], settings=["learning_rate=1e6", "train.steps=4"])
-    told = r"1 of 1 trial without scores: .*: the loss of step \d+ is nan"
-    with pytest.raises(RequestError, match=told):
+    with pytest.raises(RequestError, match="1 of 1 trial without scores, for the reasons above"):
         lab.run(sweep, inline=True)
+    assert re.search(r"\ndiverged: base / seed 0: the loss of step \d+ is nan", capsys.readouterr().out)
 
 
 def test_what_judge_and_measures_take() -> None:

@@ -187,12 +187,8 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
     )
     if only is None and given.get("only") and isinstance(request.sweep.search, Search):
         raise only_of_search(request.asked)
-    remarks = ignored(request)
-    for remark in remarks:
+    for remark in ignored(request):
         print(remark, file=sys.stderr)
-    of_recipe = ", ".join(split_settings(options.set)[0])
-    if of_recipe and f"--set: {of_recipe} changes nothing, as every arm sets this itself" not in remarks:
-        print(f"--set: {of_recipe} changes the recipe, from which the arms start", file=sys.stderr)
     return request
 
 
@@ -239,17 +235,12 @@ def confirming(options: argparse.Namespace, name: str) -> Request | None:
     """The request for a search's confirmation under its name, which no file has, with trials of the search. None for
     other sweeps. Raises RequestError if there is no such search."""
     ending = CONFIRMATION.search(name)
-    try:
+    if not ending:
+        return None
+    with suppress(RequestError):
         find_sweep(str(expanded(name)))
         return None
-    except RequestError:
-        if not ending:
-            raise
     searched = name.removesuffix(ending[0])
-    try:
-        find_sweep(str(expanded(searched)))
-    except RequestError as error:
-        raise RequestError(f"{name} would confirm a search: {error}") from None
     request = request_of(options, searched, ())
     if not isinstance(request.sweep.search, Search):
         raise RequestError(f"there is no sweep {name!r}, and {searched} is no search that it would confirm")

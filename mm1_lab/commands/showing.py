@@ -70,15 +70,9 @@ def _request_told_of(options: argparse.Namespace) -> Request:
     """The request for the one sweep whose status is asked for, as it was run."""
     options.scale = options.scale or opt.DEFAULT_SCALE
     request = confirmation_of(options) or request_of(options, options.sweep)
-    remark = ""
     if options.results != RESULTS and not options.results.is_dir():  # misspelt, or a run has only begun
-        remark = f"{options.results}: there is no such folder yet"
-    elif options.seeds is None and not (request.folder / "trials.csv").exists():
-        remark = f"{request.folder}: no run has got under way here; shown is seed 0, others by --seeds"
-    request = as_run(request, request.folder, options.seeds)
-    if remark:
-        print(remark, file=sys.stderr)
-    return request
+        print(f"{options.results}: there is no such folder yet", file=sys.stderr)
+    return as_run(request, request.folder, options.seeds)
 
 
 def _sweeps_with_results(options: argparse.Namespace) -> list[tuple[Manifest, list[TrialRow]]]:

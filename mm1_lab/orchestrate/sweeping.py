@@ -180,18 +180,10 @@ def _prepare(plan: Plan, request: Request, executor: Executor) -> None:
     """Says what is to be done, and checks that it can be."""
     done = f"{len(plan.done)} of {counted(len(plan.trials), 'trial')} done before"
     tasks = counted(len(plan.tasks), "task")
-    print(f"{request.variant} at {request.scale_name}: {tasks}, {done}{_reused(plan, request.ledger)}", flush=True)
+    print(f"{request.variant} at {request.scale_name}: {tasks}, {done}", flush=True)
     check_runnable(plan, request, executor)
     if not request.scale.hardware:
         print(time_text(plan, request, executor.slots), flush=True)
-
-
-def _reused(plan: Plan, ledger: Ledger) -> str:
-    """What trained weights the missing stages start from: the store need not be in the folder of results."""
-    needed = {one.fingerprint for _, stage in plan.missing for one in stage.inputs.values()}
-    needed -= {stage.fingerprint for _, stage in plan.missing}
-    count = sum(not ledger.is_shipped(fingerprint) for fingerprint in needed)
-    return f", {counted(count, 'stage')} reused from {ledger.store}" if count else ""
 
 
 def check_runnable(plan: Plan, request: Request, executor: Executor) -> None:

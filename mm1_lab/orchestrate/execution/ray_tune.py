@@ -22,7 +22,7 @@ from tempfile import gettempdir, mkdtemp
 from typing import Any
 
 from mm1_lab.config import RequestError, Resources, Scale
-from mm1_lab.files import PACKAGE, TEMPORARY
+from mm1_lab.files import PACKAGE
 from mm1_lab.formatting import first_line, short
 from mm1_lab.machine import machine_cpus
 from mm1_lab.orchestrate.execution.executor import Executor
@@ -181,7 +181,6 @@ class RayTune(Executor):
         print("Starting Ray …", flush=True)
         try:
             self.code = Path(mkdtemp(prefix="mm1-lab-"))
-            TEMPORARY.add(self.code)
             # so that edits to the package do not change a running sweep
             shutil.copytree(PACKAGE, self.code / PACKAGE.name, ignore=_left_out)
             for folder, _, _ in os.walk(self.code):  # nothing in one that may only be read can be deleted

@@ -228,11 +228,10 @@ def arm_lines(trials: Iterable[dict[str, Any]]) -> list[str]:
         arms[f"{trial['sweep']}, {trial['state']}, seed {trial['seed']}"].append(trial["arm"])
     lines = []
     for what, names in arms.items():
-        unbroken = [name.replace(" ", "\N{NO-BREAK SPACE}") for name in names]  # a name stays on its line
         between = "; " if any("," in name for name in names) else ", "
-        text = f"{what}: {between.join(unbroken)}"
+        text = f"{what}: {between.join(names)}"
         lines += wrap(text, 78, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
-    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+    return lines
 
 
 def _table(stages: Iterable[dict[str, Any]], gpu: str) -> list[str]:
