@@ -11,12 +11,11 @@ from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
 from statistics import stdev
-from tempfile import TemporaryDirectory
 from textwrap import indent
 from typing import TYPE_CHECKING
 
 from mm1_lab.config import Range, Recipe
-from mm1_lab.files import DONE, naming, write_bytes, write_csv, write_text
+from mm1_lab.files import DONE, naming, new_file, write_csv, write_text
 from mm1_lab.formatting import counted, trials_of
 
 if TYPE_CHECKING:
@@ -184,19 +183,18 @@ def draw_history(search: RecipeSearch, folder: Path) -> None:
     import optuna
     from matplotlib import pyplot
     from matplotlib.ticker import MaxNLocator
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
     from optuna.visualization import matplotlib as drawing
 
     from mm1_lab.fonts import letters_of
 
-    # the journal's lock is a link, which some network disks do not have
-    with TemporaryDirectory() as temporary, naming(temporary):
-        journal = Path(temporary, "optuna.log")
-        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+    with new_file(folder / "optuna.log") as journal, naming(folder / "optuna.log"):
+        # its usual lock is a link, which some network disks do not have
+        lock = JournalFileOpenLock(str(journal))
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal), lock))
         name = search.request.sweep.name
         ran = optuna.create_study(storage=storage, study_name=name, direction=search.direction)
         ran.add_trials(_as_run(search))
-        write_bytes(folder / journal.name, journal.read_bytes())
         warnings.filterwarnings("ignore", "No artists", UserWarning)  # while no arm has scores
         with pyplot.rc_context():  # Optuna sets a style, which other figures must not have
             axes = drawing.plot_optimization_history(ran, target_name=_name(search))
