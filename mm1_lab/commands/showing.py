@@ -26,10 +26,9 @@ from mm1_lab.commands.common import (
     request_of,
     switch,
 )
-from mm1_lab.config import Measure, RequestError, load_sweep
+from mm1_lab.config import Measure, RequestError
 from mm1_lab.files import PARTS, PUBLISHED, RESULTS, expanded, here_or_shipped
 from mm1_lab.formatting import counted
-from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep, split_settings
 from mm1_lab.results import Ledger, Manifest, TrialRow
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.reading import list_variants, read_variant
@@ -202,25 +201,7 @@ def _draw(options: argparse.Namespace, **kinds: bool) -> list[Path]:
     from analysis.redraw import draw
 
     usual = results if options.results or results == RESULTS else RESULTS / PUBLISHED.name
-    paths = draw(results, options.into or usual, **kinds)
-    for folder in list_variants(results):
-        if arms := _edited_arms(folder):
-            text = f"is drawn as it was run, and the sweep's file has changed in {', '.join(arms)}; run it to draw that"
-            print(f"{folder}: {text}", file=sys.stderr)
-    return paths
-
-
-def _edited_arms(folder: Path) -> list[str]:
-    """The arms with results that the sweep's file, where it is found, now lacks or describes otherwise."""
-    manifest = read_manifest(folder)
-    file = folder.parents[1] / manifest.file
-    try:
-        path = file if file.is_file() else find_sweep(manifest.sweep.name)
-        now = load_sweep(path, *SWEEPS, settings=split_settings(manifest.overrides)[0])
-    except RequestError:
-        return []
-    arms = dict.fromkeys(read_variant(folder).done["arm"])
-    return [] if now.search else [arm for arm in arms if now.arms.get(arm) != manifest.sweep.arms.get(arm)]
+    return draw(results, options.into or usual, **kinds)
 
 
 def _results(options: argparse.Namespace) -> Path:
