@@ -135,7 +135,7 @@ def test_answers_with_questions(finished: Any, monkeypatch: pytest.MonkeyPatch, 
         ("--measure", "kind color 4-shot"): "did you mean 'colour'?",
         ("--measure", "unparsed %"): "no answer has such points",
         ("--kind", "color"): "did you mean 'colour'?",
-        ("--seed", "1"): "base is not finished at seed 1 (it is at 0); run it first: mm1-lab run data_mix --scale smo",
+        ("--seed", "1"): "base is not finished at seed 1; it is at 0\n",
         ("--limit", "-1"): "--limit -1: give how many questions",
         ("--seed", "-1"): "--seed -1: seeds are 0 or more",
     }.items():

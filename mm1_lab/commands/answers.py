@@ -129,18 +129,13 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
     if arm not in known:
         raise RequestError(f"{folder}: has no arm {arm!r}{nearest(arm, known)}")
     own = {row.seed: row.fingerprint for row in trials if row.arm == arm and ledger.has_intact_scores(row.fingerprint)}
-    if not own or seed not in (None, *own):
-        at = "" if seed is None else f" at seed {seed}"
-        there = f" (it is at {', '.join(map(str, own))})" if own else ""
-        remedy = ""
-        # a search, its confirmation and a study that grows look by look run at no other seeds than their own
-        own_seeds = request.sweep.search or request.manifest.confirms or (own and read_manifest(folder).looks)
-        asked = [row.seed for row in trials if row.arm == arm]
-        if not (own and own_seeds) or seed in asked:
-            first = min(asked or [row.seed for row in trials], default=0)
-            to_score = as_run(request, folder).to_score([arm], first if seed is None else seed)
-            remedy = f"; {to_score}{'' if own else request.elsewhere}"
-        raise RequestError(f"{folder}: {arm} is not finished{at}{there}{remedy}")
+    if not own:
+        asked = [row.seed for row in trials if row.arm == arm] or [row.seed for row in trials]
+        first = min(asked, default=0) if seed is None else seed
+        to_score = as_run(request, folder).to_score([arm], first)
+        raise RequestError(f"{folder}: {arm} is not finished; {to_score}{request.elsewhere}")
+    if seed not in (None, *own):
+        raise RequestError(f"{folder}: {arm} is not finished at seed {seed}; it is at {', '.join(map(str, own))}")
     chosen = next(iter(own)) if seed is None else seed
     return own[chosen], chosen
 

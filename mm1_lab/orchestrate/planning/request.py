@@ -136,18 +136,17 @@ class Request:
         """The folder of the trial's model. Raises RequestError if the model has no weights."""
         fingerprint = trial.evaluation.model.fingerprint
         if not self.ledger.has_intact_weights(fingerprint):
-            remedy = self.to_score([trial.arm], trial.seed)
-            if self.ledger.has_scores(trial.fingerprint):
+            others = self.at_seeds_of(self.folder).trials
+            models = {one.seed: one.evaluation.model.fingerprint for one in others if one.arm == trial.arm}
+            if seeds := [seed for seed, model in models.items() if self.ledger.has_intact_weights(model)]:
+                remedy = f"there are some at seed {seeds[0]}: add --seeds {seeds[0]},"
+            elif self.ledger.has_scores(trial.fingerprint):
                 options = run_options(self.folder, self.manifest, [trial.arm], trial.seed)
                 remedy = f"train it again: {self.command(*options, '--anew')}"
                 if "--only" not in options:
                     remedy += " (all arms of the search are trained again)"
-            others = self.at_seeds_of(self.folder).trials
-            models = {one.seed: one.evaluation.model.fingerprint for one in others if one.arm == trial.arm}
-            if seeds := [seed for seed, model in models.items() if self.ledger.has_intact_weights(model)]:
-                there = f"there are some at seed {seeds[0]}: add --seeds {seeds[0]},"
-                own_seeds = self.sweep.search or read_manifest(self.folder).looks  # it runs at no others
-                remedy = there if own_seeds else f"{remedy}; {there}"
+            else:
+                remedy = self.to_score([trial.arm], trial.seed)
             raise RequestError(
                 f"{trial.name}: there are no weights for it in {self.ledger.store}; {remedy}{self.elsewhere}"
             )
