@@ -7,7 +7,6 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
 from statistics import stdev
@@ -15,7 +14,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING
 
 from mm1_lab.config import Range, Recipe
-from mm1_lab.files import DONE, naming, new_file, write_csv, write_text
+from mm1_lab.files import naming, new_file, write_csv, write_text
 from mm1_lab.formatting import counted, trials_of
 
 if TYPE_CHECKING:
@@ -212,24 +211,15 @@ def draw_history(search: RecipeSearch, folder: Path) -> None:
 
 
 def _as_run(search: RecipeSearch) -> Iterator[FrozenTrial]:
-    """The finished trials with the values that ran and the dates of their results; pruned if they have no score."""
+    """The finished trials with the values that ran; pruned if they have no score."""
     from optuna.trial import TrialState
 
-    request = search.request
     for trial in search.study.trials:  # copies
         if not trial.state.is_finished():
             continue
-        told = trial.user_attrs
         for field, value in search.values(trial.params).items():
             if isinstance(search.settings.over[field], Range):
                 trial.params[field] = value
-        for seed in request.seeds if "arm" in told else ():
-            key = request.resolve(told["arm"], search.recipes[told["arm"]], seed).fingerprint
-            told.setdefault("fingerprints", []).append(key)
-            for path in (request.ledger.trial_folder(key) / DONE, request.ledger.failure_file(key)):
-                if path.exists():
-                    date = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-                    trial.datetime_start = trial.datetime_complete = date
-        if "why" in told:
+        if "why" in trial.user_attrs:
             trial.state, trial.value = TrialState.PRUNED, None
         yield trial
