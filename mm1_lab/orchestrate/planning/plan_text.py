@@ -2,8 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from textwrap import wrap
 from typing import Any
 
@@ -73,21 +72,14 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
 
 
 def name_arms(stages: Iterable[dict[str, Any]], requests: Sequence[Request]) -> None:
-    """Adds to each of the plan's stages the `arms` that need it. Those that the same arms need, as at other seeds,
-    share one tuple, as there may be 200,000 of them."""
-    needing: dict[str, tuple[str, ...]] = {}
-    known: dict[tuple[str, ...], tuple[str, ...]] = {}
+    """Adds to each of the plan's stages the `arms` that need it."""
+    needing = defaultdict[str, list[str]](list)
     for request in requests:
-        for _, trials in groupby(request.trials, attrgetter("seed")):
-            own = defaultdict[str, list[str]](list)
-            for trial in trials:
-                for stage in trial.evaluation.chain():
-                    own[stage.fingerprint].append(trial.arm)
-            for name, arms in own.items():
-                every = tuple(dict.fromkeys((*needing.get(name, ()), *arms)))
-                needing[name] = known.setdefault(every, every)
+        for trial in request.trials:
+            for stage in trial.evaluation.chain():
+                needing[stage.fingerprint].append(trial.arm)
     for values in stages:
-        values["arms"] = needing[values["fingerprint"]]
+        values["arms"] = tuple(dict.fromkeys(needing[values["fingerprint"]]))
 
 
 def stage_values(planned: PlannedStage, estimate: Estimate | None = None) -> dict[str, Any]:
