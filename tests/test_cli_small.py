@@ -231,8 +231,8 @@ def test_a_claim_by_a_measure_that_no_trial_has_is_told_before_the_run(printed: 
         "captions cidr 4-shot": "trials have no 'captions cidr'; did you mean 'captions cider'?",
         "5-shot": "there is only 0-shot, 4-shot, 8-shot (evaluate.shots)",
         "kind color 0-shot": "trials have no kind 'color'; did you mean 'colour'?",
-        "kind count 0-shot": "`kind` is of images that every model is asked about; use `chat-charts 0-shot`",
-        "kind fact 0-shot": "`kind` is of images that every model is asked about; use `text-core 0-shot`",
+        "kind count 0-shot": "trials have no kind 'count'",  # which only tuned models are asked
+        "kind fact 0-shot": "trials have no kind 'fact'",  # of text
         "loss txt": "trials have no 'txt'; did you mean 'text'?",
     }
     untuned = "only tuned models have it; give `sft` to b, base"
