@@ -344,7 +344,7 @@ def test_arms_are_compared_from_anywhere(capsys: Output, printed: Told, here: Pa
     error = refused("compare", "data_mix.yaml", "captions", "captions-90")
     assert f"no scores of captions-90; run it first: {command}" in error
     error = refused("compare", "data_mix", "captions", "base", *SMOKE)
-    assert "it has results at mini: add --scale mini" in error
+    assert "there are results in mini/data_mix: give the --scale, --set" in error
     command = "run the sweep first: mm1-lab run encoder_scratch --scale mini --seeds 7,8\n"
     assert command in refused("compare", "encoder_scratch", "scratch", "base", "--seeds", "7,8")
     for asked in (["compare", "lr_law", "9M", "85M"], ["answers", "lr_law", "9M"]):

@@ -133,7 +133,8 @@ def test_scores_elsewhere_are_told_where_there_are_some(ask, tmp_path, told):
     ask("base", scale="mini", settings=("train.steps=7",)).write_manifest()
     assert plain.elsewhere == changed.elsewhere == mini.elsewhere == "", "these have only begun"
     mark_done(changed.ledger, changed.trials[0].fingerprint, is_trial=True)
-    hint = "; there are results of data_mix,train.steps=7: give the --set and --data of that run"
+    found = "; there are results in smoke/{}: give the --scale, --set and --data of that run"
+    hint = found.format("data_mix,train.steps=7")
     assert plain.elsewhere == hint and changed.elsewhere == mini.elsewhere == ""
     where = ("data_mix", "base", "--scale", "smoke", "--results", str(tmp_path / "results"))
     for command in (("answers", *where), ("compare", *where[:2], "captions", *where[2:])):
@@ -141,7 +142,7 @@ def test_scores_elsewhere_are_told_where_there_are_some(ask, tmp_path, told):
     plain.write_manifest()
     assert hint in told("answers", *where, code=2)
     mark_done(plain.ledger, plain.trials[0].fingerprint, is_trial=True)
-    assert mini.elsewhere == "; it has results at smoke: add --scale smoke"
+    assert mini.elsewhere == found.format("data_mix")
 
 
 def test_a_setting_of_the_recipe_changes_what_the_arms_start_from(ask, here, capsys):

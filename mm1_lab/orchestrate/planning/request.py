@@ -115,22 +115,19 @@ class Request:
 
     @property
     def elsewhere(self) -> str:
-        """A hint at other scales, settings or data with which this sweep has scores; empty if there are none."""
-        scales = [folder.parent.name for folder in self._scored(f"*/{escape(self.variant)}")]
-        if scales:
-            return f"; it has results at {', '.join(scales)}: add --scale {scales[0]}"
-        of_scale = self._scored(f"{escape(self.scale_name)}/{escape(self.sweep.name)}*")
-        names = [folder.name for folder in of_scale if folder.name.partition(",")[0] == self.sweep.name]
-        return f"; there are results of {', '.join(names[:3])}: give the --set and --data of that run" if names else ""
-
-    def _scored(self, folders: str) -> list[Path]:
-        """Other folders of sweeps, by a pattern, of which a trial has scores."""
+        """A hint at another scale, or other settings or data, with which this sweep has scores; empty without any."""
+        own = self.variant.partition(",")[0]
         found = []
-        for path in sorted(self.ledger.results.glob(f"{folders}/sweep.json")):
+        for path in sorted(self.ledger.results.glob(f"*/{escape(own)}*/sweep.json")):
+            folder = path.parent
+            is_near = folder.parent.name == self.scale_name or folder.name == self.variant
+            if folder == self.folder or not is_near or folder.name.partition(",")[0] != own:
+                continue
             with suppress(RequestError):  # damaged: told where it is read
-                if any(self.ledger.has_scores(row.fingerprint) for row in read_trials(path.parent)):
-                    found.append(path.parent)
-        return [folder for folder in found if folder != self.folder]
+                if any(self.ledger.has_scores(row.fingerprint) for row in read_trials(folder)):
+                    found.append(f"{folder.parent.name}/{folder.name}")
+        where = ", ".join(found[:3])
+        return f"; there are results in {where}: give the --scale, --set and --data of that run" if found else ""
 
     def weights_of(self, trial: Trial) -> Path:
         """The folder of the trial's model. Raises RequestError if the model has no weights."""
