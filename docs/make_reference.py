@@ -125,6 +125,7 @@ VARIABLES = {
     "GLOO_SOCKET_IFNAME`, `WANDB_MODE`, `PIP_EXTRA_INDEX_URL": "gloo's, wandb's and pip's own: see [clusters]"
     "(cluster.md), [extending](extending.md) and README",
     "LOCAL_WORLD_SIZE": "processes of a node, as `torchrun` and Ray Train set it; default: all of a stage",
+    "CUDA_VISIBLE_DEVICES": "CUDA's own: which GPUs there are; told where none is found",
     "PYTHONPATH": "passed on to the processes of a sweep",
     "RAY_AUTH_MODE": "set to `token` if a process imports Ray before it runs a sweep; otherwise set by the sweep",
 }

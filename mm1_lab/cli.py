@@ -2,7 +2,6 @@
 
 import argparse
 import atexit
-import codecs
 import io
 import os
 import signal
@@ -14,30 +13,6 @@ from typing import NoReturn
 
 from mm1_lab.processes import collect_rarely
 
-PLAIN = str.maketrans(
-    {
-        "−": "-",
-        "–": "-",
-        "…": "...",
-        "±": "+-",
-        "×": "x",
-        "≤": "<=",
-        "≥": ">=",
-        "→": "->",
-        "✓": "yes",
-        "·": "*",
-        "²": "2",
-        "÷": "/",
-        "η": "eta",
-        "⟦": "[[",
-        "⟧": "]]",
-        "“": '"',
-        "”": '"',
-        "’": "'",
-        "‘": "'",
-    }
-)
-"""What stands for signs that the locale lacks."""
 WRONG, INTERRUPTED = 2, 130
 """Further exit codes: the request was wrong; stopped by Ctrl-C."""
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -64,10 +39,8 @@ def console() -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. Slow imports come after the signal handlers have been installed."""
-    codecs.register_error("mm1-lab", _plainly)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="mm1-lab")  # where the locale lacks `…` or `−`
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as Python's stderr, where the locale lacks `…` or `−`
     collect_rarely()
     given = list(sys.argv[1:] if arguments is None else arguments)
     before = {number: signal.getsignal(number) for number in STOPS}
@@ -88,12 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _plainly(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeEncodeError)
-    text = error.object[error.start : error.end].translate(PLAIN)
-    return text.encode("ascii", "replace").decode(), error.end
 
 
 def _run(given: list[str]) -> int:

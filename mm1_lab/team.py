@@ -8,8 +8,6 @@ order.
 
 import os
 import platform
-import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
@@ -37,15 +35,11 @@ def check_gpu() -> None:
     """Raises RequestError if this process may use a GPU and torch finds none: it would train on the processor, for
     days."""
     if _gpu_allowed and not torch.cuda.is_available():
-        is_built = torch.backends.cuda.is_built()
-        why = "torch.cuda.is_available() is false" if is_built else "torch is built without CUDA"
-        if is_built and "CUDA_VISIBLE_DEVICES" in os.environ:
-            why = f"CUDA_VISIBLE_DEVICES is {os.environ['CUDA_VISIBLE_DEVICES']!r}"
-        if torch.backends.mps.is_available():
-            why = "Apple's is not used"
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         raise RequestError(
-            f"resources.gpus: torch finds no GPU on {platform.node()} ({why}); ask the batch system for one, mend its "
-            "driver or torch's build, or train without: --set resources.gpus=0"
+            f"resources.gpus: torch {torch.__version__} finds no GPU on {platform.node()} (CUDA_VISIBLE_DEVICES is "
+            f"{visible!r}); ask the batch system for one, mend its driver or torch's build, or train without: "
+            "--set resources.gpus=0"
         )
 
 
@@ -92,11 +86,6 @@ def processor() -> str:
 @lru_cache(maxsize=1)
 def _cpu() -> str:
     name = platform.processor() or platform.machine()
-    if sys.platform == "darwin":  # on which these are `arm` for all
-        asked = subprocess.run(
-            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
-        )
-        return asked.stdout.strip() or name
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         models = [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]

@@ -79,12 +79,11 @@ def test_a_difference_of_measures_is_claimed_and_compared(again: Place, told: To
     assert "Nats per text token, development seed 0; at one seed there is no interval.\n" in shown
     for words, said in {
         "kind letter 0-shot - vqaa 0-shot": "'vqaa 0-shot': trials have no 'vqaa'; did you mean 'vqa'?",
-        "kind letter - kind colour 0-shot": "a difference is of two whole measures, vqa 4-shot - vqa 0-shot",
-        "kind letter 0-shot-kind colour 0-shot": "vqa 4-shot - vqa 0-shot, with blanks around its minus",
+        "kind letter 0-shot-kind colour 0-shot": "trials have no kind 'letter 0-shot-kind colour'",
         "5-shot - 0-shot": "there is only 0-shot, 4-shot, 8-shot (evaluate.shots)",
         "chat 0-shot": "'chat 0-shot': neither arm has such scores",
         "vqa": "--measure vqa: is not a measure; use text-core, average, 4-shot",
     }.items():
         assert said in refused(*compare, words)
     error = refused("answers", "data_mix", "base", *SMOKE, "--measure", KINDS)
-    assert f"--measure {KINDS}: no answer is of a difference; name one of the two measures" in error
+    assert f"--measure {KINDS}: no answer has such points" in error

@@ -2,9 +2,9 @@
 
 import doctest
 import random
+import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -74,38 +74,18 @@ def test_what_the_commands_tell_before_a_run_is_a_warning(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("again", "here")
-def test_what_a_run_of_what_is_done_or_fails_tells(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_run_of_what_is_done_or_fails_tells(capsys: pytest.CaptureFixture[str]) -> None:
     Path("same.yaml").write_text("title: t\nrecipe: base\narms:\n  base: {}\n  twin: {}\n")
     shutil.copytree("results/local/trials", "kept/trials")
-    monkeypatch.setattr("mm1_lab.orchestrate.sweeping.named_store", lambda: "http://server")
     with pytest.warns(UserWarning, match="^base = twin are the same trials$"):
         lab.run(lab.load_sweep("same.yaml", scale="smoke", results="kept", store="results/local/store"), inline=True)
     printed = capsys.readouterr().out
     assert "`mm1-lab report --results kept` puts all" in printed and "`mm1-lab dashboard --results kept` sh" in printed
-    assert "nothing ran.\n`mm1-lab sync-mlflow --results kept` logs to MLFLOW_TRACKING_URI" in printed
     # trials that fail are told, and none of the finished ones is left out for it
     sweep = lab.load_sweep("data_mix", scale="smoke", only=["base"], settings=["learning_rate=1e6", "train.steps=4"])
-    told = r"1 of 1 trial without scores: .*: the loss of step \d+ is nan"
-    with pytest.raises(RequestError, match=told):
+    with pytest.raises(RequestError, match="1 of 1 trial without scores, for the reasons above"):
         lab.run(sweep, inline=True)
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"only": 64}, "only=64: give a list of texts"),
-        ({"settings": [("a", 1)]}, r"settings=\[\('a', 1\)\]: give a list of texts"),
-        ({"settings": {"decoder": Path("smollm")}}, "settings: decoder: .* is not JSON serializable; give a text, a"),
-        ({"scale": None}, "scale=None: give a name"),
-        ({"results": None}, "results=None: give a path"),
-        ({"sweep": "title: a\nrecipe: base\n" * 50}, "sweep: give the path of a YAML file, or a name, not its text"),
-    ],
-)
-def test_wrong_types_are_told_in_one_line(given: dict[str, Any], message: str) -> None:
-    with pytest.raises(RequestError, match=f"^{message}"):
-        lab.load_sweep(**{"sweep": "data_mix", "scale": "smoke"} | given)
+    assert re.search(r"\ndiverged: base / seed 0: the loss of step \d+ is nan", capsys.readouterr().out)
 
 
 def test_what_judge_and_measures_take() -> None:

@@ -70,8 +70,7 @@ def test_trained_evaluated_exported_and_trained_anew_only_after_an_edit(
         output = told("run", *options, "--inline")
     else:
         output = again.run("run", *options)
-    reused = "own at smoke: 1 task, 1 of 2 trials done before, 2 stages reused from "
-    assert f"{reused}{again.results / 'store'}\n" in output
+    assert "own at smoke: 1 task, 1 of 2 trials done before\n" in output
     told("export", *options, "--only", "mine", "exported")
     ALLOWED.clear()
     with pytest.raises(ValueError, match="connector 'max-pooling' is from a file of its author's own"):

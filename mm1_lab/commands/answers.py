@@ -96,7 +96,7 @@ def answers(options: argparse.Namespace) -> int:
     arms = request.sweep.arms | read_manifest(folder).sweep.arms  # as it was run; without, if the run was killed since
     (trial,) = request.with_arms({arm: arms[arm]}, [seed]).trials
     asked = _asked(trial.evaluation, ledger.record(fingerprint)["config"], data, request.ledger.data_cache)
-    rows = _rows(read_score_table(ledger.trial_folder(fingerprint)), options, request)
+    rows = _rows(read_score_table(ledger.trial_folder(fingerprint)), options)
     writer = PromptWriter.of(trial.evaluation, data.tokenizer)
     chosen = rows[rows["score"] < FULL] if options.wrong else rows
     names = chosen[["benchmark", "question", "kind"]].drop_duplicates()
@@ -129,18 +129,13 @@ def _finished(request: Request, folder: Path, arm: str, seed: int | None) -> tup
     if arm not in known:
         raise RequestError(f"{folder}: has no arm {arm!r}{nearest(arm, known)}")
     own = {row.seed: row.fingerprint for row in trials if row.arm == arm and ledger.has_intact_scores(row.fingerprint)}
-    if not own or seed not in (None, *own):
-        at = "" if seed is None else f" at seed {seed}"
-        there = f" (it is at {', '.join(map(str, own))})" if own else ""
-        remedy = ""
-        # a search, its confirmation and a study that grows look by look run at no other seeds than their own
-        own_seeds = request.sweep.search or request.manifest.confirms or (own and read_manifest(folder).looks)
-        asked = [row.seed for row in trials if row.arm == arm]
-        if not (own and own_seeds) or seed in asked:
-            first = min(asked or [row.seed for row in trials], default=0)
-            to_score = as_run(request, folder).to_score([arm], first if seed is None else seed)
-            remedy = f"; {to_score}{'' if own else request.elsewhere}"
-        raise RequestError(f"{folder}: {arm} is not finished{at}{there}{remedy}")
+    if not own:
+        asked = [row.seed for row in trials if row.arm == arm] or [row.seed for row in trials]
+        first = min(asked, default=0) if seed is None else seed
+        to_score = as_run(request, folder).to_score([arm], first)
+        raise RequestError(f"{folder}: {arm} is not finished; {to_score}{request.elsewhere}")
+    if seed not in (None, *own):
+        raise RequestError(f"{folder}: {arm} is not finished at seed {seed}; it is at {', '.join(map(str, own))}")
     chosen = next(iter(own)) if seed is None else seed
     return own[chosen], chosen
 
@@ -165,7 +160,7 @@ def _asked(stage: EvaluationStage, before: Mapping[str, Any], data: Data, cache:
     return asked
 
 
-def _rows(scores: pd.DataFrame, options: argparse.Namespace, request: Request) -> pd.DataFrame:
+def _rows(scores: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:
     """The rows of `--measure` and `--kind`; by default all but further metrics of the same answers.
 
     Raises RequestError if there are none.
@@ -174,12 +169,8 @@ def _rows(scores: pd.DataFrame, options: argparse.Namespace, request: Request) -
     if options.measure is not None:
         try:
             measure = Measure.parse(options.measure)
-            if measure == UNPARSED:
-                raise RequestError("--measure unparsed %: is in the table of every measure; name another one")
-            if measure.minus:
-                raise RequestError(f"--measure {measure}: no answer is of a difference; name one of the two measures")
-            if measure.about == "loss":
-                raise RequestError(f"--measure {measure}: no answer is of a loss; name a measure of answers")
+            if measure == UNPARSED or measure.minus or measure.about == "loss":
+                raise RequestError(f"--measure {measure}: no answer has such points; name a measure that one has")
         except ValueError:  # a name alone: at all numbers of shots
             measure = Measure(options.measure)
         rows = scores.loc[rows_of(scores, measure).index]
@@ -191,8 +182,6 @@ def _rows(scores: pd.DataFrame, options: argparse.Namespace, request: Request) -
             hint = f"; there are {', '.join(f'{count}-shot' for count in counts)}" if len(counts) else ""
             if measure.of and measure.of not in known:
                 hint = nearest(measure.of, dict.fromkeys(known))
-                if measure.of in {one.name for one in request.scale.benchmarks}:
-                    hint = " yet, as the benchmark was added since; run it again"
             raise RequestError(f"--measure {options.measure}: {options.arm} has no such answers{hint}")
     if options.kind is not None:
         kinds = rows["kind"].unique()

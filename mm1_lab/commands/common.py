@@ -187,12 +187,8 @@ def request_of(options: argparse.Namespace, sweep: str, only: Sequence[str] | No
     )
     if only is None and given.get("only") and isinstance(request.sweep.search, Search):
         raise only_of_search(request.asked)
-    remarks = ignored(request)
-    for remark in remarks:
+    for remark in ignored(request):
         print(remark, file=sys.stderr)
-    of_recipe = ", ".join(split_settings(options.set)[0])
-    if of_recipe and f"--set: {of_recipe} changes nothing, as every arm sets this itself" not in remarks:
-        print(f"--set: {of_recipe} changes the recipe, from which the arms start", file=sys.stderr)
     return request
 
 
@@ -220,11 +216,7 @@ def folder_with_results(request: Request) -> Path:
         manifest = request.manifest
         asked = () if manifest.confirms else request.seeds  # a confirmation's are not its search's
         command = request.command(*at_seeds(seeds_of(folder, manifest) or asked))
-        remedy = f"run the sweep first: {command}"
-        searched = folder.with_name(manifest.variant_of(manifest.confirms or manifest.sweep.name))
-        if (page := searched / "search.md").exists():  # to run a finished search again changes nothing
-            remedy = f"{page} says why; if it is not finished, go on with {command}"
-        raise RequestError(f"{folder}: holds no results; {remedy}")
+        raise RequestError(f"{folder}: holds no results; run the sweep first: {command}")
     return folder
 
 
@@ -243,17 +235,12 @@ def confirming(options: argparse.Namespace, name: str) -> Request | None:
     """The request for a search's confirmation under its name, which no file has, with trials of the search. None for
     other sweeps. Raises RequestError if there is no such search."""
     ending = CONFIRMATION.search(name)
-    try:
-        find_sweep(str(expanded(name)), options.results)
+    if not ending:
         return None
-    except RequestError:
-        if not ending:
-            raise
+    with suppress(RequestError):
+        find_sweep(str(expanded(name)))
+        return None
     searched = name.removesuffix(ending[0])
-    try:
-        find_sweep(str(expanded(searched)), options.results)
-    except RequestError as error:
-        raise RequestError(f"{name} would confirm a search: {error}") from None
     request = request_of(options, searched, ())
     if not isinstance(request.sweep.search, Search):
         raise RequestError(f"there is no sweep {name!r}, and {searched} is no search that it would confirm")
@@ -307,6 +294,6 @@ def request_about(options: argparse.Namespace, arms: Sequence[str]) -> Request:
     if confirmation := confirmation_of(options):
         return confirmation
     of_recipe, _ = split_settings(options.set)
-    sweep = load_sweep(find_sweep(options.sweep, options.results), *SWEEPS, settings=of_recipe)
+    sweep = load_sweep(find_sweep(options.sweep), *SWEEPS, settings=of_recipe)
     asked = () if sweep.search else [arm for arm in arms if arm in sweep.arms]  # a search is of all of its arms
     return request_of(options, options.sweep, asked)

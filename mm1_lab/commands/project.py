@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from shlex import quote
 from typing import TYPE_CHECKING
 
 from mm1_lab.commands import common as opt
 from mm1_lab.commands.common import DONE, FAILED, command, option, switch
-from mm1_lab.config import (
-    DataIdentity,
-    DataMix,
-    EvaluationStage,
-    NotHere,
-    Recipe,
-    RequestError,
-    Scale,
-    override,
-    resolve,
-)
+from mm1_lab.config import Recipe, RequestError, override
 from mm1_lab.files import PACKAGE, PARTS, RESULTS, SHIPPED, expanded, here_or_shipped, write_text
 from mm1_lab.formatting import command_line, counted, short
 from mm1_lab.orchestrate.planning.finding import decoders_tokenizer, find_scale, split_settings
@@ -66,9 +55,8 @@ def _open_and_tell(options: argparse.Namespace) -> Shards:
     """Opens the user's data, and prints what they hold, with warnings. Raises RequestError."""
     from mm1_lab.data.shards import Shards
     from mm1_lab.data.shards.datafile import DataFile
-    from mm1_lab.evaluate.fitting import check_answers, too_long
+    from mm1_lab.evaluate.fitting import check_answers
     from mm1_lab.evaluate.named import build_benchmark
-    from mm1_lab.evaluate.prompts import PromptWriter
     from mm1_lab.orchestrate.data_samples import conversations_as_read
     from mm1_lab.orchestrate.planning.loading import with_benchmarks
     from mm1_lab.weights.pretrained import HuggingFace
@@ -85,34 +73,15 @@ def _open_and_tell(options: argparse.Namespace) -> Shards:
     data = Shards(options.data, ledger.data_cache, scale, tokenizer, recipe.pictures)
     for line in data.summary():
         print(line)
-    asked = None
-    try:
-        asked = _evaluation(recipe, scale, data.identity) if data.identity.sources else None
-    except RequestError as error:  # of `run` to tell, but for what is named here
-        if of_recipe and not isinstance(error, NotHere):
-            print(f"--set {', '.join(of_recipe)}: no model can be trained so: {error}", file=sys.stderr)
     for config in scale.benchmarks:
         benchmark = build_benchmark(config, scale.evaluate, data.tokenizer, ledger.data_cache)
         check_answers(benchmark, data.tokenizer)
         print(f"benchmark {benchmark.name}: {benchmark.note}")
-        if asked and (lack := too_long(benchmark, asked, PromptWriter.of(asked, data.tokenizer))):
-            print(f"  note: {'; '.join(lack)}")
         if note := data.seen_in_training([picture for one in benchmark.questions for picture in one.pictures]):
             print(f"  note: {note}")
     for text in conversations_as_read(data, max(0, options.conversations or 0)):
         print(text)
     return data
-
-
-def _evaluation(recipe: Recipe, scale: Scale, data: DataIdentity) -> EvaluationStage:
-    """The evaluation of a model of the recipe, trained on whatever the data have. Raises RequestError if it cannot be
-    trained so, NotHere if a pre-trained part of it is not on this machine."""
-    from mm1_lab.weights.pretrained import HuggingFace
-
-    models = HuggingFace()
-    models.fetches = False
-    mix = DataMix.model_validate(dict.fromkeys(data.sources, 1.0))
-    return resolve("base", recipe.model_copy(update={"data_mix": mix}), scale, 0, data, models).evaluation
 
 
 @command("--results results/local", opt.IN_RESULTS, opt.STORE)
@@ -188,13 +157,9 @@ def init(options: argparse.Namespace) -> int:
         "data.yaml": project / "data.yaml",
         "Makefile": project / "Makefile",
     }
-    try:
-        write_text(folder / ".gitignore", f"{RESULTS}\n")
-        for name, source in copies.items():
-            write_text(folder / name, source.read_text(encoding="utf-8"))
-            print(folder / name)
-    except OSError:
-        shutil.rmtree(folder, ignore_errors=True)  # or the same command would refuse what is there
-        raise
+    write_text(folder / ".gitignore", f"{RESULTS}\n")
+    for name, source in copies.items():
+        write_text(folder / name, source.read_text(encoding="utf-8"))
+        print(folder / name)
     print(f"Next: cd {quote(str(folder))} && mm1-lab run my_question --scale smoke")
     return DONE

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,7 @@ from mm1_lab.commands.common import (
 from mm1_lab.commands.varying import varied_sweep
 from mm1_lab.config import RequestError
 from mm1_lab.config.base import parse_yaml
-from mm1_lab.files import PUBLISHED, RESULTS, here_or_shipped, write_text
+from mm1_lab.files import PUBLISHED, here_or_shipped, write_text
 from mm1_lab.formatting import at_seeds
 from mm1_lab.results.manifest import seeds_of
 
@@ -120,8 +119,6 @@ def run(options: argparse.Namespace) -> int:
             # many trials, once, before it writes
             for part in rounds_of(request):
                 check_plan(make_plan(part.trials, ledger), part, executor)
-    if options.results == RESULTS:
-        _tell_of_lab_above()
     request.ledger.check_writable()
     for doubt in doubts(request):
         print(doubt)
@@ -152,14 +149,6 @@ def _looks(options: argparse.Namespace, request: Request) -> tuple[int, ...]:
     if request.sweep.search:
         raise RequestError(f"--until-decided: {request.sweep.name} is a search, and its number of seeds is fixed")
     return looks_of(parse_looks(options.looks), len(request.seeds))
-
-
-def _tell_of_lab_above() -> None:
-    """Tells whoever runs in a folder of a lab, such as `sweeps`, that its own results are one folder above."""
-    above = Path.cwd().parent
-    is_inside = (above / "sweeps").is_dir() and ((above / RESULTS).is_dir() or (above / "Makefile").is_file())
-    if is_inside and not (RESULTS.exists() or Path("sweeps").exists()):
-        print(f"Results go to {RESULTS.absolute()}; to use those of {above}, stop (Ctrl-C) and run there")
 
 
 @contextmanager

@@ -26,10 +26,9 @@ from mm1_lab.commands.common import (
     request_of,
     switch,
 )
-from mm1_lab.config import Measure, RequestError, load_sweep
-from mm1_lab.files import NOT_OURS, PARTS, PUBLISHED, RESULTS, expanded, here_or_shipped
+from mm1_lab.config import Measure, RequestError
+from mm1_lab.files import PARTS, PUBLISHED, RESULTS, expanded, here_or_shipped
 from mm1_lab.formatting import counted
-from mm1_lab.orchestrate.planning.finding import SWEEPS, find_sweep, split_settings
 from mm1_lab.results import Ledger, Manifest, TrialRow
 from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.reading import list_variants, read_variant
@@ -70,15 +69,9 @@ def _request_told_of(options: argparse.Namespace) -> Request:
     """The request for the one sweep whose status is asked for, as it was run."""
     options.scale = options.scale or opt.DEFAULT_SCALE
     request = confirmation_of(options) or request_of(options, options.sweep)
-    remark = ""
     if options.results != RESULTS and not options.results.is_dir():  # misspelt, or a run has only begun
-        remark = f"{options.results}: there is no such folder yet"
-    elif options.seeds is None and not (request.folder / "trials.csv").exists():
-        remark = f"{request.folder}: no run has got under way here; shown is seed 0, others by --seeds"
-    request = as_run(request, request.folder, options.seeds)
-    if remark:
-        print(remark, file=sys.stderr)
-    return request
+        print(f"{options.results}: there is no such folder yet", file=sys.stderr)
+    return as_run(request, request.folder, options.seeds)
 
 
 def _sweeps_with_results(options: argparse.Namespace) -> list[tuple[Manifest, list[TrialRow]]]:
@@ -208,30 +201,7 @@ def _draw(options: argparse.Namespace, **kinds: bool) -> list[Path]:
     from analysis.redraw import draw
 
     usual = results if options.results or results == RESULTS else RESULTS / PUBLISHED.name
-    try:
-        paths = draw(results, options.into or usual, **kinds)
-    except OSError as error:
-        if options.into or error.errno not in NOT_OURS:
-            raise
-        raise RequestError(f"{error.filename}: {error.strerror}; draw into a folder of your own: --into DIR") from None
-    for folder in list_variants(results):
-        if arms := _edited_arms(folder):
-            text = f"is drawn as it was run, and the sweep's file has changed in {', '.join(arms)}; run it to draw that"
-            print(f"{folder}: {text}", file=sys.stderr)
-    return paths
-
-
-def _edited_arms(folder: Path) -> list[str]:
-    """The arms with results that the sweep's file, where it is found, now lacks or describes otherwise."""
-    manifest = read_manifest(folder)
-    file = folder.parents[1] / manifest.file
-    try:
-        path = file if file.is_file() else find_sweep(manifest.sweep.name)
-        now = load_sweep(path, *SWEEPS, settings=split_settings(manifest.overrides)[0])
-    except RequestError:
-        return []
-    arms = dict.fromkeys(read_variant(folder).done["arm"])
-    return [] if now.search else [arm for arm in arms if now.arms.get(arm) != manifest.sweep.arms.get(arm)]
+    return draw(results, options.into or usual, **kinds)
 
 
 def _results(options: argparse.Namespace) -> Path:
@@ -242,10 +212,6 @@ def _results(options: argparse.Namespace) -> Path:
     folder = options.results or RESULTS
     published = here_or_shipped(PUBLISHED)
     if not options.results and published.exists() and not any(RESULTS.glob("*/*/sweep.json")):
-        if any(RESULTS.glob("trials/*/DONE")):
-            raise RequestError(
-                f"{RESULTS}: has finished trials, but no sweep.json; run their sweeps again to find them"
-            )
         print(f"{RESULTS}: no results here; showing the shipped results", flush=True)
         folder = published
     list_variants(folder)

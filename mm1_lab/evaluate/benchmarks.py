@@ -81,15 +81,10 @@ def _names(benchmarks: Iterable[Benchmark]) -> list[str]:
     return [one.name for benchmark in benchmarks for one in (benchmark, *further(benchmark))]
 
 
-def kinds_in_world() -> dict[str, str]:
-    """All kinds of questions of the world's benchmarks. Of a kind that the measure `kind` leaves out, because it is not
-    about images or only tuned models are asked it, the name of the benchmark that asks it; of others an empty name."""
-    kinds: dict[str, str] = {}
-    for benchmark in world_benchmarks(FEW) + chat_benchmarks(FEW):
-        name = "" if benchmark.family in ("captioning", "vqa") else benchmark.name
-        for question in benchmark.questions:
-            kinds.setdefault(question.kind, name)
-    return kinds
+def kinds_in_world() -> list[str]:
+    """The kinds of questions about images that the world's benchmarks ask every model."""
+    asked = [benchmark for benchmark in world_benchmarks(FEW) if benchmark.family in ("captioning", "vqa")]
+    return list(dict.fromkeys(question.kind for benchmark in asked for question in benchmark.questions))
 
 
 def held_out_captions(data: Data, settings: EvaluationSettings) -> list[Benchmark]:

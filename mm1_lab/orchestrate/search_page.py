@@ -7,16 +7,14 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
 from statistics import stdev
-from tempfile import TemporaryDirectory
 from textwrap import indent
 from typing import TYPE_CHECKING
 
 from mm1_lab.config import Range, Recipe
-from mm1_lab.files import DONE, naming, write_bytes, write_csv, write_text
+from mm1_lab.files import naming, new_file, write_csv, write_text
 from mm1_lab.formatting import counted, trials_of
 
 if TYPE_CHECKING:
@@ -184,19 +182,18 @@ def draw_history(search: RecipeSearch, folder: Path) -> None:
     import optuna
     from matplotlib import pyplot
     from matplotlib.ticker import MaxNLocator
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
     from optuna.visualization import matplotlib as drawing
 
     from mm1_lab.fonts import letters_of
 
-    # the journal's lock is a link, which some network disks do not have
-    with TemporaryDirectory() as temporary, naming(temporary):
-        journal = Path(temporary, "optuna.log")
-        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+    with new_file(folder / "optuna.log") as journal, naming(folder / "optuna.log"):
+        # its usual lock is a link, which some network disks do not have
+        lock = JournalFileOpenLock(str(journal))
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal), lock))
         name = search.request.sweep.name
         ran = optuna.create_study(storage=storage, study_name=name, direction=search.direction)
         ran.add_trials(_as_run(search))
-        write_bytes(folder / journal.name, journal.read_bytes())
         warnings.filterwarnings("ignore", "No artists", UserWarning)  # while no arm has scores
         with pyplot.rc_context():  # Optuna sets a style, which other figures must not have
             axes = drawing.plot_optimization_history(ran, target_name=_name(search))
@@ -214,24 +211,15 @@ def draw_history(search: RecipeSearch, folder: Path) -> None:
 
 
 def _as_run(search: RecipeSearch) -> Iterator[FrozenTrial]:
-    """The finished trials with the values that ran and the dates of their results; pruned if they have no score."""
+    """The finished trials with the values that ran; pruned if they have no score."""
     from optuna.trial import TrialState
 
-    request = search.request
     for trial in search.study.trials:  # copies
         if not trial.state.is_finished():
             continue
-        told = trial.user_attrs
         for field, value in search.values(trial.params).items():
             if isinstance(search.settings.over[field], Range):
                 trial.params[field] = value
-        for seed in request.seeds if "arm" in told else ():
-            key = request.resolve(told["arm"], search.recipes[told["arm"]], seed).fingerprint
-            told.setdefault("fingerprints", []).append(key)
-            for path in (request.ledger.trial_folder(key) / DONE, request.ledger.failure_file(key)):
-                if path.exists():
-                    date = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-                    trial.datetime_start = trial.datetime_complete = date
-        if "why" in told:
+        if "why" in trial.user_attrs:
             trial.state, trial.value = TrialState.PRUNED, None
         yield trial

@@ -28,7 +28,7 @@ from mm1_lab.orchestrate.planning.feasible import check_feasible
 from mm1_lab.orchestrate.planning.plan import Plan, make_plan, make_tasks
 from mm1_lab.orchestrate.planning.plan_text import time_text
 from mm1_lab.orchestrate.planning.request import Request
-from mm1_lab.orchestrate.tracking.mlflow_logger import MlflowLogger, named_store
+from mm1_lab.orchestrate.tracking.mlflow_logger import MlflowLogger
 from mm1_lab.orchestrate.tracking.trackers import Tracker, TrialLogger
 from mm1_lab.results import Ledger, TrialRow
 from mm1_lab.results.leases import POLL_SECONDS, Lease
@@ -83,9 +83,6 @@ class Round:
         if work_list is None:
             if all(map(request.ledger.has_scores, plan.done)):  # otherwise drawing has told which are damaged
                 print("Everything that can be done is done; nothing ran.")
-                if named_store():  # perhaps a new one; to ask it takes as long as a command
-                    place = command_line("sync-mlflow", results=request.ledger.results, store=request.ledger.store)
-                    print(f"`{place}` logs to MLFLOW_TRACKING_URI what it lacks of these results.")
             return
         for key, outcome in work_list.failed.items():
             log = request.ledger.failure_file(key, "log")
@@ -183,22 +180,10 @@ def _prepare(plan: Plan, request: Request, executor: Executor) -> None:
     """Says what is to be done, and checks that it can be."""
     done = f"{len(plan.done)} of {counted(len(plan.trials), 'trial')} done before"
     tasks = counted(len(plan.tasks), "task")
-    print(f"{request.variant} at {request.scale_name}: {tasks}, {done}{_reused(plan, request.ledger)}", flush=True)
-    more = {name for name, count in request.scale.workers.items() if count > 1}
-    names = (name for _, stage in plan.missing for name in stage.size_names(request.scale))
-    if more and not executor.shares_stages and not more.isdisjoint(names):
-        print("`workers` are ignored: without Ray (--inline, --share) a stage is one process", flush=True)
+    print(f"{request.variant} at {request.scale_name}: {tasks}, {done}", flush=True)
     check_runnable(plan, request, executor)
     if not request.scale.hardware:
         print(time_text(plan, request, executor.slots), flush=True)
-
-
-def _reused(plan: Plan, ledger: Ledger) -> str:
-    """What trained weights the missing stages start from: the store need not be in the folder of results."""
-    needed = {one.fingerprint for _, stage in plan.missing for one in stage.inputs.values()}
-    needed -= {stage.fingerprint for _, stage in plan.missing}
-    count = sum(not ledger.is_shipped(fingerprint) for fingerprint in needed)
-    return f", {counted(count, 'stage')} reused from {ledger.store}" if count else ""
 
 
 def check_runnable(plan: Plan, request: Request, executor: Executor) -> None:

@@ -450,13 +450,13 @@ def test_other_views_than_before_are_told_of_a_model_that_is_tuned_again(tmp_pat
     for start, views, told in (("a/tuned", 1, True), ("a/tuned", 5, False), ("a/mm1", 5, False)):
         recipe = Recipe.model_validate({"sft": {"start": start, "resolution": "native", "views": views}})
         trial = resolve("a", recipe, scale, 0, WORLD, ModelsFromOutside())
-        line = "a/tuned was tuned with 5 views of a picture, and is tuned with 1 (sft.views)"
+        line = "a/tuned was tuned with sft.views 5, and is tuned with 1"
         assert unlike_start(replace(request, trials=(trial,))) == [line] * told
     recipe = Recipe.model_validate({"sft": {"start": "a/tiled", "resolution": "native", "views": 5}})
     trial = resolve("a", recipe, scale, 0, WORLD, ModelsFromOutside())
     tiling, marks = unlike_start(replace(request, trials=(trial,)))
-    assert tiling == "a/tiled was tuned with the tiling ratio, and is tuned with square (sft.tiling)"
-    assert marks == "a/tiled was tuned with tile_marks: text, and is tuned with none (sft.tile_marks)"
+    assert tiling == "a/tiled was tuned with sft.tiling ratio, and is tuned with square"
+    assert marks == "a/tiled was tuned with sft.tile_marks text, and is tuned with none"
 
 
 def test_an_exported_model_without_steps_is_what_it_was() -> None:

@@ -244,8 +244,6 @@ def test_a_search_is_run_whole_and_anew_with_all_its_rates(laboratory, here, mon
     command = ["run", "lr_law", "--scale", "smoke", "--inline"]
     for one in (command, ["plan", *command[1:-1]]):
         assert "--only: lr_law is a search and fits all its sizes" in refused(*one, "--only", "9M")
-    Path("mine.yaml").write_text("{title: t, recipe: base, arms: {a: {decoder: 9M}, b: {decoder: 85M}}, search: {}}")
-    assert refused("plan", "mine.yaml", *command[2:4], "--only", "a").endswith("; remove arms in its file\n")
     assert not list(here.rglob("sweep.json"))
     assert main(command) == 0
     before, count = len(laboratory.rounds), len({name for names in laboratory.rounds for name in names})

@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -165,7 +164,7 @@ def test_values_that_make_no_model_are_pruned_before_any_training(laboratory, tm
         assert search(request) == 0
         full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
         patch.setattr(JournalFileBackend, "append_logs", full)
-        with pytest.raises(OSError, match=f"No space left on device: '{tempfile.gettempdir()}"):
+        with pytest.raises(OSError, match=f"No space left on device: '{request.folder}/optuna.log'"):
             search(ask(tmp_path, tmp_path))
     assert laboratory.rounds and "64, connector mlp" not in str(laboratory.rounds)
     done, winner = rounds_of(ask(tmp_path, tmp_path), to_the_end=True)
@@ -233,16 +232,12 @@ def test_optuna_s_log_tells_what_ran(laboratory, tmp_path):
     request = ask(tmp_path, tmp_path)
     search(request)
     trials = optuna_log(request)
-    done = {trial.fingerprint: trial for trial in rounds_of(request)[0].trials}
     whys = [trial.user_attrs.get("why") for trial in trials]
     told = f"{whys.count(None)} with scores, {whys.count('diverged')} diverged. The winner"
     assert 0 < whys.count(None) < 6 and told in (request.folder / "search.md").read_text(encoding="utf-8")
     for trial in trials:
-        [key] = trial.user_attrs["fingerprints"]
-        assert done[key].arm == trial.user_attrs["arm"] == f"data_mix.text {trial.params['data_mix.text']}"
+        assert trial.user_attrs["arm"] == f"data_mix.text {trial.params['data_mix.text']}"
         diverged = trial.user_attrs.get("why")
-        file = request.ledger.failure_file(key) if diverged else request.ledger.trial_folder(key) / "DONE"
-        assert trial.datetime_complete and abs(trial.datetime_complete.timestamp() - file.stat().st_mtime) < 1e-3
         assert (trial.value is None) == (trial.state == TrialState.PRUNED) == bool(diverged)
 
 
@@ -250,11 +245,6 @@ def test_where_all_that_is_proposed_diverges_the_search_failed(laboratory, tmp_p
     write(tmp_path, over={"data_mix.text": [4, 5]})
     assert search(ask(tmp_path, tmp_path)) == 1
     assert "mix: no arm of the search has scores: all diverged" in capsys.readouterr().out
-    results = str(ask(tmp_path, tmp_path).ledger.results)
-    assert main(["status", f"{tmp_path}/sweeps/mix_confirmed", "--scale", "smoke", "--results", results]) == 2
-    error = capsys.readouterr().err
-    assert "mix_confirmed: holds no results; " in error and "search.md says why; if it is not finished, go" in error
-    assert f"sweeps/mix --scale smoke --results {results}\n" in error
     write(tmp_path, over={"data_mix.text": [2, 4]}, trials=2)
     assert search(ask(tmp_path, tmp_path)) == 0
     assert "The winner: data_mix.text 2.\n" in capsys.readouterr().out, "not what was asked first, and diverged"
@@ -469,7 +459,7 @@ def test_interrupted_and_run_again_it_ends_with_a_verdict(place, told, monkeypat
     assert "mix_confirmed at smoke: 2 done, 0 missing" in told("status", *confirmed)
     assert "mix_confirmed at smoke: winner / seed 1000" in told("answers", "mix_confirmed", "winner", *confirmed[1:])
     other = told("answers", "mix_confirmed", "winner", "--seed", "3", *confirmed[1:], code=2)
-    assert other.endswith("winner is not finished at seed 3 (it is at 1000)\n"), "which no command would train"
+    assert other.endswith("winner is not finished at seed 3; it is at 1000\n")
     assert "--only: " in told("export", *confirmed, "--only", "winer", "model", code=2)
     asked = told("export", *confirmed, "--only", "winner", "--seeds", "1", "m", code=2)
     assert "--seeds 1: " in asked and "has no seed 0; it has 1000" in asked

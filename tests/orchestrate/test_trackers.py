@@ -1,8 +1,6 @@
-"""Trackers beside MLflow: a stand-in that keeps what it is told, and the real ones where they are installed."""
+"""Trackers beside MLflow: a stand-in that keeps what it is told."""
 
-import sqlite3
 import sys
-from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
@@ -60,28 +58,6 @@ def test_a_tracker_that_is_away_stops_nothing_and_what_was_cut_is_continued(agai
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 2 and "the sweep goes on, the next command with --tracker wandb catches up" in told[0]
     assert "no route to host" in told[0]
-
-
-def test_trackio_itself(again, monkeypatch, capfd):
-    monkeypatch.setenv("TRACKIO_DIR", str(again.folder / "trackio"))  # it is read when the package is imported
-    pytest.importorskip("trackio")
-    for _ in range(2):
-        Tracker("trackio", again.results / "smoke" / "data_mix", Ledger(again.results)).catch_up()
-    assert capfd.readouterr() == ("", "")
-    with closing(sqlite3.connect(again.folder / "trackio" / "data_mix.db")) as database:
-        rows = database.execute("SELECT run_name, step, metrics FROM metrics").fetchall()
-    assert {name for name, _, _ in rows} == {"base / seed 0 at smoke", "captions / seed 0 at smoke"}
-    assert len({row[:2] for row in rows}) == len(rows), "each step once"
-    assert all("0-shot" in str(metrics) for _, step, metrics in rows if step == 0)
-
-
-def test_wandb_itself(again, monkeypatch, capfd):
-    pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_DIR", str(again.folder))
-    Tracker("wandb", again.results / "smoke" / "data_mix", Ledger(again.results)).catch_up()
-    assert capfd.readouterr() == ("", "")
-    assert len(list(again.folder.glob("wandb/offline-run-*/*.wandb"))) == 2
 
 
 def test_one_that_is_not_installed(monkeypatch, refused):

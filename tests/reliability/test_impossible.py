@@ -49,7 +49,7 @@ def test_numbers_that_no_scale_can_mean(setting: str) -> None:
 
 
 def test_seeds_that_numpy_does_not_take_and_one_that_could_be_taken_for_their_number() -> None:
-    for seeds in ("9" * 6000, "5,4294967296", "5-", "-3", "1-2-3"):
+    for seeds in ("9" * 6000, "5,4294967296", "5-", "-3", "1-2-3", "305-300"):
         with pytest.raises(RequestError, match=r"give a count .* below 2\^32"):
             parse_seeds(seeds)
     for seeds in ("100", "1000000000"):
@@ -106,11 +106,11 @@ def test_a_message_does_not_repeat_what_a_file_holds(key: str, here: Path, refus
     assert not (here / "results").exists()
 
 
-def test_a_terminal_that_lacks_characters_gets_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_that_lacks_characters_gets_their_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     assert main(["show", "data_mix", "--scale", "smoke"]) == 0
     sys.stdout.seek(0)
-    assert "data_mix.synthetic_share 0.07 -> 0.0" in sys.stdout.read()
+    assert "data_mix.synthetic_share 0.07 \\u2192 0.0" in sys.stdout.read()
 
 
 def test_memory_that_is_too_little_for_ray_is_told_before_ray_hangs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -320,9 +320,7 @@ def test_the_usual_folders_may_be_named(here: Path) -> None:
         (["--share", "--minutes", "0"], "--minutes needs --share, and a positive number"),
         (["--share", "--minutes", "nan"], "and a positive number"),
         (["--share", "--minutes", "an hour"], "argument --minutes: invalid float value: 'an hour'"),
-        (["--share", "--inline"], "give one of the three"),
         (["--share", "--anew"], "--anew deletes what other processes with --share have done; leave one of them out"),
-        (["--share", "--results", "elsewhere"], "--share with --results needs --store, too"),
     ],
 )
 @pytest.mark.usefixtures("here")

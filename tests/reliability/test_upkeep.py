@@ -228,17 +228,9 @@ def test_a_disk_that_fills_while_training_ends_the_command_in_a_line_and_uses_up
     assert capsys.readouterr().err.splitlines() == [f"{error}; fix this and run the same command to continue"]
 
 
-def test_results_that_cannot_be_written_are_drawn_elsewhere(
-    here: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused, capsys: pytest.CaptureFixture[str]
+def test_where_memory_does_not_suffice_that_is_told(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And where memory does not suffice, that is told."""
-
-    def refuse(*_: object, **kinds: bool) -> None:
-        raise OSError(errno.EROFS, "Read-only file system", "summary.md")
-
-    monkeypatch.setattr("analysis.redraw.draw", refuse)
-    error = refused("figures")
-    assert error == "mm1-lab: summary.md: Read-only file system; draw into a folder of your own: --into DIR\n"
     monkeypatch.setattr("analysis.redraw.draw", Mock(side_effect=MemoryError))
     assert main(["figures"]) == 1 and capsys.readouterr().err.startswith("mm1-lab: the memory does not suffice")
 

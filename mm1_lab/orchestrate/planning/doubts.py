@@ -1,6 +1,5 @@
 """What is to be told of a request before it is planned or run, and does not keep it from running."""
 
-import csv
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from functools import cache
@@ -8,10 +7,10 @@ from pathlib import Path
 
 from mm1_lab.config import PretrainedDecoder, PretrainedMM1, Recipe, RequestError, SftStage, load_sweep, steps_here
 from mm1_lab.config.pretraining import WORLD_IMAGE_TOKENS
-from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.planning.finding import SWEEPS, split_settings
 from mm1_lab.orchestrate.planning.measurable import why_no_value, why_untuned
 from mm1_lab.orchestrate.planning.request import Request
+from mm1_lab.results.manifest import read_trials
 from mm1_lab.results.trained import epochs_note, epochs_text, own_rows_note
 from mm1_lab.weights.pretrained import chat_template
 
@@ -55,16 +54,12 @@ def _changes_no_arm(request: Request) -> bool:
 
 def replaced(request: Request) -> list[str]:
     """What is to be told of arms that had other trials with scores in this sweep's tables."""
-    now = {(trial.arm, str(trial.seed)): trial.fingerprint for trial in request.trials}
+    now = {(trial.arm, trial.seed): trial.fingerprint for trial in request.trials}
     arms = []
-    try:
-        with (request.folder / "trials.csv").open(encoding="utf-8", newline="") as file:
-            # not `read_trials`, which checks each row: of ten thousand that takes most of a second
-            for arm, seed, fingerprint, _ in csv.reader(file, strict=True):
-                if now.get((arm, seed), fingerprint) != fingerprint and request.ledger.has_scores(fingerprint):
-                    arms.append(arm)
-    except (OSError, ValueError, csv.Error):  # no file, or a damaged one, of which a run tells
-        return []
+    for row in read_trials(request.folder):
+        is_other = now.get((row.arm, row.seed), row.fingerprint) != row.fingerprint
+        if is_other and request.ledger.has_scores(row.fingerprint):
+            arms.append(row.arm)
     if not arms:
         return []
     others = f"other trials than before: {', '.join(dict.fromkeys(arms))}"
@@ -125,15 +120,10 @@ def unlike_start(request: Request) -> list[str]:
         start = stage.architecture
         if not isinstance(start, PretrainedMM1) or not start.tuned:
             continue
-        if start.views != stage.views:
-            before = f"was tuned with {counted(start.views, 'view')} of a picture, and is tuned with {stage.views}"
-            lines.append(f"{start.name} {before} (sft.views)")
-        if start.tiling != stage.tiling:
-            before = f"was tuned with the tiling {start.tiling}, and is tuned with {stage.tiling}"
-            lines.append(f"{start.name} {before} (sft.tiling)")
-        if start.tile_marks != stage.tile_marks:
-            before = f"was tuned with tile_marks: {start.tile_marks}, and is tuned with {stage.tile_marks}"
-            lines.append(f"{start.name} {before} (sft.tile_marks)")
+        for field in ("views", "tiling", "tile_marks"):
+            before, now = getattr(start, field), getattr(stage, field)
+            if before != now:
+                lines.append(f"{start.name} was tuned with sft.{field} {before}, and is tuned with {now}")
     return list(dict.fromkeys(lines))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,9 +39,8 @@ def find_scale(name: str, overrides: tuple[str, ...] = (), sweeps: Path = Path("
     return load_scale(name, *folders, settings=overrides)
 
 
-def find_sweep(name: str, results: Path | None = None) -> Path:
-    """The file of a sweep, given its path or its name in `sweeps/` (with `-` or `_`). Raises RequestError, which tells
-    if `results` has the sweep."""
+def find_sweep(name: str) -> Path:
+    """The file of a sweep, given its path or its name in `sweeps/` (with `-` or `_`). Raises RequestError."""
     path, without_ending = Path(name), Path(f"{name}.yaml")
     if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
@@ -56,10 +54,6 @@ def find_sweep(name: str, results: Path | None = None) -> Path:
             f"{name!r} is a recipe, no sweep; give a sweep, or vary a field of the recipe, which makes one: "
             f"mm1-lab run {name} --vary image_tokens=64,144"
         )
-    is_confirmation = CONFIRMATION.search(name)  # of a search, whose own file is nearest
-    if results and not is_confirmation and any(results.glob(f"*/{escape(name)}/sweep.json")):
-        remedy = f"{results} holds its results; run this where sweeps/{name}.yaml is"
-        raise RequestError(f"there is no sweep {name!r} here: {remedy}")
     return find_yaml("there is no sweep", name, SWEEPS)
 
 

@@ -57,14 +57,10 @@ def load_request(
     that cannot be done.
     """
     # What is asked
-    only, settings = _texts("only", only), _settings(settings)
+    only, settings = _texts(only), _settings(settings)
     names_store = store is not STORE  # the object
-    asked, results, store = str(_path("sweep", sweep)), _path("results", results), _path("store", store)
-    if "\n" in asked:
-        raise RequestError("sweep: give the path of a YAML file, or a name, not its text")
-    if not isinstance(scale, str):
-        raise RequestError(f"scale={scale!r}: give a name, such as 'smoke'")
-    file = find_sweep(asked, results)
+    asked, results, store = str(expanded(sweep)), expanded(results), expanded(store)
+    file = find_sweep(asked)
     of_recipe, of_scale = split_settings(settings)
     whole = load_sweep(file, *SWEEPS, settings=of_recipe, text=text)
     if whole.connectors:
@@ -80,7 +76,7 @@ def load_request(
         )
     concrete = find_scale(scale, of_scale, file.parent)
     ledger = Ledger(results, store, here_or_shipped(PARTS))
-    path = _path("data", data) if data else None
+    path = expanded(data) if data else None
     data_file = _data_file(path)
 
     # Every arm that is asked for can be built: told before data are indexed, which may take hours
@@ -125,35 +121,17 @@ def _seeds(given: object) -> tuple[int, ...]:
     return parse_seeds(str(given))
 
 
-def _settings(given: object) -> tuple[str, ...]:
-    """`PATH=VALUE`, given as such or as values by path. Raises RequestError for anything else."""
-    if isinstance(given, Mapping):
-        texts = []
-        for path, value in given.items():
-            try:
-                texts.append(f"{path}={value if isinstance(value, str) else canonical_json(value)}")
-            except (TypeError, ValueError) as error:  # of a Path, a number of numpy or torch, a NaN
-                raise RequestError(f"settings: {path}: {error}; give a text, a number or a list of these") from None
-        given = texts
-    return _texts("settings", given)
+def _settings(given: Iterable[str] | Mapping[str, Any] | None) -> tuple[str, ...]:
+    """`PATH=VALUE`, given as such or as values by path."""
+    if not isinstance(given, Mapping):
+        return _texts(given)
+    texts = {path: value if isinstance(value, str) else canonical_json(value) for path, value in given.items()}
+    return tuple(f"{path}={text}" for path, text in texts.items())
 
 
-def _texts(name: str, given: object) -> tuple[str, ...]:
-    """One text or several, or None, as given from Python. Raises RequestError for anything else."""
-    if given is None:
-        return ()
-    listed = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
-    texts = tuple(one for one in listed if isinstance(one, str))
-    if len(texts) < len(listed):
-        raise RequestError(f"{name}={given!r}: give a list of texts")
-    return texts
-
-
-def _path(name: str, given: object) -> Path:
-    """A path or a name as given from Python. Raises RequestError for anything else."""
-    if not isinstance(given, str | Path):
-        raise RequestError(f"{name}={given!r}: give a path")
-    return expanded(given)
+def _texts(given: Iterable[str] | None) -> tuple[str, ...]:
+    """One text or several, or None, as given from Python."""
+    return (given,) if isinstance(given, str) else tuple(given or ())
 
 
 def _arms_named(texts: Iterable[str], sweep: Sweep, file: Path) -> list[str]:

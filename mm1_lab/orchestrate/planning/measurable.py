@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import get_args
 
 from mm1_lab.config import TEXT_CORE, UNPARSED, Measure, nearest
-from mm1_lab.config.measure import splits
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.rows import OF_OWN_DATA, OF_TUNED, Family
 
@@ -45,10 +44,7 @@ def _why_no_kind(request: Request, measure: Measure) -> str:
         return ""
     from mm1_lab.evaluate.benchmarks import kinds_in_world
 
-    kinds = {"caption": ""} if request.data_path else kinds_in_world()
-    if name := kinds.get(measure.of):
-        return f"{str(measure)!r}: `kind` is of images that every model is asked about; use `{name} 0-shot`"
-    return _unknown(measure, [kind for kind, name in kinds.items() if not name], "kind ")
+    return _unknown(measure, ["caption"] if request.data_path else kinds_in_world(), "kind ")
 
 
 def _why_no_benchmark(request: Request, measure: Measure) -> str:
@@ -91,10 +87,7 @@ def _unknown(measure: Measure, known: Iterable[str], what: str = "") -> str:
     """That trials lack what the measure names, with the nearest that they have; empty if it is `known`."""
     if measure.of in known:
         return ""
-    hint = nearest(measure.of, known)
-    if splits(measure.of) or "-shot" in measure.of:
-        hint = "; a difference is of two whole measures, vqa 4-shot - vqa 0-shot, with blanks around its minus"
-    return f"{str(measure)!r}: trials have no {what}{measure.of!r}{hint}"
+    return f"{str(measure)!r}: trials have no {what}{measure.of!r}{nearest(measure.of, known)}"
 
 
 def why_untuned(request: Request, measure: Measure, arms: Collection[str]) -> str:

@@ -2,12 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from textwrap import wrap
 from typing import Any
 
-from mm1_lab.config import ModelStage, RequestError, steps_made
+from mm1_lab.config import RequestError, steps_made
 from mm1_lab.formatting import counted, duration, short, text_table
 from mm1_lab.orchestrate.planning.cost import (
     Estimate,
@@ -73,21 +72,14 @@ def plan_values(requests: Sequence[Request]) -> dict[str, Any]:
 
 
 def name_arms(stages: Iterable[dict[str, Any]], requests: Sequence[Request]) -> None:
-    """Adds to each of the plan's stages the `arms` that need it. Those that the same arms need, as at other seeds,
-    share one tuple, as there may be 200,000 of them."""
-    needing: dict[str, tuple[str, ...]] = {}
-    known: dict[tuple[str, ...], tuple[str, ...]] = {}
+    """Adds to each of the plan's stages the `arms` that need it."""
+    needing = defaultdict[str, list[str]](list)
     for request in requests:
-        for _, trials in groupby(request.trials, attrgetter("seed")):
-            own = defaultdict[str, list[str]](list)
-            for trial in trials:
-                for stage in trial.evaluation.chain():
-                    own[stage.fingerprint].append(trial.arm)
-            for name, arms in own.items():
-                every = tuple(dict.fromkeys((*needing.get(name, ()), *arms)))
-                needing[name] = known.setdefault(every, every)
+        for trial in request.trials:
+            for stage in trial.evaluation.chain():
+                needing[stage.fingerprint].append(trial.arm)
     for values in stages:
-        values["arms"] = needing[values["fingerprint"]]
+        values["arms"] = tuple(dict.fromkeys(needing[values["fingerprint"]]))
 
 
 def stage_values(planned: PlannedStage, estimate: Estimate | None = None) -> dict[str, Any]:
@@ -152,30 +144,11 @@ def _wall_seconds(plan: Plan, seconds: Mapping[str, float], work: float, slots: 
 
 
 def time_text(plan: Plan, request: Request, slots: int) -> str:
-    """How long the plan's tasks take on this machine's cores with `slots` at a time, and if most of it is pre-training,
-    of what, and the seeds at which it is shipped."""
+    """How long the plan's tasks take on this machine's cores with `slots` at a time."""
     slowness = measured_slowness(request.ledger)
     seconds = {stage.fingerprint: stage_seconds(stage, slowness) for _, stage in plan.missing}
-    work = sum(seconds.values())
-    text = f"About {duration(_wall_seconds(plan, seconds, work, slots))} with {slots} at a time"
-    parts = [stage for _, stage in plan.missing if stage.TRAINS and not isinstance(stage, ModelStage)]
-    of_kinds: dict[str, float] = defaultdict(float)
-    for stage in parts:
-        of_kinds[stage.KIND] += seconds[stage.fingerprint]
-    if 2 * sum(of_kinds.values()) <= work:
-        return f"{text}."
-    told = ", ".join(f"{kind} {duration(total)}" for kind, total in of_kinds.items())
-    text += f", most of it pre-training, which later runs reuse: {told} ({_seeds(stage.seed for stage in parts)}"
-    shipped = set.intersection(*(set(request.ledger.shipped_seeds(stage)) for stage in parts))
-    return f"{text}; for {_seeds(shipped)} it is shipped)." if shipped else f"{text})."
-
-
-def _seeds(seeds: Iterable[int]) -> str:
-    """`seed 1`, `seeds 0 and 300`, `9 seeds`."""
-    *names, last = map(str, sorted(set(seeds)))
-    if len(names) > 4:
-        return f"{len(names) + 1} seeds"
-    return f"seeds {', '.join(names)} and {last}" if names else f"seed {last}"
+    wall = _wall_seconds(plan, seconds, sum(seconds.values()), slots)
+    return f"About {duration(wall)} with {slots} at a time."
 
 
 def plan_text(requests: Sequence[Request], values: dict[str, Any]) -> str:
@@ -228,11 +201,10 @@ def arm_lines(trials: Iterable[dict[str, Any]]) -> list[str]:
         arms[f"{trial['sweep']}, {trial['state']}, seed {trial['seed']}"].append(trial["arm"])
     lines = []
     for what, names in arms.items():
-        unbroken = [name.replace(" ", "\N{NO-BREAK SPACE}") for name in names]  # a name stays on its line
         between = "; " if any("," in name for name in names) else ", "
-        text = f"{what}: {between.join(unbroken)}"
+        text = f"{what}: {between.join(names)}"
         lines += wrap(text, 78, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
-    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+    return lines
 
 
 def _table(stages: Iterable[dict[str, Any]], gpu: str) -> list[str]:

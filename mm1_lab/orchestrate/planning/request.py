@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
 from mm1_lab.config import (
@@ -116,42 +115,35 @@ class Request:
 
     @property
     def elsewhere(self) -> str:
-        """A hint at other scales, settings or data with which this sweep has scores; empty if there are none."""
-        scales = [folder.parent.name for folder in self._scored(f"*/{escape(self.variant)}")]
-        if scales:
-            return f"; it has results at {', '.join(scales)}: add --scale {scales[0]}"
-        of_scale = self._scored(f"{escape(self.scale_name)}/{escape(self.sweep.name)}*")
-        names = [folder.name for folder in of_scale if folder.name.partition(",")[0] == self.sweep.name]
-        return f"; there are results of {', '.join(names[:3])}: give the --set and --data of that run" if names else ""
-
-    def _scored(self, folders: str) -> list[Path]:
-        """Other folders of sweeps, by a pattern, of which a trial has scores."""
+        """A hint at another scale, or other settings or data, with which this sweep has scores; empty without any."""
+        own = self.variant.partition(",")[0]
         found = []
-        for path in sorted(self.ledger.results.glob(f"{folders}/sweep.json")):
+        for path in sorted(self.ledger.results.glob(f"*/{escape(own)}*/sweep.json")):
+            folder = path.parent
+            is_near = folder.parent.name == self.scale_name or folder.name == self.variant
+            if folder == self.folder or not is_near or folder.name.partition(",")[0] != own:
+                continue
             with suppress(RequestError):  # damaged: told where it is read
-                if any(self.ledger.has_scores(row.fingerprint) for row in read_trials(path.parent)):
-                    found.append(path.parent)
-        return [folder for folder in found if folder != self.folder]
+                if any(self.ledger.has_scores(row.fingerprint) for row in read_trials(folder)):
+                    found.append(f"{folder.parent.name}/{folder.name}")
+        where = ", ".join(found[:3])
+        return f"; there are results in {where}: give the --scale, --set and --data of that run" if found else ""
 
     def weights_of(self, trial: Trial) -> Path:
         """The folder of the trial's model. Raises RequestError if the model has no weights."""
         fingerprint = trial.evaluation.model.fingerprint
         if not self.ledger.has_intact_weights(fingerprint):
-            inside = Ledger(self.ledger.results)  # of a results folder that was copied with its store
-            if inside.has_intact_weights(fingerprint):
-                raise RequestError(f"{trial.name}: its weights are elsewhere: add --store {quote(str(inside.store))}")
-            remedy = self.to_score([trial.arm], trial.seed)
-            if self.ledger.has_scores(trial.fingerprint):
+            others = self.at_seeds_of(self.folder).trials
+            models = {one.seed: one.evaluation.model.fingerprint for one in others if one.arm == trial.arm}
+            if seeds := [seed for seed, model in models.items() if self.ledger.has_intact_weights(model)]:
+                remedy = f"there are some at seed {seeds[0]}: add --seeds {seeds[0]},"
+            elif self.ledger.has_scores(trial.fingerprint):
                 options = run_options(self.folder, self.manifest, [trial.arm], trial.seed)
                 remedy = f"train it again: {self.command(*options, '--anew')}"
                 if "--only" not in options:
                     remedy += " (all arms of the search are trained again)"
-            others = self.at_seeds_of(self.folder).trials
-            models = {one.seed: one.evaluation.model.fingerprint for one in others if one.arm == trial.arm}
-            if seeds := [seed for seed, model in models.items() if self.ledger.has_intact_weights(model)]:
-                there = f"there are some at seed {seeds[0]}: add --seeds {seeds[0]},"
-                own_seeds = self.sweep.search or read_manifest(self.folder).looks  # it runs at no others
-                remedy = there if own_seeds else f"{remedy}; {there}"
+            else:
+                remedy = self.to_score([trial.arm], trial.seed)
             raise RequestError(
                 f"{trial.name}: there are no weights for it in {self.ledger.store}; {remedy}{self.elsewhere}"
             )

@@ -33,30 +33,6 @@ VIEW = "mm1-arms"
 """The name in addresses of the view of a sweep's runs."""
 LONGEST_VIEW = 5000
 """Characters: MLflow's databases keep no more of an experiment's tag."""
-USUAL_VIEW: dict[str, Any] = {
-    "columnOrder": [],
-    "columnWidths": {},
-    "runsExpanded": {},
-    "runsPinned": [],
-    "runsHidden": [],
-    "runsHiddenMode": "FIRST_10_RUNS",
-    "runsVisibilityMap": {},
-    "viewMaximized": False,
-    "runListHidden": False,
-    "isAccordionReordered": False,
-    "useGroupedValuesInCharts": True,
-    "hideEmptyCharts": True,
-    "autoRefreshEnabled": True,
-    "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
-    "searchFilter": "",
-    "orderByKey": "attributes.start_time",
-    "orderByAsc": False,
-    "startTime": "ALL",
-    "lifecycleFilter": "Active",
-    "datasetsFilter": [],
-    "modelVersionFilter": "All Runs",
-}
-"""The rest of a view: MLflow's page before 3.17 fails without it."""
 
 
 def show_dashboard(port: int, log: Iterator[str]) -> None:
@@ -106,7 +82,7 @@ def show_dashboard(port: int, log: Iterator[str]) -> None:
 def _save_view(client: Any, experiment: str) -> None:
     """Saves the view of a sweep's runs that its address opens: arms with their means over seeds, the best first.
 
-    It is what MLflow (3.14 to 3.17) saves when one shares a view.
+    It is a part of what MLflow saves when one shares a view; its page has defaults for the rest.
     """
     from mlflow import MlflowException
 
@@ -119,7 +95,7 @@ def _save_view(client: Any, experiment: str) -> None:
     for tag in ("mm1.variant", "mm1.results", SUPERSEDED):
         if len({run.data.tags.get(tag) for run in runs}) > 1:
             keys.append({"mode": "tag", "groupByData": tag})
-    view = USUAL_VIEW | {
+    view = {
         "selectedColumns": [f"metrics.`{name}`" for name in means],
         "groupBy": {"aggregateFunction": "average", "groupByKeys": keys},
         "groupsExpanded": {f"param.arm.{run.data.params.get('arm')}": False for run in runs},

@@ -83,8 +83,6 @@ def _address(database: Path) -> str:
 def no_access(error: Exception) -> str:
     """What to tell a user about an exception of MLflow, of a server or of its database."""
     why = first_line(error)
-    if "filesystem tracking backend" in why:  # and a long notice
-        why = "it keeps no runs in plain folders any more; use sqlite:///… or http://…"
     text = f"MLflow at {tracking_uri()} cannot be written ({why})"
     if not named_store() and not all(os.access(path, os.W_OK) for path in (RESULTS, DATABASE) if path.exists()):
         text += f"; ask its owner ({owner(DATABASE)}), or in a folder of your own: "
