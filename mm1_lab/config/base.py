@@ -121,13 +121,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         if path.exists() and not path.is_file():
             raise RequestError(f"{path}: is not a file")
         text = path.read_text(encoding="utf-8")
-        path.name.encode()
     except FileNotFoundError:
         raise RequestError(f"{path}: there is no such file") from None
-    except UnicodeEncodeError:
-        raise RequestError(
-            f"{path}: results cannot record this name; rename it to one in UTF-8, or set PYTHONUTF8=1 if it is"
-        ) from None
     except (OSError, ValueError) as error:
         raise RequestError(f"{path}: cannot be read as text ({error})") from None
     values = parse_yaml(text, str(path))
@@ -311,10 +306,7 @@ def _explain(errors: list[ErrorDetails], model: type[BaseModel]) -> str:
     elif error["type"] == "string_type" and is_name:
         message = "YAML reads this name as something else than text; put it in quotes"
     if not isinstance(value, Mapping):
-        found = "empty" if value is None else repr(value)  # empty: a key with nothing after it
-        if len(found) > 200:
-            found = f"{found[:150]} … ({len(found)} characters)"
-        message += f" (it is {found})"
+        message += f" (it is {'empty' if value is None else repr(value)})"  # empty: a key with nothing after it
     return f"{key}: {message}" if key else message
 
 
