@@ -46,12 +46,6 @@ class RateSearch(Config):
     """Learning rates that may be added to the grid while the best one is at its edge, or the last before one that
     diverges."""
 
-    @model_validator(mode="after")
-    def _spans_what_may_be_a_rate(self) -> Self:
-        if (self.rates - 1 + self.extensions) * math.log10(self.factor) > 15:
-            raise ValueError("rates and extensions span more than 15 orders of magnitude; lower them, or the factor")
-        return self
-
 
 class Range(Config):
     """Numbers between two bounds; those tried have three significant digits."""
