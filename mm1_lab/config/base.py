@@ -157,11 +157,6 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.MarkedYAMLError(problem=text, problem_mark=key.start_mark)
                 seen.add(key.value)
 
-    def construct_scalar(self, node: Any) -> Any:
-        text = super().construct_scalar(node)
-        text.encode()  # half of a surrogate pair (`"\\ud800"`) could not be written to any file
-        return text
-
 
 def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
     """The number of characters and values of a node whose aliases are written out; `known` has those of nodes so far.
@@ -351,11 +346,7 @@ def override(model: Known, settings: Iterable[str]) -> Known:
         if not equals or not path.strip():
             raise RequestError(f"{where}: write PATH=VALUE, for example train.steps=200")
         value = parse_yaml(text, where)
-        try:
-            put(values, path.strip(), value, where)
-        except RequestError:  # perhaps a path into what was set in its short form: `lora.decoder=8`
-            values = type(model).parse(values, "--set").model_dump(mode="json")
-            put(values, path.strip(), value, where)
+        put(values, path.strip(), value, where)
     return type(model).parse(values, "--set")
 
 

@@ -201,7 +201,6 @@ def claims(*rest: str) -> str:
         ("arms: {a: {sft: {tiling: ratio}}}\n", "'a': sft: tiling: ratio requires several views, the most t"),
         ("arms: {a: {sft: {tile_marks: text}}}\n", "sft: tile_marks: text requires several views; set views: 5"),
         ("arms: {a: {sft: {views: 13}}}\n", "13 views require tiling: ratio; without it, views are 1, 5, 10 or 17"),
-        ('arms: {a: {}}\npanels: {x: {title: "\\ud800", arms: {a: a}}}\n', "is no plain YAML ('utf-8' codec can't"),
         ("arms: {a: {sft: {frozen: [decoder], lr_multipliers: {decoder: 0}}}}\n", "sft: lr_multipliers.decoder is 0"),
         ("arms: {a: {frozen: [encoder], lr_multipliers: {encoder: 2}}}\n", "lr_multipliers.encoder is 2, but encoder"),
         ("arms: {a: {scale: {evaluate.shots: [0]}}}\n", "scale: 'evaluate' is the same for all arms (--set)"),
@@ -303,12 +302,9 @@ def test_a_bad_setting_is_refused(setting: str, message: str) -> None:
     assert message in str(error.value)
 
 
-def test_a_setting_may_go_on_from_a_short_form_and_is_of_the_recipe_or_the_scale() -> None:
-    """`decoder: 8` is the rank alone, and `--set` is applied one by one."""
-    changed = override(Recipe(), ("lora.decoder=8", "lora.decoder.alpha=3", "encoder=ViT-H", "encoder.loss=none"))
-    assert changed == Recipe.model_validate(
-        {"lora": {"decoder": {"rank": 8, "alpha": 3}}, "encoder": {"size": "ViT-H", "loss": "none"}}
-    )
+def test_a_setting_is_of_the_recipe_or_the_scale() -> None:
+    changed = override(Recipe(), ("encoder=ViT-H", "encoder.loss=none"))
+    assert changed == Recipe.model_validate({"encoder": {"size": "ViT-H", "loss": "none"}})
     for setting in ("sft={views: 5}", "encoder={size: ViT-H}", "decoder=302M", "sft.views=5"):
         assert is_of_recipe(setting), setting
     in_both = ("sft={steps: 3}", "sft.steps=3", "sft={}")
