@@ -1,8 +1,6 @@
 """What macOS does otherwise, imitated: nothing here has run on it."""
 
-import os
 import sys
-import unicodedata
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -12,7 +10,7 @@ from lightning.pytorch.accelerators import MPSAccelerator
 
 from analysis import redraw
 from mm1_lab import team
-from mm1_lab.config import RequestError, Resources, find_yaml
+from mm1_lab.config import RequestError, Resources
 from mm1_lab.results import Ledger
 from mm1_lab.train.fit import DataModule, _quiet
 from mm1_lab.weights.pretrained import tensor_names, weights_digest
@@ -22,23 +20,6 @@ from tests.pretrained import save_decoder
 @pytest.fixture
 def on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-
-
-def test_names_differ_by_case_and_not_by_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system takes both for one file."""
-
-    def is_file(path: Path) -> bool:
-        return path.name.lower() in map(str.lower, os.listdir(path.parent))
-
-    (tmp_path / "mix.yaml").touch()
-    monkeypatch.setattr(Path, "is_file", is_file)
-    assert find_yaml("there is no sweep", "mix", [tmp_path]) == tmp_path / "mix.yaml"
-    with pytest.raises(RequestError, match="there is no sweep 'Mix'; did you mean 'mix'"):
-        find_yaml("there is no sweep", "Mix", [tmp_path])
-    composed, apart = (unicodedata.normalize(form, "mélange") for form in ("NFC", "NFD"))
-    (tmp_path / f"{apart}.yaml").touch()
-    monkeypatch.setattr(Path, "is_file", lambda path: True)
-    assert find_yaml("there is no sweep", composed, [tmp_path]) == tmp_path / f"{composed}.yaml"
 
 
 def test_what_the_finder_leaves_damages_no_stage(tmp_path: Path) -> None:

@@ -194,12 +194,8 @@ def test_what_it_does_wrong_with_numbers_has_its_line(tmp_path: Path) -> None:
         try_forward(tmp_path, f"{MERGING}[:, :7]")
 
 
-@pytest.mark.parametrize("statement", ["from helpers import pool", "from .helpers import pool", "import helpers.pool"])
-def test_a_file_beside_it_is_not_imported(statement: str, tmp_path: Path) -> None:
+def test_a_file_beside_it_is_not_imported(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "sweeps" / "helpers.py").touch()
-    told = r"mine\.py, line 1: \w+Error: .*; it may import installed packages, but no file beside it: put that"
-    with pytest.raises(RequestError, match=told):
-        try_forward(tmp_path, "x = f[:, :9]", f"{statement}\n{CODE}")
-    with pytest.raises(RequestError, match=r"line 1: ModuleNotFoundError: No module named 'elsewhere'$"):
-        try_forward(tmp_path, "x = f[:, :9]", f"import elsewhere\n{CODE}")
+    with pytest.raises(RequestError, match=r"mine\.py, line 1: ModuleNotFoundError: No module named 'helpers'$"):
+        try_forward(tmp_path, "x = f[:, :9]", f"import helpers\n{CODE}")

@@ -121,13 +121,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         if path.exists() and not path.is_file():
             raise RequestError(f"{path}: is not a file")
         text = path.read_text(encoding="utf-8")
-        path.name.encode()
     except FileNotFoundError:
         raise RequestError(f"{path}: there is no such file") from None
-    except UnicodeEncodeError:
-        raise RequestError(
-            f"{path}: results cannot record this name; rename it to one in UTF-8, or set PYTHONUTF8=1 if it is"
-        ) from None
     except (OSError, ValueError) as error:
         raise RequestError(f"{path}: cannot be read as text ({error})") from None
     values = parse_yaml(text, str(path))
@@ -161,11 +156,6 @@ class _Loader(yaml.SafeLoader):
                     text = f"the key {key.value!r} appears twice; merge them into one"
                     raise yaml.MarkedYAMLError(problem=text, problem_mark=key.start_mark)
                 seen.add(key.value)
-
-    def construct_scalar(self, node: Any) -> Any:
-        text = super().construct_scalar(node)
-        text.encode()  # half of a surrogate pair (`"\\ud800"`) could not be written to any file
-        return text
 
 
 def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
@@ -311,10 +301,7 @@ def _explain(errors: list[ErrorDetails], model: type[BaseModel]) -> str:
     elif error["type"] == "string_type" and is_name:
         message = "YAML reads this name as something else than text; put it in quotes"
     if not isinstance(value, Mapping):
-        found = "empty" if value is None else repr(value)  # empty: a key with nothing after it
-        if len(found) > 200:
-            found = f"{found[:150]} … ({len(found)} characters)"
-        message += f" (it is {found})"
+        message += f" (it is {'empty' if value is None else repr(value)})"  # empty: a key with nothing after it
     return f"{key}: {message}" if key else message
 
 
@@ -359,11 +346,7 @@ def override(model: Known, settings: Iterable[str]) -> Known:
         if not equals or not path.strip():
             raise RequestError(f"{where}: write PATH=VALUE, for example train.steps=200")
         value = parse_yaml(text, where)
-        try:
-            put(values, path.strip(), value, where)
-        except RequestError:  # perhaps a path into what was set in its short form: `lora.decoder=8`
-            values = type(model).parse(values, "--set").model_dump(mode="json")
-            put(values, path.strip(), value, where)
+        put(values, path.strip(), value, where)
     return type(model).parse(values, "--set")
 
 

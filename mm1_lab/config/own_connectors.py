@@ -45,16 +45,7 @@ class OwnConnectors(Config):
             lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == self.file]
             where = f", line {lines[-1]}" if lines else ""
             told = f"{self.file}{where}: {type(error).__name__}: {' '.join(str(error).split())}"
-            if isinstance(error, ImportError) and self._is_beside(error):
-                told += "; it may import installed packages, but no file beside it: put that file's code into it"
             raise RequestError(told) from error
-
-    def _is_beside(self, error: ImportError) -> bool:
-        """Whether what could not be imported is in the file's folder."""
-        if not error.name:
-            return "relative import" in str(error)
-        place = Path(self.file).with_name(error.name.partition(".")[0])
-        return place.is_dir() or place.with_suffix(".py").is_file()
 
 
 ALLOWED: dict[str, OwnConnectors] = {}

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mm1_lab.config.base import Config, Count, Number, Rate, Ratio, Share, Weight, Whole, nearest
 from mm1_lab.config.benchmark import BenchmarkConfig, Shots
+from mm1_lab.config.recipe import Component
 from mm1_lab.config.size import Attention, Pretrained, Size
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -82,7 +83,7 @@ class MultimodalTraining(Optimiser):
 
     batch_size: Count
     """Packed rows per step."""
-    lr_multipliers: dict[Literal["encoder", "connector", "decoder"], Weight] = Field(default_factory=dict)
+    lr_multipliers: dict[Component, Weight] = Field(default_factory=dict)
     """Peak learning rate of a part relative to `learning_rate`. Default: 1."""
 
 

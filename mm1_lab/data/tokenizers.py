@@ -103,20 +103,17 @@ def folder_tokenizer(folder: Path, rows: int | None = None) -> BackendTokenizer:
 
     if not folder.is_dir():
         raise RequestError(f"tokenizer: {folder} is not a folder; give `bpe` or the folder of a Hugging Face tokenizer")
-    slow = f"tokenizer: {folder} has no tokenizer.json; save its fast version there"
     try:
         # For a generic tokenizer class, AutoTokenizer would pick that of the decoder's model family instead.
         named = load_json(folder / "tokenizer_config.json").get("tokenizer_class")
         kind = PreTrainedTokenizerFast if named in GENERIC else AutoTokenizer
         loaded = kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        if not (folder / "tokenizer.json").is_file() and (folder / "tokenizer_config.json").is_file():
-            raise RequestError(slow) from error
         lack = f"cannot load a Hugging Face tokenizer ({first_line(error)})"
-        raise RequestError(f"tokenizer: {folder}: {lack}; save the model's tokenizer there") from error
+        raise RequestError(f"tokenizer: {folder}: {lack}; save the model's fast tokenizer there") from error
     backend = getattr(loaded, "backend_tokenizer", None)
     if not isinstance(backend, Backend):
-        raise RequestError(slow)
+        raise RequestError(f"tokenizer: {folder} has no tokenizer.json; save its fast version there")
     end = _first(loaded.eos_token_id, loaded.sep_token_id, -1)
     if end < 0:
         raise RequestError(f"tokenizer: {folder} has no end token; set eos_token in its tokenizer_config.json")

@@ -195,18 +195,12 @@ def claims(*rest: str) -> str:
         ('arms: {a: {}}\npanels: {"a\\e[2J": {title: t, arms: {a: a}}}\n', "panels.a [2J: has a character that contro"),
         ("arms: {a: {}}\npanels: {x: {title: a\u202eb, arms: {a: a}}}\n", "panels.x.title: has a character that"),
         ('grid: {connector: [mlp, "a\\e[2J"]}\n', "arms.a [2J: has a character that controls a terminal"),
-        ("arms: {Caf\u00e9: {}, Cafe\u0301: {}}\n", "the arms 'Café' and 'Cafe\u0301' look alike; rename one of them"),
         ("axis: a: b\n", "line 5: is no plain YAML (mapping values are not allowed here); see to its"),
         ("arms: {a: {learning_rate: fast}}\n", "should be a valid number or 'scale' or 'paper' (it is 'fast')"),
         ("arms: {a: {learning_rate: yes}}\n", "learning_rate: must be a number or 'scale' or 'paper' (it is True)"),
-        ("arms: {a: {sft: {views: yes, mixture: {charts: 1}}}}\n", "sft.views: must be a number (it is True)"),
-        ("arms: {a: {sft: {mixture: {charts: yes}}}}\n", "sft.mixture.charts: must be a number (it is True)"),
-        ("arms: {a: {resolution: yes}}\n", "arm 'a': resolution: must be a number or 'native' (it is True)"),
         ("arms: {a: {sft: {tiling: ratio}}}\n", "'a': sft: tiling: ratio requires several views, the most t"),
         ("arms: {a: {sft: {tile_marks: text}}}\n", "sft: tile_marks: text requires several views; set views: 5"),
         ("arms: {a: {sft: {views: 13}}}\n", "13 views require tiling: ratio; without it, views are 1, 5, 10 or 17"),
-        ("arms: {a: {sft: {views: 5, tiling: ratios}}}\n", "sft.tiling: Input should be 'square' or 'ratio'"),
-        ('arms: {a: {}}\npanels: {x: {title: "\\ud800", arms: {a: a}}}\n', "is no plain YAML ('utf-8' codec can't"),
         ("arms: {a: {sft: {frozen: [decoder], lr_multipliers: {decoder: 0}}}}\n", "sft: lr_multipliers.decoder is 0"),
         ("arms: {a: {frozen: [encoder], lr_multipliers: {encoder: 2}}}\n", "lr_multipliers.encoder is 2, but encoder"),
         ("arms: {a: {scale: {evaluate.shots: [0]}}}\n", "scale: 'evaluate' is the same for all arms (--set)"),
@@ -222,18 +216,11 @@ def claims(*rest: str) -> str:
         ("arms: {a: {sft.lora: 8}}\n", "arm 'a': sft.lora: write ranks by part, such as {decoder: 64} (it is 8)"),
         ("arms: {a: {encoder: [a/a, b/b, c/c]}}\n", "encoder: two encoders may stand side by side, [A, B], no more;"),
         ("arms: {a: {sft: {steps: 0}}}\n", "sft: steps: 0 evaluates an exported model; name it (start)"),
-        ("arms: {a: {encoder: {beside: ''}}}\n", "encoder.beside: String should have at least 1 character"),
-        ("arms: {a: {}}\nsearch: {rates: 400, factor: 100}\n", "rates: Input should be less than or equal to 50"),
-        ("arms: {a: {}}\nsearch: {rates: 9, factor: 100}\n", "span more than 15 orders of magnitude"),
-        ("arms: {a: {}}\nsearch: {factor: 1}\n", "search.factor: Input should be greater than 1"),
-        ("search: {over: {steps: [1, 2]}, measure: average, trials: 2001}\n", "less than or equal to 2000"),
-        (f"arms: {{a: {{}}}}\nsearch: {{extensions: {10**400}}}\n", "search.extensions: Input should be less than or"),
         ("arms: {a: }\n", "arms.a: must hold keys and values, or {} for none (it is empty)"),
         ("arms: {a: {}}\ncontrasts:\n", "contrasts: must be a list (it is empty)"),
         ("arms: {}\n", "has no arms"),
         ('arms: {"a\\nb": {}}\n', r"the arm 'a\nb' needs a name"),
         ('arms: {"": {}}\n', "the arm '' needs a name without blanks"),
-        (f'arms: {{"{"x" * 720} ": {{}}}}\n', f"the arm '{'x' * 100}' … needs a name without blanks at its ends"),
         ("arms: {--only: {}}\n", "the arm '--only' needs a name without blanks at its ends or a hyphen in front"),
         (f"grid: {{steps: {[*range(150)]}, image_tokens: {[*range(150)]}}}\n", "the grid has 22,500 cells; at most 10"),
         ("arms: {a: {}}\npanels: {x: {title: T, arms: {label: b}}}\n", "unknown arm 'b'"),
@@ -270,15 +257,12 @@ def test_an_encoder_s_name_stands_for_it_alone_pre_trained_as_the_base_s(tmp_pat
     assert [(sft.steps, sft.views) for sft in tuned if sft] == [(1000, 5), (1000, 1)]
 
 
-def test_where_a_sweep_lies_and_what_its_file_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A recipe is found one folder up, too; a name that is no text is refused."""
+def test_a_recipe_is_found_one_folder_up_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_sweep(tmp_path, "arms: {a: {}}\n")
     (tmp_path / "mine").mkdir()
-    path = path.rename(tmp_path / "mine" / "question.yaml")
+    path.rename(tmp_path / "mine" / "question.yaml")
     monkeypatch.chdir(tmp_path / "mine")
     assert list(load_sweep(Path("question.yaml")).arms) == ["a"]
-    with pytest.raises(RequestError, match="rename it to one in UTF-8"):
-        load_sweep(path.rename("caf\udce9.yaml"))
 
 
 def test_settings_reach_keys_with_dots_and_new_keys_of_tables_and_may_have_exponents() -> None:
@@ -306,8 +290,6 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables_and_may_have_expon
         ("train.lr_multipliers.conector=1", "train.lr_multipliers.conector: Input should be 'encoder'"),
         ("train.steps.most=3", "train.steps has no keys; set train.steps itself"),
         ("resources.gpus=true", "resources.gpus: must be a number (it is True)"),
-        ("train.min_lr_ratio=yes", "train.min_lr_ratio: must be a number (it is True)"),
-        ("short_encoder=yes", "short_encoder: must be a number (it is True)"),
         ("train.steps=15e-1", "valid integer, got a number with a fractional part"),
         ("decoders.1.2B.heads=7", "1.2B: 7 heads need a width divisible by 14 (it is "),
         ("encoders.ViT-L.feed_forward=64", "ViT-L: an encoder has only `layers`, `width` and `heads`"),
@@ -320,12 +302,9 @@ def test_a_bad_setting_is_refused(setting: str, message: str) -> None:
     assert message in str(error.value)
 
 
-def test_a_setting_may_go_on_from_a_short_form_and_is_of_the_recipe_or_the_scale() -> None:
-    """`decoder: 8` is the rank alone, and `--set` is applied one by one."""
-    changed = override(Recipe(), ("lora.decoder=8", "lora.decoder.alpha=3", "encoder=ViT-H", "encoder.loss=none"))
-    assert changed == Recipe.model_validate(
-        {"lora": {"decoder": {"rank": 8, "alpha": 3}}, "encoder": {"size": "ViT-H", "loss": "none"}}
-    )
+def test_a_setting_is_of_the_recipe_or_the_scale() -> None:
+    changed = override(Recipe(), ("encoder=ViT-H", "encoder.loss=none"))
+    assert changed == Recipe.model_validate({"encoder": {"size": "ViT-H", "loss": "none"}})
     for setting in ("sft={views: 5}", "encoder={size: ViT-H}", "decoder=302M", "sft.views=5"):
         assert is_of_recipe(setting), setting
     in_both = ("sft={steps: 3}", "sft.steps=3", "sft={}")

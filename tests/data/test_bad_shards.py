@@ -49,10 +49,10 @@ def test_files_that_are_cut_off(files):
     whole = files.captions("c.tar", range(4)).read_bytes()
     for keep in (100, 512 + 20, 5 * 512, 24 * 512 - 100, 24 * 512):  # the last one between two samples
         (files.folder / "c.tar").write_bytes(whole[:keep])
-        files.refused(r"c\.tar: is cut off, damaged or no \.tar .*; fetch or write it again", captions=["c.tar"])
+        files.refused(r"c\.tar.* is cut off, damaged or no \.tar ", captions=["c.tar"])
     path = files.parquet("p.parquet", {"text": ["one", "two"]})
     path.write_bytes(path.read_bytes()[:-9])
-    files.refused(r"p\.parquet: is cut off, damaged or no \.parquet", text=["p.parquet"])
+    files.refused(r"p\.parquet.* is cut off, damaged or no \.parquet", text=["p.parquet"])
 
 
 @pytest.mark.parametrize(
@@ -82,10 +82,9 @@ def test_a_tar_with_nothing_usable(files, members, message):
         ("interleaved", {"images": [[b"x", None]], "texts": [[None]]}, r"row 0: .* lists of equal length"),
         ("interleaved", {"images": [[b"x", None]], "texts": [[None, None]]}, r"row 0: place 1: exactly one"),
         ("interleaved", {"images": [["https://e.org/a.jpg"]], "texts": [[None]]}, r"is a URL; download"),
-        ("interleaved", {"images": [["file:///a.jpg"]], "texts": [[None]]}, r"is a URL; write the path from the folde"),
-        ("interleaved", {"images": [["../a.jpg"]], "texts": [[None]]}, r"row 0: '\.\./a\.jpg' leads out of the"),
+        ("interleaved", {"images": [["../a.jpg"]], "texts": [[None]]}, r"row 0: '\.\./a\.jpg' is not a path below"),
         ("interleaved", {"images": [["data:image/png;base64,é"]], "texts": [[None]]}, r"has a data: URL that is not b"),
-        ("interleaved", {"images": [["/a.jpg"]], "texts": [[None]]}, r"row 0: '/a\.jpg' is an absolute path"),
+        ("interleaved", {"images": [["/a.jpg"]], "texts": [[None]]}, r"row 0: '/a\.jpg' is not a path below"),
     ],
 )
 def test_a_parquet_with_wrong_content(files, source, columns, message):
@@ -108,21 +107,20 @@ def test_a_line_that_is_not_text(files, line, message):
     files.refused(message, text=["t.jsonl"])
 
 
-def test_a_json_array_is_read_piece_by_piece(files, monkeypatch):
+def test_a_json_array_and_what_may_be_wrong_in_it(files):
     texts = ["short", "ä" * 40, 'a quote " and a bracket ] and a \\', "wide 😀" * 9, ""]
     path = files.folder / "t.json"
     whole = "\ufeff [" + " ,\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts) + "]\n "
-    for piece in (3, 8, 21, 1000):
-        monkeypatch.setattr(tables, "PIECE", piece)
-        path.write_text(whole, encoding="utf-8")
-        assert [row["text"] for _, row in tables.read_rows(path, "t", {"text": ("text",)}, ())] == texts
-        path.write_text(whole.rstrip()[:-1], encoding="utf-8")
-        files.refused(r"t\.json: .* after entry 4 \(Expecting value at character \d+\)", text="t.json")
-        path.write_text(whole.replace("wide", '"'), encoding="utf-8")
-        files.refused(rf"entry 2 \(Expecting .+ at character {whole.index('wide') + 1}\)", text="t.json")
-        path.write_text(whole, encoding="utf-16")
-        files.refused(r"t\.json, line 1: is not UTF-8 text", text="t.json")
-        path.write_bytes(whole.replace("ä", "a").replace("😀", "ü").removeprefix("\ufeff").encode("latin-1"))
+    path.write_text(whole, encoding="utf-8")
+    assert [row["text"] for _, row in tables.read_rows(path, "t", {"text": ("text",)}, ())] == texts
+    path.write_text(whole.rstrip()[:-1], encoding="utf-8")
+    files.refused(r"no \.json after entry 4 \(Expecting value: line 5 ", text="t.json")
+    path.write_text(whole.replace("wide", '"'), encoding="utf-8")
+    files.refused(r"no \.json after entry 2 \(Expecting .+ line 4 ", text="t.json")
+    path.write_text(whole.rstrip() + whole[1:], encoding="utf-8")
+    files.refused(r"no \.json after entry 4 \(goes on after the end of its array", text="t.json")
+    for encoding in ("utf-16", "latin-1"):
+        path.write_text(whole.removeprefix("\ufeff").replace("😀", "ü"), encoding=encoding)
         files.refused(r"t\.json.*: is not UTF-8 text; save it", text="t.json")
 
 
@@ -134,49 +132,14 @@ def test_compressed_lines_that_are_damaged(files, name, compress):
     path = files.folder / name
     for content in (whole[:-9], b'{"text": "not compressed"}\n'):
         path.write_bytes(content)
-        files.refused(rf"{name}: is cut off, damaged or no \.\w+ \(.+\); fetch or write it again", text=[name])
+        files.refused(rf"{name}.* is cut off, damaged or no \.\w+ \(", text=[name])
     path.write_bytes(compress(b'{"text": "good"}\n["text"]\n'))
     files.refused(f"{name}, line 2: must be a JSON object", text=[name])
 
 
-def headers(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
-    """One header of a tar, by hand."""
-    block = bytearray(512)
-    block[: len(name)] = name
-    block[124 : 124 + len(size)] = size
-    block[148:156], block[156:157], block[257:265] = b" " * 8, kind, b"ustar\x0000"
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
-
-
-def described(text: bytes) -> bytes:
-    """A member behind a header of extended settings."""
-    return headers(b"pax", b"%011o" % len(text), b"x") + text.ljust(512, b"\0") + headers(b"a.png", b"0")
-
-
-LIES = {
-    "size of 2^60": headers(b"a.png", b"\x80" + (2**60).to_bytes(11, "big")),
-    "size in words": described(b"21 size=9000000000000"),
-    "sparse map": described(b"32 GNU.sparse.map=a,b,c,d,e,f,g\n"),
-}
-
-
-@pytest.mark.parametrize("member", LIES.values(), ids=LIES)
-def test_a_tar_whose_headers_lie(files, member):
-    (files.folder / "c.tar").write_bytes(member + bytes(2048))
-    files.refused(r"c\.tar: (is cut off|contains no usable pairs)", captions=["c.tar"])
-
-
-def test_names_and_texts_that_are_not_utf_8_are_read(files):
+def test_half_a_character_in_json_is_read(files):
     (files.folder / "t.jsonl").write_bytes(b'{"text": "half \\ud800 a character"}\n')
     assert files.open(text=["t.jsonl"]).collections["text"].texts(0) == ["half ? a character"]
-    content = b""
-    for name, data in ((b"caf\xe9.png", files.png(3)), (b"caf\xe9.txt", "ein Café".encode())):
-        content += headers(name, b"%011o" % len(data)) + data.ljust(-(-len(data) // 512) * 512, b"\0")
-    (files.folder / "c.tar").write_bytes(content + bytes(1024))
-    data = files.open(captions=["c.tar"])
-    assert data.pairs(0).pair(0, False)[1] == "ein Café"
-    assert tuple(data.pairs(0).pair(0, False)[0].pixels(1)[0, 0]) == files.colour(3)
 
 
 def test_a_saved_dataset_whose_middle_is_damaged(files):
@@ -185,16 +148,7 @@ def test_a_saved_dataset_whose_middle_is_damaged(files):
     whole, ends = path.read_bytes(), b"\3\0\0\0\6\0\0\0"
     assert whole.count(ends) == 1
     path.write_bytes(whole.replace(ends, b"\3\0\0\0\xff\xff\xff\x7f"))
-    files.refused(r"\.arrow: is cut off, damaged or no \.arrow .*; fetch or write it again", text=["saved"])
-
-
-@pytest.mark.parametrize("name", ["t.jsonl.gz", "t.jsonl", "t.csv"])
-def test_a_line_without_end_is_no_damage(files, monkeypatch, name):
-    monkeypatch.setattr(tables, "LONGEST_LINE", 1 << 20)
-    first, long = (b"text\n", b"x" * (2 << 20)) if name.endswith("csv") else (b'{"text": "a"}\n', b" " * (2 << 20))
-    content = first + b'"a"\n' * name.endswith("csv") + long
-    (files.folder / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
-    files.refused(rf"{name}, after line \d: a line has more than 1 MB; write a document on each line$", text=[name])
+    files.refused(r"\.arrow.* is cut off, damaged or no \.arrow ", text=["saved"])
 
 
 def test_up_to_one_percent_of_rows_may_be_broken_and_are_named(files):
@@ -262,18 +216,12 @@ def test_a_picture_that_cannot_be_read_at_present_is_not_taken_for_broken(files,
             pixels.files_apart(files.folder, ["a.png"])
 
 
-def test_a_table_or_an_index_that_cannot_be_read_at_present_is_not_called_damaged(files, monkeypatch):
+def test_a_full_disk_is_no_damage(files, monkeypatch):
     files.parquet("p.parquet", {"text": ["a text"]})
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with monkeypatch.context() as patch, pytest.raises(OSError, match=r"No space left on device: '/.+\.ipc'"):
-        patch.setattr("pyarrow.ipc.new_file", Mock(side_effect=full))
+    monkeypatch.setattr("pyarrow.ipc.new_file", Mock(side_effect=full))
+    with pytest.raises(OSError, match=r"No space left on device: '/.+\.ipc'"):
         files.open(text=["p.parquet"])
-    error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-    refusals = {"mm1_lab.data.shards.tables.pq.ParquetFile": r"p\.parquet", "pyarrow.memory_map": r"\w+\.ipc"}
-    for name, told in refusals.items():
-        with monkeypatch.context() as patch:
-            patch.setattr(name, Mock(side_effect=error))
-            files.refused(rf"{told}: cannot be read \(Too many open files\); mend this", text=["p.parquet"])
 
 
 def test_pictures_that_are_too_large_or_no_pictures_are_broken(files, monkeypatch):

@@ -307,7 +307,7 @@ def test_what_is_no_set_of_conversations_is_told_as_what_it_is(files):
     (files.folder / "cut.json").write_text('[{"messages": 1}, {')
     for given, message in (
         ({"files": "numbers.json"}, "entry 0: must be a JSON object"),
-        ({"files": "cut.json"}, r"cut\.json: is cut off, damaged or no \.json after entry 0 \(Expecting"),
+        ({"files": "cut.json"}, r"cut\.json.* is cut off, damaged or no \.json after entry 0 \(Expecting"),
         ({"files": "layout/a/*"}, "has no turns; store them as a list of objects"),
         ({"files": "pairs.tar", "reader": "pairs"}, "mine: pairs are no conversations; list them as a source"),
         ({"files": {"dataset": "layout"}}, r"'a', 'b'.*, name one: `\{dataset: …, config: NAME\}`"),

@@ -73,17 +73,12 @@ def test_what_is_wrong_at_an_address_is_told(files, bucket):
 
 
 def test_secrets_of_an_address_are_in_no_message(files, bucket):
-    for secret in ("me:hunter2@", "", "me:hunter2@"):
-        for query in (
-            "?token=hunter2",
-            "?X-Amz-Credential=hunter2&X-Amz-Signature=hunter2",
-            "?sv=1&sig=hunter2",
-            "?client_secret=hunter2",
-        ):
-            with pytest.raises(RequestError) as error:
-                files.open(text=f"nothing://{secret}x/a.jsonl{query}")
-            assert "nothing://x/a.jsonl" in str(error.value) and "hunter2" not in str(error.value)
-            assert "…: cannot be listed (Protocol not known: nothing" in str(error.value)
+    signed = "X-Amz-Credential=hunter2&X-Amz-Signature=hunter2"
+    for query in ("token=hunter2", signed, "sv=1&sig=hunter2", "client_secret=hunter2"):
+        with pytest.raises(RequestError) as error:
+            files.open(text=f"nothing://me:hunter2@x/a.jsonl?{query}")
+        assert "nothing://x/a.jsonl" in str(error.value) and "hunter2" not in str(error.value)
+        assert "…: cannot be listed (Protocol not known: nothing" in str(error.value)
     assert str(RequestError("hf://buckets@v1/x: no")) == "hf://buckets@v1/x: no", "a branch"
     texts = {f"{n:03}.txt": b"\xff" if n < 1 else b"a picture" for n in range(200)}
     path = files.tar("c.tar", {f"{n:03}.png": files.png(n) for n in range(200)} | texts)

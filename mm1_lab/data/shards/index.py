@@ -20,8 +20,8 @@ from mm1_lab.data.shards.finding import File, short_hash
 from mm1_lab.data.shards.readers import READERS, Image, LeftOut, Reader
 from mm1_lab.data.shards.tables import PICTURE_ENDINGS, Broken, Fields, read_rows
 from mm1_lab.data.types import Answer, Unlearnt
-from mm1_lab.files import UNREADABLE, load_json, spelt_otherwise, write_text
-from mm1_lab.formatting import without_secrets
+from mm1_lab.files import load_json, spelt_otherwise, write_text
+from mm1_lab.formatting import first_line, without_secrets
 
 INDEX_VERSION = 15
 """Increased when readers or the format of the index change, so that cached indexes in an old form are ignored."""
@@ -118,9 +118,7 @@ def cached(path: Path, schema: pa.Schema, make: Callable[[], Iterable[pa.RecordB
 
 
 def _unread(path: Path, error: Exception) -> RequestError:
-    if isinstance(error, OSError) and error.errno in UNREADABLE:
-        return RequestError(f"{path}: cannot be read ({error.strerror}); mend this and give the command again")
-    return RequestError(f"{path}: is damaged; delete it and give the command again")
+    return RequestError(f"{path}: cannot be read, or is damaged ({first_line(error)}); mend this, or delete the file")
 
 
 def _build(path: Path, file: File) -> Generator[pa.RecordBatch, None, dict[str, Any]]:

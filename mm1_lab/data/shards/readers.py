@@ -144,15 +144,12 @@ def stored_image(image: Any) -> Image | None:
             return Image(content=base64.b64decode(image.partition(",")[2], validate=True))
         except ValueError:  # binascii's own, too
             raise Broken("has a data: URL that is not base64") from None
-    if image.startswith("file://"):
-        raise Broken(f"{image[:80]!r} is a URL; write the path from the folder of images on (`images: FOLDER`)")
     if "://" in image:
-        raise Broken(f"{image[:80]!r} is a URL; download the images and give their file names")
-    if PurePosixPath(image).is_absolute():
-        raise Broken(f"{image[:80]!r} is an absolute path; write it from the folder of images on (`images: FOLDER`)")
-    if ".." in PurePosixPath(image).parts:
+        raise Broken(f"{image[:80]!r} is a URL; download the images and give their paths")
+    path = PurePosixPath(image)
+    if path.is_absolute() or ".." in path.parts:
         remedy = "name a folder above it (`images: FOLDER`), and write paths from there"
-        raise Broken(f"{image[:80]!r} leads out of the folder of images; {remedy}")
+        raise Broken(f"{image[:80]!r} is not a path below the folder of images; {remedy}")
     return Image(path=sound(image))
 
 

@@ -216,9 +216,6 @@ class Shards:
                 yield f"  broken: {len(tried.broken):,} of {tried.asked:,} pictures tried"
             for message in tried.broken[:5]:
                 yield f"    {message}"
-            if len(tried.broken) > BROKEN_SHARE * tried.asked:
-                stops = f"training stops once it has read {BROKEN_LEAST} broken ones, and they are more than that"
-                yield f"  note: more than {BROKEN_SHARE:.0%} of the pictures tried are broken; {stops}"
             if collection.reader in ("pairs", "text"):
                 texts = [collection.texts(sample)[-1] for sample in spread.tolist()]
                 if 2 * len(set(texts)) < len(texts):
@@ -231,11 +228,6 @@ class Shards:
                         f"{self._tuning.sequence} positions and {self._tuning.max_images} pictures, in one view "
                         "(sft.sequence_length, sft.max_images); these are left out of training"
                     )
-            if not len(collection.held_out):
-                yield (
-                    "  note: nothing is held out, so there is no held-out loss; at least four documents with different "
-                    "keys are needed"
-                )
         yield from (f"note: {line}" for line in self.doubts())
 
     def seen_in_training(self, pictures: Iterable[Picture]) -> str:

@@ -10,6 +10,7 @@ import re
 import sys
 import tarfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mm1_lab.config import RequestError
-from mm1_lab.files import UNREADABLE
 from mm1_lab.formatting import first_line, sound
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
@@ -26,10 +26,6 @@ COLUMNAR = (".parquet", ".arrow", ".csv")
 """Endings of files whose rows all have the same columns."""
 BATCH = 64
 """Rows of a Parquet file that are converted to plain values at once; few, as they may hold pictures."""
-LONGEST_LINE = 256 << 20
-"""Bytes of a line; a small compressed file may hold one that no memory does."""
-PIECE = 16 << 20
-"""Characters of a JSON array that are decoded at once, at least."""
 NOT_UTF_8 = "is not UTF-8 text; save it in that encoding"
 BETWEEN = re.compile(r"[\s,]*")
 """What stands between the values of a JSON array."""
@@ -38,10 +34,6 @@ csv.field_size_limit(sys.maxsize)  # by default 128 KiB; texts that are too long
 Fields = dict[str, Any]
 Columns = Mapping[str, tuple[str, ...]]
 """Field → the names of columns under which it may be found."""
-
-
-class LongLine(Exception):
-    """A line has more than LONGEST_LINE bytes."""
 
 
 class Broken(Exception):
@@ -68,21 +60,13 @@ def read_rows(path: Path, name: str, columns: Columns, required: Collection[str]
             yield place, row
     except (RequestError, MemoryError):
         raise
-    except LongLine:
-        where = f", after {place}" if place else ""
-        raise RequestError(
-            f"{name}{where}: a line has more than {LONGEST_LINE >> 20} MB; write a document on each line"
-        ) from None
-    except UnicodeDecodeError:
-        where = f" after {place}" if place else ""
-        raise RequestError(f"{name}{where}: {NOT_UTF_8}") from None
     except Exception as error:  # each library has kinds of its own for damaged files
         where = f" after {place}" if place else ""
-        if isinstance(error, OSError) and error.errno in UNREADABLE:
-            told = f"{name}: cannot be read{where} ({error.strerror}); mend this and give the command again"
-            raise RequestError(told) from None
+        if isinstance(error, UnicodeDecodeError):
+            raise RequestError(f"{name}{where}: {NOT_UTF_8}") from None
         raise RequestError(
-            f"{name}: is cut off, damaged or no {path.suffix}{where} ({first_line(error)}); fetch or write it again"
+            f"{name}: cannot be read, or is cut off, damaged or no {path.suffix}{where} ({first_line(error)}); mend "
+            "this, or fetch or write the file again"
         ) from None
 
 
@@ -92,8 +76,6 @@ def _fields(row: Fields, columns: Columns, required: Collection[str]) -> Fields 
         names = columns[field]
         if row.keys().isdisjoint(names):
             has = ", ".join(map(str, list(row)[:20]))[:200] or "nothing"
-            if len(row) == 1 and ";" in has:
-                return Broken(f"its columns are divided by semicolons ({has}); separate them by commas")
             return Broken(
                 f"has no column {names[0]!r} (it has {has}); rename one to {' or '.join(names[:2])}, or name yours in "
                 "the data file by `image` or `text`"
@@ -122,18 +104,16 @@ def _arrow(path: Path, wanted: Collection[str]) -> FileRows:
 def _lines(path: Path) -> Iterator[bytes]:
     # Arrow decompresses by the file's ending; without Python's buffer, each line would be a call to it
     with io.BufferedReader(pa.input_stream(str(path)), 1 << 16) as stream:
-        while line := stream.readline(LONGEST_LINE + 1):
-            if len(line) > LONGEST_LINE:
-                raise LongLine
-            yield line
+        yield from stream
 
 
 def _csv(path: Path, _: object) -> FileRows:
     numbered = enumerate(_lines(path))
     lines = (line.decode("utf-8-sig", "surrogateescape" if number else "strict") for number, line in numbered)
     table = csv.DictReader(lines, strict=True)
-    if len(columns := table.fieldnames or ()) == 1 and ";" in columns[0]:
-        yield "line 1", dict.fromkeys(columns)  # before commas and quotes in texts make other errors of the rows
+    columns = table.fieldnames or ("",)
+    if len(columns) == 1 and ";" in columns[0]:  # told before commas and quotes in texts make other errors of the rows
+        raise ValueError(f"its columns are divided by semicolons ({columns[0]}); separate them by commas")
     for row in table:
         broken = None
         if None in row:
@@ -156,32 +136,18 @@ def _json(path: Path, wanted: Collection[str]) -> FileRows:
     if not start.startswith(b"["):
         yield from _json_lines(path, wanted)
         return
-    # entry by entry and piece by piece: a whole file takes up to five times its size, its values still more
+    # entry by entry: the values of a whole file take several times its size
     decoder = json.JSONDecoder()
-    with path.open(encoding="utf-8-sig") as stream:
-        text = stream.read(PIECE)
-        at = text.index("[") + 1
-        number = before = 0
-        while True:
-            at = BETWEEN.match(text, at).end()  # type: ignore[union-attr]
-            if text[at : at + 1] == "]":
-                if (text[at + 1 :] + stream.read()).strip():
-                    raise ValueError("goes on after the end of its array")
-                return
-            wrong = ""
-            try:
-                row, end = decoder.raw_decode(text, at)
-            except json.JSONDecodeError as error:
-                wrong, end = f"{error.msg} at character {before + error.pos}", len(text)
-            if end == len(text) and (more := stream.read(max(PIECE, end - at))):  # the entry may go on
-                before += at
-                text, at = text[at:] + more, 0
-                continue
-            if wrong:
-                raise ValueError(wrong)
-            yield f"entry {number}", _as_object(row)
-            at = end
-            number += 1
+    text = path.read_text(encoding="utf-8-sig")
+    at = text.index("[") + 1
+    for number in count():
+        at = BETWEEN.match(text, at).end()  # type: ignore[union-attr]
+        if text[at : at + 1] == "]":
+            break
+        row, at = decoder.raw_decode(text, at)
+        yield f"entry {number}", _as_object(row)
+    if text[at + 1 :].strip():
+        raise ValueError("goes on after the end of its array")
 
 
 def _parse_object(text: bytes) -> Fields | Broken:
@@ -205,7 +171,7 @@ def _tar(path: Path, wanted: Collection[str]) -> FileRows:
         for member in archive:
             folder, slash, name = sound(member.name).rpartition("/")
             stem, _, ending = name.partition(".")
-            if member.isfile() and not member.issparse() and stem:
+            if member.isfile() and stem:
                 key = f"{folder}{slash}{stem}"
                 ending = f".{ending.lower()}"
                 members = samples.setdefault(key, {})
