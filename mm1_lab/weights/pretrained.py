@@ -25,7 +25,6 @@ CHANGING_ROPES = ("dynamic", "longrope")
 """Rope types whose frequencies depend on the longest text of a call."""
 FILES = ["*.json", "model.safetensors", "model-*.safetensors", "*.txt", "*.model", "chat_template.jinja"]
 """Files fetched from the hub: of the weights, those that transformers reads and no other variants."""
-ADAPTER = "is a LoRA adapter: merge it into its model first (merge_and_unload of peft), and give that model's folder"
 HUB_SECONDS = 5.0
 """Timeout for the hub's first response."""
 SAMPLES, SAMPLE_BYTES = 64, 1 << 16
@@ -86,12 +85,6 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
                 f"{requested.weights}: decoders with {name} (its config.json) are not supported: attention must be "
                 "causal and logits come straight from lm_head; give another model"
             )
-    windowed = "sliding_attention" in (getattr(config, "layer_types", None) or ())
-    if windowed and not getattr(config, "use_sliding_window", True):  # masks go by one, kernels by the other
-        raise RequestError(
-            f"{requested.weights}: its config.json has layers of sliding_attention (layer_types), but "
-            "use_sliding_window is false; set it to true, or make them full_attention, as the model was trained"
-        )
     if (rope := _changing_rope(config.rope_parameters)) is not None:
         raise RequestError(
             f"{requested.weights}: decoders with rope type {rope} (its config.json) are not supported: its frequencies "
@@ -270,38 +263,19 @@ def _config(folder: Path) -> Any:
     """The library's configuration object; runs no code from the folder."""
     from transformers import AutoConfig
 
+    if not (folder / "config.json").is_file():
+        raise RequestError(
+            f"{folder}: has no config.json; give a folder that save_pretrained of transformers wrote (merge a LoRA "
+            "adapter into its model first; a GGUF file cannot be trained)"
+        )
     try:
         with quiet_library():  # it warns of the text tower beside SigLIP's, which is not used
             config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library raises various errors for bad configurations
-        raise RequestError(f"{folder}: {_why_no_configuration(folder, error)}") from None
+        raise RequestError(f"{folder}: its config.json cannot be used ({first_line(error)})") from None
     if getattr(config, "quantization_config", None):
         raise RequestError(f"{folder}: its weights are quantised, so it cannot be trained; give the original model")
     return config
-
-
-def _why_no_configuration(folder: Path, error: Exception) -> str:
-    import transformers
-
-    path = folder / "config.json"
-    if not path.is_file():
-        if (folder / "adapter_config.json").exists():
-            return ADAPTER
-        gguf = ", and GGUF files cannot be trained" if any(folder.glob("*.gguf")) else ""
-        return f"has no config.json{gguf}; give a folder that save_pretrained of transformers wrote"
-    try:
-        values = load_json(path)
-        kind, needs_code = values.get("model_type"), "auto_map" in values
-        is_known = kind in transformers.CONFIG_MAPPING
-    except Exception:  # of many kinds, as the file may hold anything; the library's error tells
-        is_known = True
-    if is_known:
-        return f"its config.json cannot be used ({first_line(error)})"
-    if kind is None:
-        return "its config.json names no model_type; give a folder that save_pretrained of transformers wrote"
-    if needs_code:
-        return f"its model_type {kind!r} needs code from the folder (auto_map), which is not run; give another model"
-    return f"its model_type {kind!r} (config.json) is unknown to transformers {transformers.__version__}"
 
 
 def _normalisation(folder: Path) -> dict[str, list[float]]:
@@ -338,8 +312,7 @@ def find_folder(name: str, fetch: bool = True) -> Path:
     if os.path.isdir(path):  # unlike Path's, it accepts lengths that no folder can have
         return path.resolve()
     if os.path.isfile(path):
-        what = "GGUF files cannot be trained; give" if path.suffix == ".gguf" else "is a file; give"
-        raise RequestError(f"{name}: {what} the folder of a model that save_pretrained of transformers wrote")
+        raise RequestError(f"{name}: is a file; give a folder that save_pretrained of transformers wrote")
     unknown = NotHere(f"{name}: there is no such folder, and it is not a hub name (OWNER/NAME)")
     if name.count("/") != 1:
         raise unknown
@@ -403,8 +376,6 @@ def weights_digest(folder: Path, name: str) -> str:
         lack = "there are no weights in the folder (*.safetensors; pickled ones could run code)"
         raise RequestError(f"{name}: {lack}; save_pretrained of transformers writes them")
     if missing := _missing_weights(folder):
-        if (folder / "adapter_config.json").exists():
-            raise RequestError(f"{name}: {ADAPTER}")
         raise RequestError(f"{name}: lacks {missing[0]}; the copy is incomplete")
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for path in weights:
