@@ -114,28 +114,24 @@ def long_prompts(stages: Sequence[EvaluationStage], settings: EvaluationSettings
     benchmarks = _first_questions(settings, data)
     if not benchmarks:
         return []
-    longest: dict[tuple[int, str], dict[str, list[int]]] = {}
+    where = benchmarks[0].name if len(benchmarks) == 1 else "the world's benchmarks"
+    longest: dict[tuple[int, str], list[int]] = {}
     reads = ((context_length(stage.model), _to_read_more(stage.model)) for stage in stages)
     writers = (PromptWriter.of(stage, data.tokenizer) for stage in stages)
     for read, writer in dict.fromkeys(zip(reads, writers, strict=True)):
-        known = longest.setdefault(read, {})
-        for benchmark in benchmarks:
-            lengths = [longest_prompt(writer, benchmark, shots) for shots in settings.shots]
-            known[benchmark.name] = max(known.get(benchmark.name, []), lengths)
+        lengths = []
+        for shots in settings.shots:
+            lengths.append(max(longest_prompt(writer, benchmark, shots) for benchmark in benchmarks))
+        longest[read] = max(lengths, longest.get(read, []))
     notes = []
-    for (most, remedy), by_name in longest.items():
-        names = [name for name, lengths in by_name.items() if max(lengths) > most]
-        exceeding = []
-        for shots, *lengths in zip(settings.shots, *by_name.values(), strict=True):
-            if max(lengths) > most:
-                exceeding.append((shots, max(lengths)))
+    for (most, remedy), lengths in longest.items():
+        exceeding = [pair for pair in zip(settings.shots, lengths, strict=True) if pair[1] > most]
         if exceeding:
-            where = "all benchmarks" if len(names) == len(by_name) > 1 else ", ".join(names)
             shots, tokens = (" and ".join(map(str, numbers)) for numbers in zip(*exceeding, strict=True))
             notes.append(
-                f"{where}: a question after {shots} demonstrations takes {'up to ' if len(by_name) > 1 else ''}about "
-                f"{tokens} tokens, more than the {most} that models read in training, so that scores there say little; "
-                f"use fewer shots (--set evaluate.shots=[…]), or {remedy}"
+                f"{where}: a question after {shots} demonstrations takes up to about {tokens} tokens, more than the "
+                f"{most} that models read in training, so that scores there say little; use fewer shots (--set "
+                f"evaluate.shots=[…]), or {remedy}"
             )
     return notes
 

@@ -384,7 +384,7 @@ def test_folders_that_are_no_decoder(tmp_path):
     with pytest.raises(RequestError, match=r" has no tokenizer.json; save its fast version there$"):
         read_decoder(model)
     change(folder, "config.json", "model_type", "llamma")
-    with pytest.raises(RequestError, match="its config.json cannot be used .*has model type `llamma`"):
+    with pytest.raises(RequestError, match=r"its config.json cannot be used .*has model type `llamma`"):
         read_decoder(model)
     (folder / "config.json").unlink()
     with pytest.raises(RequestError, match=r": has no config.json; give a folder .* LoRA adapter .* GGUF"):
