@@ -120,8 +120,8 @@ def long_prompts(stages: Sequence[EvaluationStage], settings: EvaluationSettings
     writers = (PromptWriter.of(stage, data.tokenizer) for stage in stages)
     for read, writer in dict.fromkeys(zip(reads, writers, strict=True)):
         lengths = []
-        for shots in settings.shots:
-            lengths.append(max(longest_prompt(writer, benchmark, shots) for benchmark in benchmarks))
+        for count in settings.shots:
+            lengths.append(max(longest_prompt(writer, benchmark, count) for benchmark in benchmarks))
         longest[read] = max(lengths, longest.get(read, []))
     notes = []
     for (most, remedy), lengths in longest.items():
