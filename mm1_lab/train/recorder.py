@@ -175,7 +175,7 @@ class Recorder(pl.Callback):
         self.total = state_dict["total"]
         self._since_point = state_dict["since_point"]
         self._routing = state_dict.get("routing")
-        self._norms = state_dict.get("norms", [])  # earlier versions wrote none
+        self._norms = state_dict["norms"]
 
 
 def routing_metrics(routing: torch.Tensor) -> dict[str, float]:
