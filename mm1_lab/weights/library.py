@@ -39,10 +39,7 @@ def library_weights(model: Model) -> dict[str, torch.Tensor]:
     weights that do not fit."""
     check_weights(model)
     kind, config = _library_class(model)
-    try:
-        loaded, _ = _load(kind, model.folder, config, local_files_only=True, use_safetensors=True)
-    except Exception as error:  # the library and safetensors raise various errors for damaged files
-        raise RequestError(f"{model.name}: its weights cannot be loaded ({first_line(error)})") from None
+    loaded, _ = _load(kind, model.folder, config, local_files_only=True, use_safetensors=True)
     return dict(loaded.state_dict())
 
 

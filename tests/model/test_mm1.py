@@ -1,13 +1,12 @@
-"""MM1: images take their places, weights of another model are refused, pictures stay with their texts; grey is zero."""
+"""MM1: images take their places, weights of another model are refused, pictures stay with their texts."""
 
 import numpy as np
 import pytest
 import torch
 
 from mm1_lab.config import RequestError, Size
-from mm1_lab.data.preprocessing import MEAN_COLOUR
 from mm1_lab.data.world import World
-from mm1_lab.model import MM1, MM1ForConditionalGeneration, MM1Processor, build_encoder, library_tokenizer, load_weights
+from mm1_lab.model import MM1, MM1ForConditionalGeneration, MM1Processor, library_tokenizer, load_weights
 from tests.small import small_mm1
 
 SIZE = Size(layers=2, width=32, heads=2)
@@ -48,11 +47,3 @@ def test_the_library_s_other_arguments_reach_the_decoder(model):
     asked = {"output_hidden_states": True, "return_dict_in_generate": True, "pad_token_id": 0}
     made = MM1ForConditionalGeneration(model.config).generate(torch.ones(1, 4).long(), max_new_tokens=2, **asked)
     assert made.hidden_states[0][-1].shape == (1, 4, 32)
-
-
-def test_a_blind_image_becomes_zero():
-    images = torch.full((2, 3, 6, 6), MEAN_COLOUR, dtype=torch.uint8)
-    normalise = build_encoder(Size(layers=2, width=16, heads=2), 6, 6).normalise
-    assert torch.equal(normalise(images), torch.zeros(2, 3, 6, 6))
-    ends = torch.tensor([0, 255], dtype=torch.uint8).expand(3, 1, 2)
-    assert normalise(ends).tolist() == [[[-2.0, 127 / 64]]] * 3
