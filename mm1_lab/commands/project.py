@@ -96,7 +96,7 @@ def _open_and_tell(options: argparse.Namespace) -> Shards:
         check_answers(benchmark, data.tokenizer)
         print(f"benchmark {benchmark.name}: {benchmark.note}")
         if asked and (lack := too_long(benchmark, asked, PromptWriter.of(asked, data.tokenizer))):
-            print(f"  note: {'; '.join(lack)}")
+            print(f"  note: {lack}")
         if note := data.seen_in_training([picture for one in benchmark.questions for picture in one.pictures]):
             print(f"  note: {note}")
     for text in conversations_as_read(data, max(0, options.conversations or 0)):

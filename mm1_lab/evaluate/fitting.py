@@ -64,42 +64,36 @@ def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache
     """Raises RequestError if a prompt of a named benchmark exceeds the context length of a model, or if no answer to a
     question could be right.
 
-    Each benchmark is measured once for each context length and form of prompts; all that are too long are named.
+    Each benchmark is measured once for each context length and form of prompts.
     """
     measured = set()
-    lacking: dict[str, tuple[str, str]] = {}
     for stage in stages:
-        most = context_length(stage.model)
         writer = PromptWriter.of(stage, tokenizer)
-        form = (most, writer)
+        form = (context_length(stage.model), writer)
         if form in measured:
             continue
         measured.add(form)
         for config in stage.benchmarks:
             benchmark = build_benchmark(config, stage.settings, tokenizer, cache)
             check_answers(benchmark, tokenizer)
-            if config.name not in lacking and (lack := too_long(benchmark, stage, writer)):
-                lacking[config.name] = lack
-    if lacking:
-        whats, remedies = zip(*lacking.values(), strict=True)
-        raise RequestError(f"{'; '.join(whats)}; {max(remedies, key=len)}")
+            if lack := too_long(benchmark, stage, writer):
+                raise RequestError(lack)
 
 
-def too_long(benchmark: Benchmark, stage: EvaluationStage, writer: PromptWriter) -> tuple[str, str] | None:
-    """Why the stage's model cannot read the benchmark's longest prompt, and what to do; None if it can."""
+def too_long(benchmark: Benchmark, stage: EvaluationStage, writer: PromptWriter) -> str:
+    """Why the stage's model cannot read the benchmark's longest prompt, and what to do; empty if it can."""
     most = context_length(stage.model)
     shots = max(benchmark.shots_at(stage.settings))
     length = longest_prompt(writer, benchmark, shots)
     if length <= most:
-        return None
+        return ""
     fewer = "fewer shots (the benchmark's own `shots`, or --set evaluate.shots=[…]), " if shots else ""
     at_most = "up to " if stage.model.tiling == "ratio" else ""
-    what = (
+    return (
         f"benchmark {benchmark.name!r}: a question after {shots} demonstrations takes {length} tokens, "
         f"with {at_most}{stage.model.picture_tokens} per picture and {benchmark.new_tokens} for the answer, but the "
-        f"decoder reads at most {most}"
+        f"decoder reads at most {most}; use {fewer}fewer `new_tokens` of the benchmark, or {_to_read_more(stage.model)}"
     )
-    return what, f"use {fewer}fewer `new_tokens` of the benchmark, or {_to_read_more(stage.model)}"
 
 
 def _to_read_more(model: ModelStage) -> str:
