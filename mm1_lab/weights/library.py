@@ -158,9 +158,8 @@ def _refuse_unfit(model: Model, found: dict[str, Any]) -> None:
             f"and by config.json {tuple(expected)}"
         )
     if unused := sorted(name for name in found["unexpected_keys"] if _is_missed(name, model)):
-        more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
         raise RequestError(
-            f"{model.name}: its weights have {unused[0]}{more}, for which its config.json ({model.family}, "
+            f"{model.name}: its weights have {unused[0]}, for which its config.json ({model.family}, "
             f"{counted(layers_of(model), 'layer')}) has no place; correct it, or give another model"
         )
 

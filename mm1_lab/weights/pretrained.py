@@ -355,7 +355,7 @@ def weight_files(folder: Path) -> list[str]:
     index = folder / f"{WEIGHTS}.index.json"  # if they are several
     try:
         return sorted(set(load_json(index)["weight_map"].values())) if index.exists() else [WEIGHTS]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except Exception as error:  # of many kinds, as the file may hold anything
         raise RequestError(f"{index}: cannot be used ({first_line(error)}); fetch it again") from None
 
 
