@@ -29,6 +29,8 @@ from mm1_lab.data.preprocessing import (
 
 ASKED = "\nAssistant:"
 """The end of a user's turn in conversations; training tokenises answers by themselves."""
+END_AS_TEXT = "\ufdd0"
+"""Stands for an end token that a message spells; Unicode reserves it for use inside programs, so texts have none."""
 
 
 class MM1Processor(ProcessorMixin):
@@ -86,6 +88,12 @@ class MM1Processor(ProcessorMixin):
             batch["pixel_values"] = torch.from_numpy(views).permute(0, 3, 1, 2).contiguous()
         return BatchFeature(batch)
 
+    def apply_chat_template(self, conversation: Any, *given: Any, **settings: Any) -> Any:
+        """The library's, but an end token that a message spells is read as text, as in training. In a text that is
+        given to the processor itself it is the token, as elsewhere in the library."""
+        said = _spelled(conversation, self.tokenizer.eos_token)
+        return super().apply_chat_template(said, *given, **settings)
+
     def _encode(self, text: str, rule: GridRule, grids: Iterator[Grid]) -> list[int]:
         """Begin token and text, with image tokens for the views of the next of `grids` at each `<image>`, and end
         tokens, which follow the answers of a conversation. Other special tokens are encoded as text."""
@@ -95,6 +103,7 @@ class MM1Processor(ProcessorMixin):
         end = self.tokenizer.eos_token
 
         def encode(text: str) -> list[int]:
+            text = text.replace(END_AS_TEXT, end)
             try:
                 ids: list[int] = backend.encode(text, add_special_tokens=False).ids
             except Exception as error:  # the library has no kind for a word that a vocabulary of words lacks
@@ -132,6 +141,17 @@ class MM1Processor(ProcessorMixin):
         if grid != WHOLE:
             seen += tiles(np.asarray(square(shown, side, self.shape, grid)), grid)
         return grid, seen
+
+
+def _spelled(said: Any, end: str) -> Any:
+    """A conversation, or several, with `END_AS_TEXT` for the end tokens in its texts."""
+    if isinstance(said, str):
+        return said.replace(end, END_AS_TEXT)
+    if isinstance(said, list | tuple):
+        return [_spelled(one, end) for one in said]
+    if isinstance(said, dict):
+        return {key: _spelled(one, end) if key in ("content", "text") else one for key, one in said.items()}
+    return said
 
 
 def _flat(images: Any) -> list[Any]:

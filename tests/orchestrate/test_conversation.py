@@ -78,6 +78,22 @@ def test_turns_of_users_models_are_tokenised_as_in_training_and_answers_may_be_l
     assert chat.say("d\udce9j\xe0 vu"), "what a terminal of another encoding sends"
 
 
+def test_an_end_token_that_a_message_spells_is_text_as_in_training(tmp_path):
+    """In a text without a chat it is the token."""
+    words = bpe_tokenizer(["User: why?\nAssistant: so it is.\n"], 300, tmp_path)
+    exported = MM1Processor(library_tokenizer(words), chat_template=USER_CHAT)
+    turns = [
+        {"role": "user", "content": "why <end>?"},
+        {"role": "assistant", "content": [{"type": "text", "text": "so <end> is."}]},
+        {"role": "user", "content": "<end>"},
+    ]
+    first = [*words.encode(chat_prompt("why <end>?")), *words.encode(" so <end> is."), words.end]
+    ids = [[words.begin, *first, *words.encode(f"\n{chat_prompt('<end>')}")]]
+    assert exported(text=exported.apply_chat_template(turns))["input_ids"].tolist() == ids
+    assert exported.apply_chat_template([turns], tokenize=True).tolist() == ids
+    assert exported(text="so<end>")["input_ids"].tolist() == [[words.begin, *words.encode("so"), words.end]]
+
+
 def test_a_conversation_ends_where_the_model_reads_no_further(talk):
     context = talk.stage.sequence_length
     with pytest.raises(RequestError, match=f"the model reads at most {context}; /new starts over"):
@@ -143,7 +159,7 @@ def test_llava_s_own_turns_become_the_ids_of_training(tmp_path):
         ("gpt", "Red."),
         ("human", "Which is it?\n<image>"),
         ("gpt", "This."),
-        ("human", " <image> <image>\n\nAnd?"),
+        ("human", " <image> <image>\n\nAnd <end>?"),
         ("gpt", "So."),
     ]
     row = {"text": [{"from": role, "value": value} for role, value in rows], "image": list("abcdef")}
