@@ -117,13 +117,17 @@ def is_exported(folder: Path) -> bool:
 
 
 def chat_template(decoder: PretrainedDecoder) -> str | None:
-    """The chat template of the decoder's tokenizer, as those of Instruct models have; None without one, or with
-    several."""
+    """The chat template of the decoder's tokenizer, as those of Instruct models have, of several the one called
+    `default`; None without any."""
     folder = Path(decoder.folder)
     file = folder / "chat_template.jinja"
     if file.exists():
         return file.read_text(encoding="utf-8")
     template = load_json(folder / "tokenizer_config.json").get("chat_template")
+    if isinstance(template, list):  # as version 4 of the library saves several
+        template = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
+    if isinstance(template, dict):
+        template = template.get("default")
     return template if isinstance(template, str) else None
 
 

@@ -28,6 +28,7 @@ from mm1_lab.weights import library
 from mm1_lab.weights.library import check_weights, library_weights
 from mm1_lab.weights.pretrained import (
     FILES,
+    chat_template,
     find_folder,
     read_decoder,
     read_encoder,
@@ -352,6 +353,17 @@ def test_a_tied_head_in_another_precision(embedding, head, tmp_path):
         with_weights(folder, lambda own, other=other: own | {"lm_head.weight": other})
         with pytest.raises(RequestError, match=f"a lm_head.weight that differs from {name}"):
             check_weights(model)
+
+
+def test_of_several_chat_templates_the_default_is_taken(tmp_path):
+    decoder = read_decoder(Pretrained(weights=str(saved.save_decoder("llama", tmp_path))))
+    assert chat_template(decoder) is None
+    named = {"tool_use": "tools", "default": "plain"}
+    for several in (named, [{"name": name, "template": text} for name, text in named.items()]):
+        change(tmp_path, "tokenizer_config.json", "chat_template", several)
+        assert chat_template(decoder) == "plain"
+    change(tmp_path, "tokenizer_config.json", "chat_template", {"tool_use": "tools"})
+    assert chat_template(decoder) is None
 
 
 def test_files_that_are_no_weights(tmp_path):
