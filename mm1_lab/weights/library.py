@@ -31,7 +31,6 @@ BUFFERS = ("inv_freq", ".k_scale", ".v_scale")
 """Ends of the names of a layer's tensors that change nothing: of RoPE, computed anew, and of a cache in 8 bits."""
 ROWS = 64
 """Rows by which an embedding and a head are compared."""
-POINTER = b"version https://git-lfs"
 
 
 def library_weights(model: Model) -> dict[str, torch.Tensor]:
@@ -119,12 +118,10 @@ def _stored(model: Model) -> Stored:
             with safe_open(path, "pt") as tensors:
                 stored |= {name: (path, tuple(tensors.get_slice(name).get_shape())) for name in tensors.keys()}  # noqa: SIM118
         except Exception as error:  # safetensors raises various errors for damaged files
-            with path.open("rb") as start:
-                is_pointer = start.read(len(POINTER)) == POINTER
-            if is_pointer:
-                raise RequestError(f"{model.name}: {file} is a pointer of git-lfs; `git lfs pull` fetches it") from None
             reason = f"{file}: {first_line(error)}"
-            raise RequestError(f"{model.name}: its weights cannot be loaded ({reason}); fetch it again") from None
+            raise RequestError(
+                f"{model.name}: its weights cannot be loaded ({reason}); fetch it again (of git-lfs by `git lfs pull`)"
+            ) from None
     return stored
 
 
