@@ -265,13 +265,11 @@ def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item])
         for name in item.images:
             if name in found:
                 continue
-            if not folder.is_dir():
-                raise RequestError(f"{folder}: there is no such folder of images (archives must be unpacked)")
             path = _find_image(folder, name, flat)
             if path is None:
                 raise RequestError(
                     f"{folder}: has no image {name[:80]!r} of question {item.key}{spelt_otherwise(folder, name)}; "
-                    "fetch it, or name its folder"
+                    "fetch it, unpack its archive, or name its folder"
                 )
             found[name] = StoredPicture(str(path), partial(read_file, path), decoder, key=path)
     return found

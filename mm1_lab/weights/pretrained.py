@@ -282,9 +282,6 @@ def _normalisation(folder: Path) -> dict[str, list[float]]:
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         path = folder / "processor_config.json"  # where version 5 of the library saves a whole processor
-    if not path.is_file():
-        lack = "has no preprocessor_config.json (nor processor_config.json) with image_mean and image_std"
-        raise RequestError(f"{folder}: {lack}; save the model's image processor there")
     try:
         values = load_json(path)
         values = values.get("image_processor", values)
@@ -294,8 +291,10 @@ def _normalisation(folder: Path) -> dict[str, list[float]]:
         scale = 255 * float(values.get("rescale_factor") or 1 / 255)
     except Exception as error:  # of many kinds, as the file may hold anything
         reason = f"{type(error).__name__}: {first_line(error)}"
-        remedy = "save the model's image processor there"
-        raise RequestError(f"{path}: must contain image_mean and image_std ({reason}); {remedy}") from None
+        raise RequestError(
+            f"{folder}: preprocessor_config.json, or else processor_config.json, must contain image_mean and image_std "
+            f"({reason}); save the model's image processor there"
+        ) from None
     if values.get("do_rescale") is False or values.get("do_normalize") is False or not isclose(scale, 1, rel_tol=5e-3):
         raise RequestError(
             f"{path}: pixels are divided by 255, then normalised, but do_rescale, rescale_factor or do_normalize says "

@@ -420,7 +420,7 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path):
         (tmp_path / f"{number}.json").write_text(text)
     for changes, message in (
         ({"questions": "nowhere.json"}, "cannot be read"),
-        ({"images": "images.zip"}, r"images.zip: there is no such folder of images \(archives must be unpacked"),
+        ({"images": "images.zip"}, "images.zip: has no image .* of question .*; fetch it, unpack its archive, or name"),
         ({"demonstrations": {"split": "train"}}, "demonstrations: the format vqav2 needs the key 'questions'"),
         ({"format": "textvqa", "annotations": ""}, "the format textvqa needs the key 'annotations'"),
         ({"format": "vqv"}, "no benchmark format 'vqv' .*lmms-eval.* nor is it a Python file; did you mean 'vqav2'"),

@@ -244,7 +244,7 @@ def test_an_encoder_whose_normalisation_is_damaged(tmp_path):
     strange = [f'{{"image_mean": [{one}, 0, 0], "image_std": [1, 1, 1]}}' for one in ("NaN", "9" * 400)]
     for text in ("[" * 100_000, *strange):
         (folder / "preprocessor_config.json").write_text(text)
-        with pytest.raises(RequestError, match=r"preprocessor_config\.json: .*image_mean and image_std") as refused:
+        with pytest.raises(RequestError, match="must contain image_mean and image_std") as refused:
             read_encoder(Pretrained(weights=str(folder)))
         assert len(str(refused.value)) - len(str(folder)) < 300
 
