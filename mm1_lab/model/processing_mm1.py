@@ -44,15 +44,15 @@ class MM1Processor(ProcessorMixin):
         image_tokens: int = 0,
         shape: str = "squeeze",
         blind: bool = False,
-        tuned: bool | None = None,
+        tuned: bool = False,
         chat_template: str | None = None,
         tiling: str = "square",
         tile_marks: str = "none",
         **_: Any,
     ) -> None:
         """`image_tokens`: tokens per view; `side`: its pixels; `shape`: how an image is made square; `tuned`:
-        whether the model was tuned on instructions, None if the folder does not say; `tiling`: `ratio` if a picture
-        has up to `views`, by its width and height; `tile_marks`: `text` if MARKS follow the views of tiled pictures."""
+        whether the model was tuned on instructions; `tiling`: `ratio` if a picture has up to `views`, by its width and
+        height; `tile_marks`: `text` if MARKS follow the views of tiled pictures."""
         self.side, self.views, self.image_tokens = side, views, image_tokens
         self.tiling, self.tile_marks = tiling, tile_marks
         self.shape, self.blind, self.tuned = shape, blind, tuned

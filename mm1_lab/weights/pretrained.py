@@ -161,19 +161,17 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
         processor = load_json(folder / "processor_config.json")
         seen = {
             "blind": processor["blind"],
-            "pictures": processor.get("shape"),
-            "views": processor.get("views", 1),
-            "tiling": processor.get("tiling", "square"),
-            "tile_marks": processor.get("tile_marks", "none"),
+            "pictures": processor["shape"],
+            "views": processor["views"],
+            "tiling": processor["tiling"],
+            "tile_marks": processor["tile_marks"],
+            "tuned": processor["tuned"],
             "connector": config["connector"],
         }
-        tuned, template = processor.get("tuned"), folder / "chat_template.jinja"
-        if tuned is None:  # an older export: before tuning, its template joins the parts of messages and ends no answer
-            tuned = template.exists() and "eos_token" in template.read_text(encoding="utf-8")
         tensors = tensor_names(folder)
     except Exception as error:  # JSON, the library and safetensors raise various errors for bad files
         reason = f"{type(error).__name__}: {first_line(error)}"
-        raise RequestError(f"{name}: is not a model written by `mm1-lab export` ({reason})") from None
+        raise RequestError(f"{name}: is not a model written by this version's `mm1-lab export` ({reason})") from None
     for part in ("encoder", "connector", "decoder"):
         if not any(key.startswith(part) for key in tensors):
             raise RequestError(f"{name}: its weights lack {part}; the copy is incomplete, export it again")
@@ -186,8 +184,7 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
             "experts_per_token": text.num_experts_per_tok,
         }
     found = decoder | {"family": "mm1", "encoder": encoder, "decoder": decoder | text_shape(decoder["size"], text)}
-    found |= seen | {"tuned": tuned}
-    return PretrainedMM1.parse(found, str(folder / "config.json"))
+    return PretrainedMM1.parse(found | seen, str(folder / "config.json"))
 
 
 def _exported_tower(name: str, folder: Path, tower: dict[str, Any]) -> dict[str, Any]:
