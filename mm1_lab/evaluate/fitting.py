@@ -103,7 +103,12 @@ def _to_read_more(model: ModelStage) -> str:
 def long_prompts(stages: Sequence[EvaluationStage], settings: EvaluationSettings, data: Data) -> list[str]:
     """What is to be told of prompts that nobody listed, of users' held-out captions or the world's benchmarks, if they
     exceed the context length of a model: nothing is refused for them. By a few questions; no picture is decoded."""
-    benchmarks = _first_questions(settings, data)
+    if data.identity.kind == "world":
+        few = settings.model_copy(update={"questions": FEW.questions, "blocks": FEW.blocks})
+        benchmarks = world_benchmarks(few)
+    else:
+        captions = first_captions(cast("Shards", data), settings)
+        benchmarks = [captions] if captions else []
     if not benchmarks:
         return []
     where = benchmarks[0].name if len(benchmarks) == 1 else "the world's benchmarks"
@@ -126,11 +131,3 @@ def long_prompts(stages: Sequence[EvaluationStage], settings: EvaluationSettings
                 f"evaluate.shots=[…]), or {remedy}"
             )
     return notes
-
-
-def _first_questions(settings: EvaluationSettings, data: Data) -> list[Benchmark]:
-    """A few questions of the held-out captions, or of each of the world's benchmarks."""
-    if data.identity.kind == "world":
-        return world_benchmarks(settings.model_copy(update={"questions": FEW.questions, "blocks": FEW.blocks}))
-    benchmark = first_captions(cast("Shards", data), settings)
-    return [benchmark] if benchmark else []

@@ -25,8 +25,6 @@ CHANGING_ROPES = ("dynamic", "longrope")
 """Rope types whose frequencies depend on the longest text of a call."""
 FILES = ["*.json", "model.safetensors", "model-*.safetensors", "*.txt", "*.model", "chat_template.jinja"]
 """Files fetched from the hub: of the weights, those that transformers reads and no other variants."""
-HUB_SECONDS = 5.0
-"""Timeout for the hub's first response."""
 SAMPLES, SAMPLE_BYTES = 64, 1 << 16
 """Number and size in bytes of the evenly spaced samples of a weight file that are hashed."""
 
@@ -326,9 +324,9 @@ def find_folder(name: str, fetch: bool = True) -> Path:
         raise NotHere(f"{name}: is not in the Hugging Face hub's cache on this machine")
     print(f"{name}: fetching it from the Hugging Face hub (once)", file=sys.stderr)
     try:
-        folder = Path(snapshot_download(name, allow_patterns=FILES, etag_timeout=HUB_SECONDS))
+        folder = Path(snapshot_download(name, allow_patterns=FILES))
         if others := _missing_weights(folder):  # an index may name any file
-            snapshot_download(name, allow_patterns=others, etag_timeout=HUB_SECONDS)
+            snapshot_download(name, allow_patterns=others)
         return folder
     except (OSError, ValueError) as error:  # of the hub's answer, or without one
         reason = first_line(error).removeprefix("Got: ")
