@@ -99,10 +99,8 @@ def _load(kind: Any, folder: str | None, config: Any, **how: Any) -> Any:
 
 
 def _undrawn(kind: Any) -> Any:
-    """The library's class, without drawing values of what a checkpoint lacks: for some it would look at numbers.
-
-    A class of its own, as another thread may be making a model of the library's; under the same name and module, by
-    which the library goes."""
+    """The library's class, without drawing values of what a checkpoint lacks: for some it would look at numbers. Under
+    the same name and module, by which the library goes."""
     return type(kind.__name__, (kind,), {"__module__": kind.__module__, "initialize_weights": lambda model: None})
 
 

@@ -14,7 +14,6 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     CLIPVisionModel,
-    LlamaForCausalLM,
     SiglipVisionModel,
 )
 from transformers.utils import logging as library_logging
@@ -24,7 +23,6 @@ from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
 from mm1_lab.model import Encoder, load_decoder, read_by_document, read_rows
 from mm1_lab.model.decoder import make_decoder
 from mm1_lab.model.mm1 import load_encoder, pretrained_encoder_config
-from mm1_lab.weights import library
 from mm1_lab.weights.library import check_weights, library_weights
 from mm1_lab.weights.pretrained import (
     FILES,
@@ -247,20 +245,6 @@ def test_an_encoder_whose_normalisation_is_damaged(tmp_path):
         with pytest.raises(RequestError, match="must contain image_mean and image_std") as refused:
             read_encoder(Pretrained(weights=str(folder)))
         assert len(str(refused.value)) - len(str(folder)) < 300
-
-
-def test_the_library_s_class_stays_as_it_is_while_weights_are_checked(tmp_path, monkeypatch):
-    """Another thread may be making a model."""
-    usual = vars(LlamaForCausalLM).copy()
-    load, seen = library._load, []
-
-    def look(kind: object, *given: object, **how: object) -> object:
-        seen.append(vars(LlamaForCausalLM).copy() == usual)
-        return load(kind, *given, **how)
-
-    monkeypatch.setattr(library, "_load", look)
-    check_weights(read_decoder(Pretrained(weights=str(saved.save_decoder("llama", tmp_path)))))
-    assert seen == [True]
 
 
 Weights = dict[str, torch.Tensor]
