@@ -171,7 +171,7 @@ class Case:
         def objective(batch: Batch) -> Losses:
             return language_loss(model.decoder, model(batch), batch, names)
 
-        return Training(model, objective, self.stage.training, "", self.stage.precision)
+        return Training(model, objective, self.stage.training, self.stage.precision)
 
     def batch(self) -> Batch:
         tokens = self.stage.connector.image_tokens
@@ -329,7 +329,7 @@ def bytes_exchanged(micro_batches: int, processes: int = 16, per_node: int = 8) 
                 states = read_rows(decoder, decoder.get_input_embeddings()(batch.tokens), batch)
                 return language_loss(decoder, states, batch, ["captions"])
 
-            module = Training(decoder, objective, training, "", "bf16-mixed")
+            module = Training(decoder, objective, training, "bf16-mixed")
         trainer = SimpleNamespace(optimizers=[torch.optim.AdamW(module.parameters(), foreach=True)])
         module.trainer = trainer  # type: ignore[assignment]
         one = rows_on_gpu(1, 64, 0, 0, 1, 1)

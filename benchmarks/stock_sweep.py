@@ -104,7 +104,7 @@ def train_and_evaluate(stage: EvaluationStage, parts: Path, started: Path | None
 
     steps, clip = trained.training.steps, trained.training.max_grad_norm
     trainer = pl.Trainer(max_steps=steps, max_epochs=-1, gradient_clip_val=clip, callbacks=[Step()])
-    module = Training(model, objective, trained.training, trained.fingerprint, trained.precision)
+    module = Training(model, objective, trained.training, trained.precision)
     trainer.fit(module, datamodule=DataModule(mixture_batches(trained, data), steps, Resources()))
     folder = Path.cwd() / "model"
     folder.mkdir()

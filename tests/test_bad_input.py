@@ -44,7 +44,7 @@ WRONG = [
         ("{connector: pixel-shuffle, resolution: 224}", "4 × 4 patches cannot give 9 tokens"),
         ("{connector: mlp}", "write `image_tokens: patches`"),
         ("{connector: pixel-shuffle, sft: {resolution: 672}}", "than for the 36 of pre-training; write `resolution: "),
-        ("{connector: mlp, image_tokens: patches, sft: {resolution: 672}}", "144 patches, not 36 tokens; write `resol"),
+        ("{connector: mlp, image_tokens: patches, sft: {resolution: 672}}", "and for tuning `resolution: native`"),
         ("{image_tokens: patches, resolution: 672}", "no interleaved document fits 256 positions with 144 per picture"),
         ("{sft: {resolution: 1344, views: 5, mixture: {charts: 1}, replay: {interleaved: 1}}, "
          "scale: {sft.sequence_length: 72}}",

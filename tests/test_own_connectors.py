@@ -111,7 +111,7 @@ WRONG = [
     (("nn.Linear(encoder_width, ", "nn.LazyLinear("), "connector 'max-pooling' has lazy layers, which get their"),
     (("self.project =", "self.norm = nn.BatchNorm1d(3); self.project ="), "norm is a batch norm, which makes an image"),
     (("self.project =", "self.same = self.project ="), "same.weight and project.weight are one parameter, which"),
-    ((".transpose(1, 2))\n", ")\n"), "sweeps/mine.py, line 22: RuntimeError: a and b must have same reduction dim"),
+    ((".transpose(1, 2))\n", ")\n"), "sweeps/mine.py, line 22: RuntimeError: mat1 and mat2 shapes cannot be"),
     (("self.project(self.pool(grid).flatten(2).transpose(1, 2))", "grid"), "for one image instead of (1, image tokens"),
 ]
 

@@ -83,7 +83,7 @@ def _raise_passing(error: Exception, name: str) -> None:
         raise RequestError(f"{name} cannot be read now ({error.strerror}); run the command again") from None
 
 
-@dataclass
+@dataclass(eq=False)
 class ImageDecoder:
     """Decodes images and caches up to `room` bytes of small ones, so that a small data set is decoded only once."""
 

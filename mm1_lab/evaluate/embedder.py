@@ -8,7 +8,7 @@ import torch
 from mm1_lab.config import KEPT_FEATURES, RequestError
 from mm1_lab.data.pixels import image_tensor
 from mm1_lab.data.pixels import views as views_of
-from mm1_lab.data.preprocessing import MEAN_COLOUR, Grid
+from mm1_lab.data.preprocessing import MEAN_COLOUR
 from mm1_lab.data.types import BrokenPicture, Pixels, Seen
 from mm1_lab.evaluate.prompts import Segment
 from mm1_lab.model import MM1
@@ -27,18 +27,15 @@ class PromptEmbedder:
         self._side: int = model.config.encoder_config.image_size
         self._blind = blind
         self.batch = batch
-        self._features: dict[tuple[int, Grid], torch.Tensor] = {}
-        """(views · image_tokens, width), by the id of the picture and the grid of its tiles."""
-        self._kept: list[Seen] = []
-        """Keeps the encoded pictures alive, as the ids of deleted objects may be reused."""
+        self._features: dict[Seen, torch.Tensor] = {}
+        """(views · image_tokens, width), by the picture and the grid of its tiles."""
         if blind:
             flat = np.full((self._side, self._side, 3), MEAN_COLOUR, np.uint8)
             self._blind_view = self._encode([[flat]])[0]
 
     def holds(self, pictures: Iterable[Seen]) -> bool:
         """Whether the features of all these pictures may be kept at once."""
-        different = {(id(picture), grid) for picture, grid in pictures}
-        tokens = self._image_tokens * sum(grid.views for _, grid in different)
+        tokens = self._image_tokens * sum(grid.views for _, grid in set(pictures))
         return tokens * self.decoder.config.hidden_size <= KEPT_FEATURES
 
     def see(self, pictures: Iterable[Seen]) -> None:
@@ -47,17 +44,15 @@ class PromptEmbedder:
         if self._blind:
             return
         pictures = list(pictures)
-        if not self.holds([*self._kept, *pictures]):
+        if not self.holds([*self._features, *pictures]):
             self._features.clear()
-            self._kept.clear()
-        waiting = {(id(picture), grid): picture for picture, grid in pictures}
+        waiting = [one for one in dict.fromkeys(pictures) if one not in self._features]
         for views in sorted({grid.views for _, grid in waiting}):  # the same number in a batch
-            keys = [key for key in waiting if key[1].views == views and key not in self._features]
-            self._kept += [(waiting[key], key[1]) for key in keys]
-            for start in range(0, len(keys), self.batch):
-                chunk = keys[start : start + self.batch]
+            alike = [one for one in waiting if one[1].views == views]
+            for start in range(0, len(alike), self.batch):
+                chunk = alike[start : start + self.batch]
                 try:
-                    pixels = [views_of(waiting[key], self._side, key[1]) for key in chunk]
+                    pixels = [views_of(picture, self._side, grid) for picture, grid in chunk]
                 except BrokenPicture as error:
                     text = f"{error}: cannot be decoded; repair the image, or remove its question"
                     raise RequestError(text) from None
@@ -70,7 +65,7 @@ class PromptEmbedder:
         if self._blind:
             features = [self._blind_view.repeat(grid.views, 1) for _, grid in segment.pictures]
         else:
-            features = [self._features[id(picture), grid] for picture, grid in segment.pictures]
+            features = [self._features[seen] for seen in segment.pictures]
         if features:
             embedded[tokens == self._model.image_id] = torch.cat(features).to(embedded.dtype)
         return embedded

@@ -51,12 +51,10 @@ def check_answers(benchmark: Benchmark, tokenizer: Tokenizer) -> None:
         if any(score(alone, [said]) != [0.0] for _, _, said in tried):
             continue
         tokens, answer, said = min(tried)
-        remedy = f"set `new_tokens: {tokens}` or more"
-        if tokens <= benchmark.new_tokens:
-            remedy = f"set another `stop` than {' or '.join(map(repr, benchmark.stop))}"
         raise RequestError(
             f"benchmark {benchmark.name!r}: question {question.key}: its answer {answer[:80]!r} ({tokens} tokens) "
-            f"could not be given, as at most {said[:80]!r} is read; {remedy} in the benchmark's entry"
+            f"could not be given, as at most {said[:80]!r} is read; set `new_tokens` to {tokens} or more, or another "
+            "`stop`, in the benchmark's entry"
         )
 
 
@@ -64,42 +62,36 @@ def check_lengths(stages: Sequence[EvaluationStage], tokenizer: Tokenizer, cache
     """Raises RequestError if a prompt of a named benchmark exceeds the context length of a model, or if no answer to a
     question could be right.
 
-    Each benchmark is measured once for each context length and form of prompts; all that are too long are named.
+    Each benchmark is measured once for each context length and form of prompts.
     """
     measured = set()
-    lacking: dict[str, tuple[str, str]] = {}
     for stage in stages:
-        most = context_length(stage.model)
         writer = PromptWriter.of(stage, tokenizer)
-        form = (most, writer)
+        form = (context_length(stage.model), writer)
         if form in measured:
             continue
         measured.add(form)
         for config in stage.benchmarks:
             benchmark = build_benchmark(config, stage.settings, tokenizer, cache)
             check_answers(benchmark, tokenizer)
-            if config.name not in lacking and (lack := too_long(benchmark, stage, writer)):
-                lacking[config.name] = lack
-    if lacking:
-        whats, remedies = zip(*lacking.values(), strict=True)
-        raise RequestError(f"{'; '.join(whats)}; {max(remedies, key=len)}")
+            if lack := too_long(benchmark, stage, writer):
+                raise RequestError(lack)
 
 
-def too_long(benchmark: Benchmark, stage: EvaluationStage, writer: PromptWriter) -> tuple[str, str] | None:
-    """Why the stage's model cannot read the benchmark's longest prompt, and what to do; None if it can."""
+def too_long(benchmark: Benchmark, stage: EvaluationStage, writer: PromptWriter) -> str:
+    """Why the stage's model cannot read the benchmark's longest prompt, and what to do; empty if it can."""
     most = context_length(stage.model)
     shots = max(benchmark.shots_at(stage.settings))
     length = longest_prompt(writer, benchmark, shots)
     if length <= most:
-        return None
+        return ""
     fewer = "fewer shots (the benchmark's own `shots`, or --set evaluate.shots=[…]), " if shots else ""
     at_most = "up to " if stage.model.tiling == "ratio" else ""
-    what = (
+    return (
         f"benchmark {benchmark.name!r}: a question after {shots} demonstrations takes {length} tokens, "
         f"with {at_most}{stage.model.picture_tokens} per picture and {benchmark.new_tokens} for the answer, but the "
-        f"decoder reads at most {most}"
+        f"decoder reads at most {most}; use {fewer}fewer `new_tokens` of the benchmark, or {_to_read_more(stage.model)}"
     )
-    return what, f"use {fewer}fewer `new_tokens` of the benchmark, or {_to_read_more(stage.model)}"
 
 
 def _to_read_more(model: ModelStage) -> str:
@@ -111,38 +103,31 @@ def _to_read_more(model: ModelStage) -> str:
 def long_prompts(stages: Sequence[EvaluationStage], settings: EvaluationSettings, data: Data) -> list[str]:
     """What is to be told of prompts that nobody listed, of users' held-out captions or the world's benchmarks, if they
     exceed the context length of a model: nothing is refused for them. By a few questions; no picture is decoded."""
-    benchmarks = _first_questions(settings, data)
+    if data.identity.kind == "world":
+        few = settings.model_copy(update={"questions": FEW.questions, "blocks": FEW.blocks})
+        benchmarks = world_benchmarks(few)
+    else:
+        captions = first_captions(cast("Shards", data), settings)
+        benchmarks = [captions] if captions else []
     if not benchmarks:
         return []
-    longest: dict[tuple[int, str], dict[str, list[int]]] = {}
+    where = benchmarks[0].name if len(benchmarks) == 1 else "the world's benchmarks"
+    longest: dict[tuple[int, str], list[int]] = {}
     reads = ((context_length(stage.model), _to_read_more(stage.model)) for stage in stages)
     writers = (PromptWriter.of(stage, data.tokenizer) for stage in stages)
     for read, writer in dict.fromkeys(zip(reads, writers, strict=True)):
-        known = longest.setdefault(read, {})
-        for benchmark in benchmarks:
-            lengths = [longest_prompt(writer, benchmark, shots) for shots in settings.shots]
-            known[benchmark.name] = max(known.get(benchmark.name, []), lengths)
+        lengths = []
+        for count in settings.shots:
+            lengths.append(max(longest_prompt(writer, benchmark, count) for benchmark in benchmarks))
+        longest[read] = max(lengths, longest.get(read, []))
     notes = []
-    for (most, remedy), by_name in longest.items():
-        names = [name for name, lengths in by_name.items() if max(lengths) > most]
-        exceeding = []
-        for shots, *lengths in zip(settings.shots, *by_name.values(), strict=True):
-            if max(lengths) > most:
-                exceeding.append((shots, max(lengths)))
+    for (most, remedy), lengths in longest.items():
+        exceeding = [pair for pair in zip(settings.shots, lengths, strict=True) if pair[1] > most]
         if exceeding:
-            where = "all benchmarks" if len(names) == len(by_name) > 1 else ", ".join(names)
             shots, tokens = (" and ".join(map(str, numbers)) for numbers in zip(*exceeding, strict=True))
             notes.append(
-                f"{where}: a question after {shots} demonstrations takes {'up to ' if len(by_name) > 1 else ''}about "
-                f"{tokens} tokens, more than the {most} that models read in training, so that scores there say little; "
-                f"use fewer shots (--set evaluate.shots=[…]), or {remedy}"
+                f"{where}: a question after {shots} demonstrations takes up to about {tokens} tokens, more than the "
+                f"{most} that models read in training, so that scores there say little; use fewer shots (--set "
+                f"evaluate.shots=[…]), or {remedy}"
             )
     return notes
-
-
-def _first_questions(settings: EvaluationSettings, data: Data) -> list[Benchmark]:
-    """A few questions of the held-out captions, or of each of the world's benchmarks."""
-    if data.identity.kind == "world":
-        return world_benchmarks(settings.model_copy(update={"questions": FEW.questions, "blocks": FEW.blocks}))
-    benchmark = first_captions(cast("Shards", data), settings)
-    return [benchmark] if benchmark else []

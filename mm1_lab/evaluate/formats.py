@@ -87,12 +87,12 @@ def _captioned(key: Any, image: Any, captions: Iterable[Any], kind: Any = "capti
 def read_vqa(files: BenchmarkFiles) -> Iterator[Item]:
     """{questions: [{question_id, image_id, question}]} and {annotations: [{question_id, answers: [{answer}]}]}.
 
-    VQAv2 and OK-VQA, two files, each with its `data_subtype`; an annotation has an `answer_type` too.
+    VQAv2 and OK-VQA, two files, the first with its `data_subtype`; an annotation has an `answer_type` too.
     """
     content = _load(files.questions)
     questions = content["questions"]
     subtype = str(content.get("data_subtype", ""))
-    annotations = _annotations(files, subtype, questions) if files.annotations else {}
+    annotations = _annotations(files, questions) if files.annotations else {}
     for row in questions:
         key = str(row["question_id"])
         annotation = annotations.get(key, {})
@@ -101,21 +101,14 @@ def read_vqa(files: BenchmarkFiles) -> Iterator[Item]:
         yield _asked(key, image, row["question"], annotation.get("answers", ()), kind)
 
 
-def _annotations(files: BenchmarkFiles, subtype: str, questions: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Annotations by question. Raises RequestError if a question has none, or the files are of different splits."""
-    content = _load(files.annotations)
-    found = {str(row["question_id"]): row for row in content["annotations"]}
-    annotated = str(content.get("data_subtype", subtype))
-    if annotated != subtype:
-        raise RequestError(
-            f"{files.annotations}: annotates other questions ({annotated}) than those of {files.questions} "
-            f"({subtype}); use files of the same year and split"
-        )
+def _annotations(files: BenchmarkFiles, questions: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Annotations by question. Raises RequestError if a question has none."""
+    found = {str(row["question_id"]): row for row in _load(files.annotations)["annotations"]}
     missing = [row["question_id"] for row in questions if str(row["question_id"]) not in found]
     if missing:
         raise RequestError(
             f"{files.annotations}: {len(missing)} of {len(questions)} questions have no annotation ({missing[0]}, …); "
-            "fetch it again"
+            "use a whole file of their year and split"
         )
     return found
 
@@ -296,8 +289,6 @@ def read_items(files: BenchmarkFiles) -> list[Item]:
     reader = format_of(files).read
     try:
         return list(reader(files))
-    except UnicodeDecodeError:
-        raise RequestError(f"{main_file(files)}: is not in UTF-8; save it as such") from None
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         layout = (reader.__doc__ or "").partition("\n")[0]
         raise RequestError(

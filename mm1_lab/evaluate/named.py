@@ -36,11 +36,10 @@ def open_benchmark(config: BenchmarkConfig, folder: Path, where: str, shape: Sha
     metric = opened.metric or format_of(opened).metric
     known = [name for name, one in METRICS.items() if one.named]
     if not metric:
-        lack = f"the format {opened.format} needs the key 'metric'"
-        if config.name not in FORMATS and not config.format:
-            read_as = f"{config.name!r} is no built-in format and is read as jsonl"
-            lack = f"{read_as}; {lack}, and others run in lmms-eval (docs/your-own-model.md)"
-        raise RequestError(f"{where}: {lack}")
+        raise RequestError(
+            f"{where}: is read as {opened.format}, which needs the key 'metric' (benchmarks in no built-in format run "
+            "in lmms-eval, docs/your-own-model.md)"
+        )
     if metric not in known:
         raise RequestError(f"{where}: there is no metric {metric!r}{nearest(metric, known)}")
     examples = _open_demonstrations(opened, folder, f"{where}.demonstrations")
@@ -85,8 +84,7 @@ def _located(files: Files, folder: Path, where: str) -> Files:
         paths["format"] = files.format
     for key in format_of(files).needs:
         if not getattr(files, key):
-            instead = ", in place of 'questions'" if key == "annotations" and files.questions else ""
-            raise RequestError(f"{where}: the format {files.format} needs the key {key!r}{instead}")
+            raise RequestError(f"{where}: the format {files.format} needs the key {key!r}")
     absolute = {key: str((folder / expanded(path)).resolve()) for key, path in paths.items() if path}
     return files.model_copy(update=absolute)
 
@@ -267,14 +265,11 @@ def _pictures(config: BenchmarkConfig, files: BenchmarkFiles, items: list[Item])
         for name in item.images:
             if name in found:
                 continue
-            if not folder.is_dir():
-                remedy = "is not a folder of images; unpack an archive first"
-                raise RequestError(f"{folder}: {remedy if folder.exists() else 'there is no such folder'}")
             path = _find_image(folder, name, flat)
             if path is None:
                 raise RequestError(
                     f"{folder}: has no image {name[:80]!r} of question {item.key}{spelt_otherwise(folder, name)}; "
-                    "fetch it, or name its folder"
+                    "fetch it, unpack its archive, or name its folder"
                 )
             found[name] = StoredPicture(str(path), partial(read_file, path), decoder, key=path)
     return found

@@ -11,7 +11,6 @@ line, after any other. The part before the question is the same for all question
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 
 from mm1_lab.config import EvaluationStage
@@ -120,10 +119,6 @@ class PromptWriter:
         """The texts of tokens that hold no picture, with the end tokens among them."""
         while (end := self.tokenizer.end) in tokens:
             place = tokens.index(end)
-            yield from (self.tokenizer.decode(tokens[:place]), self._end)
+            yield from (self.tokenizer.decode(tokens[:place]), self.tokenizer.backend.id_to_token(end) or "")
             tokens = tokens[place + 1 :]
         yield self.tokenizer.decode(tokens)
-
-    @cached_property
-    def _end(self) -> str:
-        return self.tokenizer.backend.id_to_token(self.tokenizer.end) or ""

@@ -197,7 +197,7 @@ class TwoLayerMLP(nn.Module):
         if config.image_tokens != patches:
             raise ValueError(
                 f"connector 'mlp' makes a token of each of the {patches} patches, not {config.image_tokens} tokens; "
-                "write `image_tokens: patches`"
+                "write `image_tokens: patches`, and for tuning `resolution: native`"
             )
         self.project = nn.Sequential(
             nn.Linear(encoder_width, decoder_width), nn.GELU(), nn.Linear(decoder_width, decoder_width)

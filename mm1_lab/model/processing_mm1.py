@@ -44,15 +44,15 @@ class MM1Processor(ProcessorMixin):
         image_tokens: int = 0,
         shape: str = "squeeze",
         blind: bool = False,
-        tuned: bool | None = None,
+        tuned: bool = False,
         chat_template: str | None = None,
         tiling: str = "square",
         tile_marks: str = "none",
         **_: Any,
     ) -> None:
         """`image_tokens`: tokens per view; `side`: its pixels; `shape`: how an image is made square; `tuned`:
-        whether the model was tuned on instructions, None if the folder does not say; `tiling`: `ratio` if a picture
-        has up to `views`, by its width and height; `tile_marks`: `text` if MARKS follow the views of tiled pictures."""
+        whether the model was tuned on instructions; `tiling`: `ratio` if a picture has up to `views`, by its width and
+        height; `tile_marks`: `text` if MARKS follow the views of tiled pictures."""
         self.side, self.views, self.image_tokens = side, views, image_tokens
         self.tiling, self.tile_marks = tiling, tile_marks
         self.shape, self.blind, self.tuned = shape, blind, tuned
@@ -65,20 +65,15 @@ class MM1Processor(ProcessorMixin):
     def __call__(self, images: Any = None, text: Any = None, **_: Any) -> BatchFeature:
         """`input_ids` and `attention_mask` (batch, length), and uint8 `pixel_values` (views, 3, side, side) if any.
 
-        `images` is one image, a list of all images, or a list per text, in the order of the `<image>` markers. If no
-        text has a marker, each has its pictures before it. Raises ValueError if markers and pictures do not match, and
-        for a word that a model of the miniature world does not know.
+        `images` is one image, a list of all images, or a list per text, in the order of the `<image>` markers. Raises
+        ValueError if markers and pictures do not match, and for a word that a model of the miniature world does not
+        know.
         """
         texts = [text or ""] if isinstance(text, str) or text is None else list(text)
         pictures = _flat(images)
-        if pictures and not any(IMAGE in one for one in texts):
-            shares = [images] if len(texts) == 1 else images
-            if not isinstance(shares, list | tuple) or len(shares) != len(texts):
-                raise ValueError(f"{len(pictures)} pictures for {len(texts)} texts; mark where each goes by {IMAGE}")
-            texts = [IMAGE * len(_flat(share)) + one for share, one in zip(shares, texts, strict=True)]
         markers = sum(one.count(IMAGE) for one in texts)
         if markers != len(pictures):
-            raise ValueError(f"{markers} {IMAGE} in the text, but {len(pictures)} pictures")
+            raise ValueError(f"{markers} {IMAGE} in the text, but {len(pictures)} pictures; mark where each goes")
         rule = GridRule(self.views, self.side if self.tiling == "ratio" else 0, marked=self.tile_marks == "text")
         seen = [self._see(picture, rule) for picture in pictures]
         grids = iter([grid for grid, _ in seen])

@@ -28,7 +28,6 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from mm1_lab import team
-from mm1_lab.config import RequestError, Stage
 from mm1_lab.files import (
     UNREADABLE,
     file_digest,
@@ -67,9 +66,9 @@ def save(trainer: pl.Trainer, folder: Path) -> None:
     trainer.save_checkpoint(folder / UNFINISHED)
 
 
-def newest(folder: Path, stage: Stage, tell: Callable[[str], None]) -> Path | None:
-    """The newest intact checkpoint in `folder`, or None. Damaged ones are put aside and reported. Raises RequestError
-    if it belongs to another stage. All processes of a team call this and check files."""
+def newest(folder: Path, tell: Callable[[str], None]) -> Path | None:
+    """The newest intact checkpoint in `folder`, or None. Damaged ones are put aside and reported. All processes of a
+    team call this and check files."""
     damaged = []
     path = None
     for name in (CHECKPOINT, BEFORE):
@@ -84,8 +83,6 @@ def newest(folder: Path, stage: Stage, tell: Callable[[str], None]) -> Path | No
     if damaged and team.is_first():
         start = f"resumes from {path.name}" if path else "starts from the beginning"
         tell(f"{folder}: damaged and put aside: {', '.join(damaged)}; training {start}")
-    if path and (owner := _rest(path)["fingerprint"]) != stage.fingerprint:
-        raise RequestError(f"{path}: belongs to stage {owner}, not to {stage.fingerprint}; delete it to start afresh")
     return path
 
 
@@ -191,7 +188,8 @@ class ProcessStrategy(SingleDeviceStrategy):
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         self._folder = Path(checkpoint_path)
-        return _rest(self._folder)
+        rest: dict[str, Any] = torch.load(self._folder / REST, map_location="cpu", weights_only=True)
+        return rest
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         self._fill(_weights(self._trained))
@@ -251,10 +249,6 @@ def _moments(states: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
 def _at_least_1d(value: Tensor) -> Tensor:
     """A view of `value`; scalars have a dimension in a team, so all checkpoints give them one."""
     return value.detach() if value.ndim else value.detach().view(1)
-
-
-def _rest(checkpoint: Path) -> dict[str, Any]:
-    return torch.load(checkpoint / REST, map_location="cpu", weights_only=True)
 
 
 def _is_whole(checkpoint: Path) -> bool:

@@ -54,13 +54,13 @@ def fit(
 
     It resumes from the newest intact checkpoint in the folder, on CPUs bit for bit in a team of the same size. In a
     team `batch` returns this process's share, and only the first process, which has the trained weights, returns.
-    Raises Diverged for a loss that is not finite, RequestError for another stage's checkpoint.
+    Raises Diverged for a loss that is not finite.
     """
     stage: EncoderStage | DecoderStage | ModelStage = run.stage
     steps = stop_after or stage.training.steps
-    checkpoint = newest(run.folder, stage, lambda note: run.report(Progress(0, steps, note=note)))
+    checkpoint = newest(run.folder, lambda note: run.report(Progress(0, steps, note=note)))
     recorder = Recorder(run.folder, names, steps, run.report)
-    module = Training(network, objective, stage.training, stage.fingerprint, stage.precision)
+    module = Training(network, objective, stage.training, stage.precision)
     module.section = SECTIONS.get(stage.name, "")
     with _quiet():
         trainer = pl.Trainer(

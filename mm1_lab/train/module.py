@@ -55,14 +55,11 @@ class Training(pl.LightningModule):
     routing: Tensor | None
     """As in `States`."""
 
-    def __init__(
-        self, network: nn.Module, objective: Objective, optimiser: Optimiser, fingerprint: str, precision: str
-    ) -> None:
+    def __init__(self, network: nn.Module, objective: Objective, optimiser: Optimiser, precision: str) -> None:
         super().__init__()
         self.network = network
         self._objective = objective
         self._optimiser = optimiser
-        self._fingerprint = fingerprint
         self._random: dict[str, Tensor] = {}
         self._accumulates = False
         self._unread: list[Tensor] = []
@@ -148,7 +145,6 @@ class Training(pl.LightningModule):
         self._norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["fingerprint"] = self._fingerprint
         checkpoint["random"] = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             checkpoint["random"]["cuda"] = torch.cuda.get_rng_state()

@@ -161,8 +161,7 @@ class Recorder(pl.Callback):
         self._clock = now
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"seconds": self.seconds, "points": [list(point) for point in self.points]}
-        state["norms"] = list(self._norms)
+        state: dict[str, Any] = {"seconds": self.seconds, "points": list(self.points), "norms": list(self._norms)}
         tensors = {"total": self.total, "since_point": self._since_point, "routing": self._routing}
         for name, value in tensors.items():
             if value is not None:
@@ -171,11 +170,11 @@ class Recorder(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.seconds = state_dict["seconds"]
-        self.points = [(step, name, value) for step, name, value in state_dict["points"]]
+        self.points = state_dict["points"]
         self.total = state_dict["total"]
         self._since_point = state_dict["since_point"]
         self._routing = state_dict.get("routing")
-        self._norms = state_dict.get("norms", [])  # earlier versions wrote none
+        self._norms = state_dict["norms"]
 
 
 def routing_metrics(routing: torch.Tensor) -> dict[str, float]:

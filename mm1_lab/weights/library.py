@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab.config import PretrainedDecoder, PretrainedEncoder, RequestError
-from mm1_lab.files import load_json
 from mm1_lab.formatting import counted, first_line
 from mm1_lab.weights.families import ENCODERS
 from mm1_lab.weights.pretrained import layers_of, text_config, vision_config, weight_files
@@ -32,7 +31,6 @@ BUFFERS = ("inv_freq", ".k_scale", ".v_scale")
 """Ends of the names of a layer's tensors that change nothing: of RoPE, computed anew, and of a cache in 8 bits."""
 ROWS = 64
 """Rows by which an embedding and a head are compared."""
-POINTER = b"version https://git-lfs"
 
 
 def library_weights(model: Model) -> dict[str, torch.Tensor]:
@@ -40,13 +38,8 @@ def library_weights(model: Model) -> dict[str, torch.Tensor]:
     weights that do not fit."""
     check_weights(model)
     kind, config = _library_class(model)
-    try:
-        loaded, _ = _load(kind, model.folder, config, local_files_only=True, use_safetensors=True)
-    except Exception as error:  # the library and safetensors raise various errors for damaged files
-        raise RequestError(f"{model.name}: its weights cannot be loaded ({first_line(error)})") from None
-    weights = dict(loaded.state_dict())
-    _refuse_broken(model, weights)
-    return weights
+    loaded, _ = _load(kind, model.folder, config, local_files_only=True, use_safetensors=True)
+    return dict(loaded.state_dict())
 
 
 def check_weights(model: Model) -> None:
@@ -106,10 +99,8 @@ def _load(kind: Any, folder: str | None, config: Any, **how: Any) -> Any:
 
 
 def _undrawn(kind: Any) -> Any:
-    """The library's class, without drawing values of what a checkpoint lacks: for some it would look at numbers.
-
-    A class of its own, as another thread may be making a model of the library's; under the same name and module, by
-    which the library goes."""
+    """The library's class, without drawing values of what a checkpoint lacks: for some it would look at numbers. Under
+    the same name and module, by which the library goes."""
     return type(kind.__name__, (kind,), {"__module__": kind.__module__, "initialize_weights": lambda model: None})
 
 
@@ -125,12 +116,10 @@ def _stored(model: Model) -> Stored:
             with safe_open(path, "pt") as tensors:
                 stored |= {name: (path, tuple(tensors.get_slice(name).get_shape())) for name in tensors.keys()}  # noqa: SIM118
         except Exception as error:  # safetensors raises various errors for damaged files
-            with path.open("rb") as start:
-                is_pointer = start.read(len(POINTER)) == POINTER
-            if is_pointer:
-                raise RequestError(f"{model.name}: {file} is a pointer of git-lfs; `git lfs pull` fetches it") from None
             reason = f"{file}: {first_line(error)}"
-            raise RequestError(f"{model.name}: its weights cannot be loaded ({reason}); fetch it again") from None
+            raise RequestError(
+                f"{model.name}: its weights cannot be loaded ({reason}); fetch it again (of git-lfs by `git lfs pull`)"
+            ) from None
     return stored
 
 
@@ -153,33 +142,19 @@ def _check_tied(model: Model, stored: Stored) -> None:
         )
 
 
-def _refuse_broken(model: Model, weights: dict[str, torch.Tensor]) -> None:
-    """Raises RequestError for weights that are not finite, as of a copy that was cut or a training that diverged."""
-    for name, values in weights.items():
-        # a sum takes a thirtieth of the time that looking at each number does; it is not finite if one of them is not
-        if not values.sum().isfinite() and not values.isfinite().all():
-            file = next((path.name for own, (path, _) in _stored(model).items() if own.endswith(name)), "a file")
-            raise RequestError(
-                f"{model.name}: {name} in {file} has NaN or infinite numbers; fetch it again, or give another model"
-            )
-
-
 def _refuse_unfit(model: Model, found: dict[str, Any]) -> None:
     """Raises RequestError for tensors that are missing, of other shapes, or left out though they shape the output."""
     if found["missing_keys"]:
-        saved_as = load_json(Path(model.folder) / "config.json").get("architectures")
-        of_class = f" ({', '.join(map(str, saved_as))})" if isinstance(saved_as, list) and saved_as else ""
         lack = f"its weights lack {min(found['missing_keys'])}"
-        raise RequestError(f"{model.name}: {lack}: incomplete, or saved from another class{of_class}")
+        raise RequestError(f"{model.name}: {lack}: incomplete, or saved from another class")
     for name, shape, expected in sorted(found["mismatched_keys"]):
         raise RequestError(
             f"{model.name}: its weights do not fit its config.json: {name} has the shape {tuple(shape)}, "
             f"and by config.json {tuple(expected)}"
         )
     if unused := sorted(name for name in found["unexpected_keys"] if _is_missed(name, model)):
-        more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
         raise RequestError(
-            f"{model.name}: its weights have {unused[0]}{more}, for which its config.json ({model.family}, "
+            f"{model.name}: its weights have {unused[0]}, for which its config.json ({model.family}, "
             f"{counted(layers_of(model), 'layer')}) has no place; correct it, or give another model"
         )
 

@@ -25,9 +25,6 @@ CHANGING_ROPES = ("dynamic", "longrope")
 """Rope types whose frequencies depend on the longest text of a call."""
 FILES = ["*.json", "model.safetensors", "model-*.safetensors", "*.txt", "*.model", "chat_template.jinja"]
 """Files fetched from the hub: of the weights, those that transformers reads and no other variants."""
-ADAPTER = "is a LoRA adapter: merge it into its model first (merge_and_unload of peft), and give that model's folder"
-HUB_SECONDS = 5.0
-"""Timeout for the hub's first response."""
 SAMPLES, SAMPLE_BYTES = 64, 1 << 16
 """Number and size in bytes of the evenly spaced samples of a weight file that are hashed."""
 
@@ -86,12 +83,6 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
                 f"{requested.weights}: decoders with {name} (its config.json) are not supported: attention must be "
                 "causal and logits come straight from lm_head; give another model"
             )
-    windowed = "sliding_attention" in (getattr(config, "layer_types", None) or ())
-    if windowed and not getattr(config, "use_sliding_window", True):  # masks go by one, kernels by the other
-        raise RequestError(
-            f"{requested.weights}: its config.json has layers of sliding_attention (layer_types), but "
-            "use_sliding_window is false; set it to true, or make them full_attention, as the model was trained"
-        )
     if (rope := _changing_rope(config.rope_parameters)) is not None:
         raise RequestError(
             f"{requested.weights}: decoders with rope type {rope} (its config.json) are not supported: its frequencies "
@@ -127,11 +118,10 @@ def chat_template(decoder: PretrainedDecoder) -> str | None:
     """The chat template of the decoder's tokenizer, as those of Instruct models have, of several the one called
     `default`; None without any."""
     folder = Path(decoder.folder)
-    own = load_json(folder / "tokenizer_config.json")  # without which the tokenizer has been refused
     file = folder / "chat_template.jinja"
     if file.exists():
         return file.read_text(encoding="utf-8")
-    template = own.get("chat_template")
+    template = load_json(folder / "tokenizer_config.json").get("chat_template")
     if isinstance(template, list):  # as version 4 of the library saves several
         template = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
     if isinstance(template, dict):
@@ -169,19 +159,17 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
         processor = load_json(folder / "processor_config.json")
         seen = {
             "blind": processor["blind"],
-            "pictures": processor.get("shape"),
-            "views": processor.get("views", 1),
-            "tiling": processor.get("tiling", "square"),
-            "tile_marks": processor.get("tile_marks", "none"),
+            "pictures": processor["shape"],
+            "views": processor["views"],
+            "tiling": processor["tiling"],
+            "tile_marks": processor["tile_marks"],
+            "tuned": processor["tuned"],
             "connector": config["connector"],
         }
-        tuned, template = processor.get("tuned"), folder / "chat_template.jinja"
-        if tuned is None:  # an older export: before tuning, its template joins the parts of messages and ends no answer
-            tuned = template.exists() and "eos_token" in template.read_text(encoding="utf-8")
         tensors = tensor_names(folder)
     except Exception as error:  # JSON, the library and safetensors raise various errors for bad files
         reason = f"{type(error).__name__}: {first_line(error)}"
-        raise RequestError(f"{name}: is not a model written by `mm1-lab export` ({reason})") from None
+        raise RequestError(f"{name}: is not a model written by this version's `mm1-lab export` ({reason})") from None
     for part in ("encoder", "connector", "decoder"):
         if not any(key.startswith(part) for key in tensors):
             raise RequestError(f"{name}: its weights lack {part}; the copy is incomplete, export it again")
@@ -194,8 +182,7 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
             "experts_per_token": text.num_experts_per_tok,
         }
     found = decoder | {"family": "mm1", "encoder": encoder, "decoder": decoder | text_shape(decoder["size"], text)}
-    found |= seen | {"tuned": tuned}
-    return PretrainedMM1.parse(found, str(folder / "config.json"))
+    return PretrainedMM1.parse(found | seen, str(folder / "config.json"))
 
 
 def _exported_tower(name: str, folder: Path, tower: dict[str, Any]) -> dict[str, Any]:
@@ -270,38 +257,19 @@ def _config(folder: Path) -> Any:
     """The library's configuration object; runs no code from the folder."""
     from transformers import AutoConfig
 
+    if not (folder / "config.json").is_file():
+        raise RequestError(
+            f"{folder}: has no config.json; give a folder that save_pretrained of transformers wrote (merge a LoRA "
+            "adapter into its model first; a GGUF file cannot be trained)"
+        )
     try:
         with quiet_library():  # it warns of the text tower beside SigLIP's, which is not used
             config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library raises various errors for bad configurations
-        raise RequestError(f"{folder}: {_why_no_configuration(folder, error)}") from None
+        raise RequestError(f"{folder}: its config.json cannot be used ({first_line(error)})") from None
     if getattr(config, "quantization_config", None):
         raise RequestError(f"{folder}: its weights are quantised, so it cannot be trained; give the original model")
     return config
-
-
-def _why_no_configuration(folder: Path, error: Exception) -> str:
-    import transformers
-
-    path = folder / "config.json"
-    if not path.is_file():
-        if (folder / "adapter_config.json").exists():
-            return ADAPTER
-        gguf = ", and GGUF files cannot be trained" if any(folder.glob("*.gguf")) else ""
-        return f"has no config.json{gguf}; give a folder that save_pretrained of transformers wrote"
-    try:
-        values = load_json(path)
-        kind, needs_code = values.get("model_type"), "auto_map" in values
-        is_known = kind in transformers.CONFIG_MAPPING
-    except Exception:  # of many kinds, as the file may hold anything; the library's error tells
-        is_known = True
-    if is_known:
-        return f"its config.json cannot be used ({first_line(error)})"
-    if kind is None:
-        return "its config.json names no model_type; give a folder that save_pretrained of transformers wrote"
-    if needs_code:
-        return f"its model_type {kind!r} needs code from the folder (auto_map), which is not run; give another model"
-    return f"its model_type {kind!r} (config.json) is unknown to transformers {transformers.__version__}"
 
 
 def _normalisation(folder: Path) -> dict[str, list[float]]:
@@ -309,9 +277,6 @@ def _normalisation(folder: Path) -> dict[str, list[float]]:
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         path = folder / "processor_config.json"  # where version 5 of the library saves a whole processor
-    if not path.is_file():
-        lack = "has no preprocessor_config.json (nor processor_config.json) with image_mean and image_std"
-        raise RequestError(f"{folder}: {lack}; save the model's image processor there")
     try:
         values = load_json(path)
         values = values.get("image_processor", values)
@@ -321,8 +286,10 @@ def _normalisation(folder: Path) -> dict[str, list[float]]:
         scale = 255 * float(values.get("rescale_factor") or 1 / 255)
     except Exception as error:  # of many kinds, as the file may hold anything
         reason = f"{type(error).__name__}: {first_line(error)}"
-        remedy = "save the model's image processor there"
-        raise RequestError(f"{path}: must contain image_mean and image_std ({reason}); {remedy}") from None
+        raise RequestError(
+            f"{folder}: preprocessor_config.json, or else processor_config.json, must contain image_mean and image_std "
+            f"({reason}); save the model's image processor there"
+        ) from None
     if values.get("do_rescale") is False or values.get("do_normalize") is False or not isclose(scale, 1, rel_tol=5e-3):
         raise RequestError(
             f"{path}: pixels are divided by 255, then normalised, but do_rescale, rescale_factor or do_normalize says "
@@ -338,8 +305,7 @@ def find_folder(name: str, fetch: bool = True) -> Path:
     if os.path.isdir(path):  # unlike Path's, it accepts lengths that no folder can have
         return path.resolve()
     if os.path.isfile(path):
-        what = "GGUF files cannot be trained; give" if path.suffix == ".gguf" else "is a file; give"
-        raise RequestError(f"{name}: {what} the folder of a model that save_pretrained of transformers wrote")
+        raise RequestError(f"{name}: is a file; give a folder that save_pretrained of transformers wrote")
     unknown = NotHere(f"{name}: there is no such folder, and it is not a hub name (OWNER/NAME)")
     if name.count("/") != 1:
         raise unknown
@@ -358,9 +324,9 @@ def find_folder(name: str, fetch: bool = True) -> Path:
         raise NotHere(f"{name}: is not in the Hugging Face hub's cache on this machine")
     print(f"{name}: fetching it from the Hugging Face hub (once)", file=sys.stderr)
     try:
-        folder = Path(snapshot_download(name, allow_patterns=FILES, etag_timeout=HUB_SECONDS))
+        folder = Path(snapshot_download(name, allow_patterns=FILES))
         if others := _missing_weights(folder):  # an index may name any file
-            snapshot_download(name, allow_patterns=others, etag_timeout=HUB_SECONDS)
+            snapshot_download(name, allow_patterns=others)
         return folder
     except (OSError, ValueError) as error:  # of the hub's answer, or without one
         reason = first_line(error).removeprefix("Got: ")
@@ -387,7 +353,7 @@ def weight_files(folder: Path) -> list[str]:
     index = folder / f"{WEIGHTS}.index.json"  # if they are several
     try:
         return sorted(set(load_json(index)["weight_map"].values())) if index.exists() else [WEIGHTS]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except Exception as error:  # of many kinds, as the file may hold anything
         raise RequestError(f"{index}: cannot be used ({first_line(error)}); fetch it again") from None
 
 
@@ -403,8 +369,6 @@ def weights_digest(folder: Path, name: str) -> str:
         lack = "there are no weights in the folder (*.safetensors; pickled ones could run code)"
         raise RequestError(f"{name}: {lack}; save_pretrained of transformers writes them")
     if missing := _missing_weights(folder):
-        if (folder / "adapter_config.json").exists():
-            raise RequestError(f"{name}: {ADAPTER}")
         raise RequestError(f"{name}: lacks {missing[0]}; the copy is incomplete")
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for path in weights:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     CLIPVisionModel,
-    LlamaForCausalLM,
     SiglipVisionModel,
 )
 from transformers.utils import logging as library_logging
@@ -25,7 +23,6 @@ from mm1_lab.evaluate.shared_prefix import SharedPrefixDecoding
 from mm1_lab.model import Encoder, load_decoder, read_by_document, read_rows
 from mm1_lab.model.decoder import make_decoder
 from mm1_lab.model.mm1 import load_encoder, pretrained_encoder_config
-from mm1_lab.weights import library
 from mm1_lab.weights.library import check_weights, library_weights
 from mm1_lab.weights.pretrained import (
     FILES,
@@ -228,7 +225,6 @@ def change(folder: Path, file: str, key: str, value: object) -> None:
         ("llama", "rope_parameters", ROPE | {"rope_type": "dynamic"}, "with rope type dynamic .* are not supported"),
         ("llama", "rope_scaling", {"type": "longrope", **LONG}, "with rope type longrope .* are not supported"),
         ("gemma3", "rope_parameters", {"full_attention": ROPE | {"rope_type": "dynamic"}}, "decoders with rope type"),
-        ("smollm3", "layer_types", ["full_attention", "sliding_attention"], "but use_sliding_window is false; set it"),
         ("gemma3", "use_bidirectional_attention", True, "decoders with use_bidirectional_attention .* are not supp"),
         ("gemma3", "final_logit_softcapping", 30.0, "decoders with final_logit_softcapping .* are not supported"),
     ],
@@ -246,48 +242,14 @@ def test_an_encoder_whose_normalisation_is_damaged(tmp_path):
     strange = [f'{{"image_mean": [{one}, 0, 0], "image_std": [1, 1, 1]}}' for one in ("NaN", "9" * 400)]
     for text in ("[" * 100_000, *strange):
         (folder / "preprocessor_config.json").write_text(text)
-        with pytest.raises(RequestError, match=r"preprocessor_config\.json: .*image_mean and image_std") as refused:
+        with pytest.raises(RequestError, match="must contain image_mean and image_std") as refused:
             read_encoder(Pretrained(weights=str(folder)))
         assert len(str(refused.value)) - len(str(folder)) < 300
 
 
-@pytest.mark.parametrize("family", ["llama", "siglip", "clip"])
-def test_weights_that_are_not_finite(family, tmp_path):
-    """They are named as in the library's class, which has no `vision_model` in front."""
-    is_encoder = family in saved.ENCODERS
-    folder = (saved.save_encoder if is_encoder else saved.save_decoder)(family, tmp_path)
-    path = folder / "model.safetensors"
-    values = load_file(path)
-    name = next(name for name in values if "layers.1.self_attn.q_proj.weight" in name and "text_model" not in name)
-    for damage in ((math.nan,), (math.inf, -math.inf)):
-        values[name].view(-1)[: len(damage)] = torch.tensor(damage)
-        save_file(values, path, metadata={"format": "pt"})
-        model = (read_encoder if is_encoder else read_decoder)(Pretrained(weights=str(folder)))
-        check_weights(model)
-        with pytest.raises(RequestError, match=r"layers.1.self_attn.q_proj.weight in model.safetensors has NaN or inf"):
-            library_weights(model)
-    values[name].view(-1)[:2] = 2e38  # finite, but their sum is not
-    save_file(values, path, metadata={"format": "pt"})
-    library_weights(model)
-
-
-def test_the_library_s_class_stays_as_it_is_while_weights_are_checked(tmp_path, monkeypatch):
-    """Another thread may be making a model."""
-    usual = vars(LlamaForCausalLM).copy()
-    load, seen = library._load, []
-
-    def look(kind: object, *given: object, **how: object) -> object:
-        seen.append(vars(LlamaForCausalLM).copy() == usual)
-        return load(kind, *given, **how)
-
-    monkeypatch.setattr(library, "_load", look)
-    check_weights(read_decoder(Pretrained(weights=str(saved.save_decoder("llama", tmp_path)))))
-    assert seen == [True]
-
-
 Weights = dict[str, torch.Tensor]
 UNNAMED = {"architectures": None}
-LACKS = r": incomplete, or saved from another class \("
+LACKS = ": incomplete, or saved from another class$"
 
 
 def with_weights(folder: Path, change: Callable[[Weights], Weights]) -> None:
@@ -306,18 +268,18 @@ def adding(name: str, *shape: int) -> Callable[[Weights], Weights]:
 @pytest.mark.parametrize(
     ("family", "weights", "config", "message"),
     [
-        ("llama", without("lm_head"), {}, rf"lack lm_head.weight{LACKS}LlamaForCausalLM\)"),
-        ("llama", without("layers.1.mlp"), {}, rf"lack model.layers.1.mlp.down_proj.weight{LACKS}"),
-        ("dinov2", without("layer.2"), {}, rf"lack encoder.layer.2.*{LACKS}Dinov2Model\)"),
-        ("siglip", without("vision_model"), {}, rf"lack embeddings.*{LACKS}SiglipModel\)"),
+        ("llama", without("lm_head"), {}, f"lack lm_head.weight{LACKS}"),
+        ("llama", without("layers.1.mlp"), {}, f"lack model.layers.1.mlp.down_proj.weight{LACKS}"),
+        ("dinov2", without("layer.2"), {}, f"lack encoder.layer.2.*{LACKS}"),
+        ("siglip", without("vision_model"), {}, f"lack embeddings.*{LACKS}"),
         ("llama", None, {"model_type": "qwen2", **UNNAMED}, r"lack model.layers.0.self_attn.k_proj.bias: incomplete,"),
         ("llama", None, {"intermediate_size": 48}, r"down_proj.weight has the shape \(16, 32\), and by .* \(16, 48\)"),
         ("clip", None, {"image_size": 56}, r"position_embedding.weight has the shape \(17, 16\), .* \(65, 16\)"),
-        ("llama", None, {"num_hidden_layers": 1}, r"have model.layers.1.input_layernorm.weight and 8 more, for .* no"),
+        ("llama", None, {"num_hidden_layers": 1}, r"have model.layers.1.input_layernorm.weight, for which .* no"),
         ("qwen3", adding("model.layers.0.mlp.up_proj.lora_A.weight", 2, 16), {}, r"have model.layers.0.mlp.*lora_A"),
         ("qwen2", adding("score.weight", 2, 16), {}, r"have score.weight, for which its config.json \(qwen2, 2 layers"),
         ("llama", None, {"model_type": "gemma", "tie_word_embeddings": True, **UNNAMED}, "a lm_head.weight that diffe"),
-        ("aimv2", None, {"num_hidden_layers": 2}, r"have encoder.layers.2.* and \d+ more, .* \(aimv2.*, 2 layers\)"),
+        ("aimv2", None, {"num_hidden_layers": 2}, r"have encoder.layers.2.*, for .* \(aimv2.*, 2 layers\)"),
     ],
 )
 def test_weights_that_do_not_fit_the_configuration(family, weights, config, message, tmp_path):
@@ -391,45 +353,31 @@ def test_of_several_chat_templates_the_default_is_taken(tmp_path):
 def test_files_that_are_no_weights(tmp_path):
     path = saved.save_decoder("llama", tmp_path) / "model.safetensors"
     model = read_decoder(Pretrained(weights=str(tmp_path)))
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(RequestError, match=r"cannot be loaded \(model.safetensors: .*; fetch it again"):
-        check_weights(model)
-    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 988097824\n")
-    with pytest.raises(RequestError, match=r"model.safetensors is a pointer of git-lfs; `git lfs pull` fetches it"):
-        check_weights(model)
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 988097824\n"
+    for content in (path.read_bytes()[:-9], pointer):
+        path.write_bytes(content)
+        with pytest.raises(RequestError, match=r"cannot be loaded \(model.safetensors: .*; fetch it again .*lfs pull"):
+            check_weights(model)
 
 
-@pytest.mark.parametrize(
-    ("files", "config", "message"),
-    [
-        ({"config.json": None, "model.gguf": ""}, {}, r": has no config.json, and GGUF files cannot be trained; give"),
-        ({"config.json": None, "adapter_config.json": "{}"}, {}, r": is a LoRA adapter: merge it into its model first"),
-        ({"model.safetensors": None, "adapter_config.json": "{}"}, {}, r": is a LoRA adapter: merge it into its model"),
-        ({"tokenizer.json": None}, {}, r": cannot load a Hugging Face tokenizer \(.*; save the model's fast"),
-        ({}, {"model_type": "llamma"}, r": its model_type 'llamma' \(config.json\) is unknown to transformers [\d.]+$"),
-        ({}, {"model_type": "mine", "auto_map": {"AutoConfig": "a.B"}}, r"'mine' needs code from the folder \(auto_ma"),
-        ({}, {"model_type": None}, r": its config.json names no model_type; give a folder"),
-    ],
-)
-def test_folders_that_are_no_decoder(files, config, message, tmp_path):
+def test_folders_that_are_no_decoder(tmp_path):
     folder = saved.save_decoder("llama", tmp_path)
-    (folder / "adapter_model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
-    for key, value in config.items():
-        change(folder, "config.json", key, value)
-    for name, text in files.items():
-        if text is None:
-            (folder / name).unlink()
-        else:
-            (folder / name).write_text(text)
-    with pytest.raises(RequestError, match=message):
-        read_decoder(Pretrained(weights=str(folder)))
+    model = Pretrained(weights=str(folder))
+    (folder / "tokenizer.json").rename(folder / "tokens.json")
+    with pytest.raises(RequestError, match=r": cannot load a Hugging Face tokenizer \(.*; save the model's fast"):
+        read_decoder(model)
+    change(folder, "config.json", "model_type", "llamma")
+    with pytest.raises(RequestError, match=r"its config.json cannot be used .*has model type `llamma`"):
+        read_decoder(model)
+    (folder / "config.json").unlink()
+    with pytest.raises(RequestError, match=r": has no config.json; give a folder .* LoRA adapter .* GGUF"):
+        read_decoder(model)
 
 
 def test_a_file_in_place_of_its_folder_and_names_that_no_folder_can_have(tmp_path):
-    for name, message in (("a.gguf", "GGUF files cannot be trained; give the"), ("a.safetensors", "is a file; give")):
-        (tmp_path / name).touch()
-        with pytest.raises(RequestError, match=f"{name}: {message}"):
-            find_folder(str(tmp_path / name))
+    (tmp_path / "a.gguf").touch()
+    with pytest.raises(RequestError, match=r"a\.gguf: is a file; give a folder"):
+        find_folder(str(tmp_path / "a.gguf"))
     for name in ("~nobody-here/model", "a" * 300):
         with pytest.raises(NotHere, match="there is no such folder"):
             find_folder(name)

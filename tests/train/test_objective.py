@@ -71,7 +71,7 @@ def test_auxiliary_losses_of_micro_batches_add_up(squares, monkeypatch):
         return language_loss(decoder, states, part, ["text"])
 
     config = DecoderTraining(learning_rate=1, steps=1, phases=(Phase(share=1, sequence_length=8, batch_size=3),))
-    training = Training(decoder, objective, config, "", "32-true")
+    training = Training(decoder, objective, config, "32-true")
     optimiser = torch.optim.SGD(decoder.parameters())
     monkeypatch.setattr(Training, "trainer", SimpleNamespace(optimizers=[optimiser]))
     gradients = []
