@@ -75,6 +75,12 @@ class Ledger:
         """Whether the shipped parts have the stage intact and the store does not have it."""
         return self._faults_of_parts.get(fingerprint, "missing") is None and not self._in_store(fingerprint)
 
+    def shipped_seeds(self, stage: Stage) -> list[int]:
+        """The seeds at which the shipped parts have a stage that otherwise is like this one."""
+        sound = [name for name, fault in self._faults_of_parts.items() if fault is None]
+        seeds = {read_json(f"{self.parts}/{name}/stage.json")["stage"]["seed"] for name in sound}
+        return sorted(seed for seed in seeds if stage.model_copy(update={"seed": seed}).fingerprint in sound)
+
     def damaged_parts(self) -> dict[str, str]:
         """The shipped parts that cannot be used, and why."""
         return {f"{self.parts}/{name}": fault for name, fault in self._faults_of_parts.items() if fault}

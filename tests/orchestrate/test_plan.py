@@ -73,14 +73,17 @@ def test_an_encoder_that_is_not_pre_trained_takes_no_steps_and_holds_its_weights
     assert encoder["memory_bytes"] == encoder["checkpoint_bytes"] == 4 * encoder["parameters"]
 
 
-def test_a_run_says_at_first_how_long_it_takes(ask):
-    """Seed 1 trains parts of its own first; for seed 300 they are shipped."""
-    for seeds, slots, told in (
-        (2, 3, r"About \d+ min with 3 at a time\."),
-        ("300,", 1, r"About \d+ s with 1 at a time\."),
+def test_a_run_says_at_first_that_most_of_it_is_pre_training_and_which_seeds_need_none(ask):
+    pre_trains = r", most of it pre-training, which later runs reuse: encoder \d+ min, decoder .+ \("
+    for seeds, slots, settings, told in (
+        (2, 3, (), r"About \d+ min with 3 at a time{}seed 1; for seeds 0 and 300 it is shipped\)\."),
+        (2, 1, ("encoder.synthetic_share=0.1", "decoder.learning_rate=0.001"), r".*{}seeds 0 and 1\)\."),
+        ("300,", 1, (), r"About \d+ s with 1 at a time\."),
     ):
-        request = ask("base", scale="mini", seeds=seeds, settings=("train.steps=20", "evaluate.questions=16"))
-        assert re.fullmatch(told, time_text(make_plan(request.trials, request.ledger), request, slots))
+        settings = ("train.steps=20", "evaluate.questions=16", *settings)
+        request = ask("base", scale="mini", seeds=seeds, settings=settings)
+        text = time_text(make_plan(request.trials, request.ledger), request, slots)
+        assert re.fullmatch(told.format(pre_trains), text), text
 
 
 def test_a_stage_that_several_missing_ones_need_is_a_unit_of_its_own(ask):

@@ -6,7 +6,7 @@ from operator import itemgetter
 from textwrap import wrap
 from typing import Any
 
-from mm1_lab.config import RequestError, steps_made
+from mm1_lab.config import ModelStage, RequestError, steps_made
 from mm1_lab.formatting import counted, duration, short, text_table
 from mm1_lab.orchestrate.planning.cost import (
     Estimate,
@@ -144,11 +144,30 @@ def _wall_seconds(plan: Plan, seconds: Mapping[str, float], work: float, slots: 
 
 
 def time_text(plan: Plan, request: Request, slots: int) -> str:
-    """How long the plan's tasks take on this machine's cores with `slots` at a time."""
+    """How long the plan's tasks take on this machine's cores with `slots` at a time, and if most of it is pre-training,
+    of what, and the seeds at which it is shipped."""
     slowness = measured_slowness(request.ledger)
     seconds = {stage.fingerprint: stage_seconds(stage, slowness) for _, stage in plan.missing}
-    wall = _wall_seconds(plan, seconds, sum(seconds.values()), slots)
-    return f"About {duration(wall)} with {slots} at a time."
+    work = sum(seconds.values())
+    text = f"About {duration(_wall_seconds(plan, seconds, work, slots))} with {slots} at a time"
+    parts = [stage for _, stage in plan.missing if stage.TRAINS and not isinstance(stage, ModelStage)]
+    of_kinds: dict[str, float] = defaultdict(float)
+    for stage in parts:
+        of_kinds[stage.KIND] += seconds[stage.fingerprint]
+    if 2 * sum(of_kinds.values()) <= work:
+        return f"{text}."
+    told = ", ".join(f"{kind} {duration(total)}" for kind, total in of_kinds.items())
+    text += f", most of it pre-training, which later runs reuse: {told} ({_seeds(stage.seed for stage in parts)}"
+    shipped = set.intersection(*(set(request.ledger.shipped_seeds(stage)) for stage in parts))
+    return f"{text}; for {_seeds(shipped)} it is shipped)." if shipped else f"{text})."
+
+
+def _seeds(seeds: Iterable[int]) -> str:
+    """`seed 1`, `seeds 0 and 300`, `9 seeds`."""
+    *names, last = map(str, sorted(set(seeds)))
+    if len(names) > 4:
+        return f"{len(names) + 1} seeds"
+    return f"seeds {', '.join(names)} and {last}" if names else f"seed {last}"
 
 
 def plan_text(requests: Sequence[Request], values: dict[str, Any]) -> str:
