@@ -157,6 +157,11 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.MarkedYAMLError(problem=text, problem_mark=key.start_mark)
                 seen.add(key.value)
 
+    def construct_scalar(self, node: Any) -> Any:
+        text = super().construct_scalar(node)
+        text.encode()  # half of a surrogate pair (`"\\ud800"`) could not be written to any file
+        return text
+
 
 def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
     """The number of characters and values of a node whose aliases are written out; `known` has those of nodes so far.

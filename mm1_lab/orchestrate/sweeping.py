@@ -181,6 +181,10 @@ def _prepare(plan: Plan, request: Request, executor: Executor) -> None:
     done = f"{len(plan.done)} of {counted(len(plan.trials), 'trial')} done before"
     tasks = counted(len(plan.tasks), "task")
     print(f"{request.variant} at {request.scale_name}: {tasks}, {done}", flush=True)
+    more = {name for name, count in request.scale.workers.items() if count > 1}
+    names = (name for _, stage in plan.missing for name in stage.size_names(request.scale))
+    if more and not executor.shares_stages and not more.isdisjoint(names):
+        print("`workers` are ignored: without Ray (--inline, --share) a stage is one process", flush=True)
     check_runnable(plan, request, executor)
     if not request.scale.hardware:
         print(time_text(plan, request, executor.slots), flush=True)

@@ -4,6 +4,7 @@ import errno
 import multiprocessing
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -108,6 +109,15 @@ class Finished(Executor):
             work_list.take(task)
             work_list.started(task)
             work_list.settle(task, Outcome())
+
+
+def test_workers_are_ignored_and_told_where_a_stage_is_one_process(request_, capsys, database):
+    shutil.copy(database, request_.ledger.results)
+    told = "`workers` are ignored: without Ray (--inline, --share) a stage is one process"
+    for workers, lines in (({"85M": 99}, 1), ({"302M": 99}, 0)):
+        request = load_request("data_mix", "smoke", only=("captions",), settings=(f"workers={workers}",))
+        sweeping.complete(request, Finished(), lambda folder: [])
+        assert capsys.readouterr().out.count(told) == lines
 
 
 def test_more_workers_than_fit_are_refused_before_anything_is_written(request_, monkeypatch):
