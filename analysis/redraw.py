@@ -163,7 +163,7 @@ def _draw(folder: Path, target: Path, latex: bool = False, predicted: Mapping[st
     with styled():
         output.csv("scores", scores.scores_by_benchmark(study))
         if isinstance(study.sweep.search, RateSearch):
-            evidence = of_lessons(study, lessons, draw_search(folder, output, predicted))
+            evidence = of_lessons(study, lessons, draw_search(study, output, predicted))
         else:
             evidence = of_lessons(study, lessons)
             levels = level_rows(study)

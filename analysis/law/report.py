@@ -13,25 +13,22 @@ from analysis.law.fit import VERDICT_SEEDS, Fit, fit_runs, is_vague, orders_of_m
 from analysis.law.runs import Runs, search_runs
 from analysis.output import Output
 from analysis.statistics import UNKNOWN, Interval
+from analysis.study import Study
 from analysis.style import styled
 from analysis.table import Table, to_latex, to_markdown
 from mm1_lab.config import PAPER_LAW
 from mm1_lab.files import load_json
-from mm1_lab.results.reading import read_variant
 from mm1_lab.results.schema import cannot_read
 
 INTERVALS = "Intervals are 95 %; docs/learning-rate-law.md explains them."
 
 
-def draw_search(folder: Path, output: Output, targets: Mapping[str, float] | None = None) -> list[Fit]:
-    """Fits and draws a search's folder (`RESULTS/SCALE/lr_law`); returns the fits.
-
-    `targets` are sizes to predict, with their parameters; by default those of the last fit. Raises RequestError if
-    there are no results.
-    """
+def draw_search(study: Study, output: Output, targets: Mapping[str, float] | None = None) -> list[Fit]:
+    """Fits and draws a search; returns the fits. `targets` are sizes to predict, with their parameters; by default
+    those of the last fit."""
     if targets is None:
-        targets = _last_targets(folder / "law.json")
-    runs = search_runs(read_variant(folder))
+        targets = _last_targets(study.folder / "law.json")
+    runs = search_runs(study)
     fits = fit_runs(runs)
     write_fits(output, runs, fits, targets)
     return fits

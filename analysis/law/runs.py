@@ -14,10 +14,9 @@ import pandas as pd
 
 from analysis.external.files import read_csv
 from analysis.external.tables import labels
-from analysis.seeds import caution
+from analysis.study import Study
 from mm1_lab.config import FEWEST_SIZES, Recipe, RequestError, Size, parse_count
 from mm1_lab.formatting import short_count
-from mm1_lab.results.reading import Variant, read_records
 from mm1_lab.results.summary import search_scores
 
 HELD_OUT = "held-out loss"
@@ -52,24 +51,21 @@ class Runs:
     """What stands above the table and below the figure."""
 
 
-def search_runs(variant: Variant) -> Runs:
+def search_runs(study: Study) -> Runs:
     """The finished and diverged runs of a search, with two objectives: the held-out loss, which says something at every
     size, and the average at the largest number of shots, as in the paper."""
-    manifest, ledger = variant.manifest, variant.ledger
+    manifest, ledger, records = study.manifest, study.ledger, study.records
     arms = manifest.sweep.arms
-    records = read_records(variant)
     sizes: dict[tuple[str, str], Size] = {}
     shares = {}
-    for arm, fingerprint in zip(variant.done["arm"], variant.done["fingerprint"], strict=True):
+    for arm, fingerprint in zip(study.done["arm"], study.done["fingerprint"], strict=True):
         size = records[fingerprint]["config"]["model"]["decoder"]["size"]
         sizes[_decoder(arms[arm])] = Size.model_validate(size)
         shares[ledger.trial_folder(fingerprint)] = arms[arm].data_mix.shares()
-    if not sizes:
-        raise RequestError(f"{variant.folder}: no run of the search is finished; try lower rates if all diverged")
     read = search_scores(shares)
     # the same of every trial; one's own benchmarks may all have fewer shots than the scale
     average = f"{[*read.values()][-1].shots}-shot average"
-    trials = variant.trials[variant.trials["done"] | variant.trials["fingerprint"].isin([*ledger.diverged()])]
+    trials = study.trials[study.trials["done"] | study.trials["fingerprint"].isin([*ledger.diverged()])]
     rows = []
     without_runs = set()
     for trial in trials.to_dict("records"):
@@ -90,7 +86,7 @@ def search_runs(variant: Variant) -> Runs:
             row |= {average: found.average, HELD_OUT: found.loss, "skill": skill}
         rows.append(row)
     points = pd.DataFrame(rows)
-    cautions = [_own_rate([*records.values()][-1]), caution(manifest, sorted(set(variant.done["seed"])))]
+    cautions = [_own_rate([*records.values()][-1]), study.caution]
     sparse = {name for (name, _), size in sizes.items() if size.experts}
     if sparse and not all(size.experts for size in sizes.values()):
         cautions.append(

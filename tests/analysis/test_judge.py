@@ -601,7 +601,7 @@ WRONG = [
     ("arm.csv", b"score\n1\n", "has no column 'arm'"),
     ("score.csv", b"arm,points\na,1\nb,2\n", "has no column 'score' (it has arm, points); name it with --columns"),
     ("text.csv", b"arm,score\na,1\nb,50.1 %\n", "row 3 is '50.1 %', not a number such as 50.1 (with a point, no perce"),
-    ("blank.csv", b"arm,score\n\na,1\n,\nb,\n", "the score of row 5 is '', not a number"),
+    ("blank.csv", b"\n,\narm,score\n\na,1\n,\nb,\n", "the score of row 7 is '', not a number"),
     ("infinity.csv", b"arm,score\na,inf\nb,1\n", "the score of row 2 is 'inf'"),
     ("overflow.csv", b"arm,score\na,1\nb,-1e308\n", "the score of row 3 is '-1e308'"),
     ("one.csv", b"arm,score\na,1\na,2\n", "has one arm, 'a'"),
@@ -725,7 +725,9 @@ def test_rows_are_left_out_by_the_first_word_of_their_status_and_others_are_told
     for arm, score in (("a", 1), ("b", 3)):
         quoted += "".join(f'"{arm}"\t"{seed}"\t{score + seed}\t"a\ttab"\n' for seed in (0, 1))
     (tmp_path / "r.tsv").write_text('"arm"\t"seed"\t"score"\t"remark"\n' + quoted, encoding="utf-8")
-    assert judge(tmp_path / "r.tsv").claims[0]["seeds"] == 2, "as R and spreadsheets write it"
+    assert judge(tmp_path / "r.tsv").claims[0]["seeds"] == 2, "as R writes it"
+    (tmp_path / "x.tsv").write_text('arm\tscore\n"a, b"\t1\nc\t2\n', encoding="utf-8")
+    assert judge(tmp_path / "x.tsv").claims[0]["second"] == "a, b", "as spreadsheets write commas"
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.law.report import draw_search
 from analysis.law.runs import search_runs
-from analysis.output import Output
+from analysis.redraw import draw_sweep
+from analysis.study import read_study
 from mm1_lab import lab
 from mm1_lab.cli import main
 from mm1_lab.config import EvaluationStage, Recipe, RequestError, Trial
@@ -20,7 +20,6 @@ from mm1_lab.orchestrate.lr_search import run_search, with_sizes
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.orchestrate.sweeping import Round
 from mm1_lab.results.manifest import read_trials
-from mm1_lab.results.reading import read_variant
 from tests.orchestrate import conftest
 
 SIZES = ("9M", "302M", "1.2B")
@@ -152,7 +151,7 @@ def test_what_one_seed_searched_is_completed_at_more_seeds_and_sizes(law, labora
 
 def test_a_search_in_which_all_diverged_has_failed_and_draws_nothing(law, laboratory):
     laboratory.factor = 1e-6
-    assert run_search(law(), Inline(), lambda folder: draw_search(folder, Output(folder))) == 1
+    assert run_search(law(), Inline(), draw_sweep) == 1
 
 
 def test_scores_that_say_nothing_about_a_rate_end_a_search(law, laboratory):
@@ -199,7 +198,7 @@ def test_a_search_of_one_s_own_may_name_its_arms_as_it_likes(laboratory, own, mo
     lab.run(request, inline=True)
     arms = json.loads((request.folder / "sweep.json").read_text(encoding="utf-8"))["sweep"]["arms"]
     assert len(arms) == 9 and arms["coarse 0.001"]["resolution"] == 224
-    runs = search_runs(read_variant(request.folder))
+    runs = search_runs(read_study(request.folder))
     assert runs.objectives[1].column == "0-shot average" and runs.points["0-shot average"].notna().all()
 
 
@@ -207,11 +206,11 @@ def test_sizes_that_differ_in_settings_of_the_scale_have_their_own_parameters(la
     change = "decoder: 9M, scale: {decoders.9M.layers: 5}, learning_rate: 1000"  # `large` diverges at every rate
     request = own("decoder: 85M, learning_rate: 0.001", change)
     assert run_search(request, Inline(), no_drawing) == 0
-    runs = search_runs(read_variant(request.folder))
+    runs = search_runs(read_study(request.folder))
     assert set(runs.points["size"]) == {"small", "coarse"} and "every run diverged: 9M;" in " ".join(runs.cautions)
     request = own("decoder: 85M", "decoder: 9M, scale: {decoders.9M.layers: 5}")
     assert run_search(request, Inline(), no_drawing) == 0
-    found = search_runs(read_variant(request.folder)).points.groupby("size")["params"].first()
+    found = search_runs(read_study(request.folder)).points.groupby("size")["params"].first()
     sizes = {trial.arm: trial.evaluation.model.decoder.size.parameters().dense for trial in request.trials}
     assert found.to_dict() == sizes and sizes["small"] == sizes["coarse"] < sizes["large"]
 
@@ -235,7 +234,7 @@ def test_experts_among_dense_decoders_are_named(laboratory, own):
     for decoder in ("302M-MoE", "302M"):
         request = own("85M", decoder)
         assert run_search(request, Inline(), no_drawing) == 0
-        cautions = " ".join(search_runs(read_variant(request.folder)).cautions)
+        cautions = " ".join(search_runs(read_study(request.folder)).cautions)
         assert ("302M-MoE: experts among dense decoders, at the N of their" in cautions) == (decoder == "302M-MoE")
 
 
