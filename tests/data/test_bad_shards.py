@@ -137,9 +137,26 @@ def test_compressed_lines_that_are_damaged(files, name, compress):
     files.refused(f"{name}, line 2: must be a JSON object", text=[name])
 
 
-def test_half_a_character_in_json_is_read(files):
+def header(name: bytes, size: bytes) -> bytes:
+    """Of a file in a tar, by hand."""
+    block = bytearray(512)
+    block[: len(name)] = name
+    block[124 : 124 + len(size)] = size
+    block[148:156], block[156:157], block[257:265] = b" " * 8, b"0", b"ustar\x0000"
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def test_names_and_texts_that_are_not_utf_8_are_read(files):
     (files.folder / "t.jsonl").write_bytes(b'{"text": "half \\ud800 a character"}\n')
     assert files.open(text=["t.jsonl"]).collections["text"].texts(0) == ["half ? a character"]
+    content = b""
+    for name, data in ((b"caf\xe9.png", files.png(3)), (b"caf\xe9.txt", "ein Café".encode())):
+        content += header(name, b"%011o" % len(data)) + data.ljust(-(-len(data) // 512) * 512, b"\0")
+    (files.folder / "c.tar").write_bytes(content + bytes(1024))
+    data = files.open(captions=["c.tar"])
+    assert data.pairs(0).pair(0, False)[1] == "ein Café"
+    assert tuple(data.pairs(0).pair(0, False)[0].pixels(1)[0, 0]) == files.colour(3)
 
 
 def test_a_saved_dataset_whose_middle_is_damaged(files):

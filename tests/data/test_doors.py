@@ -60,7 +60,7 @@ def test_a_folder_of_pictures_with_a_table_beside_it(files):
         ("text\n" + "a line\n\ufffd\n" * 9 + "caf\xe9\n", r"line 20: is not UTF-8 text; save it in that encoding; 1 o"),
         ("text,caf\xe9\na,b\n", r"t\.csv: is not UTF-8 text; save it in that encoding"),
         ("file_name,text\n" + "1.png,a red dog, running\n" * 5, r"line 2: has more fields than the first line; quote"),
-        ("text;id\na dog, red;1\n", r"no \.csv \(its columns are divided by semicolons \(text;id\); separate"),
+        ("text;id\na dog, red;1\n", r"line 1: its columns are divided by semicolons \(text;id\); separate them"),
         ('file_name,text\n1.png,"a red dog\n', r"no \.csv \(unexpected end of data"),
     ],
 )

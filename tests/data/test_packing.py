@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mm1_lab.config import RequestError
+from mm1_lab.config import SOURCES, RequestError
 from mm1_lab.data.mixture import Mixture
 from mm1_lab.data.packing import Encoded, Packer, fill_row
 from mm1_lab.data.preprocessing import WHOLE
 from mm1_lab.data.types import Answer, Document, Limits
+from mm1_lab.data.world import World
 from tests.conftest import Flat
 
 PAD, BEGIN, END, IMAGE = 0, 1, 2, 3
@@ -84,6 +85,21 @@ def test_a_planned_row_gets_every_document_however_full_it_is():
     assert chosen([(60, 0), (38, 0), (2, 0)], full=100) == [0, 1, 2]
     planned = [text(1000, "a"), text(1020, "b"), text(28, "c")]
     assert replace(packer(2048), is_planned=True).pack(planned).documents.max() == 3
+
+
+def test_rows_of_the_world_are_full_and_their_captions_as_long_as_others():
+    """Of each source 95 % of the positions are real (of pages 89); captions in rows are as long as captions are."""
+    world = World()
+    rows_packer = Packer(world.tokenizer, Limits(256, 9, 16))
+    for name in SOURCES:
+        rows = [rows_packer.pack(world.source(name, 0).documents(number)) for number in range(30)]
+        real = sum(int((row.documents > 0).sum()) for row in rows)
+        full = 0.86 if name == "interleaved" else 0.95  # a page that is nearly a row leaves no room for another
+        assert real > full * 256 * len(rows), name
+        documents = [world.source(name, 0).document(number) for number in range(300)]
+        anyone = np.mean([rows_packer.size(document)[0] for document in documents])
+        if name in ("captions", "synthetic"):
+            assert real / sum(int(row.documents.max()) for row in rows) == pytest.approx(anyone, rel=0.1), name
 
 
 @pytest.mark.parametrize("document", [text(41, "too long"), Document("too long", (Flat(),) * 3)])

@@ -6,12 +6,27 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mm1_lab.data.world import drawing, text
+from mm1_lab.data.types import Document
+from mm1_lab.data.world import World, drawing, text
 from mm1_lab.data.world import text as telling
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.scene_questions import KINDS, ask
 from mm1_lab.data.world.scenes import Scene, Thing, sample_scene
-from mm1_lab.data.world.words import PLACES
+from mm1_lab.data.world.words import COLOURS, PLACES
+
+
+def is_told(document: Document) -> bool:
+    """Whether a document speaks of colours and of places; a bare pair has one attribute alone."""
+    words = set(" ".join(part for part in document.parts if isinstance(part, str)).split())
+    return bool(words & set(COLOURS)) and bool(words & set(PLACES))
+
+
+def test_the_curriculum_begins_with_bare_pairs_and_keeps_to_the_length_asked_for():
+    curriculum = World().pretraining_text(0, 64)
+    early, late = ([d for row in range(20) for d in curriculum.documents(row, progress)] for progress in (0.0, 0.9))
+    told = [sum(map(is_told, some)) / len(some) for some in (early, late)]
+    assert told[0] < 0.1 < 0.4 < told[1]
+    assert max(len(" ".join(d.parts).split()) + 2 for d in early + late) <= 64
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -63,6 +78,13 @@ def test_a_smaller_picture_is_the_large_one_averaged_over_areas(side):
     assert np.abs(averaged - small).mean() < 1.5 * noise
     smooth = Scene(scene.things, look=12)
     assert np.abs(averaged - ScenePicture(smooth).pixels(side)).mean() > np.abs(averaged - small).mean()
+
+
+def test_a_flaw_changes_the_picture():
+    scene = sample_scene(Random(1), "test")
+    good = ScenePicture(scene).pixels(36).astype(int)
+    for flaw in ("blurred", "dark", "cropped"):
+        assert np.abs(good - ScenePicture(scene, flaw).pixels(36)).mean() > 3
 
 
 def test_text_tells_of_training_scenes_alone(monkeypatch):

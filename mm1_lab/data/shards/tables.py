@@ -113,7 +113,8 @@ def _csv(path: Path, _: object) -> FileRows:
     table = csv.DictReader(lines, strict=True)
     columns = table.fieldnames or ("",)
     if len(columns) == 1 and ";" in columns[0]:  # told before commas and quotes in texts make other errors of the rows
-        raise ValueError(f"its columns are divided by semicolons ({columns[0]}); separate them by commas")
+        yield "line 1", Broken(f"its columns are divided by semicolons ({columns[0]}); separate them by commas")
+        return
     for row in table:
         broken = None
         if None in row:
