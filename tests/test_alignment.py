@@ -226,18 +226,18 @@ def test_experts_of_a_frozen_decoder_teach_nothing(again: Place, told: Told, mon
     experts = {"decoder": "302M-MoE", "steps": 0, "image_tokens": 64}
     write(again.folder, moe={**experts, "align": LONG})
     seen: dict[str, set[str]] = {}
-    """The auxiliary losses of each stage."""
+    """The auxiliary losses of each stage, by the section of its settings."""
     forward = Training.forward
 
     def watched(self: Training, *arguments: Any) -> torch.Tensor:
         loss = forward(self, *arguments)
-        seen.setdefault(self._fingerprint, set()).update(self._losses.auxiliary)
+        seen.setdefault(self.section, set()).update(self._losses.auxiliary)
         return loss
 
     monkeypatch.setattr(Training, "forward", watched)
     told("run", "alignment", *SMOKE, "--only", "moe", "--inline")
     aligned = model_of(**experts, align=LONG)
-    assert seen == {aligned.fingerprint: set(), aligned.decoder.fingerprint: {"balance", "router_z"}}
+    assert seen == {"align.": set(), "": {"balance", "router_z"}}  # the alignment and the decoder before it
     as_pre_training = model_of(**experts | LONG, frozen=["encoder", "decoder"], data_mix={"captions": 1})
     assert aligned.fingerprint != as_pre_training.fingerprint and not as_pre_training.ignores_routers
     assert not model_of(**experts, align={**LONG, "frozen": ["encoder"]}).ignores_routers
