@@ -351,8 +351,15 @@ def test_a_server_needs_no_page_of_ours(monkeypatch, capsys):
     assert capsys.readouterr().out == "data_mix: logged\nMLflow is at https://there\n"
 
 
-def test_a_database_that_may_only_be_read_is_told_with_the_way_out(request_, monkeypatch, refused, tmp_path):
+def test_a_database_that_is_damaged_or_may_only_be_read_is_told_with_the_way_out(
+    request_, monkeypatch, refused, tmp_path
+):
     """Of a run of an experiment that is there, SQLAlchemy gives advice before the cause."""
+    (tmp_path / "damaged.db").write_text("no database")
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow_logger, "tracking_uri", lambda: f"sqlite:///{tmp_path}/damaged.db")
+        told = "if that stays, it is damaged: delete it, as all of it is logged again from the results"
+        assert f"{told}\n" in refused("sync-mlflow")
     log(request_)
     write(request_, request_.trials[1])
     uri = f"sqlite:///file:{DATABASE.absolute()}?mode=ro&uri=true"

@@ -122,11 +122,16 @@ def _seeds(given: object) -> tuple[int, ...]:
 
 
 def _settings(given: Iterable[str] | Mapping[str, Any] | None) -> tuple[str, ...]:
-    """`PATH=VALUE`, given as such or as values by path."""
+    """`PATH=VALUE`, given as such or as values by path. Raises RequestError for a value that is no text or number."""
     if not isinstance(given, Mapping):
         return _texts(given)
-    texts = {path: value if isinstance(value, str) else canonical_json(value) for path, value in given.items()}
-    return tuple(f"{path}={text}" for path, text in texts.items())
+    texts = []
+    for path, value in given.items():
+        try:
+            texts.append(f"{path}={value if isinstance(value, str) else canonical_json(value)}")
+        except (TypeError, ValueError) as error:  # of a Path, a number of numpy or torch, a NaN
+            raise RequestError(f"settings: {path}: {error}; give a text, a number or a list of these") from None
+    return tuple(texts)
 
 
 def _texts(given: Iterable[str] | None) -> tuple[str, ...]:

@@ -87,6 +87,8 @@ def no_access(error: Exception) -> str:
     if not named_store() and not all(os.access(path, os.W_OK) for path in (RESULTS, DATABASE) if path.exists()):
         text += f"; ask its owner ({owner(DATABASE)}), or in a folder of your own: "
         text += f"mm1-lab sync-mlflow --results {quote(str(RESULTS.absolute()))}"
+    elif not named_store() and re.search("not a database|malformed", why):
+        text += "; if that stays, it is damaged: delete it, as all of it is logged again from the results"
     return text
 
 
