@@ -54,6 +54,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 LEASES: WeakKeyDictionary[SoftFileLease, tuple[object, float]] = WeakKeyDictionary()
 """The leases that this process has made, held or not: what it last saw of another's, and since when."""
+TEMPORARY: set[Path] = set()
+"""Folders that this process has made for as long as it lives."""
 GUARD_SECONDS = 5.0
 """How long the removal of an abandoned lease takes at most, unless its process was killed."""
 
@@ -436,8 +438,10 @@ def holder_is_dead(path: Path) -> bool:
 
 
 def leave_nothing() -> None:
-    """For a process that ends at once: removes the files of the leases that it holds, for which other machines would
-    wait for LEASE_SECONDS."""
+    """For a process that ends at once: removes its temporary folders and the files of the leases that it holds, for
+    which other machines would wait for LEASE_SECONDS."""
+    for folder in TEMPORARY:
+        shutil.rmtree(folder, ignore_errors=True)
     for held in LEASES:
         if held.is_locked and not held.compromise:
             Path(held.lock_file).unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """What a newcomer types: no command, a misspelt one, `show`, `compare`, `init`."""
 
+import errno
 import gc
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -48,7 +50,6 @@ def test_no_command_and_a_misspelt_one(capsys: Output, printed: Told) -> None:
         (("verify", "--results", "."), ".: there are no results here"),
         (("pack", "nowhere"), "nowhere: there is no such folder"),
         (("plan", "data_mix", *SMOKE, "base"), "unexpected argument 'base'; names come before the options, and"),
-        (("run", "moe", "encoder_scratch"), "'encoder_scratch'; run takes one sweep, and an option is repeated for ea"),
         (("dashboard", "--port", "99999"), "--port 99999: bind(): port must be 0-65535"),
         (("run", "lr_law", "--seeds", "6", "--until-decided", "--scale", "smoke"), "lr_law is a search"),
         (("run", "data_mix", "--until-decided"), "give the largest number of seeds: --seeds 10"),
@@ -371,8 +372,13 @@ def test_committed_answers_have_their_points_by_the_references_beside_them(print
             assert given["score"] == pytest.approx(points)
 
 
-def test_a_project_of_one_s_own_has_a_data_file_that_can_be_read(tmp_path: Path) -> None:
+def test_a_project_of_one_s_own_has_a_data_file_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Told
+) -> None:
     """And a Makefile that plans what it runs; its sweep is run by the test of the tutorial."""
+    with monkeypatch.context() as patch:
+        patch.setattr("mm1_lab.files.replace", Mock(side_effect=[None, OSError(errno.EIO, "Input/output error")]))
+        assert "my_question.yaml: Input/output error" in told("init", str(tmp_path / "mine"), code=1)
     assert main(["init", str(tmp_path / "mine")]) == 0
     made = subprocess.check_output(["make", "-n", "plan", "run", "SEEDS=3"], cwd=tmp_path / "mine", text=True)
     assert made.count("--seeds 3") == 2

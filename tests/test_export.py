@@ -560,6 +560,7 @@ def test_what_cannot_be_exported(place: Path, monkeypatch: pytest.MonkeyPatch, r
     monkeypatch.chdir(place / "another")  # empty
     results = place / "results" / "local"
     assert ".: already exists" in refused(*export, "--results", str(results), "--store", str(results / "store"), ".")
+    assert f": add --store {results / 'store'}\n" in refused(*export, "--results", str(results), "new")
 
 
 @pytest.mark.slow

@@ -88,6 +88,12 @@ def test_what_a_run_of_what_is_done_or_fails_tells(capsys: pytest.CaptureFixture
     assert re.search(r"\ndiverged: base / seed 0: the loss of step \d+ is nan", capsys.readouterr().out)
 
 
+def test_a_setting_that_is_no_text_or_number_is_named() -> None:
+    told = "^settings: decoder: .* is not JSON serializable; give a text, a"
+    with pytest.raises(RequestError, match=told):
+        lab.load_sweep("data_mix", "smoke", settings={"decoder": Path("smollm")})
+
+
 def test_what_judge_and_measures_take() -> None:
     for scores in ({"a": 1}, None):
         with pytest.raises(RequestError, match="give a file or a data frame of scores, not a "):

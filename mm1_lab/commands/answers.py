@@ -81,8 +81,6 @@ WIDEST = 100
 )
 def answers(options: argparse.Namespace) -> int:
     """Show what an arm answered to which questions, and its scores by kind of question."""
-    if options.limit < 0:
-        raise RequestError(f"--limit {options.limit}: give how many questions to show, 0 or more")
     if options.seed is not None and options.seed < 0:
         raise RequestError(f"--seed {options.seed}: seeds are 0 or more")
     arm = options.arm

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic_core import to_json
 
 from mm1_lab import files
-from mm1_lab.config import RateSearch, RequestError, Search, load_sweep, nearest
+from mm1_lab.config import RateSearch, RequestError, Search, load_sweep
 from mm1_lab.files import PUBLISHED, RESULTS, expanded, here_or_shipped
 from mm1_lab.formatting import at_seeds
 from mm1_lab.orchestrate.planning.finding import CONFIRMATION, SWEEPS, find_sweep, only_of_search, split_settings
@@ -251,22 +251,21 @@ def confirming(options: argparse.Namespace, name: str) -> Request | None:
 def confirmation_of(options: argparse.Namespace) -> Request | None:
     """As `confirming`, with the confirmation's trials that have results, or those of `--only` and `--seeds`. Raises
     RequestError if it has no results, too."""
+    from mm1_lab.orchestrate.planning.loading import arms_named
+
     request = confirming(options, options.sweep)
     if not request:
         return None
     folder = folder_with_results(request)
-    known, given = read_manifest(folder).sweep.arms, vars(options)
-    only = [arm for text in given.get("only", ()) for arm in text.split(",")]
-    for arm in only:
-        if arm not in known:
-            raise RequestError(f"--only: {folder} has no arm {arm!r}{nearest(arm, known)}")
+    sweep, given = read_manifest(folder).sweep, vars(options)
+    only = arms_named(given.get("only", ()), sweep, folder)
     confirmed = dict.fromkeys(row.seed for row in read_trials(folder))
     seeds = confirmed if given.get("seeds") is None else dict.fromkeys(request.seeds)
     for seed in seeds:
         if seed not in confirmed:
             there = ", ".join(map(str, confirmed))
             raise RequestError(f"--seeds {given['seeds']}: {folder} has no seed {seed}; it has {there}")
-    return request.with_arms({arm: known[arm] for arm in only or known}, seeds)
+    return request.with_arms({arm: sweep.arms[arm] for arm in only or sweep.arms}, seeds)
 
 
 def known_arms(request: Request, found: Iterable[str]) -> list[str]:

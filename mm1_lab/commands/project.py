@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -157,9 +158,13 @@ def init(options: argparse.Namespace) -> int:
         "data.yaml": project / "data.yaml",
         "Makefile": project / "Makefile",
     }
-    write_text(folder / ".gitignore", f"{RESULTS}\n")
-    for name, source in copies.items():
-        write_text(folder / name, source.read_text(encoding="utf-8"))
-        print(folder / name)
+    try:
+        write_text(folder / ".gitignore", f"{RESULTS}\n")
+        for name, source in copies.items():
+            write_text(folder / name, source.read_text(encoding="utf-8"))
+            print(folder / name)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)  # or the same command would refuse what is there
+        raise
     print(f"Next: cd {quote(str(folder))} && mm1-lab run my_question --scale smoke")
     return DONE

@@ -246,10 +246,14 @@ def test_no_room_for_ray_is_told_in_one_line(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["plain", "a'b"])
-def test_ray_is_told_of_a_temporary_folder_in_which_it_starts(monkeypatch, name):
-    """Of that which Python took, or else of /tmp; the package's copy there is deleted."""
-    chosen = Path(tempfile.mkdtemp(dir="/tmp")) / name
-    chosen.mkdir()
+def test_ray_is_told_of_a_temporary_folder_in_which_it_starts(monkeypatch, tmp_path, name):
+    """Of that which Python took, or else of /tmp. The package is copied there without what only its owner may read."""
+    package, chosen = tmp_path / "mm1_lab", Path(tempfile.mkdtemp(dir="/tmp")) / name
+    for folder in (chosen, package, package / "config", package / "__pycache__"):
+        folder.mkdir()
+    (package / "config").chmod(0o555)
+    monkeypatch.setattr("os.access", lambda path, _: "__pycache__" not in path)  # root may read all
+    monkeypatch.setattr("mm1_lab.orchestrate.execution.ray_tune.PACKAGE", package)
     monkeypatch.setattr("tempfile.tempdir", str(chosen))
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_TMPDIR", "")
@@ -258,7 +262,9 @@ def test_ray_is_told_of_a_temporary_folder_in_which_it_starts(monkeypatch, name)
     with RayTune() as executor:
         with pytest.raises(ImportError):
             executor.open(load_scale("smoke", SCALES))
-        assert list(chosen.rglob("ray_tune.py"))
+        (copied,) = chosen.rglob("config")
+        assert copied.stat().st_mode & 0o200, "or whoever is not root could not delete it"
+        assert not list(chosen.rglob("__pycache__"))
     assert os.environ["RAY_TMPDIR"] == (str(chosen) if name == "plain" else "/tmp")
     chosen.rmdir()
     chosen.parent.rmdir()

@@ -22,7 +22,7 @@ from tempfile import gettempdir, mkdtemp
 from typing import Any
 
 from mm1_lab.config import RequestError, Resources, Scale
-from mm1_lab.files import PACKAGE
+from mm1_lab.files import PACKAGE, TEMPORARY
 from mm1_lab.formatting import first_line, short
 from mm1_lab.machine import machine_cpus
 from mm1_lab.orchestrate.execution.executor import Executor
@@ -181,8 +181,11 @@ class RayTune(Executor):
         print("Starting Ray …", flush=True)
         try:
             self.code = Path(mkdtemp(prefix="mm1-lab-"))
+            TEMPORARY.add(self.code)
             # so that edits to the package do not change a running sweep
-            shutil.copytree(PACKAGE, self.code / PACKAGE.name, ignore=shutil.ignore_patterns("shipped"))
+            shutil.copytree(PACKAGE, self.code / PACKAGE.name, ignore=_left_out)
+            for folder, _, _ in os.walk(self.code):  # nothing in one that may only be read can be deleted
+                os.chmod(folder, 0o700)
         except OSError as error:
             why = error.args[0][0][2] if isinstance(error, shutil.Error) else error  # it lists every file
             remedy = "make room there, or name another folder in TMPDIR"
@@ -286,6 +289,12 @@ class RayTune(Executor):
                     os._exit(1)
                 except OSError:  # a busy machine, or one that sleeps: it may yet answer
                     continue
+
+
+def _left_out(folder: str, names: list[str]) -> list[str]:
+    """Also a `__pycache__` of its owner alone, which Python does without."""
+    cached = os.path.join(folder, "__pycache__")
+    return [name for name in names if name == "shipped" or (name == "__pycache__" and not os.access(cached, os.R_OK))]
 
 
 def _workers(task: Task, scale: Scale) -> int:

@@ -65,7 +65,7 @@ def load_request(
     whole = load_sweep(file, *SWEEPS, settings=of_recipe, text=text)
     if whole.connectors:
         ALLOWED[whole.connectors.digest] = whole.connectors
-    only = _arms_named(only, whole, file)
+    only = arms_named(only, whole, file)
     arms = {arm: recipe for arm, recipe in whole.arms.items() if not only or arm in only}
     part = whole.model_copy(update={"arms": arms})
     chosen = _seeds(seeds)
@@ -122,11 +122,16 @@ def _seeds(given: object) -> tuple[int, ...]:
 
 
 def _settings(given: Iterable[str] | Mapping[str, Any] | None) -> tuple[str, ...]:
-    """`PATH=VALUE`, given as such or as values by path."""
+    """`PATH=VALUE`, given as such or as values by path. Raises RequestError for a value that is no text or number."""
     if not isinstance(given, Mapping):
         return _texts(given)
-    texts = {path: value if isinstance(value, str) else canonical_json(value) for path, value in given.items()}
-    return tuple(f"{path}={text}" for path, text in texts.items())
+    texts = []
+    for path, value in given.items():
+        try:
+            texts.append(f"{path}={value if isinstance(value, str) else canonical_json(value)}")
+        except (TypeError, ValueError) as error:  # of a Path, a number of numpy or torch, a NaN
+            raise RequestError(f"settings: {path}: {error}; give a text, a number or a list of these") from None
+    return tuple(texts)
 
 
 def _texts(given: Iterable[str] | None) -> tuple[str, ...]:
@@ -134,8 +139,9 @@ def _texts(given: Iterable[str] | None) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given or ())
 
 
-def _arms_named(texts: Iterable[str], sweep: Sweep, file: Path) -> list[str]:
-    """The arms that `--only` names, by a name or several in a list: `base, blind`. Raises RequestError."""
+def arms_named(texts: Iterable[str], sweep: Sweep, place: Path) -> list[str]:
+    """The arms that `--only` names, by a name or several in a list: `base, blind`. Raises RequestError, which tells the
+    `place` of the sweep: its file, or its folder of results."""
     arms = []
     for text in texts:
         listed = [part.strip() for part in text.split(",") if part.strip()]
@@ -144,8 +150,8 @@ def _arms_named(texts: Iterable[str], sweep: Sweep, file: Path) -> list[str]:
     for arm in arms:
         if arm not in sweep.arms:
             if sweep.search:
-                raise only_of_search(file)
-            raise RequestError(f"--only: {file} has no arm {arm!r}{nearest(arm, sweep.arms)}")
+                raise only_of_search(place)
+            raise RequestError(f"--only: {place} has no arm {arm!r}{nearest(arm, sweep.arms)}")
     return arms
 
 

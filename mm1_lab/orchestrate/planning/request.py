@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from mm1_lab.config import (
@@ -133,6 +134,9 @@ class Request:
         """The folder of the trial's model. Raises RequestError if the model has no weights."""
         fingerprint = trial.evaluation.model.fingerprint
         if not self.ledger.has_intact_weights(fingerprint):
+            inside = Ledger(self.ledger.results)  # of a results folder that was copied with its store
+            if inside.has_intact_weights(fingerprint):
+                raise RequestError(f"{trial.name}: its weights are elsewhere: add --store {quote(str(inside.store))}")
             others = self.at_seeds_of(self.folder).trials
             models = {one.seed: one.evaluation.model.fingerprint for one in others if one.arm == trial.arm}
             if seeds := [seed for seed, model in models.items() if self.ledger.has_intact_weights(model)]:
