@@ -97,13 +97,16 @@ def verify(options: argparse.Namespace) -> int:
     shipped = ledger.damaged_parts() | packed.damaged(options.results)
     for path, reason in shipped.items():
         print(f"mm1-lab: {path}: damaged ({reason}); restore it", file=sys.stderr)
+    wrong, lacking = upkeep.check_sweeps(ledger, unreadable)
     print(f"{count} finished trials and stages: every file was checked, {damaged + len(shipped)} damaged")
+    if wrong:
+        print(f"{counted(wrong, 'sweep')} whose sweep.json or trials.csv cannot be used")
     if unreadable:
         print(f"{len(unreadable)} more not checked, such as {not_readable(unreadable[0])}")
-    if lacking := upkeep.without_scores(ledger, unreadable):
+    if lacking:
         which = command_line("status", results=options.results, store=options.store)
         print(f"{counted(lacking, 'trial')} of sweeps here without scores: to run, or deleted ({which})")
-    return FAILED if damaged or shipped else DONE
+    return FAILED if damaged or shipped or wrong else DONE
 
 
 @command("results/study", option("results", "a folder that `run --results` wrote", "RESULTS", type=expanded))

@@ -11,7 +11,7 @@ from pathlib import Path
 from mm1_lab.config import MultimodalStage, RequestError, SftStage
 from mm1_lab.files import DONE
 from mm1_lab.results.ledger import Ledger, is_intact
-from mm1_lab.results.manifest import read_trials
+from mm1_lab.results.manifest import read_manifest, read_trials
 from mm1_lab.results.schema import FINGERPRINT, NotReadable, is_finished, read_json
 
 MODELS = (MultimodalStage.KIND, SftStage.KIND)
@@ -47,16 +47,20 @@ def _closed(place: Path) -> Iterator[Path]:
             yield folder
 
 
-def without_scores(ledger: Ledger, unreadable: Iterable[Path]) -> int:
-    """The number of trials that sweeps have in their `trials.csv` and that have no scores."""
-    found = set()
-    for path in ledger.results.glob("*/*/trials.csv"):
+def check_sweeps(ledger: Ledger, unreadable: Iterable[Path]) -> tuple[int, int]:
+    """Reads what sweeps keep of themselves. Returns how many of them cannot be read (these are reported), and how many
+    trials of the others have no scores."""
+    wrong, found = 0, set()
+    folders = {path.parent for name in ("sweep.json", "trials.csv") for path in ledger.results.glob(f"*/*/{name}")}
+    for folder in sorted(folders):
         try:
-            found |= {row.fingerprint for row in read_trials(path.parent)}
+            read_manifest(folder)
+            found |= {row.fingerprint for row in read_trials(folder)}
         except RequestError as error:
+            wrong += 1
             print(f"mm1-lab: {error}", file=sys.stderr)
     found -= {folder.name for folder in unreadable}
-    return sum(not ledger.has_scores(fingerprint) for fingerprint in found)
+    return wrong, sum(not ledger.has_scores(fingerprint) for fingerprint in found)
 
 
 def _finished(place: Path) -> list[Path]:

@@ -149,6 +149,14 @@ def test_verify_reads_every_file(ledger: Ledger, capsys: pytest.CaptureFixture[s
     assert captured.out.splitlines()[-1].startswith("1 trial of sweeps here without scores")
     Path("results/local").rename("kept")
     assert printed("verify", "--results", "kept").endswith(" or deleted (mm1-lab status --results kept)\n")
+    for name in ("sweep.json", "trials.csv"):
+        path = Path("kept/smoke/data_mix", name)
+        content = path.read_bytes()
+        path.write_bytes(content[:-9])
+        assert main(["verify", "--results", "kept"]) == 1
+        captured = capsys.readouterr()
+        assert str(path) in captured.err and "\n1 sweep whose sweep.json or trials.csv cannot be used\n" in captured.out
+        path.write_bytes(content)
 
 
 @pytest.fixture
