@@ -198,6 +198,9 @@ def claims(*rest: str) -> str:
         ("axis: a: b\n", "line 5: is no plain YAML (mapping values are not allowed here); see to its"),
         ("arms: {a: {learning_rate: fast}}\n", "should be a valid number or 'scale' or 'paper' (it is 'fast')"),
         ("arms: {a: {learning_rate: yes}}\n", "learning_rate: must be a number or 'scale' or 'paper' (it is True)"),
+        ("arms: {a: {sft: {views: yes, mixture: {charts: 1}}}}\n", "sft.views: must be a number (it is True)"),
+        ("arms: {a: {sft: {mixture: {charts: yes}}}}\n", "sft.mixture.charts: must be a number (it is True)"),
+        ("arms: {a: {resolution: yes}}\n", "arm 'a': resolution: must be a number or 'native' (it is True)"),
         ("arms: {a: {sft: {tiling: ratio}}}\n", "'a': sft: tiling: ratio requires several views, the most t"),
         ("arms: {a: {sft: {tile_marks: text}}}\n", "sft: tile_marks: text requires several views; set views: 5"),
         ("arms: {a: {sft: {views: 13}}}\n", "13 views require tiling: ratio; without it, views are 1, 5, 10 or 17"),
@@ -263,12 +266,15 @@ def test_an_encoder_s_name_stands_for_it_alone_pre_trained_as_the_base_s(tmp_pat
     assert [(sft.steps, sft.views) for sft in tuned if sft] == [(1000, 5), (1000, 1)]
 
 
-def test_a_recipe_is_found_one_folder_up_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_sweep_lies_and_what_its_file_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe is found one folder up, too; a name that is no text is refused."""
     path = write_sweep(tmp_path, "arms: {a: {}}\n")
     (tmp_path / "mine").mkdir()
-    path.rename(tmp_path / "mine" / "question.yaml")
+    path = path.rename(tmp_path / "mine" / "question.yaml")
     monkeypatch.chdir(tmp_path / "mine")
     assert list(load_sweep(Path("question.yaml")).arms) == ["a"]
+    with pytest.raises(RequestError, match="rename it to one in UTF-8"):
+        load_sweep(path.rename("caf\udce9.yaml"))
 
 
 def test_settings_reach_keys_with_dots_and_new_keys_of_tables_and_may_have_exponents() -> None:
@@ -296,6 +302,8 @@ def test_settings_reach_keys_with_dots_and_new_keys_of_tables_and_may_have_expon
         ("train.lr_multipliers.conector=1", "train.lr_multipliers.conector: Input should be 'encoder'"),
         ("train.steps.most=3", "train.steps has no keys; set train.steps itself"),
         ("resources.gpus=true", "resources.gpus: must be a number (it is True)"),
+        ("train.min_lr_ratio=yes", "train.min_lr_ratio: must be a number (it is True)"),
+        ("short_encoder=yes", "short_encoder: must be a number (it is True)"),
         ("train.steps=15e-1", "valid integer, got a number with a fractional part"),
         ("decoders.1.2B.heads=7", "1.2B: 7 heads need a width divisible by 14 (it is "),
         ("encoders.ViT-L.feed_forward=64", "ViT-L: an encoder has only `layers`, `width` and `heads`"),
