@@ -81,6 +81,17 @@ def test_no_row_is_lost_in_silence(files):
     files.refused(r"t\.tar, a: occurs twice in the tar", captions="t.tar")
 
 
+def test_a_sparse_file_in_a_tar_is_not_read_as_one_piece(files):
+    """Its bytes would be those of the members behind it."""
+    with tarfile.open(files.captions("t.tar", range(COUNT)), "a") as archive:
+        map_of_a_hole = {"GNU.sparse.map": "0,4", "GNU.sparse.size": "9000"}
+        for info in (tarfile.TarInfo("sparse.txt"), tarfile.TarInfo("sparse.png")):
+            info.size, info.pax_headers = 4, map_of_a_hole if info.name.endswith("txt") else {}
+            archive.addfile(info, io.BytesIO(b"said"))
+    captions = files.open(captions="t.tar").collections["captions"]
+    assert len(captions) == COUNT and captions.left_out() == {"without a caption": 1}
+
+
 def test_coco_as_the_walk_through_names_it(files, monkeypatch):
     page = (Path(__file__).parents[2] / "docs" / "your-own-model.md").read_text(encoding="utf-8")
     monkeypatch.chdir(files.folder)

@@ -172,7 +172,7 @@ def _tar(path: Path, wanted: Collection[str]) -> FileRows:
         for member in archive:
             folder, slash, name = sound(member.name).rpartition("/")
             stem, _, ending = name.partition(".")
-            if member.isfile() and stem:
+            if member.isfile() and not member.issparse() and stem:  # what is sparse is not in one piece
                 key = f"{folder}{slash}{stem}"
                 ending = f".{ending.lower()}"
                 members = samples.setdefault(key, {})
