@@ -83,6 +83,12 @@ def read_decoder(requested: Pretrained, fetch: bool = True) -> PretrainedDecoder
                 f"{requested.weights}: decoders with {name} (its config.json) are not supported: attention must be "
                 "causal and logits come straight from lm_head; give another model"
             )
+    windowed = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+    if windowed and not getattr(config, "use_sliding_window", True):  # masks go by one, kernels by the other
+        raise RequestError(
+            f"{requested.weights}: its config.json has layers of sliding_attention (layer_types), but "
+            "use_sliding_window is false; set it to true, or make them full_attention, as the model was trained"
+        )
     if (rope := _changing_rope(config.rope_parameters)) is not None:
         raise RequestError(
             f"{requested.weights}: decoders with rope type {rope} (its config.json) are not supported: its frequencies "

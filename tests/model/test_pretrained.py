@@ -225,6 +225,7 @@ def change(folder: Path, file: str, key: str, value: object) -> None:
         ("llama", "rope_parameters", ROPE | {"rope_type": "dynamic"}, "with rope type dynamic .* are not supported"),
         ("llama", "rope_scaling", {"type": "longrope", **LONG}, "with rope type longrope .* are not supported"),
         ("gemma3", "rope_parameters", {"full_attention": ROPE | {"rope_type": "dynamic"}}, "decoders with rope type"),
+        ("smollm3", "layer_types", ["full_attention", "sliding_attention"], "but use_sliding_window is false; set it"),
         ("gemma3", "use_bidirectional_attention", True, "decoders with use_bidirectional_attention .* are not supp"),
         ("gemma3", "final_logit_softcapping", 30.0, "decoders with final_logit_softcapping .* are not supported"),
     ],
