@@ -272,7 +272,10 @@ def _config(folder: Path) -> Any:
         with quiet_library():  # it warns of the text tower beside SigLIP's, which is not used
             config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library raises various errors for bad configurations
-        raise RequestError(f"{folder}: its config.json cannot be used ({first_line(error)})") from None
+        raise RequestError(
+            f"{folder}: its config.json cannot be used ({first_line(error)}); mend it, or give a model whose family "
+            "transformers knows, as code from a folder is not run"
+        ) from None
     if getattr(config, "quantization_config", None):
         raise RequestError(f"{folder}: its weights are quantised, so it cannot be trained; give the original model")
     return config
@@ -375,7 +378,10 @@ def weights_digest(folder: Path, name: str) -> str:
         lack = "there are no weights in the folder (*.safetensors; pickled ones could run code)"
         raise RequestError(f"{name}: {lack}; save_pretrained of transformers writes them")
     if missing := _missing_weights(folder):
-        raise RequestError(f"{name}: lacks {missing[0]}; the copy is incomplete")
+        raise RequestError(
+            f"{name}: lacks {missing[0]}; the copy is incomplete, or holds a LoRA adapter, which is to be merged into its "
+            "model first"
+        )
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for path in weights:
         digest.update(f"{path.name} {path.stat().st_size}".encode())

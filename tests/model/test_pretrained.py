@@ -370,6 +370,9 @@ def test_folders_that_are_no_decoder(tmp_path):
     change(folder, "config.json", "model_type", "llamma")
     with pytest.raises(RequestError, match=r"its config.json cannot be used .*has model type `llamma`"):
         read_decoder(model)
+    change(folder, "config.json", "auto_map", {"AutoConfig": "a.B"})
+    with pytest.raises(RequestError, match=r"custom code .*; mend it, or give .* code from a folder is not run"):
+        read_decoder(model)
     (folder / "config.json").unlink()
     with pytest.raises(RequestError, match=r": has no config.json; give a folder .* LoRA adapter .* GGUF"):
         read_decoder(model)
@@ -408,7 +411,7 @@ def test_a_model_that_is_only_partly_in_the_hubs_cache(tmp_path, monkeypatch):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     save_file({"a": torch.zeros(1)}, tmp_path / "model-1-of-2.safetensors")
     assert find_folder("owner/name") == tmp_path and fetched == [FILES, ["part-2-of-2.safetensors"]]
-    with pytest.raises(RequestError, match=r"lacks part-2-of-2\.safetensors; the copy is incomplete"):
+    with pytest.raises(RequestError, match=r"lacks part-2-of-2\.safetensors; the copy is incomplete, or holds a LoRA"):
         weights_digest(tmp_path, "owner/name")
     save_file({"b": torch.zeros(1)}, tmp_path / "part-2-of-2.safetensors")
     assert find_folder("owner/name") == tmp_path and len(fetched) == 2
