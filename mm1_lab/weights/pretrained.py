@@ -379,8 +379,8 @@ def weights_digest(folder: Path, name: str) -> str:
         raise RequestError(f"{name}: {lack}; save_pretrained of transformers writes them")
     if missing := _missing_weights(folder):
         raise RequestError(
-            f"{name}: lacks {missing[0]}; the copy is incomplete, or holds a LoRA adapter, which is to be merged into its "
-            "model first"
+            f"{name}: lacks {missing[0]}; the copy is incomplete, or holds a LoRA adapter, which is to be merged into "
+            "its model first"
         )
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for path in weights:

@@ -82,6 +82,7 @@ def test_a_tar_with_nothing_usable(files, members, message):
         ("interleaved", {"images": [[b"x", None]], "texts": [[None]]}, r"row 0: .* lists of equal length"),
         ("interleaved", {"images": [[b"x", None]], "texts": [[None, None]]}, r"row 0: place 1: exactly one"),
         ("interleaved", {"images": [["https://e.org/a.jpg"]], "texts": [[None]]}, r"is a URL; download"),
+        ("interleaved", {"images": [["file:///a.jpg"]], "texts": [[None]]}, r"is a URL; .* its path below the folder"),
         ("interleaved", {"images": [["../a.jpg"]], "texts": [[None]]}, r"row 0: '\.\./a\.jpg' is not a path below"),
         ("interleaved", {"images": [["data:image/png;base64,é"]], "texts": [[None]]}, r"has a data: URL that is not b"),
         ("interleaved", {"images": [["/a.jpg"]], "texts": [[None]]}, r"row 0: '/a\.jpg' is not a path below"),

@@ -145,7 +145,8 @@ def stored_image(image: Any) -> Image | None:
         except ValueError:  # binascii's own, too
             raise Broken("has a data: URL that is not base64") from None
     if "://" in image:
-        raise Broken(f"{image[:80]!r} is a URL; download the images and give their paths")
+        remedy = "download it if it is remote, and give its path below the folder of images (`images: FOLDER`)"
+        raise Broken(f"{image[:80]!r} is a URL; {remedy}")
     path = PurePosixPath(image)
     if path.is_absolute() or ".." in path.parts:
         remedy = "name a folder above it (`images: FOLDER`), and write paths from there"
