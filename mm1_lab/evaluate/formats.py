@@ -289,6 +289,8 @@ def read_items(files: BenchmarkFiles) -> list[Item]:
     reader = format_of(files).read
     try:
         return list(reader(files))
+    except UnicodeDecodeError:
+        raise RequestError(f"{main_file(files)}: is not in UTF-8; save it as such") from None
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         layout = (reader.__doc__ or "").partition("\n")[0]
         raise RequestError(
