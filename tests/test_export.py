@@ -532,6 +532,7 @@ def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch,
 
     blind = shutil.copytree(place / "mm1", tmp_path / "blind")
     change(blind / "processor_config.json", '"blind": false', '"blind": true')
+    change(blind / "processor_config.json", '"tile_marks": "none"', '"more": 0')  # as version 0.4.0 exported it
     assert HuggingFace().whole(str(blind)).blind and not HuggingFace().whole(str(place / "mm1")).blind
     assert "there is no such folder" in told("./nowhere")
     assert "is not a model written by this version's `mm1-lab export`" in damaged(

@@ -168,7 +168,7 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
             "pictures": processor["shape"],
             "views": processor["views"],
             "tiling": processor["tiling"],
-            "tile_marks": processor["tile_marks"],
+            "tile_marks": processor.get("tile_marks", "none"),  # version 0.4.0 had no marks
             "tuned": processor["tuned"],
             "connector": config["connector"],
         }
