@@ -356,7 +356,11 @@ def override(model: Known, settings: Iterable[str]) -> Known:
         if not equals or not path.strip():
             raise RequestError(f"{where}: write PATH=VALUE, for example train.steps=200")
         value = parse_yaml(text, where)
-        put(values, path.strip(), value, where)
+        try:
+            put(values, path.strip(), value, where)
+        except RequestError:  # perhaps a path into what was set in its short form: `lora.decoder=8`
+            values = type(model).parse(values, "--set").model_dump(mode="json")
+            put(values, path.strip(), value, where)
     return type(model).parse(values, "--set")
 
 

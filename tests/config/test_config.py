@@ -316,9 +316,12 @@ def test_a_bad_setting_is_refused(setting: str, message: str) -> None:
     assert message in str(error.value)
 
 
-def test_a_setting_is_of_the_recipe_or_the_scale() -> None:
-    changed = override(Recipe(), ("encoder=ViT-H", "encoder.loss=none"))
-    assert changed == Recipe.model_validate({"encoder": {"size": "ViT-H", "loss": "none"}})
+def test_a_setting_may_go_on_from_a_short_form_and_is_of_the_recipe_or_the_scale() -> None:
+    """`decoder: 8` is the rank alone, and `--set` is applied one by one."""
+    changed = override(Recipe(), ("lora.decoder=8", "lora.decoder.alpha=3", "encoder=ViT-H", "encoder.loss=none"))
+    assert changed == Recipe.model_validate(
+        {"lora": {"decoder": {"rank": 8, "alpha": 3}}, "encoder": {"size": "ViT-H", "loss": "none"}}
+    )
     for setting in ("sft={views: 5}", "encoder={size: ViT-H}", "decoder=302M", "sft.views=5"):
         assert is_of_recipe(setting), setting
     in_both = ("sft={steps: 3}", "sft.steps=3", "sft={}")
