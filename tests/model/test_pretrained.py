@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -246,6 +247,26 @@ def test_an_encoder_whose_normalisation_is_damaged(tmp_path):
         with pytest.raises(RequestError, match="must contain image_mean and image_std") as refused:
             read_encoder(Pretrained(weights=str(folder)))
         assert len(str(refused.value)) - len(str(folder)) < 300
+
+
+@pytest.mark.parametrize("family", ["llama", "siglip", "clip"])
+def test_weights_that_are_not_finite(family, tmp_path):
+    """They are named as in the library's class, which has no `vision_model` in front."""
+    is_encoder = family in saved.ENCODERS
+    folder = (saved.save_encoder if is_encoder else saved.save_decoder)(family, tmp_path)
+    path = folder / "model.safetensors"
+    values = load_file(path)
+    name = next(name for name in values if "layers.1.self_attn.q_proj.weight" in name and "text_model" not in name)
+    for damage in ((math.nan,), (math.inf, -math.inf)):
+        values[name].view(-1)[: len(damage)] = torch.tensor(damage)
+        save_file(values, path, metadata={"format": "pt"})
+        model = (read_encoder if is_encoder else read_decoder)(Pretrained(weights=str(folder)))
+        check_weights(model)
+        with pytest.raises(RequestError, match=r"layers.1.self_attn.q_proj.weight in model.safetensors has NaN or inf"):
+            library_weights(model)
+    values[name].view(-1)[:2] = 2e38  # finite, but their sum is not
+    save_file(values, path, metadata={"format": "pt"})
+    library_weights(model)
 
 
 Weights = dict[str, torch.Tensor]
