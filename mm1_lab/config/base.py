@@ -121,8 +121,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
         if path.exists() and not path.is_file():
             raise RequestError(f"{path}: is not a file")
         text = path.read_text(encoding="utf-8")
+        path.name.encode()
     except FileNotFoundError:
         raise RequestError(f"{path}: there is no such file") from None
+    except UnicodeEncodeError:
+        raise RequestError(
+            f"{path}: results cannot record this name; rename it to one in UTF-8, or set PYTHONUTF8=1 if it is"
+        ) from None
     except (OSError, ValueError) as error:
         raise RequestError(f"{path}: cannot be read as text ({error})") from None
     values = parse_yaml(text, str(path))
