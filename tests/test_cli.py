@@ -136,6 +136,7 @@ def test_answers_with_questions(finished: Any, monkeypatch: pytest.MonkeyPatch, 
         ("--measure", "unparsed %"): "no answer has such points",
         ("--kind", "color"): "did you mean 'colour'?",
         ("--seed", "1"): "base is not finished at seed 1; it is at 0\n",
+        ("--limit", "-1"): "--limit -1: give how many questions",
         ("--seed", "-1"): "--seed -1: seeds are 0 or more",
     }.items():
         assert said in refused(*command, *words)

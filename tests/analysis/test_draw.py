@@ -455,6 +455,9 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
     monkeypatch.setattr("mm1_lab.commands.showing.RESULTS", local)
     monkeypatch.setattr("mm1_lab.commands.showing.PUBLISHED", study)
     write_results(study, own, ("base", "captions"), (0, 1), scale="smoke", questions=8)
+    write_text(local / "trials" / "one" / "DONE", "")
+    assert main(["report"]) == 2 and "has finished trials, but no sweep.json; run" in capsys.readouterr().err
+    shutil.rmtree(local / "trials")
     before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
 
     assert f"{local}: no results here; showing the shipped results" in printed("report")
