@@ -313,6 +313,17 @@ def test_a_look_at_equal_differences_decides_nothing(paired: bool) -> None:
     assert claim["verdict"] == "undecided" and claim["difference"] < 0
 
 
+def test_luck_is_told_where_each_run_lacks_a_question() -> None:
+    """By those that all runs of a seed have."""
+    rows = [{"arm": arm, "seed": seed, "benchmark": "vqa", "question": question, "score": (7 * question + number) % 11}
+            for number, (arm, seed) in enumerate(product("abc", range(3))) for question in range(10)]  # fmt: skip
+    full = pd.DataFrame(rows)
+    lost = 3 * full["arm"].map("abc".index) + 2 * full["seed"]
+    shared = full[~full.groupby("seed")["question"].transform(lambda own: own.isin(lost[own.index]))]
+    told = judge(full[full["question"] != lost]).spread
+    assert told == judge(shared).spread != judge(full).spread and told is not None
+
+
 def test_seeds_needed_are_by_the_spread_of_what_is_claimed() -> None:
     scores = {"calm": {"a": [50, 50.1, 49.9], "b": [51]}, "wild": {"a": [50, 60, 40], "b": [56]}}
     frame = pd.concat([table(arms, benchmark=name) for name, arms in scores.items()]).drop(columns="seed")
