@@ -37,6 +37,8 @@ STRETCHES, STRETCH = 64, 256 << 10
 RENEW_SECONDS = 5.0
 LEASE_SECONDS = 120.0
 """How often a lease is renewed, and when it lapses: network file systems may keep dates for a minute."""
+HELD = "waits for another command that works on it; if that was killed, for at most two minutes"
+"""What is told of what another process holds; on other machines a lease lasts for LEASE_SECONDS."""
 PASSING = (errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN)
 """Errors of a busy process or a network disk, which pass."""
 FAILING = (errno.EIO, *PASSING)
@@ -458,10 +460,13 @@ def now_in(folder: Path) -> float:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds the lock `path` while the block runs; waits while another process holds it."""
+    """Holds the lock `path` while the block runs; waits while another process holds it, which is told after some
+    seconds."""
     held = lease(path.with_suffix(".lease"), timeout=RENEW_SECONDS)  # earlier versions left empty files at `path`
-    while not take(held):
-        continue
+    if not take(held):
+        print(f"{held.lock_file}: {HELD}", file=sys.stderr, flush=True)
+        while not take(held):
+            continue
     try:
         yield
     finally:

@@ -16,9 +16,10 @@ import torch
 
 from mm1_lab import team
 from mm1_lab.config import Pretrained, RequestError, Resources, Scale, Stage, load_scale
+from mm1_lab.files import HELD
 from mm1_lab.orchestrate.execution.groups import in_group
 from mm1_lab.orchestrate.execution.worker import GpuFailed, Worker
-from mm1_lab.orchestrate.execution.worklist import HELD, Outcome, WorkList
+from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.results import Ledger
 from mm1_lab.results.leases import LeaseLost

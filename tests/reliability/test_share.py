@@ -18,10 +18,11 @@ import torch
 from mm1_lab.cli import main
 from mm1_lab.commands import running
 from mm1_lab.config import Stage
+from mm1_lab.files import HELD
 from mm1_lab.orchestrate.execution import executor
 from mm1_lab.orchestrate.execution.executor import Inline, Leaving, make_executor
 from mm1_lab.orchestrate.execution.worker import StageReport, Worker
-from mm1_lab.orchestrate.execution.worklist import HELD, Observer, WorkList
+from mm1_lab.orchestrate.execution.worklist import Observer, WorkList
 from mm1_lab.orchestrate.planning.loading import load_request
 from mm1_lab.orchestrate.planning.plan import Task, make_plan
 from mm1_lab.orchestrate.planning.request import Request

@@ -56,7 +56,9 @@ def lease_elsewhere(folder: Path, key: str, name: str = "another-") -> Path:
     return folder / key
 
 
-def test_a_process_that_was_killed_before_it_wrote_its_name_blocks_nobody(tmp_path: Path, disk: None) -> None:
+def test_a_process_that_was_killed_before_it_wrote_its_name_blocks_nobody(
+    tmp_path: Path, disk: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("a", "results.lease"):
         (tmp_path / name).touch()
     mine = Leases(tmp_path)
@@ -66,6 +68,7 @@ def test_a_process_that_was_killed_before_it_wrote_its_name_blocks_nobody(tmp_pa
     lease.release()
     with files.locked(tmp_path / "results.lock"):
         assert (tmp_path / "results.lease").stat().st_size
+    assert capsys.readouterr().err == f"{tmp_path / 'results.lease'}: {files.HELD}\n"
     assert not list(tmp_path.iterdir())
 
 

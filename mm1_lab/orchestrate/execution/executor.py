@@ -9,10 +9,10 @@ from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 
 from mm1_lab.config import EvaluationStage, RequestError, Scale
-from mm1_lab.files import RESULTS
+from mm1_lab.files import HELD, RESULTS
 from mm1_lab.formatting import counted
 from mm1_lab.orchestrate.execution.worker import GpuFailed, Worker, settings_kept
-from mm1_lab.orchestrate.execution.worklist import HELD, Outcome, WorkList
+from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results import Ledger

@@ -20,9 +20,10 @@ from ray import tune
 from ray.exceptions import ActorDiedError, RayActorError
 from ray.tune.search import Searcher
 
+from mm1_lab.files import HELD
 from mm1_lab.orchestrate.execution.groups import enter_folder
 from mm1_lab.orchestrate.execution.worker import GpuFailed, Worker
-from mm1_lab.orchestrate.execution.worklist import HELD, Outcome, WorkList, full_disk_line
+from mm1_lab.orchestrate.execution.worklist import Outcome, WorkList, full_disk_line
 from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.results.leases import POLL_SECONDS
 from mm1_lab.train.progress import Progress

@@ -61,8 +61,6 @@ class Observer:
         """Called when the task failed; `again`: it will be retried."""
 
 
-HELD = "waits for another command that works on it; if that was killed, for at most two minutes"
-"""What is told of a task that another process holds; on other machines a lease lasts for LEASE_SECONDS."""
 MOST_LOSSES = 5
 """Limit per task; if its processes die more often, the task may be the cause."""
 
