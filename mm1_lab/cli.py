@@ -162,7 +162,11 @@ def _unrecognised(word: str, command: argparse.ArgumentParser) -> str:
         # without dashes, which make all options alike
         known = [option[2:] for option in command._option_string_actions if option.startswith("--")]
         return f"there is no option {flag!r}{nearest(flag.lstrip('-'), known, before='--')}"
-    text = "names come before the options, and an option is repeated for each of its values"
+    text = "names come before the options"
+    names = command._get_positional_actions()
+    if len(names) == 1 and names[0].nargs is None:  # no command that takes several, such as `show`
+        text = f"{command.prog.split()[-1]} takes one {names[0].dest}"
+    text += ", and an option is repeated for each of its values"
     return f"unexpected argument {word!r}; {text}; {command.epilog}"
 
 

@@ -136,6 +136,7 @@ def test_answers_with_questions(finished: Any, monkeypatch: pytest.MonkeyPatch, 
         ("--measure", "unparsed %"): "no answer has such points",
         ("--kind", "color"): "did you mean 'colour'?",
         ("--seed", "1"): "base is not finished at seed 1; it is at 0\n",
+        ("--limit", "-1"): "--limit -1: give how many questions",
         ("--seed", "-1"): "--seed -1: seeds are 0 or more",
     }.items():
         assert said in refused(*command, *words)
@@ -147,6 +148,8 @@ def test_answers_with_questions(finished: Any, monkeypatch: pytest.MonkeyPatch, 
     assert "has no arm 'bse'; did you mean 'base'?" in refused("answers", "data_mix", "bse", "--scale", "smoke")
     error = refused("answers", "data_mix", "blind", "--scale", "smoke")
     assert "blind is not finished; run it first: mm1-lab run data_mix --scale smoke --only blind\n" in error
+    error = refused("answers", "data_mix", "blind", "--scale", "smoke", "--seed", "7")
+    assert "run it first: mm1-lab run data_mix --scale smoke --only blind --seeds 7,\n" in error
     request = load_request("data_mix", "smoke", only=["blind"])
     model = request.trials[0].evaluation.model.fingerprint
     request.ledger.record_failure(model, "blind", 2, "failed", "no picture")

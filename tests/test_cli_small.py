@@ -50,6 +50,7 @@ def test_no_command_and_a_misspelt_one(capsys: Output, printed: Told) -> None:
         (("verify", "--results", "."), ".: there are no results here"),
         (("pack", "nowhere"), "nowhere: there is no such folder"),
         (("plan", "data_mix", *SMOKE, "base"), "unexpected argument 'base'; names come before the options, and"),
+        (("run", "moe", "encoder_scratch"), "'encoder_scratch'; run takes one sweep, and an option is repeated for ea"),
         (("dashboard", "--port", "99999"), "--port 99999: bind(): port must be 0-65535"),
         (("run", "lr_law", "--seeds", "6", "--until-decided", "--scale", "smoke"), "lr_law is a search"),
         (("run", "data_mix", "--until-decided"), "give the largest number of seeds: --seeds 10"),

@@ -268,6 +268,8 @@ def test_a_benchmark_of_one_s_own_beside_a_published_one(
     changed = capsys.readouterr()
     assert changed.out.count("(the benchmark or its data are others now)") == 2
     assert "captions+text is as it was run; " in changed.err
+    files.yaml(**data, benchmarks={"later": entry["benchmarks"]["signs"]})
+    assert main([*asking, "later"]) == 2 and "was added since; run it again" in capsys.readouterr().err
 
 
 def test_the_reference_is_current_and_names_every_environment_variable_that_is_read() -> None:

@@ -13,6 +13,8 @@ from mm1_lab.config.sweep import Side
 from mm1_lab.files import expanded
 
 AVERAGE = "average"
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+"""How names of tables end, as that of a second one may where claims stand."""
 
 
 class OutsideClaim(Contrast):
@@ -50,6 +52,11 @@ def read_claims(claims: Path | str | Mapping[str, Any] | Sequence[Mapping[str, A
     where = "claims"
     if isinstance(claims, Path | str):
         claims = expanded(claims)
+        if claims.is_dir() or claims.suffix.lower() in TABLES:
+            raise RequestError(
+                f"{claims}: is a table or logs, where a YAML file of claims may stand; to compare arms of several, put "
+                "them into one, each with a name of its own in the column `arm`"
+            )
         where, claims = str(claims), read_yaml(claims)
     values = claims.get("contrasts", ()) if isinstance(claims, Mapping) else claims
     if not isinstance(values, list | tuple) or not values:

@@ -53,26 +53,36 @@ def read_csv(path: Path) -> pd.DataFrame:
     """Reads a table separated by commas, semicolons or tabs, with every cell as text, so that a value that is no number
     can be named. Its index is the rows of the file, from 1 on; empty ones are left out. Raises ValueError or OSError.
     """
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
-    above = next((place for place, line in enumerate(lines) if line.strip(",; \t")), 0)
-    head = lines[above]
+    above = 0
+    with path.open(encoding="utf-8-sig") as file:
+        while (head := file.readline()) and not head.strip(",; \t\n"):
+            above += 1
     separator = max(",;\t", key=re.sub('"[^"]*"', "", head).count)
     names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
     if twice := [name for name in names if name and names.count(name) > 1]:  # pandas would rename the second one
         raise ValueError(f"the column {twice[0]!r} is there twice; leave one out")
-    # between tabs a quote may begin a remark, and would swallow rows up to the next one
-    has_quotes = separator != "\t" or all(line.count('"') % 2 == 0 for line in lines)
-    table = pd.read_csv(
-        path,
-        sep=separator,
-        quoting=csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE,
-        dtype=str,
-        keep_default_na=False,
-        skipinitialspace=True,
-        skip_blank_lines=False,
-        skiprows=above,
-        encoding="utf-8-sig",
-    )
+
+    def read(has_quotes: bool) -> pd.DataFrame:
+        return pd.read_csv(
+            path,
+            sep=separator,
+            quoting=csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE,
+            dtype=str,
+            keep_default_na=False,
+            skipinitialspace=True,
+            skip_blank_lines=False,
+            skiprows=above,
+            encoding="utf-8-sig",
+        )
+
+    try:
+        table = read(has_quotes=True)
+    except pd.errors.ParserError:
+        if separator != "\t":
+            raise
+        table = read(has_quotes=False)
+    if separator == "\t" and table.map(lambda cell: "\n" in cell).any(axis=None):
+        table = read(has_quotes=False)  # a remark began with a quote, which swallowed rows up to the next one
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells of such rows for names of rows
         raise ValueError("a row has more cells than the header; name every column, or remove cells")
     table.index += above + 2

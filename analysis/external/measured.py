@@ -129,8 +129,17 @@ class Asked:
 
     @cached_property
     def luck(self) -> Interval:
-        """How far a single complete run lies from what its arm, and its seed, explain. UNKNOWN if no arm was repeated,
-        or all repeats are alike."""
+        """How far a single run lies from what its arm, and its seed, explain: by the complete runs or, if they do not
+        tell, by the questions that all runs of a seed have. UNKNOWN if no arm was repeated, or all repeats are alike.
+        """
+        if found := self._luck_of_complete_runs():
+            return found
+        have = self.questions.notna()
+        is_run = have.groupby(level="seed").transform("any")
+        shared = self.questions[(have | ~is_run).all(axis=1)]
+        return replace(self, questions=shared)._luck_of_complete_runs() if len(shared) else UNKNOWN
+
+    def _luck_of_complete_runs(self) -> Interval:
         if self.paired:
             variance, degrees, _ = around_arms_and_seeds(self.means)
         else:

@@ -206,7 +206,14 @@ def _named(table: pd.DataFrame, columns: Mapping[str, str], where: str, scores: 
     for own in (*columns.values(), *scores):
         if own not in table:
             raise RequestError(f"{where}: has no column {own!r}{nearest(own, list(table.columns))}")
-    renamed = {own: name for name, own in columns.items()}
+    renamed: dict[str, str] = {}
+    for name, own in columns.items():
+        if own in renamed:
+            raise RequestError(f"--columns: {own!r} cannot be both {renamed[own]} and {name}")
+        renamed[own] = name
+    for own in scores:
+        if own in renamed:
+            raise RequestError(f"--columns: {own!r} is named twice")
     for own in table.columns.difference(scores, sort=False):  # `Seed`, as spreadsheets begin names
         name = own.lower()
         if name in KNOWN and name not in columns and name not in table and own not in renamed:

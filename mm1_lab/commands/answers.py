@@ -81,6 +81,8 @@ WIDEST = 100
 )
 def answers(options: argparse.Namespace) -> int:
     """Show what an arm answered to which questions, and its scores by kind of question."""
+    if options.limit < 0:
+        raise RequestError(f"--limit {options.limit}: give how many questions to show, 0 or more")
     if options.seed is not None and options.seed < 0:
         raise RequestError(f"--seed {options.seed}: seeds are 0 or more")
     arm = options.arm
@@ -94,7 +96,7 @@ def answers(options: argparse.Namespace) -> int:
     arms = request.sweep.arms | read_manifest(folder).sweep.arms  # as it was run; without, if the run was killed since
     (trial,) = request.with_arms({arm: arms[arm]}, [seed]).trials
     asked = _asked(trial.evaluation, ledger.record(fingerprint)["config"], data, request.ledger.data_cache)
-    rows = _rows(read_score_table(ledger.trial_folder(fingerprint)), options)
+    rows = _rows(read_score_table(ledger.trial_folder(fingerprint)), options, request)
     writer = PromptWriter.of(trial.evaluation, data.tokenizer)
     chosen = rows[rows["score"] < FULL] if options.wrong else rows
     names = chosen[["benchmark", "question", "kind"]].drop_duplicates()
@@ -158,7 +160,7 @@ def _asked(stage: EvaluationStage, before: Mapping[str, Any], data: Data, cache:
     return asked
 
 
-def _rows(scores: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:
+def _rows(scores: pd.DataFrame, options: argparse.Namespace, request: Request) -> pd.DataFrame:
     """The rows of `--measure` and `--kind`; by default all but further metrics of the same answers.
 
     Raises RequestError if there are none.
@@ -180,6 +182,8 @@ def _rows(scores: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:
             hint = f"; there are {', '.join(f'{count}-shot' for count in counts)}" if len(counts) else ""
             if measure.of and measure.of not in known:
                 hint = nearest(measure.of, dict.fromkeys(known))
+                if measure.of in {one.name for one in request.scale.benchmarks}:
+                    hint = " yet, as the benchmark was added since; run it again"
             raise RequestError(f"--measure {options.measure}: {options.arm} has no such answers{hint}")
     if options.kind is not None:
         kinds = rows["kind"].unique()

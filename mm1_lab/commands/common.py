@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -139,7 +140,12 @@ DONE, FAILED = 0, 1
 
 def print_json(value: Any) -> None:
     """Prints plain values as JSON, with null for what is not a finite number."""
-    print(to_json(value, indent=1, inf_nan_mode="null").decode())
+    text = to_json(value, indent=1, inf_nan_mode="null").decode()
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # as JSON escapes what the locale lacks; Python's `\xe9` is none of its escapes
+        text = json.dumps(json.loads(text), indent=1)
+    print(text)
 
 
 def parse_looks(text: str | None) -> tuple[int, ...]:
@@ -216,7 +222,11 @@ def folder_with_results(request: Request) -> Path:
         manifest = request.manifest
         asked = () if manifest.confirms else request.seeds  # a confirmation's are not its search's
         command = request.command(*at_seeds(seeds_of(folder, manifest) or asked))
-        raise RequestError(f"{folder}: holds no results; run the sweep first: {command}")
+        remedy = f"run the sweep first: {command}"
+        searched = folder.with_name(manifest.variant_of(manifest.confirms or manifest.sweep.name))
+        if (page := searched / "search.md").exists():  # to run a finished search again changes nothing
+            remedy = f"{page} says why; if it is not finished, go on with {command}"
+        raise RequestError(f"{folder}: holds no results; {remedy}")
     return folder
 
 

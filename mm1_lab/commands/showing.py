@@ -27,7 +27,7 @@ from mm1_lab.commands.common import (
     switch,
 )
 from mm1_lab.config import Measure, RequestError
-from mm1_lab.files import PARTS, PUBLISHED, RESULTS, expanded, here_or_shipped
+from mm1_lab.files import NOT_OURS, PARTS, PUBLISHED, RESULTS, expanded, here_or_shipped
 from mm1_lab.formatting import counted
 from mm1_lab.results import Ledger, Manifest, TrialRow
 from mm1_lab.results.manifest import read_manifest, read_trials
@@ -201,7 +201,12 @@ def _draw(options: argparse.Namespace, **kinds: bool) -> list[Path]:
     from analysis.redraw import draw
 
     usual = results if options.results or results == RESULTS else RESULTS / PUBLISHED.name
-    return draw(results, options.into or usual, **kinds)
+    try:
+        return draw(results, options.into or usual, **kinds)
+    except OSError as error:
+        if options.into or error.errno not in NOT_OURS:
+            raise
+        raise RequestError(f"{error.filename}: {error.strerror}; draw into a folder of your own: --into DIR") from None
 
 
 def _results(options: argparse.Namespace) -> Path:
@@ -212,6 +217,10 @@ def _results(options: argparse.Namespace) -> Path:
     folder = options.results or RESULTS
     published = here_or_shipped(PUBLISHED)
     if not options.results and published.exists() and not any(RESULTS.glob("*/*/sweep.json")):
+        if any(RESULTS.glob("trials/*/DONE")):
+            raise RequestError(
+                f"{RESULTS}: has finished trials, but no sweep.json; run their sweeps again to find them"
+            )
         print(f"{RESULTS}: no results here; showing the shipped results", flush=True)
         folder = published
     list_variants(folder)

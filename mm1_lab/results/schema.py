@@ -16,6 +16,7 @@ which scores do not depend (times, machines); that is in `record.json`.
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -105,6 +106,8 @@ def is_finished(folder: Path | str) -> bool:
 
 
 def not_readable(folder: Path | str) -> NotReadable:
-    folder = Path(folder)
-    remedy = f"its owner ({owner(folder)}): chmod -R g+rX {quote(str(folder.parent))}"
+    folder, place = Path(folder), Path(folder).parent
+    if not os.access(place, os.X_OK):  # then all of its trials are told as one
+        folder = place
+    remedy = f"its owner ({owner(folder)}): chmod -R g+rX {quote(str(place))}"
     return NotReadable(f"{folder}: not readable for you; {remedy}")

@@ -15,6 +15,7 @@ from analysis.judging.evidence import of_lessons
 from analysis.judging.verdicts import judge_lessons
 from analysis.measures import measure_rows
 from analysis.pages.axes import level_rows
+from analysis.runs import made_with
 from analysis.statistics import one_sample
 from analysis.study import read_study
 from mm1_lab.cli import main
@@ -22,6 +23,13 @@ from mm1_lab.config import CHAT, Measure
 from tests.conftest import REPOSITORY
 
 STUDY = Path(__file__).parents[2] / "results" / "study" / "mini"
+
+
+def test_a_trial_of_an_unknown_processor_is_told() -> None:
+    study = read_study(STUDY / "moe")
+    unknown = {study.done["fingerprint"].iloc[0]: {"fingerprints": {"evaluation": "x"}, "summaries": {}}}
+    told = "Scored on Intel(R) Xeon(R) Processor or an unknown processor, "
+    assert made_with(replace(study, records=study.records | unknown)).startswith(told)
 
 
 def test_arms_of_one_trained_model_are_no_repeats() -> None:

@@ -347,6 +347,18 @@ def test_each_level_of_an_axis_is_compared_with_the_base_s_and_controls_stand_ap
     assert labels[-1] == "images (a control), base: shown" and "synthetic captions, base: 7 %" in labels
 
 
+def test_majority_answers_are_a_mean_over_seeds_however_many_arms_have_which(data_mix: Sweep) -> None:
+    """At the second seed, whose questions are easier to guess, one arm ran instead of three."""
+    arms = ("base", "captions", "text-33")
+    study = study_of(data_mix, (0, 1), questions=8, arms=arms, missing=("captions/1", "base/1"))
+    names = study.asked["benchmark"].unique()
+    records = {}
+    for fingerprint, seed in zip(study.done["fingerprint"], study.done["seed"], strict=True):
+        records[fingerprint] = {"majority": dict.fromkeys(names, 10.0 + 20 * seed)}
+    assert replace(study, records=records).majority(TEXT_CORE) == 20
+    assert np.isnan(replace(study, records=records).majority(Measure("unasked", 0)))
+
+
 def test_shares_of_unparsed_answers_are_not_adjusted_for_missing_seeds(data_mix: Sweep) -> None:
     """As means are: `captions` lacks the seed at which some answers are not parsed."""
     study = study_of(data_mix, (0, 1), missing=("captions/1",), arms=("base", "captions", "no-vecap"))
@@ -455,6 +467,9 @@ def test_a_question_of_ones_own_comes_first_and_committed_results_change_only_wh
     monkeypatch.setattr("mm1_lab.commands.showing.RESULTS", local)
     monkeypatch.setattr("mm1_lab.commands.showing.PUBLISHED", study)
     write_results(study, own, ("base", "captions"), (0, 1), scale="smoke", questions=8)
+    write_text(local / "trials" / "one" / "DONE", "")
+    assert main(["report"]) == 2 and "has finished trials, but no sweep.json; run" in capsys.readouterr().err
+    shutil.rmtree(local / "trials")
     before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
 
     assert f"{local}: no results here; showing the shipped results" in printed("report")

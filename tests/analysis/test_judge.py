@@ -313,6 +313,17 @@ def test_a_look_at_equal_differences_decides_nothing(paired: bool) -> None:
     assert claim["verdict"] == "undecided" and claim["difference"] < 0
 
 
+def test_luck_is_told_where_each_run_lacks_a_question() -> None:
+    """By those that all runs of a seed have."""
+    rows = [{"arm": arm, "seed": seed, "benchmark": "vqa", "question": question, "score": (7 * question + number) % 11}
+            for number, (arm, seed) in enumerate(product("abc", range(3))) for question in range(10)]  # fmt: skip
+    full = pd.DataFrame(rows)
+    lost = 3 * full["arm"].map("abc".index) + 2 * full["seed"]
+    shared = full[~full.groupby("seed")["question"].transform(lambda own: own.isin(lost[own.index]))]
+    told = judge(full[full["question"] != lost]).spread
+    assert told == judge(shared).spread != judge(full).spread and told is not None
+
+
 def test_seeds_needed_are_by_the_spread_of_what_is_claimed() -> None:
     scores = {"calm": {"a": [50, 50.1, 49.9], "b": [51]}, "wild": {"a": [50, 60, 40], "b": [56]}}
     frame = pd.concat([table(arms, benchmark=name) for name, arms in scores.items()]).drop(columns="seed")
@@ -677,8 +688,10 @@ def test_a_claim_and_the_same_the_other_way_round_are_tested_once() -> None:
         (ONE, ["--columns", "arm"], "--columns"),
         (ONE, ["--columns", "arms=x"], "--columns: there is no 'arms'; did you mean 'arm'?"),
         (ONE, ["--columns", "seed=x"], "has no column 'x'"),
+        (ONE, ["--columns", "arm=arm,seed=arm"], "--columns: 'arm' cannot be both arm and seed"),
         (ONE, ["--columns", "arm=arm,arm=x"], "--columns: 'arm' is named twice"),
         (ONE, ["--columns", "score=score,score=score"], "'score' and 'score' are the same benchmark and shots"),
+        (ONE, ["--columns", "score=score,score=arm,arm=arm"], "--columns: 'arm' is named twice"),
         (ONE, ["--columns", "score=score,score=scor"], "has no column 'scor'; did you mean 'score'?"),
         (ONE, ["--columns", "score=x, in %,arm=arm"], "has no column 'x, in %'"),
         (ONE, ["--looks", "4,x"], "--looks"),
@@ -694,7 +707,7 @@ def test_a_wrong_claim_or_option(claims: str, words: list[str], told: str, tmp_p
 def test_a_table_and_its_claims_are_not_taken_for_another(here: Path, refused: Refused) -> None:
     table({"a": [1], "b": [2]}).to_csv("scores.csv", index=False)
     assert "name the table in it: scores.csv" in refused("judge", ".")
-    assert "scores.csv: must hold keys and values" in refused("judge", "scores.csv", "scores.csv")
+    assert "scores.csv: is a table or logs, where a YAML file" in refused("judge", "scores.csv", "scores.csv")
 
 
 def test_empty_rows_are_skipped_and_lines_of_json_may_hold_separators_of_unicode(tmp_path: Path) -> None:
@@ -726,6 +739,8 @@ def test_rows_are_left_out_by_the_first_word_of_their_status_and_others_are_told
         quoted += "".join(f'"{arm}"\t"{seed}"\t{score + seed}\t"a\ttab"\n' for seed in (0, 1))
     (tmp_path / "r.tsv").write_text('"arm"\t"seed"\t"score"\t"remark"\n' + quoted, encoding="utf-8")
     assert judge(tmp_path / "r.tsv").claims[0]["seeds"] == 2, "as R writes it"
+    (tmp_path / "r.tsv").write_text('"arm"\t"score"\t"remark"\n"a"\t1\ton a 5" disk\n"b"\t2\t""\n', encoding="utf-8")
+    assert judge(tmp_path / "r.tsv").claims[0]["second"] == "a", "with a sign for inches in a remark"
     (tmp_path / "x.tsv").write_text('arm\tscore\n"a, b"\t1\nc\t2\n', encoding="utf-8")
     assert judge(tmp_path / "x.tsv").claims[0]["second"] == "a, b", "as spreadsheets write commas"
 

@@ -56,6 +56,7 @@ def test_words_are_read_and_written_back_and_others_are_no_measure() -> None:
         with pytest.raises(ValueError, match=said):
             Measure.parse(other)
     assert Measure.parse("8-shot − 0-shot") == Measure.parse("8-shot - 0-shot"), "with a minus sign"
+    assert Measure.parse("loss text - loss captions").less_is_better, "as of each loss"
 
 
 def test_arms_with_different_benchmarks_in_a_mean_are_not_compared(data_mix: Sweep) -> None:

@@ -245,6 +245,11 @@ def test_where_all_that_is_proposed_diverges_the_search_failed(laboratory, tmp_p
     write(tmp_path, over={"data_mix.text": [4, 5]})
     assert search(ask(tmp_path, tmp_path)) == 1
     assert "mix: no arm of the search has scores: all diverged" in capsys.readouterr().out
+    results = str(ask(tmp_path, tmp_path).ledger.results)
+    assert main(["status", f"{tmp_path}/sweeps/mix_confirmed", "--scale", "smoke", "--results", results]) == 2
+    error = capsys.readouterr().err
+    assert "mix_confirmed: holds no results; " in error and "search.md says why; if it is not finished, go" in error
+    assert f"sweeps/mix --scale smoke --results {results}\n" in error
     write(tmp_path, over={"data_mix.text": [2, 4]}, trials=2)
     assert search(ask(tmp_path, tmp_path)) == 0
     assert "The winner: data_mix.text 2.\n" in capsys.readouterr().out, "not what was asked first, and diverged"

@@ -1,6 +1,7 @@
 """What no scale can mean, YAML made to break its reader, what a terminal or a machine lacks: told in a short line."""
 
 import io
+import json
 import os
 import re
 import resource
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mm1_lab.cli import main
-from mm1_lab.config import RequestError, load_scale, read_yaml
+from mm1_lab.config import RequestError, load_scale, load_sweep, read_yaml
 from mm1_lab.files import write_text
 from mm1_lab.orchestrate.execution import worker
 from mm1_lab.orchestrate.execution.ray_tune import RayTune
@@ -111,6 +112,26 @@ def test_a_terminal_that_lacks_characters_gets_their_numbers(monkeypatch: pytest
     assert main(["show", "data_mix", "--scale", "smoke"]) == 0
     sys.stdout.seek(0)
     assert "data_mix.synthetic_share 0.07 \\u2192 0.0" in sys.stdout.read()
+
+
+def test_json_in_a_terminal_that_lacks_characters_is_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python would write `é` as `\\xe9`, which JSON does not know."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    (tmp_path / "scores.csv").write_text("arm,score\né,1\n🙂,2\n", encoding="utf-8")
+    assert main(["judge", str(tmp_path / "scores.csv"), "--json"]) == 3
+    sys.stdout.seek(0)
+    (claim,) = json.loads(sys.stdout.read())["claims"]
+    assert (claim["first"], claim["second"]) == ("🙂", "é")
+
+
+def test_a_sweep_whose_name_results_cannot_record_is_refused(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/mix\xff.yaml"))
+    try:
+        path.write_text("{title: t, recipe: base, arms: {base: {}}}", encoding="utf-8")
+    except OSError:  # as on a Mac
+        pytest.skip("this file system has names in UTF-8 alone")
+    with pytest.raises(RequestError, match="results cannot record this name; rename it"):
+        load_sweep(path)
 
 
 def test_memory_that_is_too_little_for_ray_is_told_before_ray_hangs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,6 +194,15 @@ def test_a_trial_that_only_its_owner_may_read_is_not_done_again(
     assert checked + told in out and "without scores" not in out
 
 
+def test_a_closed_folder_of_trials_is_told_once(
+    closed: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = closed.parent
+    monkeypatch.setattr(os, "access", lambda path, mode: path != place)
+    told = f"mm1-lab: {place}: not readable for you; its owner ({place.owner()}): chmod -R g+rX {place}\n"
+    assert refused("plan", "data_mix", "--scale", "smoke", "--only", "base,captions") == told
+
+
 def test_a_sweep_that_the_disk_has_no_room_for_is_refused(
     here: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
@@ -236,9 +245,17 @@ def test_a_disk_that_fills_while_training_ends_the_command_in_a_line_and_uses_up
     assert capsys.readouterr().err.splitlines() == [f"{error}; fix this and run the same command to continue"]
 
 
-def test_where_memory_does_not_suffice_that_is_told(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_results_that_cannot_be_written_are_drawn_elsewhere(
+    here: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """And where memory does not suffice, that is told."""
+
+    def refuse(*_: object, **kinds: bool) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "summary.md")
+
+    monkeypatch.setattr("analysis.redraw.draw", refuse)
+    error = refused("figures")
+    assert error == "mm1-lab: summary.md: Read-only file system; draw into a folder of your own: --into DIR\n"
     monkeypatch.setattr("analysis.redraw.draw", Mock(side_effect=MemoryError))
     assert main(["figures"]) == 1 and capsys.readouterr().err.startswith("mm1-lab: the memory does not suffice")
 

@@ -17,6 +17,7 @@ from mm1_lab.results import Ledger, ScoreRow, TrialRow, variant_name
 from mm1_lab.results import ledger as ledger_module
 from mm1_lab.results.manifest import Manifest, merge_manifest, read_manifest, read_trials
 from mm1_lab.results.reading import list_variants, read_held_out, read_scores, read_variant
+from mm1_lab.results.score_file import read_score_table, read_short_tables, write_scores
 from tests.analysis.results_folder import of_arms
 
 TRICKY = ("NA", "None", "", 'say "red", then\nblue', "1e5")
@@ -93,6 +94,16 @@ def test_scores_come_back_as_they_were_written_or_are_refused(tmp_path: Path) ->
     pd.read_parquet(path).rename(columns={"block": "blok"}).to_parquet(path)
     with pytest.raises(RequestError, match=r"scores\.parquet: cannot be read .*block"):
         read_scores(variant)
+
+
+def test_kinds_that_earlier_versions_called_otherwise_are_read_by_their_names_of_now(tmp_path: Path) -> None:
+    rows = []
+    for family, kind in (("chat", "the"), ("chat", "color"), ("chat", "thing"), ("chat", "count"), ("vqa", "the")):
+        rows.append(ScoreRow(f"{family}-vqa", family, "exact", 0, 0, f"{family} {kind}", kind, 0.0, "", True))
+    rows.append(ScoreRow("mine", "chat", "exact", 0, 0, "mine", "thing", 0.0, "", True))  # of a benchmark of one's own
+    write_scores(tmp_path, rows)
+    for table in (read_score_table(tmp_path), read_short_tables([tmp_path])):
+        assert table["kind"].tolist() == ["place", "colour", "shape", "count", "the", "thing"]
 
 
 def test_what_a_kill_left_counts_only_if_it_was_done(tmp_path: Path) -> None:
