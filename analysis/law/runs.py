@@ -135,6 +135,8 @@ def read_runs(path: Path, lower_is_better: bool, score: str = "score") -> Runs:
         table = read_csv(path)
     except (OSError, ValueError) as error:
         raise RequestError(f"--from {path}: cannot be read as CSV ({str(error).strip()})") from None
+    if score.lower() in ("params", "learning_rate", "seed", "size"):
+        raise RequestError(f"--score {score}: is no column of scores")
     wanted = ("params", "learning_rate", score)
     table = _with_names(table, (*wanted, "seed"))
     points = pd.DataFrame(index=table.index)

@@ -214,6 +214,7 @@ def test_columns_may_be_called_otherwise_as_the_lab_s_own(undrawn: None, refused
     fit("--score", "Val loss", "--lower-is-better")
     assert law()["objective"] == "Val loss"
     assert law()["coefficients"] == pytest.approx({"ln N": SLOPE, "constant": CONSTANT}, abs=1e-6)
+    assert "--score seed: is no column of scores" in refused("fit-lr-law", "--from", "results.csv", "--score", "seed")
     study = Path(__file__).parents[2] / "results/study/mini/lr_law"
     Path("results.csv").write_bytes((study / "points.csv").read_bytes())
     fit("--score", "held-out loss", "--lower-is-better")
