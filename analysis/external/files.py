@@ -24,7 +24,10 @@ def read_file(path: Path) -> pd.DataFrame:
         if ending == ".jsonl":
             return _read_lines(path)
         if ending == ".json":
-            return pd.DataFrame(json.loads(path.read_bytes()))
+            told = json.loads(path.read_bytes())
+            if not isinstance(told, list | dict):
+                raise ValueError("must be a list of objects, a row each")
+            return pd.DataFrame(told)
         if ending in TEXT:
             return read_csv(path)
     except UnicodeDecodeError:

@@ -604,6 +604,7 @@ WRONG = [
     ("scores.json", b"{", "cannot be read as a table"),
     ("scores.jsonl", b'{"arm": "a", "score": 1}\n[1]\n', "cannot be read as a table (must be an object, {…}: line 2"),
     ("deep.json", b"[" * 100_000, "cannot be read as a table ("),
+    ("number.json", b"3", "cannot be read as a table (must be a list of objects, a row each)"),
     ("logs/a_results.json", b"{", "a_results.json: cannot be read (Expecting property name"),
     ("Lines.JSONL", b'{"arm": "a", "score": 1}\n\n{"arm": "b", "score": "x"}\n', "the score of row 3 is 'x'"),
     ("cut.jsonl", b'{"arm": "a", "score": 1}\n{"arm', "as a table (Unterminated string starting at: line 2 column 2)"),
