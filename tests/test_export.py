@@ -540,7 +540,7 @@ def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch,
     )
     assert "model_type is 'clip'" in told(str(saved.save_encoder("clip", tmp_path / "clip")))
     bare = damaged("early", lambda at: change(at / "config.json", '"connector":', '"conector":'))
-    assert "is not a model written by this version's `mm1-lab export` (KeyError: 'connector')" in bare
+    assert "is not a model written by this version's `mm1-lab export` (KeyError: 'connector'); export it again" in bare
     torn = damaged("cut", lambda at: os.truncate(at / "model.safetensors", 9999))
     assert "is not a model written by this version's `mm1-lab export` (SafetensorError" in torn
     assert "its weights lack connector" in damaged("parts", without_connector)

@@ -175,7 +175,9 @@ def read_exported(name: str, fetch: bool) -> PretrainedMM1:
         tensors = tensor_names(folder)
     except Exception as error:  # JSON, the library and safetensors raise various errors for bad files
         reason = f"{type(error).__name__}: {first_line(error)}"
-        raise RequestError(f"{name}: is not a model written by this version's `mm1-lab export` ({reason})") from None
+        raise RequestError(
+            f"{name}: is not a model written by this version's `mm1-lab export` ({reason}); export it again"
+        ) from None
     for part in ("encoder", "connector", "decoder"):
         if not any(key.startswith(part) for key in tensors):
             raise RequestError(f"{name}: its weights lack {part}; the copy is incomplete, export it again")
