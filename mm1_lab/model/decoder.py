@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, Qwen2Config, Qwen2MoeConfig
@@ -21,7 +22,7 @@ from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qw
 
 from mm1_lab import team
 from mm1_lab.config import PretrainedDecoder, Size
-from mm1_lab.model.filling import copy_dense, draw_normal, fill, read_stored, read_tensor
+from mm1_lab.model.filling import copy_dense, draw_normal, fill, read_stored
 from mm1_lab.model.modeling_mm1 import without_stray_windows
 from mm1_lab.weights.library import library_weights
 from mm1_lab.weights.stored import load_weights, quiet_library
@@ -228,9 +229,14 @@ def leave_to_team(model: PreTrainedModel, folder: Path, whole: Sequence[str] = (
         if is_sharded and stored[name].size == own[name].shape:
             unread.append(name)
     model.unread = dict.fromkeys(sorted(unread), partial(read_stored, folder))
+    rest: dict[str, Tensor] = {}
     if not team.is_first():
-        return {}
-    return {name: read_tensor(folder, name) for name in (own.keys() & stored.keys()) - set(unread)}
+        return rest
+    for path in folder.glob("[!.]*.safetensors"):
+        with safe_open(path, "pt") as file:
+            for name in (own.keys() - set(unread)) & set(file.keys()):
+                rest[name] = file.get_tensor(name)
+    return rest
 
 
 @torch.no_grad()

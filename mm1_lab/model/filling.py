@@ -72,14 +72,14 @@ def copy_dense(folder: Path, weights: Weights) -> None:
     for name, weight in weights.items():
         before, is_of_experts, matrix = name.partition("experts.")
         if is_of_experts:
-            parts = [read_tensor(folder, f"{before}{one}.weight") for one in OF_EXPERTS[matrix]]
+            parts = [_read(folder, f"{before}{one}.weight") for one in OF_EXPERTS[matrix]]
             value = torch.cat(parts).expand(weight.shape)
         else:
-            value = read_tensor(folder, name)
+            value = _read(folder, name)
         _local(weight).copy_(value[_own(weight)])
 
 
-def read_tensor(folder: Path, name: str) -> Tensor:
+def _read(folder: Path, name: str) -> Tensor:
     """A tensor from one of the folder's files."""
     for path in folder.glob("[!.]*.safetensors"):
         with safe_open(path, "pt") as file:

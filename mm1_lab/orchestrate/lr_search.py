@@ -140,7 +140,7 @@ class RateGrids(Rounds):
         """`request` has an arm per size. Raises RequestError if its trials leave one out, or one is tuned or takes no
         step."""
         if {trial.arm for trial in request.trials} != set(request.sweep.arms):
-            remedy = "remove arms in its file, of lr_law choose sizes with fit-lr-law --sizes"
+            remedy = "remove arms in its file, or choose the sizes of lr_law with fit-lr-law --sizes"
             raise RequestError(f"--only: {request.sweep.name} is a search and fits all its sizes; {remedy}")
         for trial in request.trials:
             if trial.recipe.sft:

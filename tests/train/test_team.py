@@ -234,7 +234,7 @@ def test_a_pre_trained_decoder_is_read_by_all(tmp_path, monkeypatch):
 
     def work() -> None:
         if not team.is_first():  # which would read what it does not use
-            monkeypatch.setattr("mm1_lab.model.decoder.read_tensor", None)
+            monkeypatch.setattr("mm1_lab.model.decoder.safe_open", None)
         with team.only_in_first():
             decoder = made()
         assert len(decoder.unread) == len(list(decoder.parameters())) - 1
