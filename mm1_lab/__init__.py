@@ -8,6 +8,8 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mm1_lab.version import __version__
+
 if TYPE_CHECKING:
     from analysis.external.judge import judge
     from mm1_lab import results
@@ -22,8 +24,6 @@ __all__ = ["RequestError", "contrasts", "judge", "load_sweep", "plan", "results"
 
 def __getattr__(name: str) -> Any:
     """Looks names up on first use, so that `import mm1_lab` and `mm1-lab --help` are fast."""
-    if name == "__version__":
-        return import_module("mm1_lab.files").package_version()
     if name == "results":
         return import_module("mm1_lab.results")
     if name in __all__:
@@ -33,4 +33,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    return sorted({*globals(), *__all__})

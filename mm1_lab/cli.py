@@ -189,7 +189,7 @@ def make_parser() -> argparse.ArgumentParser:
     from inspect import getdoc
 
     from mm1_lab.commands import COMMANDS
-    from mm1_lab.files import package_version
+    from mm1_lab.version import __version__
 
     parser = _Parser(
         prog="mm1-lab",
@@ -197,7 +197,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="example: mm1-lab run data_mix --scale smoke",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"mm1-lab {package_version()}")
+    parser.add_argument("--version", action="version", version=f"mm1-lab {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (function, example, options) in COMMANDS.items():
         text = getdoc(function) or ""

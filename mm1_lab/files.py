@@ -16,7 +16,6 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from types import ModuleType
@@ -71,14 +70,6 @@ PUBLISHED = Path("results/study")
 """The committed results."""
 PUBLISHED_CONTROLS = Path("results/controls")
 PARTS = Path("results/parts")
-
-
-def package_version() -> str:
-    """This package's version, where it is installed; its source may also be on the path alone."""
-    try:
-        return version("mm1-lab")
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def here_or_shipped(folder: Path) -> Path:

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import REPOSITORY, run_python
 from tests.test_own_connectors import write as write_connectors
@@ -90,6 +91,12 @@ def test_scores_are_judged_without_what_trains(tmp_path: Path) -> None:
     found = run_python(code, folder=tmp_path)
     told = "is not installed; what trains needs pip install '.[lab]'"
     assert found.returncode == 1 and told in found.stderr and "AssertionError" not in found.stderr, found.stderr
+
+
+def test_the_version_is_the_source_s() -> None:
+    """Not that of the last installation: after a `git pull`, scores would record an old one."""
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert run_python("from mm1_lab.cli import main; main(['--version'])").stdout == f"mm1-lab {citation['version']}\n"
 
 
 @pytest.mark.soak

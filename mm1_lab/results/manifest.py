@@ -33,7 +33,6 @@ from mm1_lab.files import (
     is_there,
     locked,
     make_folder,
-    package_version,
     write_csv,
     write_json,
 )
@@ -49,6 +48,7 @@ from mm1_lab.results.schema import (
     check_schema,
     read_json,
 )
+from mm1_lab.version import __version__
 
 CHECK = "check"
 """A column of trials.csv: a digest of its row, so that damage which still reads as CSV is noticed."""
@@ -232,7 +232,7 @@ def contents_now(folder: Path, manifest: Manifest, marks: Mapping[str, str]) -> 
         return {}
     paths = (folder / "sweep.json", folder / "trials.csv", gates_file(folder, manifest))
     digests = {path.name: file_digest(path) for path in paths if path.exists()}
-    return {"version": package_version(), "files": digests, "trials": dict(marks)}
+    return {"version": __version__, "files": digests, "trials": dict(marks)}
 
 
 def note_drawing(folder: Path, files: Iterable[Path], contents: Mapping[str, Any]) -> None:

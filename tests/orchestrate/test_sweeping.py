@@ -257,7 +257,7 @@ def test_a_sweep_is_drawn_again_once_its_contents_or_its_files_are_others_whatev
         return [table]
 
     def upgrade() -> None:
-        monkeypatch.setattr("mm1_lab.results.manifest.package_version", lambda: "99.0")
+        monkeypatch.setattr("mm1_lab.results.manifest.__version__", "99.0")
 
     failed, cut = lambda: gates.write_text("failed"), lambda: held_out.write_text("cut")
     changes = (lambda: None, table.unlink, failed, cut, upgrade)

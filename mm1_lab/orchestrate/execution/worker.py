@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm1_lab.config import ALLOWED, SECTIONS, OwnConnectors, RequestError, Resources, Scale, Shape, Stage, Trial
-from mm1_lab.files import PACKAGE, load_json, package_version, write_json, write_text
+from mm1_lab.files import PACKAGE, load_json, write_json, write_text
 from mm1_lab.orchestrate.execution.groups import Lost, in_group
 from mm1_lab.orchestrate.execution.worklist import Outcome, full_disk_line
 from mm1_lab.orchestrate.planning.plan import Fitted, Task
@@ -33,6 +33,7 @@ from mm1_lab.results import Ledger
 from mm1_lab.results.leases import LeaseLost
 from mm1_lab.results.schema import CURVES
 from mm1_lab.train.progress import Diverged, Progress, Report, TimeUp
+from mm1_lab.version import __version__
 
 if TYPE_CHECKING:
     from mm1_lab.data.types import Data
@@ -302,7 +303,7 @@ def environment(scale: Scale, commit: str | None) -> dict[str, Any]:
         "threads": max(1, int(scale.resources.cpus)),
         "python": platform.python_version(),
         "versions": library_versions(),
-        "mm1_lab": package_version(),  # apart: versions are compared between the arms of a contrast
+        "mm1_lab": __version__,  # apart: versions are compared between the arms of a contrast
         "commit": commit,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
