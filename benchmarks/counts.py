@@ -1,6 +1,6 @@
 """What a GPU would meet, counted without one: waits, bytes held, bytes exchanged, and how experts' cost grows.
 
-    python -m benchmarks.counts            every row of docs/scaling.md, "The first hour on a GPU"; minutes
+    python -m benchmarks.counts     rows of docs/scaling.md, "The first hour on a GPU", that name no test; minutes
 
 A model of true size stands on a GPU that does not exist: its tensors have shapes only (`FakeTensorMode`).
 """
