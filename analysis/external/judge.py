@@ -226,9 +226,13 @@ def _row(
 
 def _seeds_needed(claim: OutsideClaim, one: OutsideEvidence, tests: float, asked: Asked, looks: Sequence[int]) -> float:
     """Seeds that decide an open claim among so many `tests`, with looks at one of these; NaN if that is not known."""
-    error, prior = one.error_of_one, max(one.found.degrees_of_freedom - one.own_degrees, 0.0)
-    variances = 1 if asked.paired else len(claim.weights)
-    if one.count == 1 and asked.luck:  # of arms that were run once, by the repeats of others
+    error = one.error_of_one
+    own_degrees = min(one.found.degrees_of_freedom, one.own_degrees)  # Welch's test has fewer than the arms bring
+    prior = one.found.degrees_of_freedom - own_degrees
+    variances = 1.0 if asked.paired else len(claim.weights)
+    if one.count > 1:
+        variances = min(variances, own_degrees / (one.count - 1))
+    elif asked.luck:  # of arms that were run once, by the repeats of others
         prior = asked.luck.degrees_of_freedom
         error = asked.luck.error * math.sqrt(sum(weight**2 for weight in claim.weights.values()))
     if not np.isfinite(error):
