@@ -19,9 +19,8 @@ from analysis.external.differences import UNLIKE_IN_TABLES, OutsideEvidence, evi
 from analysis.external.measured import Asked, asked_by, by_number, in_common
 from analysis.external.tables import Columns, Scores, make_scores, read_scores
 from analysis.judging.p_values import DECIDED, Tested, holm, sides
-from analysis.judging.sequential import FUTILE, chance_yet, levels_of_looks
+from analysis.judging.sequential import FUTILE, chance_yet, seeds_at_look
 from analysis.seeds import seeds_needed
-from analysis.statistics import LEVEL
 from mm1_lab.config import RequestError
 from mm1_lab.files import expanded
 from mm1_lab.formatting import some
@@ -243,10 +242,4 @@ def _seeds_needed(claim: OutsideClaim, one: OutsideEvidence, tests: float, asked
             claim.expect, claim.margin, one.found.estimate, error, prior, family, UNLIKE_IN_TABLES, variances
         )
 
-    if not looks:
-        return seeds_at(tests)
-    for look, level in zip(looks, levels_of_looks(LEVEL / tests, looks), strict=True):
-        needed = seeds_at(LEVEL / level)
-        if look > one.count and needed <= look:
-            return float(look)  # it is only decided at a look, of which each spends a part of the level
-    return needed
+    return seeds_at_look(seeds_at, tests, looks, one.count)

@@ -14,7 +14,7 @@ For several lessons, a lesson's p over its looks is the smallest overall level a
 it. Holm's correction of these is the closed test of Maurer and Bretz (2013, Stat. Biopharm. Res. 5) for looks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -111,6 +111,18 @@ def levels_of_looks(level: float, looks: Sequence[int]) -> list[float]:
         return [level]
     overall, nominal = _table(tuple(looks))
     return [float(np.exp(np.interp(np.log(level), overall, of_look))) for of_look in nominal.T]
+
+
+def seeds_at_look(seeds_at: Callable[[float], float], tests: float, looks: Sequence[int], count: int) -> float:
+    """The seeds that decide a statement among so many `tests`, by `seeds_at`; with looks those of the next one after
+    `count` seeds that has enough, as it is only decided at a look, of which each spends a part of the level."""
+    if not looks:
+        return seeds_at(tests)
+    for look, level in zip(looks, levels_of_looks(LEVEL / tests, looks), strict=True):
+        needed = seeds_at(LEVEL / level)
+        if look > count and needed <= look:
+            return float(look)
+    return needed
 
 
 @cache
