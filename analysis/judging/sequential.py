@@ -36,7 +36,9 @@ to 5.3 % of two million studies: 5.3 at looks of 3, 4, 5 and 6 seeds, 5.0 at 2, 
 LEAST_P = 1e-300
 """Smaller levels and p count as this, so that all have a logarithm: early looks may spend less than can be counted."""
 FUTILE = 0.1
-"""A lesson gets no more seeds if its conditional power to be decided by the last look is below this."""
+"""A lesson gets no more seeds if its conditional power to be decided by the last look is below this. In simulated
+studies whose true differences vary as much as seeds do, or twice as much, chances of 5 to 10 % at three seeds or more
+came true in 0 to 11 %; at two seeds in 17 to 26 %."""
 
 
 def spent(level: float, share: float) -> float:
