@@ -139,7 +139,12 @@ def _table(looks: tuple[int, ...]) -> tuple[Floats, Floats]:
 
 def chance_yet(p: float, seeds: int, last: int, sides: int) -> float:
     """The conditional power under the current trend: the probability that a statement with the `p` of so many sides at
-    `seeds` is significant at the `last` look if the true difference is the current estimate."""
+    `seeds` is significant at the `last` look if the true difference is the current estimate.
+
+    Of a band only its nearer end counts, so chances of 20 to 40 % come true in 2 to 4 % if the band is too narrow for
+    the last look's interval. This costs seeds, but with both ends bands would be given up of which 42 % could be
+    decided (at four of ten seeds, where the spread is hardly known).
+    """
     share = seeds / last
     if share >= 1:
         return float(p <= LEVEL)
