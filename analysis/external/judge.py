@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.external.claims import AVERAGE, OutsideClaim, check_arms, read_claims
-from analysis.external.differences import UNLIKE_IN_TABLES, OutsideEvidence, evidence_of
+from analysis.external.differences import OutsideEvidence, evidence_of
 from analysis.external.measured import Asked, asked_by, by_number, in_common
 from analysis.external.tables import Columns, Scores, make_scores, read_scores
 from analysis.judging.p_values import DECIDED, Tested, holm, sides
@@ -226,20 +226,18 @@ def _row(
 def _seeds_needed(claim: OutsideClaim, one: OutsideEvidence, tests: float, asked: Asked, looks: Sequence[int]) -> float:
     """Seeds that decide an open claim among so many `tests`, with looks at one of these; NaN if that is not known."""
     error = one.error_of_one
-    own_degrees = min(one.found.degrees_of_freedom, one.own_degrees)  # Welch's test has fewer than the arms bring
-    prior = one.found.degrees_of_freedom - own_degrees
     variances = 1.0 if asked.paired else len(claim.weights)
     if one.count > 1:
+        own_degrees = min(one.found.degrees_of_freedom, one.own_degrees)  # Welch's test has fewer than the arms bring
         variances = min(variances, own_degrees / (one.count - 1))
     elif asked.luck:  # of arms that were run once, by the repeats of others
-        prior = asked.luck.degrees_of_freedom
         error = asked.luck.error * math.sqrt(sum(weight**2 for weight in claim.weights.values()))
     if not np.isfinite(error):
         return math.nan
 
     def seeds_at(family: float) -> float:
-        return seeds_needed(
-            claim.expect, claim.margin, one.found.estimate, error, prior, family, UNLIKE_IN_TABLES, variances
-        )
+        """Without what the pool lends, which hardly changes it: every second pair keeps its own variance."""
+        estimate = one.found.estimate
+        return seeds_needed(claim.expect, claim.margin, estimate, error, family=family, variances=variances)
 
     return seeds_at_look(seeds_at, tests, looks, one.count)
