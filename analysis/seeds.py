@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import gammaincinv, ndtr, stdtrit
@@ -79,21 +79,21 @@ def earlier_world(manifest: Manifest) -> bool:
 QUANTILES = (np.arange(200) + 0.5) / 200
 
 
-@cache
-def _variances(degrees: int) -> Floats:
+@lru_cache(1024)
+def _variances(degrees: float) -> Floats:
     """At `QUANTILES`, a variance of so many degrees of freedom over the true one."""
     return np.asarray(2 * gammaincinv(degrees / 2, QUANTILES) / degrees)
 
 
-def _power(shift: float, degrees: int, level: float, prior: float, unlike: float) -> float:
+def _power(shift: float, degrees: float, level: float, prior: float) -> float:
     """The power of a one-sided test at `level` for a true difference of `shift` standard errors: the mean over the
-    values that a variance with so many `degrees` of freedom may take. The largest of them, a share `unlike`, stand
+    values that a variance with so many `degrees` of freedom may take. The largest of them, a share UNLIKE, stand
     alone; the others are moderated towards the pool's variance (see `analysis/statistics.py`), which is taken for the
     true one."""
     variance = _variances(degrees)
     total = prior + degrees
     bounds = np.sqrt((prior + degrees * variance) / total) * stdtrit(total, 1 - level)
-    alone = 1 - unlike < QUANTILES
+    alone = 1 - UNLIKE < QUANTILES
     bounds[alone] = np.sqrt(variance[alone]) * stdtrit(degrees, 1 - level)
     return float(ndtr(shift - bounds).mean())
 
@@ -105,15 +105,14 @@ def seeds_needed(
     error: float,
     prior: float = 0.0,
     family: float = 1,
-    unlike: float = UNLIKE,
-    variances: int = 1,
+    variances: float = 1,
 ) -> float:
     """Seeds that decide a claim with 80 % power if the true difference is the estimate; infinite beyond MOST_SEEDS.
 
     `error` is the standard deviation of the difference at a single seed, and `prior` the degrees of freedom that the
-    pool lends; a share `unlike` of claims keeps its own variance, without the pool. Each seed adds as many degrees of
-    freedom as there are `variances`: one, or with independent runs one for each arm. The level is that of Holm's first
-    step over `family` claims. An estimate exactly on the margin can never be decided.
+    pool lends; a share UNLIKE of claims keeps its own variance, without the pool. Each seed adds as many degrees of
+    freedom as there are `variances`: one, or with independent runs up to one for each arm. The level is that of Holm's
+    first step over `family` claims. An estimate exactly on the margin can never be decided.
     """
     level = LEVEL / family
     if expect == "less":
@@ -123,7 +122,7 @@ def seeds_needed(
         def beyond(value: float, tail: float) -> float:
             """The power to tell the estimate from a value."""
             shift = abs(estimate - value) * np.sqrt(seeds) / max(error, NO_ERROR)
-            return _power(shift, variances * (seeds - 1), tail, prior, unlike)
+            return _power(shift, variances * (seeds - 1), tail, prior)
 
         if expect == "equivalent" and abs(estimate) < margin:
             return beyond(margin, level) + beyond(-margin, level) - 1

@@ -15,13 +15,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.external.claims import AVERAGE, OutsideClaim, check_arms, read_claims
-from analysis.external.differences import UNLIKE_IN_TABLES, OutsideEvidence, evidence_of
+from analysis.external.differences import OutsideEvidence, evidence_of
 from analysis.external.measured import Asked, asked_by, by_number, in_common
 from analysis.external.tables import Columns, Scores, make_scores, read_scores
 from analysis.judging.p_values import DECIDED, Tested, holm, sides
-from analysis.judging.sequential import FUTILE, chance_yet, levels_of_looks
+from analysis.judging.sequential import FUTILE, chance_yet, seeds_at_look
 from analysis.seeds import seeds_needed
-from analysis.statistics import LEVEL
 from mm1_lab.config import RequestError
 from mm1_lab.files import expanded
 from mm1_lab.formatting import some
@@ -226,23 +225,19 @@ def _row(
 
 def _seeds_needed(claim: OutsideClaim, one: OutsideEvidence, tests: float, asked: Asked, looks: Sequence[int]) -> float:
     """Seeds that decide an open claim among so many `tests`, with looks at one of these; NaN if that is not known."""
-    error, prior = one.error_of_one, max(one.found.degrees_of_freedom - one.own_degrees, 0.0)
-    variances = 1 if asked.paired else len(claim.weights)
-    if one.count == 1 and asked.luck:  # of arms that were run once, by the repeats of others
-        prior = asked.luck.degrees_of_freedom
+    error = one.error_of_one
+    variances = 1.0 if asked.paired else len(claim.weights)
+    if one.count > 1:
+        own_degrees = min(one.found.degrees_of_freedom, one.own_degrees)  # Welch's test has fewer than the arms bring
+        variances = min(variances, own_degrees / (one.count - 1))
+    elif asked.luck:  # of arms that were run once, by the repeats of others
         error = asked.luck.error * math.sqrt(sum(weight**2 for weight in claim.weights.values()))
     if not np.isfinite(error):
         return math.nan
 
     def seeds_at(family: float) -> float:
-        return seeds_needed(
-            claim.expect, claim.margin, one.found.estimate, error, prior, family, UNLIKE_IN_TABLES, variances
-        )
+        """Without what the pool lends, which hardly changes it: every second pair keeps its own variance."""
+        estimate = one.found.estimate
+        return seeds_needed(claim.expect, claim.margin, estimate, error, family=family, variances=variances)
 
-    if not looks:
-        return seeds_at(tests)
-    for look, level in zip(looks, levels_of_looks(LEVEL / tests, looks), strict=True):
-        needed = seeds_at(LEVEL / level)
-        if look > one.count and needed <= look:
-            return float(look)  # it is only decided at a look, of which each spends a part of the level
-    return needed
+    return seeds_at_look(seeds_at, tests, looks, one.count)

@@ -51,6 +51,8 @@ class Evidence:
     """The p of each statement; of a growing study over its looks. Empty if there is a `reason`."""
     p_of_look: P = field(default_factory=dict)
     """In a growing study, at the present look alone."""
+    looks: Sequence[int] = ()
+    """Of a study that grows still."""
     reason: str = ""
     """Why it is not judged."""
     aside: str = ""
@@ -204,6 +206,7 @@ def gather(
         in_world=study.manifest.in_world,
         p={} if reason else p,
         p_of_look=now if looks else {},
+        looks=looks if looks and len(study.seeds) < looks[-1] else (),
         reason=reason,
         aside=aside,
         paper=paper_difference(study, claim.weights),

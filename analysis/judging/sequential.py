@@ -14,7 +14,7 @@ For several lessons, a lesson's p over its looks is the smallest overall level a
 it. Holm's correction of these is the closed test of Maurer and Bretz (2013, Stat. Biopharm. Res. 5) for looks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -36,7 +36,9 @@ to 5.3 % of two million studies: 5.3 at looks of 3, 4, 5 and 6 seeds, 5.0 at 2, 
 LEAST_P = 1e-300
 """Smaller levels and p count as this, so that all have a logarithm: early looks may spend less than can be counted."""
 FUTILE = 0.1
-"""A lesson gets no more seeds if its conditional power to be decided by the last look is below this."""
+"""A lesson gets no more seeds if its conditional power to be decided by the last look is below this. In simulated
+studies whose true differences vary as much as seeds do, or twice as much, chances of 5 to 10 % at three seeds or more
+came true in 0 to 11 %; at two seeds in 17 to 26 %."""
 
 
 def spent(level: float, share: float) -> float:
@@ -113,6 +115,18 @@ def levels_of_looks(level: float, looks: Sequence[int]) -> list[float]:
     return [float(np.exp(np.interp(np.log(level), overall, of_look))) for of_look in nominal.T]
 
 
+def seeds_at_look(seeds_at: Callable[[float], float], tests: float, looks: Sequence[int], count: int) -> float:
+    """The seeds that decide a statement among so many `tests`, by `seeds_at`; with looks those of the next one after
+    `count` seeds that has enough, as it is only decided at a look, of which each spends a part of the level."""
+    if not looks:
+        return seeds_at(tests)
+    for look, level in zip(looks, levels_of_looks(LEVEL / tests, looks), strict=True):
+        needed = seeds_at(LEVEL / level)
+        if look > count and needed <= look:
+            return float(look)
+    return needed
+
+
 @cache
 def _table(looks: tuple[int, ...]) -> tuple[Floats, Floats]:
     """ln of two-sided overall levels from 1e-6 to 1, (levels,), and of each look's nominal level, (levels, looks)."""
@@ -125,7 +139,12 @@ def _table(looks: tuple[int, ...]) -> tuple[Floats, Floats]:
 
 def chance_yet(p: float, seeds: int, last: int, sides: int) -> float:
     """The conditional power under the current trend: the probability that a statement with the `p` of so many sides at
-    `seeds` is significant at the `last` look if the true difference is the current estimate."""
+    `seeds` is significant at the `last` look if the true difference is the current estimate.
+
+    Of a band only its nearer end counts, so chances of 20 to 40 % come true in 2 to 4 % if the band is too narrow for
+    the last look's interval. This costs seeds, but with both ends bands would be given up of which 42 % could be
+    decided (at four of ten seeds, where the spread is hardly known).
+    """
     share = seeds / last
     if share >= 1:
         return float(p <= LEVEL)

@@ -14,6 +14,7 @@ import pandas as pd
 from analysis.judging.claims import Lesson
 from analysis.judging.evidence import Evidence, of_contrasts
 from analysis.judging.p_values import P, Tested, Verdict, combine, holm
+from analysis.judging.sequential import seeds_at_look
 from analysis.seeds import seeds_needed
 from analysis.study import Study
 from mm1_lab.files import RESULTS
@@ -128,7 +129,11 @@ def needed_for(one: Evidence, family: int = 1) -> float:
     pooled = found.degrees_of_freedom - (count - 1)  # degrees of freedom from the pool of other arms
     is_turned = claim.expect == "keeps" and claim.measure.less_is_better
     estimate = -found.estimate if is_turned else found.estimate
-    return seeds_needed(claim.expect, claim.margin, estimate, error, pooled, family)
+
+    def seeds_at(tests: float) -> float:
+        return seeds_needed(claim.expect, claim.margin, estimate, error, pooled, tests)
+
+    return seeds_at_look(seeds_at, family, one.looks, count)
 
 
 def judge_contrasts(study: Study, on_lessons: Sequence[Evidence] = ()) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from analysis.judging.claims import Lesson, claim_of
 from analysis.judging.evidence import gather, of_lessons
 from analysis.judging.looks import open_arms, question_status, reached_text
 from analysis.judging.sequential import over_looks
+from analysis.judging.verdicts import judge_contrasts
 from analysis.redraw import draw
 from analysis.study import Study, read_study
 from mm1_lab.commands.common import parse_looks
@@ -57,6 +58,14 @@ def test_p_is_over_the_looks_that_are_complete() -> None:
     before = claim_row(growing(3), claim)
     assert (before["says"], before["reason"]) == ("not judged", "before the first look")
     assert before["p_supported"] != before["p_supported"]
+
+
+@pytest.mark.parametrize(("lift", "look"), [(2.5, 6), (2.0, 8)])
+def test_seeds_needed_are_those_of_a_look_to_come(lift: float, look: int) -> None:
+    """Judged once the claim would hold with four, but a first look of three spends little of the level."""
+    study = study_of(SWEEP, range(4), lifts={**LIFTS, "little": (lift,) * 3}, questions=QUESTIONS)
+    once, grows = (judge_contrasts(with_manifest(study, looks=looks)).iloc[1] for looks in ((), LOOKS))
+    assert (once["verdict"], grows["verdict"], grows["seeds_needed"]) == ("supported", "undecided", look)
 
 
 def test_equal_differences_are_not_judged_and_end_no_study() -> None:
