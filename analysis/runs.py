@@ -131,3 +131,17 @@ def mixes_machines(study: Study, arms: Iterable[str]) -> bool:
                 compared_as = MultimodalStage.KIND if kind == "alignment" else kind
                 machines[seed, compared_as].add(summary["processor"])
     return any(len(different) > 1 for different in machines.values())
+
+
+def edited_note(study: Study, arms: Iterable[str]) -> list[str]:
+    """Which trials ran with uncommitted changes of the lab's code, unless all ran with those of one commit: no
+    fingerprint knows of an edit, so trials before and after it stand in one table."""
+    compared = set(arms)
+    trials = defaultdict[str, list[str]](list)
+    for arm, seed, record in study.finished:
+        if arm in compared:
+            trials[record.get("environment", {}).get("commit") or ""].append(f"{arm} / seed {seed}")
+    edited = [one for commit, names in trials.items() if commit.endswith("-dirty") for one in names]
+    if not edited or len(trials) == 1:
+        return []
+    return [f"Not all ran the same code; with uncommitted changes of the lab's ran {', '.join(edited)}."]

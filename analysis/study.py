@@ -337,6 +337,14 @@ class Study(Variant):
                 found.setdefault(arm, epochs_text(tuning["epochs"], tuning.get("left_out", 0)))
         return found
 
+    @cached_property
+    def epochs_before_tuning(self) -> dict[str, Mapping[str, float]]:
+        """How often each arm's pre-training read each source of the user's; of its first seed."""
+        found: dict[str, Mapping[str, float]] = {}
+        for arm, _, record in self.finished:
+            found.setdefault(arm, record.get("summaries", {}).get("multimodal", {}).get("epochs", {}))
+        return found
+
     def seed_values(self, arm: str, measure: Measure) -> list[float]:
         """The values of the arm's trials, ordered by seed."""
         values = self.all_values(measure).loc[arm].to_numpy(np.float64)

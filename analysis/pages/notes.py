@@ -4,11 +4,11 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 
 from analysis.likeness import unlike
-from analysis.runs import mixes_machines
+from analysis.runs import edited_note, mixes_machines
 from analysis.study import Study
 from mm1_lab.config import Measure
 from mm1_lab.results.summary import PLAIN, taken_for_yes
-from mm1_lab.results.trained import epochs_note, own_rows_note
+from mm1_lab.results.trained import epochs_note, own_rows_note, repeats_note
 
 UNCERTAINTY = {
     "seeds": "95 % intervals from what is left over {seeds} training seeds once the seeds' common effect is removed, "
@@ -83,8 +83,10 @@ def unlike_notes(study: Study, arms: Collection[str], measures: Sequence[Measure
         notes.append(OTHER_PROMPTS.format(arms=", ".join(tuned)))
     if mixes_machines(study, arms):
         notes.append(MIXED)
+    notes += edited_note(study, arms)
     notes += own_rows_note({arm: study.own_rows[arm] for arm in arms if arm in study.own_rows})
     notes += epochs_note({arm: study.epochs[arm] for arm in arms if arm in study.epochs})
+    notes += repeats_note({arm: study.epochs_before_tuning.get(arm, {}) for arm in arms})
     return [*notes, *_means_with_cider(study), *unparsed_notes(study, arms)]
 
 

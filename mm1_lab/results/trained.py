@@ -132,7 +132,7 @@ def own_rows_note(tokens: Mapping[str, int], known: Mapping[int, int] | None = N
 
 def epochs_text(epochs: Mapping[str, float], left_out: int = 0) -> str:
     """The epochs of a tuning, by set: `llava 1.2, charts 0.35; 12 conversations did not fit`."""
-    text = ", ".join(f"{name} {number:.2g}" for name, number in epochs.items())
+    text = ", ".join(f"{name} {number:{'.2g' if number < 10 else '.0f'}}" for name, number in epochs.items())
     return f"{text}; {counted(left_out, 'conversation')} did not fit" if left_out else text
 
 
@@ -145,6 +145,16 @@ def epochs_note(arms: Mapping[str, str]) -> list[str]:
         return [f"Epochs of instruction sets: {text}." for text in alike]
     told = "; ".join(f"{', '.join(names)} ({text})" for text, names in alike.items())
     return [f"Tuned on different conversations; epochs of instruction sets: {told}."]
+
+
+def repeats_note(arms: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """What is to be told of arms that read data more than once in pre-training, given the epochs of each one's sources:
+    a better filter may lose by that alone."""
+    told = []
+    for arm, epochs in arms.items():
+        if repeated := {name: number for name, number in epochs.items() if number > 1}:
+            told.append(f"{arm} ({epochs_text(repeated)})")
+    return [f"Read more than once in pre-training (epochs): {'; '.join(told)}."] if told else []
 
 
 def _steps(stage: Stored) -> int:

@@ -268,11 +268,12 @@ def test_own_benchmarks_have_columns_of_their_own(own_data: Study) -> None:
     assert {"signs", "held-out-captions"} <= titles
 
 
-def test_notes_tell_of_means_with_cider_and_of_rows_of_an_arm_s_own(own_data: Study) -> None:
+def test_notes_tell_of_means_with_cider_of_rows_of_an_arm_s_own_of_repeated_data_and_edits(own_data: Study) -> None:
     """Below tables and comparisons; not of percentages, nor where all arms read the same rows."""
     own = study_of(own_data.sweep, (0, 1)).scores
     read = {"connector": {"image_tokens": 36}, "drop_overlong": True, "training": {"steps": 9}}
-    record = {"config": {"model": {"model": read}}}  # of a tuned model
+    epochs = {"multimodal": {"epochs": {"captions": 54.5, "text": 0.7}}}
+    record = {"config": {"model": {"model": read}}, "summaries": epochs}  # of a tuned model
     usual = {"config": {"model": {"model": {**read, "drop_overlong": False}}}}
     records = {"captions/0": record, "base/0": usual}
     study = replace(own_data, scores=own[own["benchmark"].isin(["captions", "vqa"])], records=records)
@@ -280,9 +281,14 @@ def test_notes_tell_of_means_with_cider_and_of_rows_of_an_arm_s_own(own_data: St
         told = "\n".join(notes)
         assert "epochs in as many steps: captions (36 image tokens), more than the scale's largest." in told
         assert "are of captions (CIDEr), vqa (vqa): CIDEr is not bounded by 100" in told
-    alike = dict.fromkeys(study.done["fingerprint"], record)
+        assert "Read more than once in pre-training (epochs): captions (captions 54)." in told
+    edited = {fingerprint: {"environment": {"commit": "a"}} for fingerprint in study.done["fingerprint"]}
+    edited["captions/0"] = {"environment": {"commit": "a-dirty"}}
+    told = "\n".join(compare_arms(replace(study, records=edited), "captions", "base", ()).notes)
+    assert "Not all ran the same code; with uncommitted changes of the lab's ran captions / seed 0." in told
+    alike = dict.fromkeys(study.done["fingerprint"], record | edited["captions/0"])
     told = "".join(short_table(replace(study, scores=own[own["benchmark"] == "vqa"], records=alike)).notes)
-    assert "Rows of" not in told and "CIDEr" not in told
+    assert "Rows of" not in told and "CIDEr" not in told and "Not all" not in told
 
 
 def test_a_figure_names_every_row_and_shows_the_papers_numbers_on_an_axis_of_their_own(one_seed: Path) -> None:

@@ -96,7 +96,7 @@ def test_held_out_pictures_that_are_trained_on_are_told(files, told):
         for other in others:
             key = f"instructions.{other}" if other == "llava" else other
             counts.append(f"{len(shown[held, 'held'] & shown[key, 'train'])} in {key}")
-    line = f"of captions {', '.join(counts[:2])}; of synthetic {', '.join(counts[2:])}; write paths alike"
+    line = f"of captions {', '.join(counts[:2])}; of synthetic {', '.join(counts[2:])}; write paths of captions alike"
     assert f"\nnote: held-out pictures that are trained on: {line}" in said
     planned = told("plan", "data_mix", "--only", "captions+text", "--scale", "smoke", "--data", "data.yaml")
     assert f"\ndata.yaml: held-out pictures that are trained on: {line}" in planned

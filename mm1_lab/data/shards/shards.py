@@ -191,7 +191,7 @@ class Shards:
                 if both := len(found & files):
                     counts[name].append(f"{both:,} in {trained}")
         told = "; ".join(f"of {name} {', '.join(others)}" for name, others in counts.items() if others)
-        remedy = "write paths alike, or leave them out there (docs/your-own-data.md)"
+        remedy = "write paths of captions alike; from pages and conversations leave them out (docs/your-own-data.md)"
         return [f"held-out pictures that are trained on: {told}; {remedy}"] if told else []
 
     def summary(self) -> Iterator[str]:
