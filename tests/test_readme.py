@@ -165,6 +165,15 @@ def test_the_findings_are_those_of_committed_results(page: str) -> None:
         assert [as_text(value, form) for value in values] == numbers, finding
 
 
+def test_readme_says_how_many_lessons_would_be_decided_by_themselves() -> None:
+    parts = pd.read_csv(PUBLISHED / "lesson_parts.csv")
+    parts = parts[parts["decides"]]
+    supported = parts["says"].eq("supported").groupby(parts["lesson"]).all()
+    contradicted = pd.read_csv(PUBLISHED / "lessons.csv").set_index("lesson")["p"].lt(0.05) & ~supported
+    told = f"{supported.sum()} would be supported and {contradicted.sum()} contradicted"
+    assert told in (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("page", ["results.md", "study.md"])
 def test_pages_name_every_seed_with_a_weak_kind_of_question(page: str) -> None:
     gates = pd.read_csv(PUBLISHED / "check_scale" / "gates.csv")
