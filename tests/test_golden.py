@@ -40,7 +40,7 @@ from mm1_lab.config import (
     Stage,
     load_scale,
 )
-from mm1_lab.config.recipe import INSTRUCTIONS
+from mm1_lab.config.recipe import INSTRUCTIONS, Lora
 from mm1_lab.data.packing import Packer, first_fit
 from mm1_lab.data.shards import Shards
 from mm1_lab.data.shards.rows import ROWS_VERSION
@@ -144,6 +144,60 @@ def test_micro_run(stage: Stage, micro_run: Callable[[Stage], Path]) -> None:
     kept = {name: losses.get(name) for name in golden["losses"]}  # a diagnostic may be new
     told = unless_meant(f"a {stage.KIND} stage behaves", f"{type(stage).__name__}.VERSION")
     assert kept == pytest.approx(golden["losses"], rel=TOLERANCE), told
+
+
+OTHER = {
+    "learning_rate": 1e-3,
+    "steps": 4,
+    "warmup_fraction": 0.6,
+    "min_lr_ratio": 0.5,
+    "weight_decay": 9.0,
+    "max_grad_norm": 0.01,
+    "betas": (0.5, 0.6),
+    "optimiser": "adafactor",
+    "batch_size": 4,
+    "lr_multipliers": {"decoder": 0.5},
+    "text": SIZE,
+    "phases": (Phase(share=1, sequence_length=24, batch_size=3),),
+    "prompt_loss_weight": 0.9,
+}
+"""Another value of each setting of training (`config/scale.py`)."""
+OF_PRETRAINING = {
+    "shares": {"captions": 1.0},
+    "frozen": ("decoder",),
+    "lora": {"decoder": Lora(rank=2, alpha=4.0)},
+    "blind": True,
+    "shuffled": True,
+    "data_order": 1,
+    "stop_after": 3,
+}
+"""The same of a stage's own fields, without parts, rows, kernels and whatever else the other tests are about."""
+OTHERS = "encoder decoder connector image_size sequence_length max_images drop_overlong attention start aligns training"
+
+
+@pytest.mark.parametrize("stage", [ENCODER, DECODER, MULTIMODAL], ids=lambda stage: stage.KIND)
+def test_every_setting_changes_what_is_trained(stage: Any, squares: Data, tmp_path: Path) -> None:
+    """Arms that differ in what training ignores would be one model under two names."""
+
+    def curve(one: Stage, name: str) -> str:
+        folder = tmp_path / name
+        folder.mkdir()
+        run_stage(one, folder, {field: tmp_path / field for field in one.inputs}, squares, lambda progress: None)
+        return (folder / "training.csv").read_text(encoding="utf-8")
+
+    for field, needed in stage.inputs.items():
+        curve(needed, field)
+    usual = curve(stage, "usual")
+    changed = {}
+    for name in type(stage.training).model_fields:
+        if name != "synthetic_share":  # which the stage has from its recipe
+            training = stage.training.model_copy(update={name: OTHER[name]})
+            changed[name] = stage.model_copy(update={"training": training})
+    if stage is MULTIMODAL:
+        assert {*OF_PRETRAINING, *OTHERS.split(), *Stage.model_fields} == set(MultimodalStage.model_fields)
+        changed |= {name: stage.model_copy(update={name: value}) for name, value in OF_PRETRAINING.items()}
+    for name, other in changed.items():
+        assert curve(other, name) != usual, f"nothing in mm1_lab/train reads {name}"
 
 
 def test_connectors() -> None:
