@@ -74,8 +74,10 @@ def test_a_twice_killed_stage_ends_as_if_undisturbed(stage, workers, finished, t
 
 
 @pytest.mark.usefixtures("each_step")
-def test_random_numbers_go_on_where_a_killed_stage_left_them(decoder_stage, finished, tmp_path, monkeypatch):
-    """As the dropout of a connector of one's own draws them."""
+def test_random_numbers_and_curves_go_on_where_a_killed_stage_left_them(decoder_stage, finished, tmp_path, monkeypatch):
+    """As the dropout of a connector of one's own draws them; of a curve the point that the kill divides, which needs
+    what `Recorder.state_dict` holds."""
+    monkeypatch.setattr(recorder, "POINTS", 3)  # of two steps each
     forward = Training.forward
 
     def at_random(self: Training, batch: Batch, share: float = 1.0) -> torch.Tensor:
@@ -84,8 +86,9 @@ def test_random_numbers_go_on_where_a_killed_stage_left_them(decoder_stage, fini
     monkeypatch.setattr(Training, "forward", at_random)
     straight, killed = train(decoder_stage, tmp_path / "straight", finished), tmp_path / "killed"
     with pytest.raises(Killed):
-        train(decoder_stage, killed, finished, report=kill_at(3))
+        train(decoder_stage, killed, finished, report=kill_at(4))
     assert_same(straight, train(decoder_stage, killed, finished))
+    assert points(straight) == points(killed) and len(points(killed)) == 3 * 2
 
 
 def test_files_of_a_multimodal_stage(multimodal_stage, finished):
