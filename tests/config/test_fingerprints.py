@@ -143,6 +143,18 @@ def test_every_field_of_a_section_makes_another_arm(section: str) -> None:
     assert len(fingerprints) == len(found) + 1, {name: one.fingerprint for name, one in found.items()}
 
 
+@pytest.mark.parametrize("path", ["lora.decoder", "sft.lora.decoder"])
+def test_a_new_option_of_adapters_makes_another_arm(path: str) -> None:
+    adapted = {"lora": {"decoder": 8}}
+    recipe = Recipe.model_validate({**adapted, "sft": adapted})
+    fingerprints = []
+    for value in (None, "new way"):
+        arm = with_option(recipe, tuple(path.split(".")), value)
+        assert isinstance(arm, Recipe)
+        fingerprints.append(resolve("arm", arm, load_scale("mini", SCALES), 0, WORLD_DATA).fingerprint)
+    assert len(set(fingerprints)) == 2
+
+
 def test_stages_before_pre_training_and_without_steps_ignore_what_they_do_not_read() -> None:
     """An alignment has fields of its own for how it trains, and a model of 0 steps depends on none of these."""
     parts = {"encoder", "resolution", "connector", "image_tokens", "decoder", "images", "pictures"}
