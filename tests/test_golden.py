@@ -216,10 +216,12 @@ def test_every_setting_changes_what_is_trained(stage: Any, squares: Data, tmp_pa
     changed = {}
     for name in type(stage.training).model_fields:
         if name != "synthetic_share":  # which the stage has from its recipe
+            assert name in OTHER, f"a new setting: another value of {name} in OTHER"
             training = stage.training.model_copy(update={name: OTHER[name]})
             changed[name] = stage.model_copy(update={"training": training})
     if stage is MULTIMODAL:
-        assert {*OF_PRETRAINING, *OTHERS.split(), *Stage.model_fields} == set(MultimodalStage.model_fields)
+        known = {*OF_PRETRAINING, *OTHERS.split(), *Stage.model_fields}
+        assert known == set(MultimodalStage.model_fields), "a new field: another value of it in OF_PRETRAINING"
         changed |= {name: stage.model_copy(update={name: value}) for name, value in OF_PRETRAINING.items()}
     for name, other in changed.items():
         assert curve(other, name) != usual, f"nothing in mm1_lab/train reads {name}"
