@@ -130,9 +130,11 @@ def test_a_kind_of_stage(again: Place, monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def test_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Named in the YAML of a user's data."""
-    length = metrics.Metric(lambda said, question, benchmark: float(len(said)))
-    monkeypatch.setitem(metrics.METRICS, "length", length)
+    """Named in the YAML of a user's data, with a further one of the same answers, which depends on all of them."""
+    length = metrics.Metric(lambda said, question, benchmark: float(len(said)), further=("longest",))
+    longest = metrics.Metric(None, lambda said, questions: [float(max(map(len, said)))] * len(said), named=False)
+    for name, metric in (("length", length), ("longest", longest)):
+        monkeypatch.setitem(metrics.METRICS, name, metric)
     (tmp_path / "mine.jsonl").write_text('{"question": "2 + 2 =", "answer": "4"}\n')
     data = tmp_path / "data.yaml"
     own = "{questions: mine.jsonl, metric: length, shots: [0]}"
@@ -140,6 +142,9 @@ def test_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scale = with_benchmarks(find_scale("smoke"), data, DataFile.read(data), None, tmp_path)
     benchmark = build_benchmark(scale.benchmarks[0], scale.evaluate, WorldTokenizer())
     assert (benchmark.name, benchmark.metric, metrics.score(benchmark, ["four"])) == ("mine", "length", [4.0])
+    benchmark = replace(benchmark, blocks=(benchmark.blocks[0] * 2,))
+    (other,) = metrics.further(benchmark)
+    assert (other.name, metrics.score(other, ["four", "2"])) == ("mine longest", [4.0, 4.0])
     (tmp_path / "mine.jsonl").write_text('{"question": "2 + 2 =", "answers": ["4", " "]}\n')
     with pytest.raises(RequestError, match="saying nothing would be right"):
         with_benchmarks(find_scale("smoke"), data, DataFile.read(data), None, tmp_path)

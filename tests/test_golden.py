@@ -13,15 +13,18 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mm1_lab.config import (
     SOURCES,
     WORLD_DATA,
+    BenchmarkConfig,
+    BenchmarkFiles,
     ConnectorConfig,
     DataIdentity,
     DecoderStage,
@@ -36,19 +39,28 @@ from mm1_lab.config import (
     SftRecipe,
     SftStage,
     SftTraining,
+    Shape,
     Size,
     Stage,
     load_scale,
 )
-from mm1_lab.config.recipe import INSTRUCTIONS
+from mm1_lab.config.recipe import INSTRUCTIONS, Lora
 from mm1_lab.data.packing import Packer, first_fit
+from mm1_lab.data.pixels import DECODING_VERSION, ImageDecoder, StoredPicture
 from mm1_lab.data.shards import Shards
+from mm1_lab.data.shards.datafile import Entry
+from mm1_lab.data.shards.index import INDEX_VERSION, index_file
+from mm1_lab.data.shards.readers import READERS
 from mm1_lab.data.shards.rows import ROWS_VERSION
 from mm1_lab.data.shards.shards import CONVERSATIONS_VERSION
 from mm1_lab.data.types import Data, Limits
 from mm1_lab.data.world import World
+from mm1_lab.data.world.words import NUMBERS, WorldTokenizer
 from mm1_lab.evaluate.benchmarks import benchmarks_for
-from mm1_lab.evaluate.metrics import further, score
+from mm1_lab.evaluate.chosen import CHOSEN_VERSION
+from mm1_lab.evaluate.metrics import METRICS, further, score
+from mm1_lab.evaluate.named import build_benchmark, open_benchmark
+from mm1_lab.evaluate.questions import Benchmark, Question
 from mm1_lab.evaluate.run import evaluate
 from mm1_lab.evaluate.world import world_benchmarks
 from mm1_lab.model import CONNECTORS, build_connector, build_mm1, save_weights
@@ -135,15 +147,84 @@ def micro_run(squares: Data, tmp_path: Path) -> Callable[[Stage], Path]:
     return run
 
 
-@pytest.mark.parametrize("stage", [ENCODER, DECODER, MULTIMODAL, SFT], ids=lambda stage: stage.KIND)
-def test_micro_run(stage: Stage, micro_run: Callable[[Stage], Path]) -> None:
+SINGLE = SIZE.model_copy(update={"experts": 4, "experts_per_token": 1})
+RUNS = {
+    "encoder": (ENCODER, "VERSION"),
+    "reconstructive": (ENCODER.model_copy(update={"objective": "reconstructive"}), "RECONSTRUCTIVE_VERSION"),
+    "decoder": (DECODER, "VERSION"),
+    "single": (DECODER.model_copy(update={"size": SINGLE}), "SINGLE_VERSION"),
+    "multimodal": (MULTIMODAL, "VERSION"),
+    "sft": (SFT, "VERSION"),
+}
+"""Stages, and which of their versions is raised if nothing else changes."""
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_micro_run(name: str, micro_run: Callable[[Stage], Path]) -> None:
+    stage, version = RUNS[name]
     with (micro_run(stage) / "training.csv").open() as file:
         losses = {f"{row['step']} {row['name']}": float(row["value"]) for row in csv.DictReader(file)}
 
-    golden = stored(stage.KIND, {"version": stage.VERSION, "losses": losses})
+    golden = stored(name, {"version": getattr(stage, version), "losses": losses})
     kept = {name: losses.get(name) for name in golden["losses"]}  # a diagnostic may be new
-    told = unless_meant(f"a {stage.KIND} stage behaves", f"{type(stage).__name__}.VERSION")
+    told = unless_meant(f"a {name} stage behaves", f"{type(stage).__name__}.{version}")
     assert kept == pytest.approx(golden["losses"], rel=TOLERANCE), told
+
+
+OTHER = {
+    "learning_rate": 1e-3,
+    "steps": 4,
+    "warmup_fraction": 0.6,
+    "min_lr_ratio": 0.5,
+    "weight_decay": 9.0,
+    "max_grad_norm": 0.01,
+    "betas": (0.5, 0.6),
+    "optimiser": "adafactor",
+    "batch_size": 4,
+    "lr_multipliers": {"decoder": 0.5},
+    "text": SIZE,
+    "phases": (Phase(share=1, sequence_length=24, batch_size=3),),
+    "prompt_loss_weight": 0.9,
+}
+"""Another value of each setting of training (`config/scale.py`)."""
+OF_PRETRAINING = {
+    "shares": {"captions": 1.0},
+    "frozen": ("decoder",),
+    "lora": {"decoder": Lora(rank=2, alpha=4.0)},
+    "blind": True,
+    "shuffled": True,
+    "data_order": 1,
+    "stop_after": 3,
+}
+"""The same of a stage's own fields, without parts, rows, kernels and whatever else the other tests are about."""
+OTHERS = "encoder decoder connector image_size sequence_length max_images drop_overlong attention start aligns training"
+
+
+@pytest.mark.parametrize("stage", [ENCODER, DECODER, MULTIMODAL], ids=lambda stage: stage.KIND)
+def test_every_setting_changes_what_is_trained(stage: Any, squares: Data, tmp_path: Path) -> None:
+    """Arms that differ in what training ignores would be one model under two names."""
+
+    def curve(one: Stage, name: str) -> str:
+        folder = tmp_path / name
+        folder.mkdir()
+        run_stage(one, folder, {field: tmp_path / field for field in one.inputs}, squares, lambda progress: None)
+        return (folder / "training.csv").read_text(encoding="utf-8")
+
+    for field, needed in stage.inputs.items():
+        curve(needed, field)
+    usual = curve(stage, "usual")
+    changed = {}
+    for name in type(stage.training).model_fields:
+        if name != "synthetic_share":  # which the stage has from its recipe
+            assert name in OTHER, f"a new setting: another value of {name} in OTHER"
+            training = stage.training.model_copy(update={name: OTHER[name]})
+            changed[name] = stage.model_copy(update={"training": training})
+    if stage is MULTIMODAL:
+        known = {*OF_PRETRAINING, *OTHERS.split(), *Stage.model_fields}
+        assert known == set(MultimodalStage.model_fields), "a new field: another value of it in OF_PRETRAINING"
+        changed |= {name: stage.model_copy(update={name: value}) for name, value in OF_PRETRAINING.items()}
+    for name, other in changed.items():
+        assert curve(other, name) != usual, f"nothing in mm1_lab/train reads {name}"
 
 
 def test_connectors() -> None:
@@ -244,3 +325,63 @@ def test_evaluation(tmp_path: Path) -> None:
     assert made.keys() == golden["scores"].keys(), told
     for name, scores in golden["scores"].items():
         assert made[name] == pytest.approx(scores, rel=TOLERANCE), f"{name}: {told}"
+
+
+def test_points_of_users_answers() -> None:
+    """By each metric, of answers that are right, nearly so, in other words, and wrong."""
+    choices = ("red", "dark blue", "5 %")
+    said = ("red", "Red.", "B", "the answer is 5 %", "5.2", "a dark blue", "not sure", "no, never", "", "１２", "ride")
+    wanted = ("red", "red", "dark blue", "5 %", "5", "dark blue", "yes", "no", "red", "12", "rides")
+    questions = []
+    for number, answer in enumerate(wanted):
+        offered = choices if answer in choices else (answer, "no")
+        questions.append(Question(str(number), "question", (), "?", (answer,) * 10, answer, offered))
+    versions, points = {}, {}
+    for name, metric in METRICS.items():
+        benchmark = Benchmark(name, "vqa", "own", name, (tuple(questions),), ((),), ("\n",), 8, official=True)
+        versions[name] = metric.scored_anew
+        points[name] = " ".join(f"{one:.4g}" for one in score(benchmark, said))
+    golden = stored("metrics", {"version": versions, "points": points})
+    told = unless_meant("a metric scores users' answers", "its `scored_anew`", "mm1_lab/evaluate/metrics.py")
+    assert points == golden["points"], told
+
+
+def test_what_is_read_of_users_files(tmp_path: Path) -> None:
+    """Samples of each reader, the questions of a benchmark, the pixels of a picture."""
+    noise = np.random.default_rng(0).integers(0, 256, (30, 48, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "1.png")
+    turns = [{"from": "human", "value": "<image>Which?"}, {"from": "gpt", "value": " Red. "}]
+    rows = {
+        "text": {"text": " One text. "},
+        "pairs": {"image": "1.png", "captions": ["Noise", " Grey "]},
+        "pages": {"images": ["1.png", None, None], "texts": [None, "This", "and that"]},
+        "conversations": {"image": "1.png", "conversations": turns},
+    }
+    samples = {}
+    for reader, row in rows.items():
+        path = tmp_path / f"{reader}.jsonl"
+        path.write_text(json.dumps({"id": "7", **row}) + "\n", encoding="utf-8")
+        (file,) = Entry(file=path.name).find(tmp_path, reader)
+        samples[reader] = index_file(file, tmp_path / "cache").samples.to_pylist()
+    assert samples.keys() == READERS.keys(), "a reader is new: a row for it"
+    lines = [{"image": "1.png", "question": f"what is {n}", "answers": [str(n)], "id": f"{n}"} for n in NUMBERS]
+    for name, some in (("asked", lines[:12]), ("shown", lines[12:])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, some)), encoding="utf-8")
+    files = BenchmarkFiles(questions="shown.jsonl")
+    prompt = "question : {question} ? answer :"
+    config = BenchmarkConfig(name="b", questions="asked.jsonl", metric="exact", demonstrations=files, prompt=prompt)
+    settings = EvaluationSettings(questions=10, batch_size=1, shots=(0, 2))
+    built = build_benchmark(open_benchmark(config, tmp_path, "b", "squeeze"), settings, WorldTokenizer())
+    asked = [[question.key, question.prompt] for question in (*built.questions, *sum(built.demonstrations, ()))]
+    light = {}
+    for shape in get_args(Shape):
+        picture = StoredPicture("1", (tmp_path / "1.png").read_bytes, ImageDecoder(shape), key=1)
+        light[shape] = picture.pixels(24).mean(axis=(1, 2)).tolist()
+    version = {"INDEX_": INDEX_VERSION, "CHOSEN_": CHOSEN_VERSION, "DECODING_": DECODING_VERSION}
+    digests = digests_of({"INDEX_": samples, "CHOSEN_": [asked, built.new_tokens, built.note]})
+    golden = stored("files", {"version": version, "digests": digests, "light": light})
+    for name, found in digests.items():
+        assert found == golden["digests"][name], unless_meant("users' files are read", f"{name}VERSION", "mm1_lab")
+    for shape, rows_of_light in golden["light"].items():
+        told_of_pixels = unless_meant("pixels are made", "DECODING_VERSION", "mm1_lab/data/pixels.py")
+        assert light[shape] == pytest.approx(rows_of_light, rel=0.01), told_of_pixels

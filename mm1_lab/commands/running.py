@@ -88,12 +88,7 @@ def plan(options: argparse.Namespace) -> int:
     ),
     *opt.VARY,
     switch("--anew", "train and evaluate these trials again: after a change of code, gc, or if they diverged"),
-    repeated(
-        "--tracker",
-        "log finished trials to wandb or trackio, too; may be repeated",
-        "NAME",
-        choices=("wandb", "trackio"),
-    ),
+    repeated("--tracker", "log finished trials to wandb, trackio or a module like them, too; may be repeated", "NAME"),
 )
 def run(options: argparse.Namespace) -> int:
     """Run the trials of a sweep that are missing."""

@@ -59,9 +59,7 @@ class BenchmarkConfig(BenchmarkFiles):
     """The benchmark's training split. If not given, `format` and `images` are those of the questions, as are `coco`'s
     `annotations`."""
     metric: str = ""
-    """`vqa`, `textvqa`, `exact`, `choice`, `circular` (correct under every rotation of the choices), `yes-no`, `cider`,
-    `answer` (what follows `the answer is` in a worked solution), `anls` (DocVQA) or `relaxed` (ChartQA). Default: the
-    format's metric."""
+    """One of the metrics (see Names; what they count is in your-own-data.md). Default: the format's metric."""
     pictures: Shape = "squeeze"
     """How images are made square. Default: as for the images of the data file."""
     prompt: str | None = None

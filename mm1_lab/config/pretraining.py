@@ -173,5 +173,5 @@ def adapters_of(
                 f"{section}lora.{part}: its layers have matrices with {narrowest[part]} rows or columns; the rank can "
                 f"be no larger (it is {lora.rank})"
             )
-        adapters[part] = Lora(rank=lora.rank, alpha=lora.alpha or 2.0 * lora.rank)
+        adapters[part] = lora.model_copy(update={"alpha": lora.alpha or 2.0 * lora.rank})
     return adapters

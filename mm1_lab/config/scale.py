@@ -13,7 +13,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Optimiser(Config):
-    """AdamW with linear warm-up and cosine decay."""
+    """An optimiser with linear warm-up and cosine decay."""
 
     learning_rate: Rate
     """Peak learning rate."""
@@ -29,11 +29,14 @@ class Optimiser(Config):
     """The gradient is clipped to this norm."""
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     """Of AdamW."""
+    optimiser: Literal["adafactor", "adamw"] = "adamw"
+    """`adafactor`: without its relative step sizes, at the schedule's learning rate; takes half of the memory."""
 
     @property
     def bytes_per_trained(self) -> float:
-        """Of a trained parameter while it is trained: weight and gradient in fp32, and Adam's two moments."""
-        return 16.0
+        """Of a trained parameter while it is trained: weight and gradient in fp32, and Adam's two moments, in place of
+        which Adafactor keeps sums of rows and columns."""
+        return 8.0 if self.optimiser == "adafactor" else 16.0
 
 
 class EncoderTraining(Optimiser):
@@ -94,16 +97,11 @@ class SftTraining(MultimodalTraining):
     """Conversations per step; they fill as many packed rows as they need."""
     min_lr_ratio: Ratio = 0.0
     optimiser: Literal["adafactor", "adamw"] = "adafactor"
-    """Notes on the paper report Adafactor; here without its relative step sizes, at the schedule's learning rate."""
+    """Notes on the paper report Adafactor."""
     sequence_length: Count
     """Positions of a packed row."""
     max_images: Count = 16
     """Maximum number of images per row; each view of a picture counts as one."""
-
-    @property
-    def bytes_per_trained(self) -> float:
-        # Adafactor keeps row and column sums instead of two moments
-        return 8.0 if self.optimiser == "adafactor" else 16.0
 
 
 class EvaluationSettings(Config):

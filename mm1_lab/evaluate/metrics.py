@@ -157,12 +157,40 @@ def _vqa(said: str, question: Question, benchmark: Benchmark) -> float:
     return vqa_accuracy(said, question.references, is_published)
 
 
+def f1_points(said: Sequence[bool], true: Sequence[bool]) -> list[float]:
+    """Points per question, given whether `yes` is predicted and true, the positive class (POPE: Li et al., EMNLP 2023);
+    their mean and spread are those of F1.
+
+    F1 is a ratio of two sums, and the points are its linearisation: a question deviates from it as far as its part of
+    the numerator deviates from F1 times its part of the denominator. With denominator 0, F1 is 0.
+    """
+    pairs = list(zip(said, true, strict=True))
+    denominator = sum(said) + sum(true) or 1
+    f1 = 2 * pairs.count((True, True)) / denominator
+    points = []
+    for one, other in pairs:
+        deviation = 2 * (one and other) - f1 * (one + other)
+        points.append(100.0 * (f1 + deviation * len(said) / denominator))
+    return points
+
+
+def _f1(predictions: Sequence[str], questions: Sequence[Question]) -> list[float]:
+    true = [says_yes(question.references[0]) for question in questions]
+    return f1_points(list(map(says_yes, predictions)), true)
+
+
+def _cider(predictions: Sequence[str], questions: Sequence[Question]) -> list[float]:
+    return cider(predictions, [question.references for question in questions])
+
+
 @dataclass(frozen=True)
 class Metric:
     """How answers are scored, and what that means for their questions."""
 
     points: Points | None
-    """None if they depend on all answers (`score`)."""
+    """None if they depend on all answers."""
+    of_all: Callable[[Sequence[str], Sequence[Question]], list[float]] | None = None
+    """Points of all predictions, whose mean is the score."""
     lettered: bool = False
     """Whether the letter of a choice counts as its answer."""
     free: bool = False
@@ -193,8 +221,8 @@ METRICS: dict[str, Metric] = {
     "answer": Metric(solution_accuracy, longest=LONGEST_SOLUTION, sentences=True, scored_anew="all scripts"),
     "anls": Metric(_against_references(anls), scored_anew="NFC"),
     "relaxed": Metric(_against_references(relaxed_accuracy), scored_anew="all scripts"),
-    "cider": Metric(None, free=True, longest=LONGEST_CAPTION, scored_anew="all scripts"),
-    "f1": Metric(None, named=False),
+    "cider": Metric(None, _cider, free=True, longest=LONGEST_CAPTION, scored_anew="all scripts"),
+    "f1": Metric(None, _f1, named=False),
 }
 """Points are from 0 to 100 in the mean, of `cider` to 1000."""
 
@@ -212,33 +240,14 @@ def further(benchmark: Benchmark) -> list[Benchmark]:
     return [replace(benchmark, name=f"{benchmark.name} {one}", metric=one, family="further") for one in metric.further]
 
 
-def f1_points(said: Sequence[bool], true: Sequence[bool]) -> list[float]:
-    """Points per question, given whether `yes` is predicted and true, the positive class (POPE: Li et al., EMNLP 2023);
-    their mean and spread are those of F1.
-
-    F1 is a ratio of two sums, and the points are its linearisation: a question deviates from it as far as its part of
-    the numerator deviates from F1 times its part of the denominator. With denominator 0, F1 is 0.
-    """
-    pairs = list(zip(said, true, strict=True))
-    denominator = sum(said) + sum(true) or 1
-    f1 = 2 * pairs.count((True, True)) / denominator
-    points = []
-    for one, other in pairs:
-        deviation = 2 * (one and other) - f1 * (one + other)
-        points.append(100.0 * (f1 + deviation * len(said) / denominator))
-    return points
-
-
 def score(benchmark: Benchmark, predictions: Sequence[str]) -> list[float]:
     """Points of each prediction: 0 to 100, captions 0 to 1000; their mean is the benchmark's score. Predictions are in
     the order of the questions, block after block. Raises ValueError if their numbers differ."""
-    questions = benchmark.questions
-    if points := METRICS[benchmark.metric].points:
-        return [points(said, question, benchmark) for said, question in zip(predictions, questions, strict=True)]
-    if benchmark.metric == "cider":
-        return cider(predictions, [question.references for question in questions])
-    true = [says_yes(question.references[0]) for question in questions]
-    return f1_points(list(map(says_yes, predictions)), true)
+    questions, metric = benchmark.questions, METRICS[benchmark.metric]
+    if metric.of_all:
+        return metric.of_all(predictions, questions)
+    assert metric.points
+    return [metric.points(said, question, benchmark) for said, question in zip(predictions, questions, strict=True)]
 
 
 def parsed(benchmark: Benchmark, predictions: Sequence[str]) -> list[bool]:

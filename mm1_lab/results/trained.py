@@ -81,7 +81,8 @@ def learning_rates(stage: Stored) -> str:
     rates, frozen = training.get("lr_multipliers", {}), stage.get("frozen", ())
     if others := [f"{part} × {rate:g}" for part, rate in rates.items() if rate != 1 and part not in frozen]:
         text += f" ({', '.join(others)})"
-    return f"{text}, Adafactor" if training.get("optimiser") == "adafactor" else text
+    optimiser = training.get("optimiser", "adamw")
+    return text if optimiser == "adamw" else f"{text}, {optimiser.capitalize()}"
 
 
 def summary_of_model(record: Stored) -> Stored:

@@ -1,6 +1,7 @@
 """The Lightning module of all stages (a network, an objective, an optimiser), and the language-modelling loss."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,8 +65,8 @@ class Training(pl.LightningModule):
         self._accumulates = False
         self._unread: list[Tensor] = []
         """Losses of the last steps, on the device, of which nobody knows yet whether they are finite."""
-        self._norms: list[Tensor] = []
-        """Norms of the gradients before clipping, unread like `_unread`."""
+        self.noted: dict[str, list[Tensor]] = defaultdict(list)
+        """Numbers of each step by their curve, unread like `_unread`; the recorder writes their means."""
         self._shards = None
         if team.size() > 1:
             self._shards = ShardedNetwork(self, network, precision, optimiser.bytes_per_trained)
@@ -117,11 +118,11 @@ class Training(pl.LightningModule):
                 remedy = lower if step > 1 else "look for the cause in the connector, the data or pre-trained weights"
                 raise Diverged(f"the loss of step {step} is {loss}; {remedy}")
 
-    def read_norms(self) -> list[float]:
-        """The norms of the whole gradients before clipping, of the steps since the last call. Waits for the device."""
-        norms: list[float] = torch.stack(self._norms).tolist()
-        self._norms = []
-        return norms
+    def read_noted(self) -> dict[str, list[float]]:
+        """What was noted since the last call. Waits for the device."""
+        noted = {name: torch.stack(numbers).tolist() for name, numbers in self.noted.items()}
+        self.noted.clear()
+        return noted
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
         """Called between the training step and its last backward pass: keeps the gradients of earlier micro-batches."""
@@ -142,7 +143,7 @@ class Training(pl.LightningModule):
         assert gradient_clip_val is not None
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
         # clipping has summed it over the team
-        self._norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        self.noted["gradient_norm"].append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["random"] = {"cpu": torch.get_rng_state()}

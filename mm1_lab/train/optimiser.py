@@ -1,4 +1,4 @@
-"""AdamW, or Adafactor for fine-tuning, with linear warm-up and cosine decay, as notes on the paper report."""
+"""AdamW or Adafactor, with linear warm-up and cosine decay, as notes on the paper report."""
 
 import math
 from collections import defaultdict
@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor, Replicate
 from transformers import Adafactor
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, Qwen2MoeTopKRouter
 
-from mm1_lab.config import MultimodalTraining, Optimiser, SftTraining
+from mm1_lab.config import MultimodalTraining, Optimiser
 
 CONVOLUTION = nn.modules.conv._ConvNd  # the base class of all, which torch has under this name alone
 DECAYED = (nn.Linear, nn.Bilinear, CONVOLUTION, nn.MultiheadAttention, Qwen2MoeExperts, Qwen2MoeTopKRouter)
@@ -97,7 +97,7 @@ def build_optimiser(
         decay = config.weight_decay * decays
         groups.append({"params": parameters, "lr": config.learning_rate * rate, "weight_decay": decay})
     optimiser: torch.optim.Optimizer
-    if isinstance(config, SftTraining) and config.optimiser == "adafactor":
+    if config.optimiser == "adafactor":
         # at the schedule's learning rate: by default the library scales it by the magnitude of each parameter
         optimiser = ShardedAdafactor(groups, lr=config.learning_rate, scale_parameter=False, relative_step=False)
     else:

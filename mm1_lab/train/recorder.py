@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -54,8 +55,8 @@ class Recorder(pl.Callback):
         self._routing: torch.Tensor | None = None
         """Routing counts of the experts since the last point; see `States`."""
         self._at_sigterm = signal.getsignal(signal.SIGTERM)
-        self._norms: list[float] = []
-        """Gradient norms of the steps since the last point."""
+        self._noted: dict[str, list[float]] = defaultdict(list)
+        """What `Training` noted of the steps since the last point."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._unread = torch.zeros_like(self.total, device=pl_module.device)
@@ -79,7 +80,8 @@ class Recorder(pl.Callback):
         if not (is_last or is_point or step >= self._read_at):
             return
         pl_module.check_finite()
-        self._norms += pl_module.read_norms()
+        for name, numbers in pl_module.read_noted().items():
+            self._noted[name] += numbers
         read = team.total(self._unread).cpu()
         self._since_point += read
         self._since_report += read.sum(dim=0)
@@ -127,8 +129,8 @@ class Recorder(pl.Callback):
             sums |= {f"loss/{name}": row for name, row in zip(self.names, self._since_point, strict=True)}
         # some may have had no text
         values = {name: (row[LOSS] / row[WEIGHT]).item() for name, row in sums.items() if row[WEIGHT] > 0}
-        values["gradient_norm"] = fmean(self._norms)
-        self._norms = []
+        values |= {name: fmean(numbers) for name, numbers in self._noted.items()}
+        self._noted.clear()
         if self._routing is not None:
             values |= routing_metrics(self._routing)
             self._routing = None
@@ -161,7 +163,8 @@ class Recorder(pl.Callback):
         self._clock = now
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"seconds": self.seconds, "points": list(self.points), "norms": list(self._norms)}
+        noted = {name: list(numbers) for name, numbers in self._noted.items()}
+        state: dict[str, Any] = {"seconds": self.seconds, "points": list(self.points), "noted": noted}
         tensors = {"total": self.total, "since_point": self._since_point, "routing": self._routing}
         for name, value in tensors.items():
             if value is not None:
@@ -174,7 +177,8 @@ class Recorder(pl.Callback):
         self.total = state_dict["total"]
         self._since_point = state_dict["since_point"]
         self._routing = state_dict.get("routing")
-        self._norms = state_dict["norms"]
+        # up to 0.5.0 checkpoints had the norms alone
+        self._noted.update(state_dict["noted"] if "noted" in state_dict else {"gradient_norm": state_dict["norms"]})
 
 
 def routing_metrics(routing: torch.Tensor) -> dict[str, float]:

@@ -20,6 +20,7 @@ from analysis.statistics import one_sample
 from analysis.study import read_study
 from mm1_lab.cli import main
 from mm1_lab.config import CHAT, Measure
+from mm1_lab.results.reading import DRAWN
 from tests.conftest import REPOSITORY
 
 STUDY = Path(__file__).parents[2] / "results" / "study" / "mini"
@@ -80,6 +81,8 @@ def test_the_committed_pages_are_what_the_command_draws_from_the_committed_score
     kept = [path for path in committed.glob("mini/**/*.md") if path.parent.name != "check_scale"]
     assert not differ, f"if they should differ: mm1-lab figures --results results/{name}"
     assert len(kept) + 1 == sum(path.suffix == ".md" for path in drawn)
+    unlisted = {path.stem for path in tmp_path.glob("mini/*/*")} - {*DRAWN}
+    assert not unlisted, "not in DRAWN of results/reading.py: what is not drawn any more would stay"
 
 
 @pytest.mark.soak

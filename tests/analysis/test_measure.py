@@ -59,6 +59,18 @@ def test_words_are_read_and_written_back_and_others_are_no_measure() -> None:
     assert Measure.parse("loss text - loss captions").less_is_better, "as of each loss"
 
 
+def test_an_interval_over_questions_is_around_the_measure_s_value(mix_study: Study) -> None:
+    told = "a measure that is no mean over benchmarks: see `over_questions` and `majority` of analysis/study.py"
+    known = 0
+    for measure in WORDS.values():
+        values = mix_study.seed_values("base", measure)
+        if values and not any(part.about == "loss" for part in measure.parts):
+            found = mix_study.over_questions({("base", measure): 1.0}, mix_study.seeds)
+            assert found.estimate == pytest.approx(np.mean(values)), f"{measure}: {told}"
+            known += 1
+    assert known > 4
+
+
 def test_arms_with_different_benchmarks_in_a_mean_are_not_compared(data_mix: Sweep) -> None:
     """One arm was evaluated with a task that the others lack: its mean is another, and not because it is better."""
     study = study_of(data_mix, range(3), arms=("base", "captions", "interleaved"))

@@ -8,9 +8,12 @@ from pydantic import create_model
 
 from mm1_lab.config import (
     WORLD_DATA,
+    AlignRecipe,
     Config,
+    EncoderRecipe,
     EvaluationStage,
     Recipe,
+    SftRecipe,
     Stage,
     Sweep,
     load_scale,
@@ -87,13 +90,69 @@ def on_own_data(**fields: Any) -> EvaluationStage:
 
 def test_every_field_of_a_recipe_makes_another_arm_and_a_decoder_s_pictures_none() -> None:
     """One that `resolve` forgets would compare the base with itself."""
-    assert OTHER.keys() == Recipe.model_fields.keys()
+    assert OTHER.keys() == Recipe.model_fields.keys(), "a new field: another value of it in OTHER"
     found = {name: on_own_data(**{name: value}).fingerprint for name, value in OTHER.items()}
     assert len({on_own_data().fingerprint, *found.values()}) == len(found) + 1, found
     # a decoder reads text alone; an arm with the data file's own way is that without one
     usual, padded = on_own_data(), on_own_data(pictures="pad")
     assert padded.model.decoder == usual.model.decoder and padded.model.encoder != usual.model.encoder
     assert on_own_data(pictures="squeeze") == usual
+
+
+SECTIONS = {
+    "encoder": (EncoderRecipe, {}),
+    "align": (AlignRecipe, {"steps": 4000}),
+    "sft": (SftRecipe, {"views": 5, "resolution": 1344}),
+}
+"""The parts of a recipe, and what an arm has of them before it is changed."""
+OTHER_OF = {
+    "encoder": {"size": "ViT-H", "loss": "none", "data": "dfn", "schedule": "short", "first_resolution": 224},
+    "align": {
+        "steps": 8000,
+        "learning_rate": 1e-4,
+        "lr_multipliers": {"connector": 0.5},
+        "frozen": [],
+        "data_mix": {"text": 1},
+    },
+    "sft": {
+        "mixture": {"charts": 1},
+        "replay": {"text": 0.1},
+        "resolution": 672,
+        "views": 10,
+        "tiling": "ratio",
+        "tile_marks": "text",
+        "steps": 5000,
+        "learning_rate": 1e-4,
+        "lr_multipliers": {"encoder": 0.5},
+        "frozen": ["encoder"],
+        "lora": {"decoder": 8},
+        "after_steps": 100_000,
+        "sharp_demonstrations": 1,
+    },
+}
+OF_READY_MODELS = {"beside", "start"}
+"""Fields that name a pre-trained model."""
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_field_of_a_section_makes_another_arm(section: str) -> None:
+    kind, usual = SECTIONS[section]
+    assert OTHER_OF[section].keys() == kind.model_fields.keys() - OF_READY_MODELS, "a new field: see OTHER_OF"
+    found = {name: on_own_data(**{section: usual | {name: value}}) for name, value in OTHER_OF[section].items()}
+    fingerprints = {on_own_data(**{section: usual}).fingerprint, *(one.fingerprint for one in found.values())}
+    assert len(fingerprints) == len(found) + 1, {name: one.fingerprint for name, one in found.items()}
+
+
+@pytest.mark.parametrize("path", ["lora.decoder", "sft.lora.decoder"])
+def test_a_new_option_of_adapters_makes_another_arm(path: str) -> None:
+    adapted = {"lora": {"decoder": 8}}
+    recipe = Recipe.model_validate({**adapted, "sft": adapted})
+    fingerprints = []
+    for value in (None, "new way"):
+        arm = with_option(recipe, tuple(path.split(".")), value)
+        assert isinstance(arm, Recipe)
+        fingerprints.append(resolve("arm", arm, load_scale("mini", SCALES), 0, WORLD_DATA).fingerprint)
+    assert len(set(fingerprints)) == 2
 
 
 def test_stages_before_pre_training_and_without_steps_ignore_what_they_do_not_read() -> None:
@@ -113,7 +172,7 @@ def test_stages_before_pre_training_and_without_steps_ignore_what_they_do_not_re
         "a new field that the alignment does not read: see `_alignment` in pretraining.py"
     )
     untrained = changed_by({"steps": 0, "sft": {}}, lambda evaluation: evaluation.model.model)
-    told = "a new field that only steps depend on: see `WholeModelStage.canonical` in stage.py"
+    told = "a new field that only steps depend on: see `WholeModelStage.canonical` in stages/model.py"
     assert untrained == parts | {"align", "steps"}, told
 
 

@@ -11,6 +11,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 from PIL import Image as Pillow
 
 from mm1_lab.cli import main
@@ -102,8 +103,8 @@ def test_coco_as_the_walk_through_names_it(files, monkeypatch):
         "annotations": [{"image_id": 100 + n, "caption": f"{said} {n}"} for n in range(COUNT) for said in "abcde"],
     }
     Path("annotations/captions_train2014.json").write_text(json.dumps(coco))
-    exec(page.partition("```python\n")[2].partition("```")[0], {})
-    data = open_captions(files, "train2014")
+    named = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])["captions"]
+    data = open_captions(files, named)
     collection = data.collections["captions"]
     told = {tuple(collection.texts(sample)[1:]) for sample in range(len(collection))}
     assert told == {tuple(f"{said} {number}" for said in "abcde") for number in range(COUNT)}

@@ -7,6 +7,7 @@ from itertools import takewhile
 import pytest
 
 from mm1_lab.config import EvaluationSettings, Recipe, SftRecipe
+from mm1_lab.config.stages.evaluation import WORLD_BENCHMARKS
 from mm1_lab.data.world import World
 from mm1_lab.data.world.drawing import ScenePicture
 from mm1_lab.data.world.language import in_first_words
@@ -49,6 +50,10 @@ def test_questions_are_of_the_test_split_and_blocks_have_their_own_demonstration
         assert benchmark.metric != "vqa" or most_common == question.shown
         assert benchmark.metric != "content" or len(set(question.references)) == 5
     assert all(len(World().tokenizer.encode(one.shown)) < benchmark.new_tokens for one in shown)
+
+
+def test_a_plan_counts_the_benchmarks_that_are_asked():
+    assert len(BENCHMARKS) == WORLD_BENCHMARKS
 
 
 def test_half_of_the_blocks_answer_in_the_words_of_their_demonstrations():

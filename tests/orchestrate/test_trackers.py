@@ -60,7 +60,15 @@ def test_a_tracker_that_is_away_stops_nothing_and_what_was_cut_is_continued(agai
     assert "no route to host" in told[0]
 
 
+def test_a_module_of_one_s_own(again, monkeypatch, told):
+    _, calls = tracker(again, monkeypatch, "mine")
+    monkeypatch.chdir(again.folder)
+    told("run", "data_mix", "--scale", "smoke", "--inline", "--only", "base", "--tracker", "mine")
+    assert "finish" in calls
+
+
 def test_one_that_is_not_installed(monkeypatch, refused):
     monkeypatch.setitem(sys.modules, "wandb", None)
     error = refused("run", "data_mix", "--scale", "smoke", "--tracker", "wandb")
-    assert error.startswith("mm1-lab: --tracker wandb: is not installed") and "pip install wandb" in error
+    assert error.startswith("mm1-lab: --tracker wandb: is not installed (") and "; install it" in error
+    assert "is not installed" in refused("run", "data_mix", "--scale", "smoke", "--tracker", "./mine.py")

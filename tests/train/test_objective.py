@@ -4,13 +4,14 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
 from torch import nn
 
-from mm1_lab.config import DecoderTraining, Optimiser, Phase, Size
-from mm1_lab.config.cost import logit_bytes
+from mm1_lab.config import DecoderTraining, Optimiser, Phase, Recipe, SftRecipe, Size, load_scale
+from mm1_lab.config.cost import Network, logit_bytes
 from mm1_lab.data.batches import Batch, make_batch, micro_batches
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.types import Data, Limits
@@ -19,6 +20,7 @@ from mm1_lab.model.decoder import sparse_layers
 from mm1_lab.train.encoder_stage import Contrastive, contrastive_loss, pair_batch
 from mm1_lab.train.module import Losses, Training, language_loss
 from mm1_lab.train.optimiser import build_optimiser, rate_factor
+from tests.conftest import SCALES, evaluation_of
 from tests.small import rows_of, small_mm1
 
 
@@ -164,6 +166,23 @@ def test_warm_up_then_cosine():
     assert factors[55] == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi * 45 / 90)) / 2)
     assert factors[100] == pytest.approx(0.1)
     assert all(later <= earlier for earlier, later in pairwise(factors[10:]))
+
+
+def test_every_training_has_the_optimiser_that_the_scale_names():
+    """Also encoder, decoder and pre-training; a plan knows what it keeps."""
+    network = Network(counts={"decoder": 1000, "text": 0}, connector=0, vocabulary=10)
+    scale = load_scale("smoke", SCALES)
+    kept = {}
+    size = Size(layers=1, width=16, heads=2)
+    model = small_mm1(size, size, "average-pooling", 10, 16, 3)
+    for name in get_args(Optimiser.model_fields["optimiser"].annotation):
+        settings = (f"{part}.optimiser={name}" for part in ("encoder", "decoder", "train", "sft"))
+        for stage in evaluation_of(*settings, recipe=Recipe(sft=SftRecipe())).chain():
+            if stage.TRAINS:
+                optimiser, _ = build_optimiser(model, stage.training)
+                assert type(optimiser).__name__.lower().endswith(name), f"{stage.KIND}: see `build_optimiser`"
+                kept.setdefault(stage.KIND, set()).add(stage.cost(network, scale).state)
+    assert all(len(states) == 2 for states in kept.values()) and len(kept) == 4, kept
 
 
 def test_only_matrices_decay():

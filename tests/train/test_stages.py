@@ -28,6 +28,7 @@ from mm1_lab.results import Ledger
 from mm1_lab.train import checkpoints, recorder, sharding
 from mm1_lab.train.module import Training
 from mm1_lab.train.progress import Diverged, Progress
+from mm1_lab.train.recorder import Recorder
 from tests.conftest import SCALES, calls_of
 from tests.train.conftest import Killed, assert_alike, assert_same, last_points, points, shortened, train, weights_of
 
@@ -74,18 +75,34 @@ def test_a_twice_killed_stage_ends_as_if_undisturbed(stage, workers, finished, t
 
 
 @pytest.mark.usefixtures("each_step")
-def test_random_numbers_go_on_where_a_killed_stage_left_them(decoder_stage, finished, tmp_path, monkeypatch):
-    """As the dropout of a connector of one's own draws them."""
-    forward = Training.forward
+@pytest.mark.parametrize("is_old", [False, True])
+def test_random_numbers_and_curves_go_on_where_a_killed_stage_left_them(
+    is_old, decoder_stage, finished, tmp_path, monkeypatch
+):
+    """As the dropout of a connector of one's own draws them; of a curve the point that the kill divides. Checkpoints up
+    to 0.5.0 had gradient norms alone."""
+    monkeypatch.setattr(recorder, "POINTS", 3)  # of two steps each
+    forward, state_dict = Training.forward, Recorder.state_dict
 
     def at_random(self: Training, batch: Batch, share: float = 1.0) -> torch.Tensor:
         return forward(self, batch, share) * (0.5 + torch.rand(()))
 
+    def as_before(self: Recorder) -> dict[str, Any]:
+        state = state_dict(self)
+        return state | {"norms": state.pop("noted").get("gradient_norm", [])}
+
     monkeypatch.setattr(Training, "forward", at_random)
+    if is_old:
+        monkeypatch.setattr(Recorder, "state_dict", as_before)
     straight, killed = train(decoder_stage, tmp_path / "straight", finished), tmp_path / "killed"
     with pytest.raises(Killed):
-        train(decoder_stage, killed, finished, report=kill_at(3))
+        train(decoder_stage, killed, finished, report=kill_at(4))
     assert_same(straight, train(decoder_stage, killed, finished))
+    curves = [
+        sorted(point for point in points(folder) if not is_old or point[1] in ("loss", "gradient_norm"))
+        for folder in (straight, killed)
+    ]
+    assert curves[0] == curves[1] and {step for step, *_ in curves[1]} == {2, 4, 6}
 
 
 def test_files_of_a_multimodal_stage(multimodal_stage, finished):

@@ -71,6 +71,7 @@ class DecoderStage(Stage):
             activations=longest * kept,
             late=longest * (kept / 2 + layer),
             logits_at=longest,
+            per_trained=self.training.bytes_per_trained,
         )
 
     def rows(self) -> int:

@@ -83,7 +83,14 @@ class EncoderStage(Stage):
             activations += USUAL_CAPTION * encoder_activations(text, itemsize)[0]
             trained += text.parameters().total + network.vocabulary * text.width
         return training_cost(
-            flops, network, self.size, self.precision, self.rows(), trained=trained, activations=activations
+            flops,
+            network,
+            self.size,
+            self.precision,
+            self.rows(),
+            trained=trained,
+            activations=activations,
+            per_trained=self.training.bytes_per_trained,
         )
 
     def rows(self) -> int:

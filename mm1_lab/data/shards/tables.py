@@ -9,6 +9,7 @@ import json
 import re
 import sys
 import tarfile
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
@@ -131,11 +132,15 @@ def _json_lines(path: Path, _: object) -> FileRows:
 
 
 def _json(path: Path, wanted: Collection[str]) -> FileRows:
-    """The objects of one large array; or JSON Lines, if the file does not begin with a bracket."""
+    """The objects of one large array; or COCO's captions, or JSON Lines, if the file does not begin with a bracket."""
     with path.open("rb") as stream:
         start = stream.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
     if not start.startswith(b"["):
-        yield from _json_lines(path, wanted)
+        for place, row in _json_lines(path, wanted):
+            if isinstance(row, dict) and {"images", "annotations"} <= row.keys() and row.keys().isdisjoint(wanted):
+                yield from _coco(row)
+            else:
+                yield place, row
         return
     # entry by entry: the values of a whole file take several times its size
     decoder = json.JSONDecoder()
@@ -149,6 +154,16 @@ def _json(path: Path, wanted: Collection[str]) -> FileRows:
         yield f"entry {number}", _as_object(row)
     if text[at + 1 :].strip():
         raise ValueError("goes on after the end of its array")
+
+
+def _coco(content: Fields) -> FileRows:
+    """A row per picture of `captions_*.json`: {images: [{id, file_name}], annotations: [{image_id, caption}]}."""
+    names = {image["id"]: image["file_name"] for image in content["images"]}
+    captions = defaultdict[str, list[Any]](list)
+    for annotation in content["annotations"]:
+        captions[names[annotation["image_id"]]].append(annotation.get("caption"))
+    for name, texts in captions.items():
+        yield f"image {name}", {"image": name, "caption": texts}
 
 
 def _parse_object(text: bytes) -> Fields | Broken:

@@ -82,10 +82,6 @@ def ask(random: Random, scene: Scene, kind: str) -> Asked | None:
     return KINDS[kind](random, scene)
 
 
-CONVENTIONAL = ("colour", "shape", "place", "size", "relation", "owner", "town")
-"""Kinds whose answers have two vocabularies; only demonstrations show which one is expected."""
-
-
 def answered_in(asked: Asked, convention: Convention) -> Asked:
     """The question itself stays in first words."""
     choices = tuple(spoken(choice, convention) for choice in asked.choices)

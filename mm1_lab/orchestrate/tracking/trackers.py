@@ -1,5 +1,5 @@
-"""What logs finished trials while a sweep runs; and Weights & Biases and Trackio, which both speak `init`, `log` and
-`finish`, beside MLflow.
+"""What logs finished trials while a sweep runs; and what speaks `init`, `log` and `finish`, as Weights & Biases and
+Trackio do, beside MLflow.
 
 A project is a sweep, a group its variant at a scale, a run a trial. Names of runs, parameters and metrics are those in
 MLflow. Results never depend on it: what fails is told, and made up for by the next command.
@@ -29,12 +29,12 @@ LOG_SECONDS = 60.0
 
 
 def import_tracker(name: str) -> Any:
-    """The tracker's module. Raises RequestError if it is not installed."""
+    """The tracker's module. Raises RequestError if there is none."""
     os.environ.setdefault("WANDB_SILENT", "true")  # its lines would fall between those of the display
     try:
         return import_module(name)
-    except ImportError as error:
-        raise RequestError(f"--tracker {name}: is not installed ({first_line(error)}); pip install {name}") from None
+    except (ImportError, TypeError, ValueError) as error:  # of a path, and of no name
+        raise RequestError(f"--tracker {name}: is not installed ({first_line(error)}); install it") from None
 
 
 class TrialLogger(Observer):
