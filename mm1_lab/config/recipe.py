@@ -13,11 +13,15 @@ from mm1_lab.config.benchmark import Shape
 SOURCES = ("captions", "synthetic", "interleaved", "text")
 """Sources of the miniature world: alt-text captions, dense synthetic captions (VeCap), interleaved documents, text.
 
-The user's data may have further sources with any name. Those with exactly these leave them out of their fingerprints,
-which one more would change."""
+The user's data may have further sources with any name."""
 
 INSTRUCTIONS = ("short-answers", "descriptions", "reading", "charts", "knowledge", "conversations", "solutions", "text")
 """The instruction sets of the miniature world."""
+
+
+def set_key(name: str) -> str:
+    """The name of an instruction set among all sources."""
+    return f"instructions.{name}"
 
 
 def _not_all(frozen: tuple[str, ...]) -> tuple[str, ...]:
