@@ -20,17 +20,7 @@ from mm1_lab.config.cost import Cost, Network
 from mm1_lab.config.law import FEWEST_SIZES, PAPER_LAW, parse_count
 from mm1_lab.config.measure import AVERAGE, CHAT, TEXT_CORE, UNPARSED, Measure, MeasureField
 from mm1_lab.config.own_connectors import ALLOWED, OwnConnectors
-from mm1_lab.config.recipe import (
-    SOURCES,
-    Adapters,
-    AlignRecipe,
-    DataMix,
-    EncoderRecipe,
-    Lora,
-    Recipe,
-    SftRecipe,
-    set_key,
-)
+from mm1_lab.config.recipe import SOURCES, Adapters, AlignRecipe, DataMix, EncoderRecipe, Lora, Recipe, SftRecipe
 from mm1_lab.config.resolve import Trial, resolve, resolve_sweep
 from mm1_lab.config.scale import (
     DecoderTraining,
@@ -69,6 +59,7 @@ from mm1_lab.config.stages import (
     MultimodalStage,
     SftStage,
     Stage,
+    set_key,
     steps_made,
 )
 from mm1_lab.config.sweep import (

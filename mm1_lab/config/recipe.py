@@ -19,11 +19,6 @@ INSTRUCTIONS = ("short-answers", "descriptions", "reading", "charts", "knowledge
 """The instruction sets of the miniature world."""
 
 
-def set_key(name: str) -> str:
-    """The name of an instruction set among all sources."""
-    return f"instructions.{name}"
-
-
 def _not_all(frozen: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(frozen)) == 3:
         raise ValueError("lists every part; leave at least one to train")

@@ -16,13 +16,18 @@ from pydantic import Field
 from mm1_lab.config.base import Config, RequestError, digest
 from mm1_lab.config.benchmark import Shape
 from mm1_lab.config.cost import Cost, Network, training_cost
-from mm1_lab.config.recipe import INSTRUCTIONS, SOURCES, set_key
+from mm1_lab.config.recipe import INSTRUCTIONS, SOURCES
 from mm1_lab.config.scale import Scale
 from mm1_lab.config.size import Parameters
 
 PAIRS_VERSION, REST_VERSION = 5, 1
 """Raised when the miniature world changes: the first one (the second is 0 then) with the image-caption pairs (scenes,
 drawing, words, captions), which are all that an encoder reads; the second one with texts, pages or benchmarks alone."""
+
+
+def set_key(name: str) -> str:
+    """The name of an instruction set among all sources."""
+    return f"instructions.{name}"
 
 
 class DataIdentity(Config):

@@ -19,7 +19,7 @@ from mm1_lab.config.cost import (
     training_cost,
     vocabulary_flops,
 )
-from mm1_lab.config.recipe import Lora, TileMarks, Tiling, set_key
+from mm1_lab.config.recipe import Lora, TileMarks, Tiling
 from mm1_lab.config.scale import MultimodalTraining, Scale, SftTraining
 from mm1_lab.config.size import (
     Attention,
@@ -29,7 +29,7 @@ from mm1_lab.config.size import (
     PretrainedEncoder,
     PretrainedMM1,
 )
-from mm1_lab.config.stages.base import Stage
+from mm1_lab.config.stages.base import Stage, set_key
 from mm1_lab.config.stages.decoder import DecoderStage
 from mm1_lab.config.stages.encoder import EncoderStage
 
