@@ -59,6 +59,7 @@ from mm1_lab.config.stages import (
     MultimodalStage,
     SftStage,
     Stage,
+    set_key,
     steps_made,
 )
 from mm1_lab.config.sweep import (

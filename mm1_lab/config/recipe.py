@@ -13,8 +13,7 @@ from mm1_lab.config.benchmark import Shape
 SOURCES = ("captions", "synthetic", "interleaved", "text")
 """Sources of the miniature world: alt-text captions, dense synthetic captions (VeCap), interleaved documents, text.
 
-The user's data may have further sources with any name. Those with exactly these leave them out of their fingerprints,
-which one more would change."""
+The user's data may have further sources with any name."""
 
 INSTRUCTIONS = ("short-answers", "descriptions", "reading", "charts", "knowledge", "conversations", "solutions", "text")
 """The instruction sets of the miniature world."""

@@ -39,7 +39,6 @@ def sft_stage(given: Given, sft: SftRecipe) -> SftStage:
         **given.shared,
         model=model,
         shares=shares,
-        sets=given.data.instructions_digest if steps or model.tuned else "",
         image_size=image_size,
         views=sft.views,
         tiling=sft.tiling,

@@ -9,10 +9,9 @@ from itertools import groupby, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from mm1_lab.config import SOURCES, EvaluationSettings
+from mm1_lab.config import SOURCES, EvaluationSettings, set_key
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.preprocessing import IMAGE
-from mm1_lab.data.shards.datafile import set_key
 from mm1_lab.data.shards.rows import ShardConversations
 from mm1_lab.data.tokenizers import BackendTokenizer
 from mm1_lab.data.types import BrokenPicture, Document, Limits, Picture, Tokens

@@ -200,6 +200,7 @@ def read_manifest(folder: Path) -> Manifest:
     check_schema(path, values, f"delete {folder.parent} and {rest}")
     if values.pop("digest", None) not in (None, digest(values)):
         raise RequestError(f"{path}: is damaged (it differs from its digest); {AGAIN}{LATE}")
+    values.get("data", {}).pop("instructions_digest", None)  # of versions up to 0.5.0
     try:
         return Manifest.parse(values, str(path))
     except RequestError as error:

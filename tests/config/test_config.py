@@ -470,10 +470,13 @@ def test_an_exported_model_without_steps_is_what_it_was() -> None:
         as_it_is("a/tuned", resolution=1344)
     with pytest.raises(RequestError, match="exported, with 1 view of 384 px; set"):
         as_it_is("a/mm1", views=5)
-    own = WORLD.model_copy(update={"instructions_digest": "own"})
-    plain, tuned = (as_it_is(start, data=own).evaluation.model for start in ("a/mm1", "a/tuned"))
-    assert MINI.sft and (plain.sets, plain.max_images) == ("", MINI.max_images), "it is asked no conversations"
-    assert (tuned.sets, tuned.max_images) == ("own", MINI.sft.max_images) != (plain.sets, plain.max_images)
+    plain, tuned = (as_it_is(start).evaluation.model for start in ("a/mm1", "a/tuned"))
+    chats = [{"kind": "shards", "instructions": {"chat": 1}, "parts": {"instructions.chat": part}} for part in "12"]
+    for start, is_asked in (("a/mm1", False), ("a/tuned", True)):
+        one, other = (as_it_is(start, data=WORLD.model_copy(update=chat)) for chat in chats)
+        assert one.evaluation.model.fingerprint == other.evaluation.model.fingerprint
+        assert (one.fingerprint != other.fingerprint) == is_asked, "about conversations"
+    assert MINI.sft and plain.max_images == MINI.max_images != MINI.sft.max_images == tuned.max_images
     tiled = as_it_is("a/tiled").evaluation.model
     assert (tiled.views, tiled.tiling, tiled.tile_marks) == (5, "ratio", "text")
     assert tiled.fingerprint != trials[0].evaluation.model.fingerprint

@@ -10,6 +10,7 @@ from mm1_lab.config import (
     WORLD_DATA,
     AlignRecipe,
     Config,
+    DataIdentity,
     EncoderRecipe,
     EvaluationStage,
     Recipe,
@@ -174,6 +175,62 @@ def test_stages_before_pre_training_and_without_steps_ignore_what_they_do_not_re
     untrained = changed_by({"steps": 0, "sft": {}}, lambda evaluation: evaluation.model.model)
     told = "a new field that only steps depend on: see `WholeModelStage.canonical` in stages/model.py"
     assert untrained == parts | {"align", "steps"}, told
+
+
+def test_stages_know_of_users_data_what_they_read_alone() -> None:
+    """A tokenizer that the lab trains depends on all built-in sources, whose hash is `digest`."""
+    names = ("captions", "synthetic", "interleaved", "text", "charts", "web", "instructions.chat", "instructions.llava")
+    files = {
+        "kind": "shards",
+        "sources": names[:6],
+        "instructions": {"chat": 1.0, "llava": 1.0},
+        "tokenizer": "a folder's",
+        "parts": dict.fromkeys(names, "before"),
+    }
+    data = WORLD_DATA.model_copy(update=files)
+    scale = load_scale("mini", SCALES)
+
+    def stages(data: DataIdentity, **fields: Any) -> dict[str, str]:
+        evaluation = resolve("arm", Recipe.model_validate(fields), scale, 0, data).evaluation
+        return {stage.name: stage.fingerprint for stage in evaluation.chain()}
+
+    def changing(stage: str, data: DataIdentity = data, **fields: Any) -> set[str]:
+        """Another file in which sources and sets changes the stage."""
+        found = set()
+        for name in data.parts:
+            other = data.model_copy(update={"parts": data.parts | {name: "after"}})
+            if stages(other, **fields)[stage] != stages(data, **fields)[stage]:
+                found.add(name)
+        return found
+
+    charts = {"data_mix": {"captions": 0, "interleaved": 0, "text": 0, "charts": 1}}
+    aligned = {"align": {"steps": 2000, "data_mix": {"web": 1}}}
+    tuned = {"sft": {"mixture": {"llava": 1}, "replay": {"web": 0.5}}}
+    assert changing("decoder") == {"text"}
+    assert changing("encoder") == {"captions", "synthetic"}
+    assert changing("encoder", encoder={"data": "dfn"}) == {"captions"}
+    assert changing("encoder", encoder={"loss": "none"}) == set()
+    dense = data.model_copy(update={"sources": names[1:6]})
+    assert changing("encoder", dense, **charts) == {"synthetic"}, "which takes the place of captions"
+    of_charts = {"captions", "synthetic", "text", "charts"}  # with those of encoder and decoder
+    assert changing("multimodal", **charts) == of_charts
+    assert changing("alignment", **charts, **aligned) == of_charts - {"charts"} | {"web"}
+    assert changing("multimodal", **charts, steps=0) == of_charts - {"charts"}
+    assert changing("sft", **charts, **tuned) == of_charts | {"web", "instructions.llava"}
+    assert changing("evaluation", **charts) == {*names[:6]}
+    assert changing("evaluation", **charts, **tuned) == {*names}
+    more = {"sources": (*names[:6], "new"), "parts": data.parts | {"new": "before", "instructions.new": "before"}}
+    grown = data.model_copy(update=more | {"digest": "other", "instructions": data.instructions | {"new": 9.0}})
+    before, after = (stages(one, **charts, **tuned) for one in (data, grown))
+    assert {name for name in before if before[name] != after[name]} == {"evaluation"}
+    before, after = (stages(one, **charts, sft={}) for one in (data, grown))
+    assert {name for name in before if before[name] != after[name]} == {"sft", "evaluation"}, "sets count by their size"
+    for identity, retrained in (("bpe-512", True), ("a folder's", False)):
+        pair = [
+            one.model_copy(update={"tokenizer": identity}) for one in (data, data.model_copy(update={"digest": "2"}))
+        ]
+        before, after = (stages(one, **charts) for one in pair)
+        assert all((before[name] != after[name]) == retrained for name in ("encoder", "decoder", "multimodal"))
 
 
 FIRST_KEYS = ["09dbd30879510c22", "6a35ae2ba55afb06"]

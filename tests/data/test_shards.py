@@ -194,6 +194,32 @@ def test_a_change_in_the_middle_of_a_file_is_noticed(files):
     assert any("RIVER" in str(text) for sample in range(9) for text in after.collections["text"].texts(sample))
 
 
+def test_a_source_is_what_it_was_whatever_stands_beside_it(files):
+    """Also beside one with the same keys, as each document is held out by a hash of its own; with the tokenizer, which
+    is trained on built-in sources if there are any."""
+    files.captions("a.tar", range(60))
+    files.captions("b.tar", range(30, 90), "another picture")
+    files.captions("few.tar", range(55, 63))  # of which more than 5 % are held out
+    files.jsonl("t.jsonl", [files.prose(30, n) for n in range(60)])
+    files.rows("chat.jsonl", [{"messages": [{"role": role, "content": "Hi"} for role in ("user", "assistant")]}])
+    pairs = {name: {"reader": "pairs", "files": f"{name}.tar"} for name in ("a", "b", "few")}
+    usual = {"text": "t.jsonl", "captions": "a.tar"}
+    before = files.open(**usual, sources={"b": pairs["b"]})
+    after = files.open(**usual, sources={"few": pairs["few"], "b": pairs["b"]}, instructions={"chat": "chat.jsonl"})
+    named = {"captions", "text", "b"}
+    assert before.identity.parts.keys() == named and after.identity.parts.keys() == named | {"few", "instructions.chat"}
+    for name in sorted(named):
+        assert after.identity.parts[name] == before.identity.parts[name]
+        assert keys(epoch(after.source(name, 0), 0)) == keys(epoch(before.source(name, 0), 0))
+        assert [one.text for one in after.held_out(name, 99)] == [one.text for one in before.held_out(name, 99)]
+    assert after.tokenizer.digest == before.tokenizer.digest and after.identity.digest == before.identity.digest
+    files.captions("b.tar", range(30, 91), "another picture")
+    changed = files.open(**usual, sources={"b": pairs["b"]}).identity
+    assert {name for name in named if changed.parts[name] != before.identity.parts[name]} == {"b"}
+    alone, beside = (files.open(text=[], sources={name: pairs[name] for name in names}) for names in ("a", "ab"))
+    assert alone.identity.digest != beside.identity.digest, "without a built-in source all tell of the tokenizer"
+
+
 def test_many_may_make_index_tokenizer_and_pieces_at_once(everything, files, monkeypatch):
     alone = everything(cache="elsewhere")
     held = []

@@ -16,6 +16,7 @@ from mm1_lab.evaluate.benchmarks import held_out_captions
 from mm1_lab.evaluate.gates import prompts_fit
 from mm1_lab.orchestrate.planning.doubts import doubtful_data, doubts
 from mm1_lab.orchestrate.planning.loading import load_request
+from mm1_lab.orchestrate.planning.plan import make_plan
 from mm1_lab.results.manifest import read_manifest
 from tests.conftest import REPOSITORY, make_place
 from tests.data.conftest import Files
@@ -51,6 +52,30 @@ def test_two_data_files_of_one_name_have_results_of_their_own(ask, tmp_path):
     (before,), (after,) = requests[2].trials, (more := ask("captions+text", data=files[2])).trials
     assert more.folder == c and after.evaluation.model == before.evaluation.model, "a benchmark is no other data"
     assert after.fingerprint != before.fingerprint
+
+
+def test_a_source_that_no_arm_reads_trains_nothing_anew_and_leaves_the_results_where_they_were(ask, tmp_path):
+    file = data_file(tmp_path / "a", 0)
+    before = ask("captions+text", data=file)
+    before.write_manifest()
+    for stage in before.trials[0].evaluation.chain():
+        mark_done(before.ledger, stage.fingerprint, is_trial=not stage.TRAINS)
+    with file.open("a", encoding="utf-8") as text:
+        text.write("\nsources: {charts: {reader: text, files: text.jsonl}}\ninstructions: {chat: chat.jsonl}\n")
+    asked = [{"role": role, "content": "Red"} for role in ("user", "assistant")]
+    (file.parent / "chat.jsonl").write_text(json.dumps({"messages": asked}), encoding="utf-8")
+    after = ask("captions+text", data=file)
+    states = {one.stage.name: one.state for one in make_plan(after.trials, after.ledger).stages.values()}
+    assert states == {"encoder": "reused", "decoder": "reused", "multimodal": "reused", "evaluation": "to run"}
+    assert after.folder == before.folder and not make_plan(before.trials, before.ledger).tasks
+    # what an earlier version wrote there
+    path = before.folder / "sweep.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["data"]["instructions_digest"] = values["data"].pop("parts")["text"]
+    del values["digest"]
+    path.write_text(json.dumps(values), encoding="utf-8")
+    assert read_manifest(before.folder).data.parts == {}
+    assert [row.fingerprint for row in after.write_manifest()] == [trial.fingerprint for trial in after.trials]
 
 
 def test_a_sweep_outside_of_sweeps_is_run_again_by_its_file(ask, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ would change results under their old fingerprints, which tests/config/test_resol
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -25,24 +25,30 @@ PAIRS_VERSION, REST_VERSION = 5, 1
 drawing, words, captions), which are all that an encoder reads; the second one with texts, pages or benchmarks alone."""
 
 
+def set_key(name: str) -> str:
+    """The name of an instruction set among all sources."""
+    return f"instructions.{name}"
+
+
 class DataIdentity(Config):
     """Identifies the data by content."""
 
-    NOT_IN_IDENTITY = frozenset({"instructions", "instructions_digest", "file_pictures"})
+    NOT_IN_IDENTITY = frozenset({"sources", "instructions", "file_pictures", "parts"})
 
     kind: Literal["world", "shards"] = "world"
     digest: str
-    """`world-N`, or of shards a hash of their index; without a default, as it must be in every fingerprint."""
+    """`world-N`, or of shards a hash of the built-in sources (of all if there are none of these), on which a tokenizer
+    is trained; folders of results are named by it."""
     tokenizer: str = "world"
     """`world`, `bpe-N` (trained on the data's text, N entries), or the digest of a Hugging Face tokenizer."""
     sources: tuple[str, ...] = SOURCES
     """Kinds of training data that exist."""
+    parts: dict[str, str] = Field(default_factory=dict)
+    """Of shards a hash of each source, and of each instruction set by its `set_key`."""
     instructions: dict[str, float] = dict.fromkeys(INSTRUCTIONS, 1.0)
-    """Instruction sets and their weights when the recipe gives none; of identities, they are in that of `sft` alone."""
-    instructions_digest: str = ""
-    """Hash of the files of the user's instruction sets."""
+    """Instruction sets and their weights when the recipe gives none."""
     file_pictures: Shape = "squeeze"
-    """How the data file has images made square, which is in its digest."""
+    """How the data file has images made square, which is in each of `parts`."""
     pictures: Shape | None = None
     """The same for one recipe, if it is another."""
 
@@ -61,7 +67,16 @@ class DataIdentity(Config):
     def held_out(self) -> tuple[str, ...]:
         """What has held-out documents: the sources, and of users' data the instruction sets, for tuned models."""
         sets = self.instructions if self.kind == "shards" else ()
-        return (*self.sources, *(f"instructions.{name}" for name in sets))
+        return (*self.sources, *map(set_key, sets))
+
+    def of(self, names: Collection[str]) -> dict[str, Any]:
+        """Identifies what a stage reads of the data: of users' these sources and sets alone, and what a tokenizer was
+        trained on. No source changes what another holds out: a document is held out by a hash of its own key."""
+        if self.kind == "world":
+            return self.identity
+        trained_on = self.digest if self.tokenizer.startswith("bpe-") else ""
+        parts = {name: part for name, part in self.parts.items() if name in names}
+        return self.identity | {"digest": trained_on, "parts": parts}
 
     def of_pairs(self) -> "DataIdentity":
         """Identifies what an encoder reads of the data; of the present world the version of its pairs alone."""
@@ -105,6 +120,11 @@ class Stage(Config):
         while level:
             yield from level
             level = [needed for stage in level for needed in stage.inputs.values()]
+
+    @property
+    def reads(self) -> Collection[str]:
+        """Which sources and instruction sets (of `data.held_out`) it reads; no others are in its identity."""
+        return self.data.held_out
 
     @abstractmethod
     def parameters(self) -> Parameters:
@@ -150,7 +170,7 @@ class Stage(Config):
 
     def canonical(self) -> dict[str, Any]:
         """Plain values that identify the stage."""
-        return {"kind": self.KIND, "version": self.VERSION, **self.not_default()}
+        return {"kind": self.KIND, "version": self.VERSION, **self.not_default(), "data": self.data.of(self.reads)}
 
     @cached_property
     def fingerprint(self) -> str:

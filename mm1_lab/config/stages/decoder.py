@@ -1,5 +1,6 @@
 """Pre-training of a decoder."""
 
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 from mm1_lab.config.cost import (
@@ -34,6 +35,10 @@ class DecoderStage(Stage):
     def shape(self) -> Size:
         """All dimensions, as for a pre-trained decoder."""
         return self.size
+
+    @property
+    def reads(self) -> Collection[str]:
+        return ("text",)
 
     def canonical(self) -> dict[str, Any]:
         is_single = self.size.experts > 0 and self.size.experts_per_token == 1

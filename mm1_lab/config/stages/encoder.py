@@ -1,5 +1,6 @@
 """Pre-training of an encoder."""
 
+from collections.abc import Collection
 from typing import Any, ClassVar, Literal
 
 from mm1_lab.config.cost import (
@@ -55,8 +56,15 @@ class EncoderStage(Stage):
         own = self.size.parameters()
         return own + self.training.text.parameters() if self.objective == "contrastive" else own
 
+    @property
+    def reads(self) -> Collection[str]:
+        usual = "captions" if "captions" in self.data.sources else "synthetic"
+        if self.objective == "none":
+            return ()
+        return (usual, "synthetic") if self.synthetic_share else (usual,)
+
     def canonical(self) -> dict[str, Any]:
-        own: dict[str, Any] = {"data": self.data.of_pairs().identity}
+        own: dict[str, Any] = {"data": self.data.of_pairs().of(self.reads)}
         if self.objective == "reconstructive":
             own["reconstructive"] = self.RECONSTRUCTIVE_VERSION
         if self.data.kind == "shards" and 0 < self.synthetic_share < 1:

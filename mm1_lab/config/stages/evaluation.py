@@ -1,5 +1,6 @@
 """Evaluation of a model."""
 
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 from pydantic import SerializeAsAny
@@ -54,8 +55,14 @@ class EvaluationStage(Stage):
     def parameters(self) -> Parameters:
         return self.model.parameters()
 
+    @property
+    def reads(self) -> Collection[str]:
+        """All, as the model is asked for its loss on each."""
+        return self.data.held_out if self.model.tuned else self.data.sources
+
     def canonical(self) -> dict[str, Any]:
-        own: dict[str, Any] = {}
+        # also of data without sources: how the pictures of benchmarks are read
+        own: dict[str, Any] = {"data": self.data.of(self.reads) | {"digest": self.data.digest}}
         if self.data.kind == "shards" and {"captions", "synthetic"} & set(self.data.sources):
             own["references"] = self.REFERENCES_VERSION
         if self.model.tuned:

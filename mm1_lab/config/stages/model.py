@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, SerializeAsAny
@@ -28,7 +29,7 @@ from mm1_lab.config.size import (
     PretrainedEncoder,
     PretrainedMM1,
 )
-from mm1_lab.config.stages.base import Stage
+from mm1_lab.config.stages.base import Stage, set_key
 from mm1_lab.config.stages.decoder import DecoderStage
 from mm1_lab.config.stages.encoder import EncoderStage
 
@@ -96,6 +97,10 @@ class WholeModelStage(Stage):
     def row_sources(self) -> dict[str, float]:
         """Sources of which whole rows are packed, with their parts of these."""
         return self.shares
+
+    @property
+    def reads(self) -> Collection[str]:
+        return self.row_sources
 
     @property
     def rows_per_step(self) -> int:
@@ -256,8 +261,6 @@ class SftStage(WholeModelStage):
     VERSION = 4
 
     model: SerializeAsAny[MultimodalStage | PretrainedMM1]
-    sets: str = ""
-    """Hash of the files of the user's instruction sets; the world's own are covered by its version."""
     views: int
     tiling: Tiling = "square"
     tile_marks: TileMarks = "none"
@@ -296,6 +299,10 @@ class SftStage(WholeModelStage):
     @property
     def row_sources(self) -> dict[str, float]:
         return self.replay
+
+    @property
+    def reads(self) -> Collection[str]:
+        return (*self.replay, *map(set_key, self.shares))
 
     @property
     def replayed_rows(self) -> int:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mm1_lab.config import BenchmarkConfig, Config, RequestError, Shape, nearest
+from mm1_lab.config import BenchmarkConfig, Config, RequestError, Shape, nearest, set_key
 from mm1_lab.data.shards.finding import A_FOLDER_NEEDS, HUB, File, find
 from mm1_lab.data.shards.readers import READERS
 from mm1_lab.data.shards.tables import COLUMNAR, ENDINGS
@@ -134,11 +134,6 @@ def _as_set(value: Any) -> Any:
     return value if "files" in entry else {**own, "files": entry}
 
 
-def set_key(name: str) -> str:
-    """The name of an instruction set among all sources."""
-    return f"instructions.{name}"
-
-
 class DataFile(Config):
     """Content of a `data.yaml`."""
 
@@ -155,8 +150,9 @@ class DataFile(Config):
     instructions: Annotated[dict[str, InstructionSet], BeforeValidator(_named_sets)] = Field(default_factory=dict)
     """Conversations for instruction tuning, by name, or a list of them, which are named as their files."""
     tokenizer: str = Field("bpe", min_length=1)
-    """`bpe`, trained on the text, or the folder of a Hugging Face tokenizer. A pre-trained decoder brings its own; one
-    with the same vocabulary takes begin, end and padding tokens from here, as Base and Instruct in one sweep must."""
+    """`bpe`, trained on built-in sources, or the folder of a Hugging Face tokenizer. A pre-trained decoder brings its
+    own; one with the same vocabulary takes begin, end and padding tokens from here, as Base and Instruct in one sweep
+    must."""
     pictures: Shape = "squeeze"
     """How images are made square: `crop` keeps the centre, `pad` adds borders of grey (128), whatever the encoder."""
     benchmarks: dict[str, BenchmarkConfig] = Field(default_factory=dict)

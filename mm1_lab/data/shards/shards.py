@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale, Shape
+from mm1_lab.config import SOURCES, DataIdentity, RequestError, Scale, Shape, set_key
 from mm1_lab.data.packing import Packer
 from mm1_lab.data.pixels import (
     BROKEN_LEAST,
@@ -26,7 +26,7 @@ from mm1_lab.data.pixels import (
     decodes,
 )
 from mm1_lab.data.shards.collection import MUCH_TEXT, PICTURE, Collection, Numbers
-from mm1_lab.data.shards.datafile import DataFile, read_data_file, set_key
+from mm1_lab.data.shards.datafile import DataFile, read_data_file
 from mm1_lab.data.shards.finding import File, short_hash
 from mm1_lab.data.shards.index import LONGEST, index_file, index_path
 from mm1_lab.data.shards.rows import ROWS_VERSION, Rows, ShardConversations, ShardPairs, ShardSource
@@ -80,33 +80,43 @@ class Shards:
         self.identity = self._identify(content).shaped(pictures)
 
     def _identify(self, content: DataFile) -> DataIdentity:
-        contents = sorted((name, [one.reader, *one.digests]) for name, one in self.collections.items())
-        tuned = sorted((name, one.digests) for name, one in self.conversations.items())
         decoding = [DECODING_VERSION, content.pictures, LARGEST_PICTURE, LONGEST]
+        contents = {name: [one.reader, *one.digests] for name, one in self.everything.items()}
+        parts = {}
+        for name, own in contents.items():
+            versions = [ROWS_VERSION] if name in self.collections else [ROWS_VERSION, CONVERSATIONS_VERSION]
+            parts[name] = short_hash(versions, own, self.limits.image_tokens, decoding)[:16]
+        usual = sorted((name, contents[name]) for name in self._usual)
         words = self._folder_tokenizer
         return DataIdentity(
             kind="shards",
-            digest=short_hash(ROWS_VERSION, contents, self.limits.image_tokens, decoding)[:16],
+            digest=short_hash(ROWS_VERSION, usual, self.limits.image_tokens, decoding)[:16],
             tokenizer=words.digest if words else f"bpe-{self._vocabulary}",
             sources=tuple(sorted(self.collections, key=[*SOURCES, *self.collections].index)),
             instructions=content.weights({name: len(one.train) for name, one in self.conversations.items()}),
-            instructions_digest=short_hash(CONVERSATIONS_VERSION, decoding, tuned) if tuned else "",
+            parts=parts,
             file_pictures=content.pictures,
         )
 
+    @property
+    def _usual(self) -> list[str]:
+        """The built-in sources, so that a further one changes no tokenizer; all if there are none of these."""
+        return [name for name in self.collections if name in SOURCES] or list(self.collections)
+
     @cached_property
     def tokenizer(self) -> BackendTokenizer:
-        """The folder's tokenizer, or byte-level BPE trained on all training text (of large sources, on part of it)."""
+        """The folder's tokenizer, or byte-level BPE trained on built-in sources (of large ones, on part)."""
         if self._folder_tokenizer is not None:
             return self._folder_tokenizer
         folder = self.cache / "tokenizers" / f"{self.identity.digest}-{self._vocabulary}"
         return bpe_tokenizer(self._training_text(), self._vocabulary, folder)
 
     def _training_text(self) -> Iterator[str]:
-        if sum(shard.text_size for one in self.collections.values() for shard in one.shards) > MUCH_TEXT:
-            documents = sum(min(len(one.train), TOKENIZER_TEXTS) for one in self.collections.values())
+        usual = [self.collections[name] for name in self._usual]
+        if sum(shard.text_size for one in usual for shard in one.shards) > MUCH_TEXT:
+            documents = sum(min(len(one.train), TOKENIZER_TEXTS) for one in usual)
             print(f"training the tokenizer on {documents:,} documents (once)", file=sys.stderr, flush=True)
-        for collection in self.collections.values():
+        for collection in usual:
             for sample in collection.train[:TOKENIZER_TEXTS].tolist():
                 yield from filter(None, collection.texts(sample))
 
