@@ -59,8 +59,8 @@ def sft_stage(given: Given, sft: SftRecipe) -> SftStage:
 
 def _started_from(given: Given, sft: SftRecipe) -> MultimodalStage | PretrainedMM1:
     """The model that is tuned."""
-    if sft.start:
-        exported: PretrainedMM1 = given.models.whole(sft.start)
+    if start := sft.start_at(given.seed):
+        exported: PretrainedMM1 = given.models.whole(start)
         return exported.model_copy(update={"attention": given.scale.packed_attention})
     model = multimodal_stage(given)
     if sft.after_steps is None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
+from mm1_lab.config import Recipe
 from mm1_lab.formatting import counted
 
 Stored = Mapping[str, Any]
@@ -128,6 +129,22 @@ def own_rows_note(tokens: Mapping[str, int], known: Mapping[int, int] | None = N
     most = max(tokens.values())
     name = next(name for name in count(max(most, 576)) if name not in known)  # 576: the paper's patches at 336 px
     return [f"{text}, {max(known.values())}; with --set image_tokens.{name}={most} all arms read the same rows."]
+
+
+def one_start_note(arms: Mapping[str, Recipe]) -> list[str]:
+    """What is to be told of arms that start from an exported model which is the same at every seed, unless all start
+    from that one."""
+    starts: dict[str, str] = {}
+    for arm, recipe in arms.items():
+        if recipe.sft and recipe.sft.start and not recipe.sft.starts_by_seed:
+            starts[arm] = recipe.sft.start
+    if not starts or (len(starts) == len(arms) and len(set(starts.values())) == 1):
+        return []
+    told = ", ".join(f"{arm} ({start})" for arm, start in starts.items())
+    return [
+        f"One exported model at every seed: {told}. Intervals cover the luck of tuning alone, and say nothing of how "
+        "that model was trained; `{seed}` in `start` gives each seed its own."
+    ]
 
 
 def epochs_text(epochs: Mapping[str, float], left_out: int = 0) -> str:
