@@ -525,8 +525,8 @@ def test_each_seed_starts_from_a_model_of_its_own(
 ) -> None:
     """And tables say of arms that start from one model what their intervals do not cover."""
     monkeypatch.chdir(place)
-    shutil.copytree("mm1", "models/base/seed-0")
-    assert main(["export", *SWEEP[:3], "--only", "captions", "models/base/seed-1"]) == 0
+    assert main(["export", *SWEEP[:3], "--only", "base,captions", "models"]) == 0
+    shutil.move("models/captions/seed-0", "models/base/seed-1")
     Path("sweeps/by_seed.yaml").write_text(BY_SEED, encoding="utf-8")
     asked = ("by_seed", "--scale", "smoke", "--set", "evaluate.shots=[0]")
     assert "models/base/seed-2: there is no such folder" in refused("run", *asked, "--seeds", "3", "--inline")
@@ -590,10 +590,30 @@ def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch,
     assert "was made for 256 positions, the scale" in told(whole, "sft.sequence_length=300")
 
 
+def test_several_trials_are_exported_to_folders_of_their_own(
+    place: Path, monkeypatch: pytest.MonkeyPatch, printed: Told, refused: Refused
+) -> None:
+    monkeypatch.chdir(place)
+    both = ("export", *SWEEP[:3], "--only", "base,captions")
+    assert printed(*both, "several") == "several/base/seed-0\nseveral/captions/seed-0\n"
+    assert (place / "several/base/seed-0/model.safetensors").read_bytes() == (
+        place / "mm1/model.safetensors"
+    ).read_bytes()
+    card = (place / "several/captions/seed-0/README.md").read_text(encoding="utf-8")
+    assert "data_mix at smoke: captions / seed 0" in card
+    shutil.rmtree("several/base")
+    assert "several/captions/seed-0: already exists; give a new folder" in refused(*both, "several")
+    assert not Path("several/base").exists(), "nothing is written"
+    arms = "title: Names\nrecipe: base\narms: {a/b: {}, base: {}}\n"
+    Path("sweeps/names.yaml").write_text(arms, encoding="utf-8")
+    assert "arm 'a/b': no folder has such a name" in refused("export", "names", "--scale", "smoke", "named")
+    assert printed("export", "names", "--scale", "smoke", "--only", "a/b", "named") == "named\n"
+
+
 def test_what_cannot_be_exported(place: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
     monkeypatch.chdir(place)
     export = ("export", *SWEEP)
-    assert "this command needs one trial, not 2" in refused(*export, "--seeds", "2", "new")
+    assert "base / seed 1: there are no weights for it" in refused(*export, "--seeds", "2", "new")
     error = refused(*export, "--seeds", "7,", "new")
     assert "there are no weights for it" in error and "; there are some at seed 0: add --seeds 0," in error
     assert "mm1: already exists" in refused(*export, "mm1")
