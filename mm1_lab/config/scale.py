@@ -195,7 +195,8 @@ class Hardware(Config):
 
 
 class Scale(Config):
-    """The concrete counterpart of a recipe; `--set` changes these fields."""
+    """The concrete counterpart of a recipe; `--set` changes these fields. A file with `extends: NAME`, another scale,
+    needs only what differs: tables are merged key by key, lists and values replaced."""
 
     encoders: dict[str, Size] = Field(default_factory=dict)
     """Encoders trained here, by name."""
