@@ -127,7 +127,9 @@ def own_rows_note(tokens: Mapping[str, int], known: Mapping[int, int] | None = N
     if not known:
         return [f"{text}."]
     most = max(tokens.values())
-    name = next(name for name in count(max(most, 576)) if name not in known)  # 576: the paper's patches at 336 px
+    is_own = all(paper == here for paper, here in known.items())  # then any number stands for itself
+    least = most if is_own else max(most, 576)  # the paper's patches at 336 px
+    name = next(name for name in count(least) if name not in known)
     return [f"{text}, {max(known.values())}; with --set image_tokens.{name}={most} all arms read the same rows."]
 
 

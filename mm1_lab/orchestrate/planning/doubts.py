@@ -170,6 +170,7 @@ def doubtful_claims(request: Request) -> list[str]:
     """What is to be told before a run of claims about its arms that it cannot decide, or that are about more than one
     change."""
     arms = request.recipes
+    pixels = {trial.arm: trial.evaluation.model.architecture.image_size for trial in request.trials}
     claims = defaultdict(list)
     for contrast in request.sweep.contrasts:
         first, second = contrast.sides
@@ -179,6 +180,8 @@ def doubtful_claims(request: Request) -> list[str]:
         changed = []
         if len(compared) == len(first) + len(second) == 2 and not request.manifest.confirms:
             changed = [name for name in Recipe.model_fields if getattr(compared[0], name) != getattr(compared[1], name)]
+            if "resolution" in changed and len({pixels[arm] for arm in (*first, *second)}) == 1:  # one is `native`
+                changed.remove("resolution")
         if len(changed) > 1:
             what = f"will not tell {', '.join(changed)} apart, as the arms differ in all of them"
             claims[what].append(repr(contrast.claim))
