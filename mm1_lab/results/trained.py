@@ -144,8 +144,8 @@ def one_start_note(arms: Mapping[str, Recipe]) -> list[str]:
         return []
     told = ", ".join(f"{arm} ({start})" for arm, start in starts.items())
     return [
-        f"One exported model at every seed: {told}. Intervals cover the luck of tuning alone, and say nothing of how "
-        "that model was trained; `{seed}` in `start` gives each seed its own."
+        f"One exported model at every seed: {told}. Intervals cover the luck of tuning alone, not of what was before; "
+        "`{seed}` in `start` gives each seed a model of its own."
     ]
 
 
