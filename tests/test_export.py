@@ -530,6 +530,10 @@ def test_each_seed_starts_from_a_model_of_its_own(
     Path("sweeps/by_seed.yaml").write_text(BY_SEED, encoding="utf-8")
     asked = ("by_seed", "--scale", "smoke", "--set", "evaluate.shots=[0]")
     assert "models/base/seed-2: there is no such folder" in refused("run", *asked, "--seeds", "3", "--inline")
+    missing = (
+        "models/base/seed-7: there is no such folder, and it is not a hub name (OWNER/NAME); this is of seed 7, and"
+    )
+    assert missing in refused("status", *asked, "--seeds", "7,")
     note = "One exported model at every seed: one (models/base/seed-0)."
     planned = printed("plan", *asked, "--seeds", "2")
     assert note in planned and "the same trials" not in planned, "which they are at seed 0 alone"

@@ -2,7 +2,7 @@
 
 import math
 
-from mm1_lab.config.base import RequestError, nearest
+from mm1_lab.config.base import NotHere, RequestError, nearest
 from mm1_lab.config.components import Given, check_length, check_patches
 from mm1_lab.config.pretraining import adapters_of, multimodal_stage, trained
 from mm1_lab.config.recipe import SftRecipe
@@ -60,7 +60,12 @@ def sft_stage(given: Given, sft: SftRecipe) -> SftStage:
 def _started_from(given: Given, sft: SftRecipe) -> MultimodalStage | PretrainedMM1:
     """The model that is tuned."""
     if start := sft.start_at(given.seed):
-        exported: PretrainedMM1 = given.models.whole(start)
+        try:
+            exported: PretrainedMM1 = given.models.whole(start)
+        except NotHere as error:
+            if not sft.starts_by_seed:
+                raise
+            raise NotHere(f"{error}; this is of seed {given.seed}, and --seeds names others") from None
         return exported.model_copy(update={"attention": given.scale.packed_attention})
     model = multimodal_stage(given)
     if sft.after_steps is None:
