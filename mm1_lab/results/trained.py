@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any
 
 from mm1_lab.config import Recipe
+from mm1_lab.config.units import stand_for_themselves
 from mm1_lab.formatting import counted
 
 Stored = Mapping[str, Any]
@@ -127,8 +128,7 @@ def own_rows_note(tokens: Mapping[str, int], known: Mapping[int, int] | None = N
     if not known:
         return [f"{text}."]
     most = max(tokens.values())
-    is_own = all(paper == here for paper, here in known.items())  # then any number stands for itself
-    least = most if is_own else max(most, 576)  # the paper's patches at 336 px
+    least = most if stand_for_themselves(known) else max(most, 576)  # the paper's patches at 336 px
     name = next(name for name in count(least) if name not in known)
     return [f"{text}, {max(known.values())}; with --set image_tokens.{name}={most} all arms read the same rows."]
 
