@@ -151,8 +151,10 @@ class Study(Variant):
     @kept
     def _trials_of(self, arm: str) -> set[str]:
         found = set(self.trials["fingerprint"][self.trials["arm"] == arm])
-        if arm in self.sweep.arms:
-            found.add(canonical_json(self.sweep.arms[arm].model_dump(mode="json")))
+        if recipe := self.sweep.arms.get(arm):
+            if recipe.sft and recipe.sft.starts_by_seed:  # which may be another arm's at one seed alone
+                found.clear()
+            found.add(canonical_json(recipe.model_dump(mode="json")))
         return found
 
     @cached_property
@@ -171,7 +173,7 @@ class Study(Variant):
         sft = self.sweep.arms[arm].sft
         if sft is None or sft.steps:
             return sft is not None
-        found = (self.records.get(fingerprint) for fingerprint in self._trials_of(arm))
+        found = map(self.records.get, self.trials["fingerprint"][self.trials["arm"] == arm])
         return any(record["config"]["model"]["model"]["tuned"] for record in found if record)
 
     @cached_property

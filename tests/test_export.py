@@ -508,6 +508,50 @@ def test_two_towers_trained_exported_and_evaluated_as_exported(place: Path, monk
     assert expected.nunique() > 1
 
 
+BY_SEED = """
+title: A further stage
+recipe: sft
+arms:
+  each: {sft: {start: "models/base/seed-{seed}", steps: 0}}
+  one: {sft: {start: models/base/seed-0, steps: 0}}
+contrasts:
+  - {claim: one is another, first: each, second: one, measure: average, expect: greater}
+"""
+
+
+@pytest.mark.usefixtures("few_documents")
+def test_each_seed_starts_from_a_model_of_its_own(
+    place: Path, monkeypatch: pytest.MonkeyPatch, printed: Told, refused: Refused
+) -> None:
+    """And tables say of arms that start from one model what their intervals do not cover."""
+    monkeypatch.chdir(place)
+    assert main(["export", *SWEEP[:3], "--only", "base,captions", "models"]) == 0
+    shutil.move("models/captions/seed-0", "models/base/seed-1")
+    Path("sweeps/by_seed.yaml").write_text(BY_SEED, encoding="utf-8")
+    asked = ("by_seed", "--scale", "smoke", "--set", "evaluate.shots=[0]")
+    assert "models/base/seed-2: there is no such folder" in refused("run", *asked, "--seeds", "3", "--inline")
+    missing = (
+        "models/base/seed-7: there is no such folder, and it is not a hub name (OWNER/NAME); this is of seed 7, and"
+    )
+    assert missing in refused("status", *asked, "--seeds", "7,")
+    note = "One exported model at every seed: one (models/base/seed-0)."
+    planned = printed("plan", *asked, "--seeds", "2")
+    assert note in planned and "the same trials" not in planned, "which they are at seed 0 alone"
+    assert "One exported model" not in printed("plan", *asked, "--only", "each", "--seeds", "2")
+    assert main(["run", *asked, "--seeds", "2", "--inline"]) == 0
+
+    request = load_request("by_seed", "smoke", seeds=2, settings=["evaluate.shots=[0]"])
+    started = {trial.name: (request.weights_of(trial) / "model.safetensors").read_bytes() for trial in request.trials}
+    assert started["each / seed 0"] == started["one / seed 0"] == started["one / seed 1"] != started["each / seed 1"]
+    (exported,) = load_request("data_mix", "smoke", only=("captions",)).trials
+    assert started["each / seed 1"] == (request.weights_of(exported) / "model.safetensors").read_bytes()
+    assert request.at_seeds([1, 0]).rows == request.rows, "also where the seeds of results are added"
+    for page in ("contrasts.md", "table.md"):
+        assert note in (request.folder / page).read_text(encoding="utf-8")
+    compared = printed("compare", "by_seed", "each", "one", *asked[1:])
+    assert note in compared and "the same trials" not in compared
+
+
 def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(place / "sweeps", "sweeps")
@@ -550,10 +594,30 @@ def test_where_tuning_cannot_start(place: Path, monkeypatch: pytest.MonkeyPatch,
     assert "was made for 256 positions, the scale" in told(whole, "sft.sequence_length=300")
 
 
+def test_several_trials_are_exported_to_folders_of_their_own(
+    place: Path, monkeypatch: pytest.MonkeyPatch, printed: Told, refused: Refused
+) -> None:
+    monkeypatch.chdir(place)
+    both = ("export", *SWEEP[:3], "--only", "base,captions")
+    assert printed(*both, "several") == "several/base/seed-0\nseveral/captions/seed-0\n"
+    assert (place / "several/base/seed-0/model.safetensors").read_bytes() == (
+        place / "mm1/model.safetensors"
+    ).read_bytes()
+    card = (place / "several/captions/seed-0/README.md").read_text(encoding="utf-8")
+    assert "data_mix at smoke: captions / seed 0" in card
+    shutil.rmtree("several/base")
+    assert "several/captions/seed-0: already exists; give a new folder" in refused(*both, "several")
+    assert not Path("several/base").exists(), "nothing is written"
+    arms = "title: Names\nrecipe: base\narms: {a/b: {}, base: {}}\n"
+    Path("sweeps/names.yaml").write_text(arms, encoding="utf-8")
+    assert "arm 'a/b': no folder has such a name" in refused("export", "names", "--scale", "smoke", "named")
+    assert printed("export", "names", "--scale", "smoke", "--only", "a/b", "named") == "named\n"
+
+
 def test_what_cannot_be_exported(place: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
     monkeypatch.chdir(place)
     export = ("export", *SWEEP)
-    assert "this command needs one trial, not 2" in refused(*export, "--seeds", "2", "new")
+    assert "base / seed 1: there are no weights for it" in refused(*export, "--seeds", "2", "new")
     error = refused(*export, "--seeds", "7,", "new")
     assert "there are no weights for it" in error and "; there are some at seed 0: add --seeds 0," in error
     assert "mm1: already exists" in refused(*export, "mm1")

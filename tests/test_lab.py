@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from mm1_lab.cli import main
@@ -97,6 +98,56 @@ def test_image_tokens_start_as_large_as_the_decoders_embeddings(models: Path, tm
     with torch.no_grad():
         bare = model.connector(model.encoder(pictures))
         assert torch.allclose(model.embed(tokens, pictures), 10 * bare, rtol=1e-3)
+
+
+def test_where_the_scale_has_the_papers_numbers_others_stand_for_themselves(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arms = {
+        "native": {"encoder": str(models / "clip"), "resolution": "native", "image_tokens": 4},
+        "given": {"encoder": str(models / "siglip"), "resolution": 28, "image_tokens": 4},
+        "finer": {"encoder": str(models / "siglip"), "resolution": 70, "image_tokens": 25},
+        "tiles": {"sft": {"resolution": 84, "views": 10}},
+        "many": {"image_tokens": 169, "connector": "average-pooling"},
+    }
+    claims = [
+        {"claim": f"better than {arm}", "first": "native", "second": arm, "measure": "0-shot", "expect": "greater"}
+        for arm in ("given", "finer")
+    ]
+    own = [
+        setting for setting in shrunk(models / "clip", models / "llama") if not setting.startswith(("res", "image_"))
+    ]
+    settings = [
+        word
+        for setting in (*own, "sft.sequence_length=1536", "resolution=28", "image_tokens=4")
+        for word in ("--set", setting)
+    ]
+
+    def planned(arms: dict[str, object], code: int = 0) -> str:
+        shown = claims if "finer" in arms else []
+        sweep = {"title": "T", "recipe": "base", "arms": arms, "contrasts": shown}
+        (tmp_path / "own.yaml").write_text(yaml.safe_dump(sweep), encoding="utf-8")
+        capsys.readouterr()
+        assert main(["plan", str(tmp_path / "own.yaml"), "--scale", "lab", *settings]) == code
+        return "".join(capsys.readouterr())
+
+    told = planned(arms)
+    assert "'better than finer' will not tell encoder, resolution, image_tokens apart" in told
+    assert "'better than given'" not in told, "both have 28 pixels"
+    assert "Rows of their own, and so other numbers of epochs in as many steps: many (169 image tokens)" in told
+    request = load_request(tmp_path / "own.yaml", "lab", settings=settings[1::2])
+    stages = {trial.arm: trial.evaluation.model for trial in request.trials}
+    assert [stages[arm].architecture.image_size for arm in arms] == [28, 28, 70, 28, 28]
+    assert stages["tiles"].image_size == 28 and stages["finer"].picture_tokens == 25
+    for change, refusal in (
+        ({"resolution": 29}, "29 pixels (resolution 29) are not divisible by the patch of 7"),
+        ({"image_tokens": 5}, "5 image tokens are not a square number"),
+        ({"resolution": 0}, "this scale has no resolution 0"),
+        ({"resolution": 7 * 10**12}, "this scale has no resolution 7000000000000"),
+        ({"image_tokens": -4}, "this scale has no number of image tokens -4"),
+        ({"sft": {"resolution": 85, "views": 10}}, "needs an sft.resolution of 672, 1008"),
+    ):
+        assert refusal in planned({"arm": change}, code=2)
 
 
 def test_identity_is_content_not_place(models: Path, tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ def test_answers_and_losses_are_the_evaluations(tmp_path: Path, adapter: type[An
     processor = MM1Processor(library_tokenizer(world.tokenizer), chat_template=WORLD_CHAT, **shape)
     processor.save_pretrained(tmp_path / "exported")
     model = adapter(str(tmp_path / "exported"), device="cpu", batch_size=3)
+    assert model.device == torch.device("cpu"), "which lmms-eval asks for, too, with several processes"
     (choice,) = [one for one in chat_benchmarks(stage.settings) if one.name == "chat-knowledge"]
     questions = choice.questions
     model.task_dict["task"] = {"test": questions}

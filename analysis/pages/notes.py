@@ -8,7 +8,7 @@ from analysis.runs import edited_note, mixes_machines
 from analysis.study import Study
 from mm1_lab.config import Measure
 from mm1_lab.results.summary import PLAIN, taken_for_yes
-from mm1_lab.results.trained import epochs_note, own_rows_note, repeats_note
+from mm1_lab.results.trained import epochs_note, one_start_note, own_rows_note, repeats_note
 
 UNCERTAINTY = {
     "seeds": "95 % intervals from what is left over {seeds} training seeds once the seeds' common effect is removed, "
@@ -87,7 +87,13 @@ def unlike_notes(study: Study, arms: Collection[str], measures: Sequence[Measure
     notes += own_rows_note({arm: study.own_rows[arm] for arm in arms if arm in study.own_rows})
     notes += epochs_note({arm: study.epochs[arm] for arm in arms if arm in study.epochs})
     notes += repeats_note({arm: study.epochs_before_tuning.get(arm, {}) for arm in arms})
+    notes += start_notes(study, arms)
     return [*notes, *_means_with_cider(study), *unparsed_notes(study, arms)]
+
+
+def start_notes(study: Study, arms: Collection[str]) -> list[str]:
+    """Which of these arms start from one exported model at every seed."""
+    return one_start_note({arm: study.sweep.arms[arm] for arm in arms if arm in study.sweep.arms})
 
 
 def unparsed_notes(study: Study, arms: Collection[str]) -> list[str]:

@@ -10,7 +10,7 @@ from analysis.judging.claims import LAW, is_interaction
 from analysis.judging.looks import reached_text
 from analysis.judging.p_values import Verdict
 from analysis.pages.cells import are_losses, estimate, paper_cell, references, seeds_cell
-from analysis.pages.notes import MIXED, remarks
+from analysis.pages.notes import MIXED, remarks, start_notes
 from analysis.seeds import SEEN
 from analysis.study import Study
 from analysis.table import MISSING, Row, Table
@@ -98,7 +98,8 @@ def claims_notes(study: Study, claims: pd.DataFrame) -> list[str]:
         notes.append(NEEDED_NOTE)
     if (claims["mixes_machines"] == 1).any():
         notes.append(f"‡ {MIXED}")
-    return [*notes, *remarks(study)]
+    compared = dict.fromkeys(arm for one in study.sweep.contrasts for side in one.sides for arm in side)
+    return [*notes, *start_notes(study, compared), *remarks(study)]
 
 
 def lessons_tables(lessons: pd.DataFrame, parts: pd.DataFrame, title: str) -> list[Table]:

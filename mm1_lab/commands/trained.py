@@ -13,33 +13,40 @@ from mm1_lab.formatting import counted
 from mm1_lab.results.score_file import read_score_table
 
 if TYPE_CHECKING:
-    from mm1_lab.config import Trial
     from mm1_lab.orchestrate.planning.request import Request
 
 
 @command(
     "data_mix --only base model",
     *opt.ARMS,
-    option("folder", "a folder to create", "FOLDER", type=expanded),
+    option("folder", "a folder to create; of several trials FOLDER/ARM/seed-N", "FOLDER", type=expanded),
     option("--as", "mm1 (default), or its decoder alone", dest="form", choices=("mm1", "decoder"), default="mm1"),
 )
 def export(options: argparse.Namespace) -> int:
-    """Export a trained arm as a Hugging Face model folder."""
-    request, trial = _trained(options)
+    """Export a trained arm as a Hugging Face model folder; several trials to FOLDER/ARM/seed-N."""
+    request = _trained(options)
+    new = {options.folder: request.trials[0]}
+    if len(request.trials) > 1:
+        new = {options.folder / trial.arm / f"seed-{trial.seed}": trial for trial in request.trials}
+    for folder, trial in new.items():
+        if len(new) > 1 and ("/" in trial.arm or not trial.arm.strip(".")):
+            raise RequestError(f"arm {trial.arm!r}: no folder has such a name; export it alone, at one seed a time")
+        if folder.exists() and (not folder.name or not folder.is_dir() or any(folder.iterdir())):
+            raise RequestError(f"{folder}: already exists; give a new folder")
     from analysis.pages.model_card import model_card
     from mm1_lab.orchestrate.exporting import export_trial
 
-    folder = request.ledger.trial_folder(trial.fingerprint)
-    done = request.ledger.has_intact_scores(trial.fingerprint)
-    card = model_card(
-        f"{request.variant} at {request.scale_name}: {trial.name}",
-        options.form,
-        request.ledger.record(trial.fingerprint) if done else None,
-        read_score_table(folder) if done else None,
-        trial.evaluation.model,
-    )
-    export_trial(request, trial, options.form, options.folder, card)
-    print(options.folder)
+    for folder, trial in new.items():
+        done = request.ledger.has_intact_scores(trial.fingerprint)
+        card = model_card(
+            f"{request.variant} at {request.scale_name}: {trial.name}",
+            options.form,
+            request.ledger.record(trial.fingerprint) if done else None,
+            read_score_table(request.ledger.trial_folder(trial.fingerprint)) if done else None,
+            trial.evaluation.model,
+        )
+        export_trial(request, trial, options.form, folder, card)
+        print(folder, flush=True)
     return DONE
 
 
@@ -50,7 +57,8 @@ def export(options: argparse.Namespace) -> int:
 )
 def chat(options: argparse.Namespace) -> int:
     """Chat with a trained arm."""
-    request, trial = _trained(options)
+    request = _trained(options, is_one=True)
+    (trial,) = request.trials
     from mm1_lab import team
     from mm1_lab.data.pixels import ImageDecoder
     from mm1_lab.evaluate.run import load_to_answer
@@ -83,15 +91,16 @@ def chat(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _trained(options: argparse.Namespace) -> tuple[Request, Trial]:
-    """The one trial that is requested; imports nothing heavy. Raises RequestError if it is not one, or not trained."""
+def _trained(options: argparse.Namespace, is_one: bool = False) -> Request:
+    """The request for trained trials; imports nothing heavy. Raises RequestError if one is not trained, or if it is to
+    be one trial (also of a search, whose arms are others than its file's) and is not."""
     request = confirmation_of(options) or request_of(options, options.sweep)
-    if len(request.trials) != 1:
+    if len(request.trials) != 1 and (is_one or request.sweep.search):
         arm = "its arm in a sweep of its own" if request.sweep.search else "--only ARM"  # which searches refuse
         raise RequestError(f"this command needs one trial, not {len(request.trials)}; give {arm} and one seed")
-    (trial,) = request.trials
-    request.weights_of(trial)
-    return request, trial
+    for trial in request.trials:
+        request.weights_of(trial)
+    return request
 
 
 def _typed() -> str:

@@ -8,7 +8,7 @@ from mm1_lab.config.recipe import EncoderRecipe, Recipe
 from mm1_lab.config.scale import Scale
 from mm1_lab.config.size import PretrainedDecoder, PretrainedEncoder, find_pretrained
 from mm1_lab.config.stages import DataIdentity, DecoderStage, EncoderStage
-from mm1_lab.config.units import decoder_name, look_up, steps_of
+from mm1_lab.config.units import decoder_name, in_units, look_up, steps_of
 
 LATER_SHARE = 5 / 39
 """Samples at the second resolution relative to the first: DFN5B's ViT-H saw 39 billion at 224 px, then 5 at 384 px."""
@@ -118,7 +118,7 @@ def _encoder_stage(given: Given) -> EncoderStage:
         **given.shared,
         size=size,
         patch=scale.patch,
-        image_size=look_up("resolution", recipe.first_resolution or resolution, scale.resolutions),
+        image_size=in_units("resolution", recipe.first_resolution or resolution, scale.resolutions),
         synthetic_share=scale.encoder.synthetic_share if is_dense else 0.0,
         training=scale.encoder.model_copy(update={"steps": steps}),
         objective=recipe.loss,
@@ -130,7 +130,7 @@ def _encoder_stage(given: Given) -> EncoderStage:
         raise RequestError("first_resolution requires `loss: contrastive`")
     if recipe.first_resolution >= resolution:
         raise RequestError(f"first_resolution {recipe.first_resolution} must be below the resolution, {resolution}")
-    image_size = look_up("resolution", resolution, scale.resolutions)
+    image_size = in_units("resolution", resolution, scale.resolutions)
     training = stage.training.model_copy(update={"steps": steps_of(stage.training, LATER_SHARE)})
     return stage.model_copy(update={"image_size": image_size, "training": training, "start": stage})
 

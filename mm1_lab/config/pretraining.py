@@ -12,7 +12,7 @@ from mm1_lab.config.recipe import SOURCES, Adapters, AlignRecipe, Component, Lor
 from mm1_lab.config.scale import MultimodalTraining, Scale
 from mm1_lab.config.size import ConnectorConfig
 from mm1_lab.config.stages import MultimodalStage
-from mm1_lab.config.units import PAPER_STEPS, look_up, steps_of
+from mm1_lab.config.units import PAPER_STEPS, in_units, steps_of
 
 WORLD_POSITIONS, WORLD_IMAGES, WORLD_IMAGE_TOKENS = 256, 9, 9
 """Maximum size of the miniature world's documents: their positions, images included, with this many tokens per image
@@ -72,7 +72,7 @@ def _image_size(recipe: Recipe, scale: Scale, encoder: AnyEncoder) -> int:
     if recipe.resolution == "native":  # `encoder_of` has refused it if the encoder is trained here
         image_size = encoder.image_size
     else:
-        image_size = look_up("resolution", recipe.resolution, scale.resolutions)
+        image_size = in_units("resolution", recipe.resolution, scale.resolutions)
     check_patches(image_size, encoder, f"resolution {recipe.resolution}")
     return image_size
 
@@ -82,7 +82,7 @@ def _image_tokens(recipe: Recipe, scale: Scale, patches: int) -> int:
     if recipe.image_tokens == "patches":
         image_tokens = patches**2
     else:
-        image_tokens = look_up("number of image tokens", recipe.image_tokens, scale.image_tokens)
+        image_tokens = in_units("number of image tokens", recipe.image_tokens, scale.image_tokens)
     if math.isqrt(image_tokens) ** 2 != image_tokens:
         raise RequestError(f"{image_tokens} image tokens are not a square number")
     if image_tokens + 2 > scale.sequence_length:

@@ -176,7 +176,8 @@ class SftRecipe(Config):
 
     start: str | None = Field(None, min_length=1)
     """A model to fine-tune instead of pre-training one: a folder written by `mm1-lab export`, or its hub name. It
-    brings its own encoder, connector, decoder and tokenizer, so the recipe may contain only `sft`."""
+    brings its own encoder, connector, decoder and tokenizer, so the recipe may contain only `sft`. `{seed}` stands for
+    the trial's seed: `"models/base/seed-{seed}"`."""
     mixture: dict[str, Weight] = Field(default_factory=dict)
     """Weights of instruction sets by name, as shares of conversations; sets that are not named are left out. Empty: as
     the data file says, or by size; so, too, for the rest, where it only leaves sets out (`{charts: 0}`)."""
@@ -216,6 +217,15 @@ class SftRecipe(Config):
     sharp_demonstrations: Whole | None = None
     """Few-shot prompts with several views (mixed resolution): this many demonstrations, the last ones, and the question
     are shown in all views, earlier demonstrations as overviews only. It affects the evaluation, not the model."""
+
+    @property
+    def starts_by_seed(self) -> bool:
+        """Whether each seed starts from an exported model of its own."""
+        return "{seed}" in (self.start or "")
+
+    def start_at(self, seed: int) -> str:
+        """The `start` of a trial at this seed; empty without one."""
+        return (self.start or "").replace("{seed}", str(seed))
 
     @model_validator(mode="after")
     def _trainable(self) -> "SftRecipe":

@@ -36,14 +36,18 @@ def resolve_sweep(
     sweep: Sweep, scale: Scale, seeds: tuple[int, ...], data: DataIdentity, models: PretrainedModels | None = None
 ) -> list[Trial]:
     """Every arm at every seed, seeds outermost. Arms with equal recipes give trials with equal fingerprints. Each arm
-    is resolved once; its further trials are copies with another seed."""
+    is resolved once, and its further trials are copies with another seed, unless they start from other models."""
     resolved = [resolve(arm, recipe, scale, seeds[0], data, models) for arm, recipe in sweep.arms.items()]
     reseeded: dict[tuple[str, str, int], Stage] = {}
-    return [
-        trial.model_copy(update={"seed": seed, "evaluation": _with_seed(trial.evaluation, seed, reseeded)})
-        for seed in seeds
-        for trial in resolved
-    ]
+    trials = []
+    for seed in seeds:
+        for trial in resolved:
+            if trial.recipe.sft and trial.recipe.sft.starts_by_seed:
+                trials.append(resolve(trial.arm, trial.recipe, scale, seed, data, models))
+            else:
+                evaluation = _with_seed(trial.evaluation, seed, reseeded)
+                trials.append(trial.model_copy(update={"seed": seed, "evaluation": evaluation}))
+    return trials
 
 
 def _with_seed(stage: Stage, seed: int, made: dict[tuple[str, str, int], Stage]) -> Stage:

@@ -193,7 +193,8 @@ class Hardware(Config):
 
 
 class Scale(Config):
-    """The concrete counterpart of a recipe; `--set` changes these fields."""
+    """The concrete counterpart of a recipe; `--set` changes these fields. A file with `extends: NAME`, another scale,
+    needs only what differs: tables are merged key by key, lists and values replaced."""
 
     encoders: dict[str, Size] = Field(default_factory=dict)
     """Encoders trained here, by name."""
@@ -210,11 +211,12 @@ class Scale(Config):
     larger_decoder: str = ""
     """The size that corresponds to the paper's 2.9B, 2.4 times as large."""
     resolutions: dict[int, Count] = Field(min_length=1)
-    """The paper's image sides and the pixels used here."""
+    """The paper's image sides and the pixels used here. Where they are the same, any others stand for themselves."""
     patch: Count
     """Side of a patch in pixels, of encoders trained here; a pre-trained one has its own."""
     image_tokens: dict[int, Count] = Field(min_length=1)
-    """The paper's numbers of image tokens and those used here, which must be square numbers."""
+    """The paper's numbers of image tokens and those used here, which must be square numbers. Where they are the same,
+    any others stand for themselves; your own data's rows are packed for the largest one here."""
     connector_width: Count
     """Inner width of the C-Abstractor (Honeybee: 1024) and of the resampler."""
     vocabulary: int = Field(ge=300, le=10_000_000)

@@ -24,6 +24,7 @@ from mm1_lab.config.base import (
     open_table,
     override,
     parse_yaml,
+    read_yaml,
     scale_name,
 )
 from mm1_lab.config.measure import MeasureField
@@ -345,11 +346,7 @@ def _changed(base: Recipe, change: dict[str, Any], where: str, own: OwnConnector
 
 def load_scale(name: str, *folders: Path, settings: tuple[str, ...] = ()) -> Scale:
     """Reads `NAME.yaml` in the first folder that has it, and applies the `--set` settings. Raises RequestError."""
-    try:
-        scale_name(name)
-    except ValueError as error:
-        raise RequestError(f"the scale {name!r} {error}") from None
-    scale = Scale.read(find_yaml("there is no scale", name, folders))
+    scale = _read_scale(name, folders, "there is no scale")
     fields = dict.fromkeys([*Recipe.model_fields, *Scale.model_fields])
     inner = {key for section in Scale.model_fields for key in keys_at(Scale, [section])}
     for setting in settings:  # those of recipes were taken out
@@ -357,6 +354,33 @@ def load_scale(name: str, *folders: Path, settings: tuple[str, ...] = ()) -> Sca
         if word not in {*Scale.model_fields, *inner} and closest(word, fields) in Recipe.model_fields:
             raise RequestError(f"--set {setting!r}: there is no {word!r}{nearest(word, fields)}")
     return override(scale, settings)
+
+
+def _read_scale(name: str, folders: tuple[Path, ...], lacking: str, inside: tuple[str, ...] = ()) -> Scale:
+    """The scale in a file, over the one that it `extends`; `inside` are the names of those that extend this one."""
+    try:
+        scale_name(name)
+    except ValueError as error:
+        raise RequestError(f"the scale {name!r} {error}") from None
+    path = find_yaml(lacking, name, folders)
+    values = read_yaml(path)
+    other = values.pop("extends", None)
+    if other is not None:
+        names = (*inside, name)
+        if other in names:
+            raise RequestError(f"{path}: extends: {' → '.join((*names, other))} goes in a circle")
+        extended = _read_scale(str(other), folders, f"{path}: extends: there is no scale", names)
+        values = _merged(extended.model_dump(exclude_unset=True), values)
+    return Scale.parse(values, str(path))
+
+
+def _merged(values: dict[Any, Any], own: dict[Any, Any]) -> dict[Any, Any]:
+    """The values with those of `own` in their place, in tables key by key."""
+    merged = values | own
+    for key in values.keys() & own.keys():
+        if isinstance(values[key], dict) and isinstance(own[key], dict):
+            merged[key] = _merged(values[key], own[key])
+    return merged
 
 
 def is_of_recipe(setting: str) -> bool:

@@ -2,13 +2,13 @@
 
 import math
 
-from mm1_lab.config.base import RequestError, nearest
+from mm1_lab.config.base import NotHere, RequestError, nearest
 from mm1_lab.config.components import Given, check_length, check_patches
 from mm1_lab.config.pretraining import adapters_of, multimodal_stage, trained
 from mm1_lab.config.recipe import SftRecipe
 from mm1_lab.config.size import PretrainedMM1
 from mm1_lab.config.stages import MultimodalStage, SftStage
-from mm1_lab.config.units import PAPER_STEPS, SFT_PAPER_STEPS, look_up, steps_of
+from mm1_lab.config.units import PAPER_STEPS, SFT_PAPER_STEPS, in_units, stand_for_themselves, steps_of
 from mm1_lab.formatting import counted
 
 
@@ -58,8 +58,13 @@ def sft_stage(given: Given, sft: SftRecipe) -> SftStage:
 
 def _started_from(given: Given, sft: SftRecipe) -> MultimodalStage | PretrainedMM1:
     """The model that is tuned."""
-    if sft.start:
-        exported: PretrainedMM1 = given.models.whole(sft.start)
+    if start := sft.start_at(given.seed):
+        try:
+            exported: PretrainedMM1 = given.models.whole(start)
+        except NotHere as error:
+            if not sft.starts_by_seed:
+                raise
+            raise NotHere(f"{error}; this is of seed {given.seed}, and --seeds names others") from None
         return exported.model_copy(update={"attention": given.scale.packed_attention})
     model = multimodal_stage(given)
     if sft.after_steps is None:
@@ -104,15 +109,15 @@ def _replay(given: Given, sft: SftRecipe, conversations: int) -> dict[str, float
 def _side_of_view(whole: dict[int, int], resolution: int, views: int) -> int:
     """Pixels of a side of each view, given those of a whole picture by its resolution; a picture of several views has
     as many for each of its tiles along a side."""
-    tiled = {math.isqrt(views - 1) * one: pixels for one, pixels in whole.items()}
-    if views > 1 and resolution not in tiled:
-        known = ", ".join(map(str, tiled))
+    tiles = max(1, math.isqrt(views - 1))  # along a side
+    if views > 1 and (resolution % tiles or not (resolution // tiles in whole or stand_for_themselves(whole))):
+        known = ", ".join(str(tiles * one) for one in whole)
         raise RequestError(f"sft.views: {views} needs an sft.resolution of {known} (it is {resolution}) or native")
     doubled = {2 * one for one in whole}
     if views == 1 and resolution in doubled and resolution not in whole:
         known = ", ".join(map(str, whole))
         raise RequestError(f"sft.resolution: {resolution} is of five views: add sft.views: 5, or take {known}")
-    return look_up("resolution", resolution, tiled if views > 1 else whole)
+    return in_units("resolution", resolution // tiles, whole)
 
 
 def _seen_as_exported(sft: SftRecipe, model: PretrainedMM1) -> SftRecipe:

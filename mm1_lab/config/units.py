@@ -42,6 +42,17 @@ IN_PAPERS_UNITS = {"number of image tokens": "image_tokens", "resolution": "reso
 """Fields of scales that say by which numbers of their own those of the paper are replaced."""
 
 
+def stand_for_themselves(table: Mapping[int, int]) -> bool:
+    """Whether a scale has the paper's own resolutions or numbers of image tokens, and so any others, too."""
+    return all(paper == here for paper, here in table.items())
+
+
+def in_units(what: str, number: int, table: dict[int, int]) -> int:
+    """The scale's resolution or number of image tokens for one of the paper's. Raises RequestError if it has none."""
+    is_own = 0 < number <= 10**8 and stand_for_themselves(table)  # the bounds of a table's numbers, `Count`
+    return number if is_own else look_up(what, number, table)
+
+
 def look_up(what: str, key: Key, *tables: Mapping[Key, Value]) -> Value:
     """The entry of the first table that contains `key`. Raises RequestError, with known keys, if none does."""
     for table in tables:

@@ -18,7 +18,7 @@ from transformers import (
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from mm1_lab import files
-from mm1_lab.config import ALLOWED, PretrainedDecoder, PretrainedMM1, RequestError, Trial
+from mm1_lab.config import ALLOWED, PretrainedDecoder, PretrainedMM1, Trial
 from mm1_lab.model import MM1Processor, library_tokenizer, write_code
 from mm1_lab.model.decoder import sparse_layers
 from mm1_lab.model.packed import BALANCE_WEIGHT
@@ -76,9 +76,7 @@ SHARED = (
 
 
 def export_trial(request: Request, trial: Trial, form: str, folder: Path, card: str) -> None:
-    """Writes the trial's model as `form` with its model card. Raises RequestError if that is not possible."""
-    if folder.exists() and (not folder.name or not folder.is_dir() or any(folder.iterdir())):
-        raise RequestError(f"{folder}: already exists; give a new folder")
+    """Writes the trial's model as `form` with its model card."""
     stage = trial.evaluation.model
     weights = request.weights_of(trial)
     data = request.open_data()

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
+from mm1_lab.config import Recipe
+from mm1_lab.config.units import stand_for_themselves
 from mm1_lab.formatting import counted
 
 Stored = Mapping[str, Any]
@@ -127,8 +129,25 @@ def own_rows_note(tokens: Mapping[str, int], known: Mapping[int, int] | None = N
     if not known:
         return [f"{text}."]
     most = max(tokens.values())
-    name = next(name for name in count(max(most, 576)) if name not in known)  # 576: the paper's patches at 336 px
+    least = most if stand_for_themselves(known) else max(most, 576)  # the paper's patches at 336 px
+    name = next(name for name in count(least) if name not in known)
     return [f"{text}, {max(known.values())}; with --set image_tokens.{name}={most} all arms read the same rows."]
+
+
+def one_start_note(arms: Mapping[str, Recipe]) -> list[str]:
+    """What is to be told of arms that start from an exported model which is the same at every seed, unless all start
+    from that one."""
+    starts: dict[str, str] = {}
+    for arm, recipe in arms.items():
+        if recipe.sft and recipe.sft.start and not recipe.sft.starts_by_seed:
+            starts[arm] = recipe.sft.start
+    if not starts or (len(starts) == len(arms) and len(set(starts.values())) == 1):
+        return []
+    told = ", ".join(f"{arm} ({start})" for arm, start in starts.items())
+    return [
+        f"One exported model at every seed: {told}. Intervals cover the luck of tuning alone, not of what was before; "
+        "`{seed}` in `start` gives each seed a model of its own."
+    ]
 
 
 def epochs_text(epochs: Mapping[str, float], left_out: int = 0) -> str:

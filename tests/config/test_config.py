@@ -39,6 +39,7 @@ from mm1_lab.config.base import override
 from mm1_lab.formatting import short_count
 from mm1_lab.orchestrate.planning.doubts import unlike_start
 from mm1_lab.orchestrate.planning.loading import load_request
+from tests.conftest import Refused, Told, change
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 WORLD = WORLD_DATA
@@ -502,3 +503,36 @@ def test_sizes_are_read_and_written_as_people_do() -> None:
     for text in ("", "9MB", "-9M", "0", "1e999"):
         with pytest.raises(ValueError, match="is not a size"):
             parse_count(text)
+
+
+def test_a_scale_over_another_one(here: Path, printed: Told, refused: Refused) -> None:
+    """Stages are the same as where the whole scale is written out, and a mistake is told with the file it is in."""
+    shutil.copytree(SWEEPS, "sweeps")
+    shutil.copy("sweeps/scales/smoke.yaml", "sweeps/scales/whole.yaml")
+    change(Path("sweeps/scales/whole.yaml"), "  85M: {", "  tiny: {layers: 1, width: 8, heads: 2}\n  85M: {")
+    change(Path("sweeps/scales/whole.yaml"), "shots: [0, 4, 8]", "shots: [0]")
+
+    def write(name: str, text: str) -> None:
+        Path(f"sweeps/scales/{name}.yaml").write_text(text)
+
+    write("shots", "extends: smoke\nevaluate: {shots: [0]}\n")
+    write("mine", "extends: shots\ndecoders: {tiny: {layers: 1, width: 8, heads: 2}}\n")
+    whole, mine = (load_request("data_mix", name) for name in ("whole", "mine"))
+    assert mine.scale == whole.scale and mine.scale.decoders.keys() > {"tiny", "85M"}
+    assert mine.rows == whole.rows
+    assert mine.folder == here / "results/local/mine/data_mix"
+    assert load_request("data_mix", "shots", settings=["train.steps=7"]).scale.train.steps == 7
+    assert '"layers": 1' in printed("show", "data_mix", "base", "--scale", "mine", "--set", "decoder=tiny", "--json")
+
+    def told(text: str) -> str:
+        write("mine", text)
+        return refused("plan", "data_mix", "--scale", "mine")
+
+    assert "sweeps/scales/mine.yaml: extends: there is no scale 'smokes'; did you mean" in told("extends: smokes\n")
+    assert "mine.yaml: extends: mine → mine goes in a circle" in told("extends: mine\n")
+    assert "the scale 'a/b' must be a name" in told("extends: a/b\n")
+    assert "sweeps/scales/mine.yaml: unknown key 'train.stepz'" in told("extends: smoke\ntrain: {stepz: 3}\n")
+    write("shots", "extends: mine\n")
+    assert "shots.yaml: extends: mine → shots → mine goes in a circle" in told("extends: shots\n")
+    write("shots", "extends: smoke\nevaluate: {shot: [0]}\n")
+    assert "sweeps/scales/shots.yaml: unknown key 'evaluate.shot'" in told("extends: shots\n")

@@ -190,6 +190,8 @@ def test_arms_that_read_rows_of_their_own_are_named_where_others_do_not(here, to
     assert "fine (36 image tokens), more than the scale's largest.\n" in told(*asked)
     (note,) = own_rows_note({"base": 0, "fine": 36}, {144: 9, 576: 16})  # of the user's data
     assert note.endswith("largest, 16; with --set image_tokens.577=36 all arms read the same rows.")
+    (note,) = own_rows_note({"base": 0, "fine": 256}, {64: 64, 144: 144})
+    assert note.endswith("with --set image_tokens.256=256 all arms read the same rows."), "it stands for itself"
     for same in (("--set", "image_tokens.576=36"), ("--only", "fine"), ("--only", "fine,joined")):
         assert "Rows of their own" not in told(*asked, *same)
 

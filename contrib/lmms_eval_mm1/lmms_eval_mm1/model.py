@@ -26,12 +26,13 @@ class ExportedMM1(lmms):
         self, pretrained: str, device: str | None = None, dtype: str = "auto", batch_size: int | str = 1
     ) -> None:
         super().__init__()
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        # read by lmms-eval's evaluator where several processes divide the questions; `cuda` is then each one's own GPU
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if not str(batch_size).isdecimal():
             raise SystemExit(f"mm1: --batch_size {batch_size}: is not a number; give one, such as --batch_size 8")
         self._batch = int(batch_size)
         self._processor = AutoProcessor.from_pretrained(pretrained)
-        self._model = AutoModelForImageTextToText.from_pretrained(pretrained, dtype=dtype).to(self._device).eval()
+        self._model = AutoModelForImageTextToText.from_pretrained(pretrained, dtype=dtype).to(self.device).eval()
 
     def generate_until(self, requests: list[Any]) -> list[str]:
         """The answer to each request, up to the first of its stop words."""
@@ -82,7 +83,7 @@ class ExportedMM1(lmms):
         ids = self._processor.tokenizer(_spaced(text, continuation), add_special_tokens=False, return_tensors="pt")[
             "input_ids"
         ]
-        ids = ids.to(self._device)
+        ids = ids.to(self.device)
         batch["input_ids"] = torch.cat([batch["input_ids"], ids], dim=1)
         batch["attention_mask"] = torch.ones_like(batch["input_ids"])
         logits = self._model(**batch).logits[0, -ids.shape[1] - 1 : -1].float()
@@ -107,7 +108,7 @@ class ExportedMM1(lmms):
         longest, read = batch["input_ids"].shape[1], self._model.config.text_config.max_position_embeddings
         if longest > read:
             warnings.warn(f"mm1: a prompt of {longest} tokens, where training had {read} at most", stacklevel=2)
-        return {name: tensor.to(self._device) for name, tensor in batch.items()}
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
 
 def _flat(seen: Any) -> Iterator[Any]:

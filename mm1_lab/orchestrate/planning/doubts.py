@@ -11,7 +11,7 @@ from mm1_lab.orchestrate.planning.finding import SWEEPS, split_settings
 from mm1_lab.orchestrate.planning.measurable import why_no_value, why_untuned
 from mm1_lab.orchestrate.planning.request import Request
 from mm1_lab.results.manifest import read_trials
-from mm1_lab.results.trained import epochs_note, epochs_text, own_rows_note
+from mm1_lab.results.trained import epochs_note, epochs_text, one_start_note, own_rows_note
 from mm1_lab.weights.pretrained import chat_template
 
 SHOTS_OF_WORLD = 8
@@ -23,7 +23,7 @@ in the world is only planned."""
 def doubts(request: Request) -> list[str]:
     """All that is to be told before a run, which does not keep it from running."""
     of_arms = (same_trials, rounded_steps, unlike_rows, unlike_before, partial_mixtures, unlike_start)
-    each = (replaced, *of_arms, doubtful_claims, doubtful_data)
+    each = (replaced, *of_arms, one_start, doubtful_claims, doubtful_data)
     return [line for doubt in each for line in doubt(request)]
 
 
@@ -69,11 +69,13 @@ def replaced(request: Request) -> list[str]:
 
 def same_trials(request: Request) -> list[str]:
     """What is to be told of arms that do not differ, as where their steps are rounded alike at this scale."""
-    alike = defaultdict(list)
+    trials = defaultdict(list)
     for trial in request.trials:
-        alike[trial.fingerprint].append(trial.arm)
-    lines = [f"{' = '.join(arms)} are the same trials" for arms in alike.values() if len(arms) > 1]
-    return list(dict.fromkeys(lines))  # the same ones at every seed
+        trials[trial.arm].append(trial.fingerprint)
+    alike = defaultdict(list)
+    for arm, fingerprints in trials.items():
+        alike[tuple(fingerprints)].append(arm)
+    return [f"{' = '.join(arms)} are the same trials" for arms in alike.values() if len(arms) > 1]
 
 
 def rounded_steps(request: Request) -> list[str]:
@@ -127,6 +129,11 @@ def unlike_start(request: Request) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
+def one_start(request: Request) -> list[str]:
+    """What is to be told of arms that start from one exported model each."""
+    return one_start_note(request.recipes)
+
+
 def unlike_before(request: Request) -> list[str]:
     """What is to be told of models on users' data that were trained on another form: pictures of an exported one
     that were made square in another way, the chat template of a decoder to be tuned, its own end of texts."""
@@ -163,6 +170,7 @@ def doubtful_claims(request: Request) -> list[str]:
     """What is to be told before a run of claims about its arms that it cannot decide, or that are about more than one
     change."""
     arms = request.recipes
+    pixels = {trial.arm: trial.evaluation.model.architecture.image_size for trial in request.trials}
     claims = defaultdict(list)
     for contrast in request.sweep.contrasts:
         first, second = contrast.sides
@@ -172,6 +180,8 @@ def doubtful_claims(request: Request) -> list[str]:
         changed = []
         if len(compared) == len(first) + len(second) == 2 and not request.manifest.confirms:
             changed = [name for name in Recipe.model_fields if getattr(compared[0], name) != getattr(compared[1], name)]
+            if "resolution" in changed and len({pixels[arm] for arm in (*first, *second)}) == 1:  # one is `native`
+                changed.remove("resolution")
         if len(changed) > 1:
             what = f"will not tell {', '.join(changed)} apart, as the arms differ in all of them"
             claims[what].append(repr(contrast.claim))

@@ -103,10 +103,12 @@ def decoders_tokenizer(
     data: DataFile | None = None,
     only: Collection[str] = (),
     named: Path | None = None,
+    seeds: Collection[int] = (0,),
 ) -> Path | None:
     """The folder of the pre-trained decoder or model whose tokenizer the data use. None if no arm has one, or if the
     data are the miniature world and an exported model has its vocabulary. The folder that the data file has `named`,
-    if all have that vocabulary and none is exported, of which begin and end tokens are a part.
+    if all have that vocabulary and none is exported, of which begin and end tokens are a part. `seeds` are those of
+    exported models that differ by seed.
 
     `arms` are all of the sweep, of which `only` (if not empty) are asked for: an arm is the same trial with the others
     and without. Models of the others that are not on this machine are left out unless the tokenizer depends on them.
@@ -119,8 +121,9 @@ def decoders_tokenizer(
     for arm, recipe in sorted(arms.items(), key=lambda one: one[0] not in only):
         try:
             if recipe.sft and recipe.sft.start:
-                folders[recipe.sft.start] = Path(models.whole(recipe.sft.start).folder)
-                exported = True
+                for start in map(recipe.sft.start_at, seeds):
+                    folders[start] = Path(models.whole(start).folder)
+                    exported = True
             elif asked := find_pretrained(decoder_name(recipe, scale), scale.pretrained_decoders):
                 folders.setdefault(asked.weights, Path(models.decoder(asked).folder))
         except NotHere as error:

@@ -86,7 +86,7 @@ def load_request(
 
     # The data, which depend on a pre-trained decoder's tokenizer, and the scale's settings that depend on them
     named = data_file.tokenizer_folder(path) if path and data_file else None
-    tokenizer = decoders_tokenizer(whole.arms, concrete, models, data_file, only, named)
+    tokenizer = decoders_tokenizer(whole.arms, concrete, models, data_file, only, named, chosen)
     concrete, identity = _with_data(concrete, path, data_file, tokenizer, ledger)
 
     # The trials
