@@ -1,5 +1,6 @@
 """The evaluation stage: a trained model's answers to all questions of all benchmarks, and its held-out losses."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -49,15 +50,21 @@ def evaluate(
     report: Report,
     cache: Path | None = None,
     shards: int = 1,
+    before: Evaluation | None = None,
 ) -> Evaluation:
     """Scores the model in `model_folder` at all numbers of shots.
 
     In a team every `shards` processes divide one model, and answer their share of the blocks together; all processes
-    return the result. `cache` holds the questions selected from large files.
+    return the result. `cache` holds the questions selected from large files. `before` has what the same model answered
+    under the same conditions, which is not asked again.
     """
     settings = stage.settings
     benchmarks = benchmarks_for(data, settings, stage.seed, stage.benchmarks, stage.model.tuned, cache)
-    model = load_to_answer(stage.model, model_folder, data, shards)
+    answered = defaultdict[tuple[str, int], list[str]](list)
+    for row in before.scores if before else ():
+        answered[row.benchmark, row.shots].append(row.prediction)
+    asked = {one.name for one in benchmarks} - {name for name, _ in answered}
+    model = load_to_answer(stage.model, model_folder, data, shards) if asked or not before else None
     result = Evaluation()
     steps = sum(len(benchmark.shots_at(settings)) for benchmark in benchmarks) + 1
     done = 0
@@ -70,14 +77,18 @@ def evaluate(
                 result.majority[benchmark.name] = majority_score(benchmark, by_kind)
                 result.majority_by_kind[benchmark.name] = by_kind
             # of its own for each benchmark, so that pictures are kept for its next number of shots and no longer
-            answering = Answering(stage, model, data, shards)
+            answering = Answering(stage, model, data, shards) if model and benchmark.name in asked else None
             for shots in benchmark.shots_at(settings):
-                answers = answering.predict(benchmark, shots)
+                answers = answering.predict(benchmark, shots) if answering else answered[benchmark.name, shots]
                 for one in (benchmark, *further(benchmark)):
                     result.scores.extend(_rows(one, shots, answers))
                 done += 1
                 report(Progress(step=done, steps=steps))
-        losses, left_out = held_out_losses(model, stage.model, data)
+        if before:
+            losses, left_out = before.held_out_loss, before.left_out
+        else:
+            assert model
+            losses, left_out = held_out_losses(model, stage.model, data)
         result.held_out_loss.update(losses)
         result.left_out.update(left_out)
     report(Progress(step=steps, steps=steps))

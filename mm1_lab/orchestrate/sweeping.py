@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from errno import ENOSPC
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from mm1_lab.config import EvaluationStage, ModelStage, RequestError, Trial
+from mm1_lab.config import EvaluationStage, ModelStage, RequestError, Stage, Trial
 from mm1_lab.files import locked
 from mm1_lab.formatting import command_line, counted
 from mm1_lab.orchestrate.execution.display import Display
@@ -222,10 +221,15 @@ def work_through(plan: Plan, request: Request, executor: Executor, observers: Se
         tokenizer=request.tokenizer,
         commit=repository_commit(),
         fitted=plan.fitted,
+        earlier=plan.earlier,
         connectors=request.sweep.connectors,
     )
 
-    seconds = partial(stage_seconds, slowness=measured_slowness(ledger))
+    slowness = measured_slowness(ledger)
+
+    def seconds(stage: Stage) -> float:
+        return stage_seconds(stage, slowness) * plan.share(stage)
+
     sweep = f"{request.variant} at {request.scale_name}"
     work_list = WorkList(plan.tasks, seconds, request.scale.retries, ledger, observers, sweep)
     work_list.observers.insert(0, Display(work_list, sys.stdout, len(plan.done), len(plan.trials)))

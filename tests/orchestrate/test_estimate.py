@@ -307,7 +307,7 @@ def test_processes_divide_the_papers_largest_models_as_planned(ask, monkeypatch)
     request = ask("3B", "30B", "3B-MoE", sweep="final_models", scale="paper")
     fitted = fitted_resources(make_plan(request.trials, request.ledger), request)
     told = []
-    monkeypatch.setattr("mm1_lab.evaluate.run.evaluate", lambda *given: told.append(given[-1]))
+    monkeypatch.setattr("mm1_lab.evaluate.run.evaluate", lambda *given: told.append(given[5]))
     monkeypatch.setattr("mm1_lab.team.size", lambda: 20)
     monkeypatch.setattr(Worker, "_reset_process", lambda *_: None)
     monkeypatch.setattr(Worker, "_data", lambda *_: None)

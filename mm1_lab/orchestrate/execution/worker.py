@@ -29,7 +29,8 @@ from mm1_lab.files import PACKAGE, load_json, write_json, write_text
 from mm1_lab.orchestrate.execution.groups import Lost, in_group
 from mm1_lab.orchestrate.execution.worklist import Outcome, full_disk_line
 from mm1_lab.orchestrate.planning.plan import Fitted, Task
-from mm1_lab.results import Ledger
+from mm1_lab.results import Ledger, ScoreRow
+from mm1_lab.results.earlier import Earlier
 from mm1_lab.results.leases import LeaseLost
 from mm1_lab.results.schema import CURVES
 from mm1_lab.train.progress import Diverged, Progress, Report, TimeUp
@@ -37,6 +38,7 @@ from mm1_lab.version import __version__
 
 if TYPE_CHECKING:
     from mm1_lab.data.types import Data
+    from mm1_lab.evaluate.run import Evaluation
 
 StageReport = Callable[[str, Progress], None]
 """Called with the name of the stage and its progress."""
@@ -60,6 +62,8 @@ class Worker:
     commit: str | None = None
     """The repository's commit when the command started."""
     fitted: Fitted = field(default_factory=dict)
+    earlier: Mapping[str, Earlier] = field(default_factory=dict)
+    """Those of the plan."""
     connectors: OwnConnectors | None = None
     """The user's own, which the process that computes may run."""
     groups: Path | None = None
@@ -196,7 +200,10 @@ class Worker:
         started = time.monotonic()
         model = ledger.weights(stage.model.fingerprint)
         shards = (team.size() > 1 and self._resources(stage).evaluation_shards) or 1
-        evaluation = evaluate(stage, model, self._data(stage), report, ledger.data_cache, shards)
+        before = None
+        if earlier := self.earlier.get(stage.fingerprint):  # the first process decides: all must ask the same
+            before = team.collect(self._before(earlier) if team.is_first() else None)[0]
+        evaluation = evaluate(stage, model, self._data(stage), report, ledger.data_cache, shards, before)
         for source, loss in evaluation.held_out_loss.items():
             if not math.isfinite(loss):  # the last step's update was not, which no further loss has told
                 rate = f"{SECTIONS.get(stage.model.name, '')}learning_rate"
@@ -204,6 +211,13 @@ class Worker:
         if not team.is_first():
             return
         timings = {stage.KIND: _timing(stage, started)}
+        taken = {}
+        if earlier and before:
+            names = {row.benchmark for row in before.scores} & {row.benchmark for row in evaluation.scores}
+            taken["taken_over"] = {"fingerprint": earlier.fingerprint, "benchmarks": sorted(names)}
+            # with what the same answers took then, as tables tell what a trial costs
+            then = ledger.record(earlier.fingerprint)["timings"][stage.KIND]
+            timings[stage.KIND]["seconds"] += then["seconds"] * (1 - earlier.share) * stage.flops() / then["flops"]
         curves = {}
         alignments = [needed for needed in stage.model.chain() if needed.name == "alignment"]
         for trained in (*alignments, stage.model):
@@ -228,11 +242,32 @@ class Worker:
             "majority": evaluation.majority,
             "majority_by_kind": evaluation.majority_by_kind,
             "held_out_left_out": evaluation.left_out,
+            **taken,
             **({"benchmarks": evaluation.notes} if evaluation.notes else {}),
             "environment": environment(self.scale, self.commit),
             "timings": timings,
         }
         ledger.write_scores(stage.fingerprint, evaluation.scores, evaluation.held_out_loss, record, curves)
+
+    def _before(self, earlier: Earlier) -> Evaluation | None:
+        """What is to be taken over, unless it is damaged, or comes from another machine or other libraries: a record
+        tells of one."""
+        from mm1_lab.evaluate.run import Evaluation
+        from mm1_lab.results.reading import held_out_losses
+        from mm1_lab.results.score_file import read_score_table
+
+        ledger = self.ledger
+        if not ledger.has_intact_scores(earlier.fingerprint):
+            return None
+        record, now = ledger.record(earlier.fingerprint), environment(self.scale, self.commit)
+        if any(record["environment"].get(key) != now[key] for key in ("processor", "threads", "versions")):
+            return None
+        folder = ledger.trial_folder(earlier.fingerprint)
+        rows = read_score_table(folder)
+        # further metrics are computed again from the same answers
+        rows = rows[(rows["family"] != "further") & ~rows["benchmark"].isin(earlier.asked)]
+        scores = [ScoreRow(*row) for row in rows.itertuples(index=False)]
+        return Evaluation(scores, held_out_loss=held_out_losses(folder), left_out=record["held_out_left_out"])
 
 
 @contextmanager

@@ -137,9 +137,11 @@ def estimate_stages(plan: Plan, request: Request, networks: Networks | None = No
     for _, stage in plan.missing:
         network = networks.of(stage)
         if scale.hardware:
-            estimates[stage.fingerprint] = _estimate_on(scale.hardware, stage, network, scale)
+            whole = _estimate_on(scale.hardware, stage, network, scale)
         else:
-            estimates[stage.fingerprint] = Estimate(stage.cost(network, scale), stage_seconds(stage, slowness))
+            whole = Estimate(stage.cost(network, scale), stage_seconds(stage, slowness))
+        cost = replace(whole.cost, flops=whole.cost.flops * plan.share(stage))
+        estimates[stage.fingerprint] = replace(whole, cost=cost, seconds=whole.seconds * plan.share(stage))
     return estimates
 
 

@@ -5,9 +5,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from mm1_lab.config import Stage, Trial
+from mm1_lab.config import EvaluationStage, Stage, Trial
 from mm1_lab.formatting import counted
 from mm1_lab.results import Ledger
+from mm1_lab.results.earlier import Earlier, earlier_evaluations
 
 State = Literal["reused", "to run", "waits", "not needed", "diverged"]
 Fitted = Mapping[str, Mapping[str, Any]]
@@ -60,9 +61,16 @@ class Plan:
     tasks: dict[str, Task] = field(default_factory=dict)
     fitted: Fitted = field(default_factory=dict)
     """Set once the plan is found to fit the scale's hardware."""
+    earlier: Mapping[str, Earlier] = field(default_factory=dict)
+    """Evaluations from which missing ones, by fingerprint, take over answers."""
 
     def add(self, stage: Stage, state: State, why: str) -> None:
         self.stages[stage.fingerprint] = PlannedStage(stage, state, why)
+
+    def share(self, stage: Stage) -> float:
+        """How much of a missing stage has to be computed."""
+        earlier = self.earlier.get(stage.fingerprint)
+        return earlier.share if earlier else 1.0
 
     @property
     def done(self) -> list[str]:
@@ -98,6 +106,8 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
             wanted.append((evaluation, trial))
     plan.tasks = make_tasks(wanted, ledger)
     missing = {stage.fingerprint for _, stage in plan.missing}
+    evaluations = [stage for _, stage in plan.missing if isinstance(stage, EvaluationStage)]
+    plan.earlier = earlier_evaluations((one for one in evaluations if one.model.fingerprint not in missing), ledger)
     leased = ledger.leases.recent()
     for _, stage in plan.missing:
         if waits := [needed.name for needed in stage.inputs.values() if needed.fingerprint in missing]:
@@ -106,6 +116,8 @@ def make_plan(trials: Iterable[Trial], ledger: Ledger) -> Plan:
             plan.add(stage, "to run", "a process works on it")
         elif ledger.failure_file(stage.fingerprint).exists():
             plan.add(stage, "to run", "failed before")
+        elif earlier := plan.earlier.get(stage.fingerprint):
+            plan.add(stage, "to run", f"asks only {', '.join(earlier.asked)}" if earlier.asked else "asks nothing anew")
         else:
             plan.add(stage, "to run", ledger.interruption(stage.fingerprint) or "new")
     for trial in plan.trials:

@@ -147,7 +147,7 @@ def time_text(plan: Plan, request: Request, slots: int) -> str:
     """How long the plan's tasks take on this machine's cores with `slots` at a time, and if most of it is pre-training,
     of what, and the seeds at which it is shipped."""
     slowness = measured_slowness(request.ledger)
-    seconds = {stage.fingerprint: stage_seconds(stage, slowness) for _, stage in plan.missing}
+    seconds = {one.fingerprint: stage_seconds(one, slowness) * plan.share(one) for _, one in plan.missing}
     work = sum(seconds.values())
     text = f"About {duration(_wall_seconds(plan, seconds, work, slots))} with {slots} at a time"
     parts = [stage for _, stage in plan.missing if stage.TRAINS and not isinstance(stage, ModelStage)]
