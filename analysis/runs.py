@@ -9,7 +9,7 @@ import numpy as np
 
 from analysis.study import Record, Study
 from mm1_lab.config import DecoderStage, EncoderStage, EvaluationStage, MultimodalStage, SftStage
-from mm1_lab.formatting import duration
+from mm1_lab.formatting import duration, some
 
 
 def finished_looks(study: Study) -> tuple[int, ...]:
@@ -144,4 +144,4 @@ def edited_note(study: Study, arms: Iterable[str]) -> list[str]:
     edited = [one for commit, names in trials.items() if commit.endswith("-dirty") for one in names]
     if not edited or len(trials) == 1:
         return []
-    return [f"Not all ran the same code; with uncommitted changes of the lab's ran {', '.join(edited)}."]
+    return [f"Not all ran the same code; with uncommitted changes of the lab's ran {some(edited)}."]

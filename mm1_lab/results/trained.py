@@ -158,23 +158,27 @@ def epochs_text(epochs: Mapping[str, float], left_out: int = 0) -> str:
 
 def epochs_note(arms: Mapping[str, str]) -> list[str]:
     """What is to be told of the tuned arms of a sweep, given the `epochs_text` of each."""
-    alike = defaultdict(list)
-    for arm, text in arms.items():
-        alike[text].append(arm)
-    if len(alike) < 2:
-        return [f"Epochs of instruction sets: {text}." for text in alike]
-    told = "; ".join(f"{', '.join(names)} ({text})" for text, names in alike.items())
-    return [f"Tuned on different conversations; epochs of instruction sets: {told}."]
+    if len(set(arms.values())) < 2:
+        return [f"Epochs of instruction sets: {text}." for text in set(arms.values())]
+    return [f"Tuned on different conversations; epochs of instruction sets: {_by_text(arms)}."]
 
 
 def repeats_note(arms: Mapping[str, Mapping[str, float]]) -> list[str]:
     """What is to be told of arms that read data more than once in pre-training, given the epochs of each one's sources:
     a better filter may lose by that alone."""
-    told = []
+    told = {}
     for arm, epochs in arms.items():
         if repeated := {name: number for name, number in epochs.items() if number > 1}:
-            told.append(f"{arm} ({epochs_text(repeated)})")
-    return [f"Read more than once in pre-training (epochs): {'; '.join(told)}."] if told else []
+            told[arm] = epochs_text(repeated)
+    return [f"Read more than once in pre-training (epochs): {_by_text(told)}."] if told else []
+
+
+def _by_text(arms: Mapping[str, str]) -> str:
+    """Each text once, after its arms."""
+    alike = defaultdict(list)
+    for arm, text in arms.items():
+        alike[text].append(arm)
+    return "; ".join(f"{', '.join(names)} ({text})" for text, names in alike.items())
 
 
 def _steps(stage: Stored) -> int:

@@ -36,7 +36,7 @@ from analysis.pages.scores import (
 )
 from analysis.pages.verdicts import claims_notes, verdicts_table
 from analysis.redraw import _draw, _write_scores, draw, draw_sweep, sweep_in_short
-from analysis.runs import mixes_machines
+from analysis.runs import edited_note, mixes_machines
 from analysis.study import Study, read_study
 from analysis.style import annotate_head, row_name, styled
 from mm1_lab.cli import main
@@ -274,14 +274,14 @@ def test_notes_tell_of_means_with_cider_of_rows_of_an_arm_s_own_of_repeated_data
     read = {"connector": {"image_tokens": 36}, "drop_overlong": True, "training": {"steps": 9}}
     epochs = {"multimodal": {"epochs": {"captions": 54.5, "text": 0.7}}}
     record = {"config": {"model": {"model": read}}, "summaries": epochs}  # of a tuned model
-    usual = {"config": {"model": {"model": {**read, "drop_overlong": False}}}}
+    usual = {"config": {"model": {"model": {**read, "drop_overlong": False}}}, "summaries": epochs}
     records = {"captions/0": record, "base/0": usual}
     study = replace(own_data, scores=own[own["benchmark"].isin(["captions", "vqa"])], records=records)
     for notes in (short_table(study).notes, compare_arms(study, "captions", "base", ()).notes):
         told = "\n".join(notes)
         assert "epochs in as many steps: captions (36 image tokens), more than the scale's largest." in told
         assert "are of captions (CIDEr), vqa (vqa): CIDEr is not bounded by 100" in told
-        assert "Read more than once in pre-training (epochs): captions (captions 54)." in told
+        assert re.search(r"Read more than once in pre-training \(epochs\): [a-z]+, [^()]+ \(captions 54\)", told)
     edited = {fingerprint: {"environment": {"commit": "a"}} for fingerprint in study.done["fingerprint"]}
     edited["captions/0"] = {"environment": {"commit": "a-dirty"}}
     told = "\n".join(compare_arms(replace(study, records=edited), "captions", "base", ()).notes)
@@ -289,6 +289,13 @@ def test_notes_tell_of_means_with_cider_of_rows_of_an_arm_s_own_of_repeated_data
     alike = dict.fromkeys(study.done["fingerprint"], record | edited["captions/0"])
     told = "".join(short_table(replace(study, scores=own[own["benchmark"] == "vqa"], records=alike)).notes)
     assert "Rows of" not in told and "CIDEr" not in told and "Not all" not in told
+
+
+def test_of_many_trials_with_edited_code_five_are_named(mix_study: Study) -> None:
+    commits = dict.fromkeys(mix_study.done["fingerprint"], "a-dirty") | {"base/0": "a"}
+    records = {fingerprint: {"environment": {"commit": commit}} for fingerprint, commit in commits.items()}
+    (told,) = edited_note(replace(mix_study, records=records), mix_study.sweep.arms)
+    assert told.count(" / seed ") == 5 and re.search(r", \d+ more\.$", told)
 
 
 def test_a_figure_names_every_row_and_shows_the_papers_numbers_on_an_axis_of_their_own(one_seed: Path) -> None:

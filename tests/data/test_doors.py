@@ -102,12 +102,14 @@ def test_coco_as_the_walk_through_names_it(files, monkeypatch):
         "images": [{"id": 100 + number, "file_name": f"{number}.png"} for number in range(COUNT)],
         "annotations": [{"image_id": 100 + n, "caption": f"{said} {n}"} for n in range(COUNT) for said in "abcde"],
     }
+    del coco["images"][-1]  # a part of the pictures, with the annotations of all
     Path("annotations/captions_train2014.json").write_text(json.dumps(coco))
     named = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])["captions"]
     data = open_captions(files, named)
     collection = data.collections["captions"]
     told = {tuple(collection.texts(sample)[1:]) for sample in range(len(collection))}
-    assert told == {tuple(f"{said} {number}" for said in "abcde") for number in range(COUNT)}
+    assert told == {tuple(f"{said} {number}" for said in "abcde") for number in range(COUNT - 1)}
+    assert collection.left_out() == {"no image": 1}
 
 
 FORMS = """

@@ -67,8 +67,12 @@ def test_a_module_of_one_s_own(again, monkeypatch, told):
     assert "finish" in calls
 
 
-def test_one_that_is_not_installed(monkeypatch, refused):
+@pytest.mark.parametrize("name", ["wandb", "mlflow", "./mine.py", "", "broken"])
+def test_what_is_no_tracker_is_refused_before_anything_runs(name, monkeypatch, refused, tmp_path):
+    """Not installed, another module, a path, nothing, a module of one's own that raises."""
     monkeypatch.setitem(sys.modules, "wandb", None)
-    error = refused("run", "data_mix", "--scale", "smoke", "--tracker", "wandb")
-    assert error.startswith("mm1-lab: --tracker wandb: is not installed (") and "; install it" in error
-    assert "is not installed" in refused("run", "data_mix", "--scale", "smoke", "--tracker", "./mine.py")
+    (tmp_path / "broken.py").write_text("1 / 0", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    error = refused("run", "data_mix", "--scale", "smoke", "--tracker", name)
+    assert error.startswith(f"mm1-lab: --tracker {name}: is no module with `init`, `log` and `finish` (")
+    assert "; install it" in error

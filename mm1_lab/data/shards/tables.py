@@ -159,11 +159,11 @@ def _json(path: Path, wanted: Collection[str]) -> FileRows:
 def _coco(content: Fields) -> FileRows:
     """A row per picture of `captions_*.json`: {images: [{id, file_name}], annotations: [{image_id, caption}]}."""
     names = {image["id"]: image["file_name"] for image in content["images"]}
-    captions = defaultdict[str, list[Any]](list)
+    captions = defaultdict[Any, list[Any]](list)
     for annotation in content["annotations"]:
-        captions[names[annotation["image_id"]]].append(annotation.get("caption"))
-    for name, texts in captions.items():
-        yield f"image {name}", {"image": name, "caption": texts}
+        captions[annotation["image_id"]].append(annotation.get("caption"))
+    for number, texts in captions.items():
+        yield f"image {number}", {"image": names.get(number), "caption": texts}  # one may be left out of `images` alone
 
 
 def _parse_object(text: bytes) -> Fields | Broken:

@@ -29,12 +29,15 @@ LOG_SECONDS = 60.0
 
 
 def import_tracker(name: str) -> Any:
-    """The tracker's module. Raises RequestError if there is none."""
+    """The tracker's module. Raises RequestError if it cannot be used."""
     os.environ.setdefault("WANDB_SILENT", "true")  # its lines would fall between those of the display
     try:
-        return import_module(name)
-    except (ImportError, TypeError, ValueError) as error:  # of a path, and of no name
-        raise RequestError(f"--tracker {name}: is not installed ({first_line(error)}); install it") from None
+        module = import_module(name)
+        _ = module.init, module.log, module.finish
+    except Exception as error:  # also whatever a module of the user's own raises
+        told = f"--tracker {name}: is no module with `init`, `log` and `finish` ({first_line(error)})"
+        raise RequestError(f"{told}; install it, or put your own on PYTHONPATH") from None
+    return module
 
 
 class TrialLogger(Observer):
