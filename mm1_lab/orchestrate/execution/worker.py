@@ -205,12 +205,11 @@ class Worker:
             return
         timings = {stage.KIND: _timing(stage, started)}
         curves = {}
-        alignments = [needed for needed in stage.model.chain() if needed.name == "alignment"]
-        for trained in (*alignments, stage.model):
+        for name, trained in stage.with_curves.items():
             if not ledger.has_intact_weights(trained.fingerprint):  # of an alignment they may have been deleted
                 continue
             folder = ledger.stage_folder(trained.fingerprint)
-            curves[CURVES["align" if trained in alignments else "train"]] = folder / "training.csv"
+            curves[CURVES[name]] = folder / "training.csv"
             if (folder / "timings.json").exists():
                 timings |= load_json(folder / "timings.json")
         # of the stages that a score depends on; of several of a name the nearest
