@@ -85,22 +85,14 @@ def metrics(ledger: Ledger, fingerprint: str, record: Mapping[str, Any]) -> list
 
 
 def _points(curves: Mapping[str, Any]) -> list[Point]:
-    return [
-        (f"{stage}/{name}", value, step)
-        for stage, curve in curves.items()
-        for step, name, value in curve.itertuples(index=False)
-    ]
+    rows = ((stage, row) for stage, curve in curves.items() for row in curve.itertuples(index=False))
+    return [(f"{stage}/{name}", value, step) for stage, (step, name, value) in rows]
 
 
 def planned_record(trial: Trial) -> dict[str, Any]:
     """What `parameters` reads of the record that the trial will have."""
-    evaluation = trial.evaluation
-    return {
-        "recipe": trial.recipe.model_dump(mode="json"),
-        "config": evaluation.model_dump(mode="json"),
-        "fingerprints": {stage.name: stage.fingerprint for stage in (evaluation.model, evaluation)},
-        "summaries": {},
-    }
+    recipe, config = trial.recipe.model_dump(mode="json"), trial.evaluation.model_dump(mode="json")
+    return {"recipe": recipe, "config": config, "fingerprints": {"model": "", "evaluation": ""}, "summaries": {}}
 
 
 def points_so_far(ledger: Ledger, evaluation: EvaluationStage) -> list[Point]:

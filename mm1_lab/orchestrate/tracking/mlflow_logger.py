@@ -203,10 +203,12 @@ class MlflowLogger(TrialLogger):
         logged = {run.data.tags.get(COMPLETE) for run in runs.values()}
         failed = self.failed_trials()
         states = {name: digest([*self.version, failure["date"], *own]) for name, (own, failure) in failed.items()}
-        ended = [(name, failed[name][0], state) for name, state in states.items() if state not in logged]
-        waiting = self.trials(finished=False) if self.begun else {}
-        open_ = [(name, own, "") for name, own in waiting.items() if name in self.begun and name not in failed]
-        for fingerprint, names, state in [*self.unlogged(logged), *ended, *open_]:
+        runs_now = [(name, failed[name][0], state) for name, state in states.items() if state not in logged]
+        runs_now += self.unlogged(logged)
+        if self.begun:  # after those with scores, lest one gets them meanwhile
+            waiting = self.trials(finished=False).items()
+            runs_now += [(name, own, "") for name, own in waiting if name in self.begun and name not in failed]
+        for fingerprint, names, state in runs_now:
             before = runs.get(fingerprint)  # with other contents, or a part of them
             _, failure = failed.get(fingerprint, (names, None))
             begun = self.begun.get(fingerprint) if failure or not state else None
@@ -285,18 +287,16 @@ class MlflowLogger(TrialLogger):
         run: the one `before` if that has a part of the same, and nothing else."""
         from mlflow.entities import Metric, Param, RunTag
 
+        status = "FAILED" if failure else "RUNNING" if begun else "FINISHED"
         points: list[contents.Point] = []
         parameters = contents.identity(self.manifest, names)
         tags: dict[str, str] = {}
         if begun:
-            status = "RUNNING"
             trial, start = begun
-            end = start
-            note = RUNNING_NOTE
+            end, note = start, RUNNING_NOTE
             parameters = contents.parameters(self.manifest, names, contents.planned_record(trial))
             points = contents.points_so_far(self.ledger, trial.evaluation)
         elif not failure:
-            status = "FINISHED"
             record = self.ledger.record(fingerprint)
             environment = record["environment"]
             end = datetime.fromisoformat(environment["date"]).timestamp()
@@ -311,7 +311,6 @@ class MlflowLogger(TrialLogger):
             parameters = contents.parameters(self.manifest, names, record)
             points = contents.metrics(self.ledger, fingerprint, record)
         if failure:
-            status = "FAILED"
             start = end = failure["date"]
             reason = failure["reason"][:LONGEST_TAG]
             note = FAILED_NOTE.format(reason=reason)
@@ -325,7 +324,8 @@ class MlflowLogger(TrialLogger):
         tags |= {"mm1.fingerprint": fingerprint, NOTE: f"{note}{REPRODUCE}{command}`", "mlflow.source.name": command}
         texts = {_allowed(name): str(value) for name, value in parameters.items()}
         values = {(_allowed(name), step): value for name, value, step in points}
-        run, there = None, dict[tuple[str, int], float]()
+        there: dict[tuple[str, int], float] = {}
+        is_part = False
         if before:
             tags[NOTE] += _remark(before.data.tags)
             tags |= _of_user(before.data.tags)
@@ -333,16 +333,15 @@ class MlflowLogger(TrialLogger):
                 there = _points_of(client, before)
                 # a parameter cannot be changed, nor a point, such as of a step that a GPU has trained again
                 is_part = all(before.data.params.get(name, text) == text for name, text in texts.items())
-                run = before if is_part and (status != "FINISHED" or there.items() <= values.items()) else None
-        if run is None:
+                is_part = is_part and (status != "FINISHED" or there.items() <= values.items())
+        run = before
+        if not is_part:
             name = contents.run_name(self.manifest, names)
             run, there = client.create_run(experiment, int(1000 * start), tags | shared, name), {}
-        elif status == "RUNNING":  # they are there
-            texts, tags = {}, {}
-        run_id: str = run.info.run_id
-        params = [Param(*text) for text in texts.items()]
+        run_id, begin = str(run.info.run_id), run.info.start_time
         new = {point: value for point, value in values.items() if point not in there}
-        metrics = [Metric(name, value, run.info.start_time, step) for (name, step), value in new.items()]
+        metrics = [Metric(name, value, begin, step) for (name, step), value in new.items()]
+        params = [Param(*text) for text in texts.items()]
         # in as many requests as a server takes
         client.log_batch(run_id, metrics, params, [RunTag(*tag) for tag in tags.items()])
         if status != "RUNNING":
