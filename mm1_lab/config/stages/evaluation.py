@@ -52,6 +52,12 @@ class EvaluationStage(Stage):
     sharp_demonstrations: int | None = None
     """How many demonstrations, the last ones, are shown in all views; those before them only as a whole."""
 
+    @property
+    def with_curves(self) -> dict[str, Stage]:
+        """The stages whose curves are shown as the trial's, by the names that they have in trackers."""
+        own = [stage for stage in self.model.chain() if stage is self.model or stage.name == "alignment"]
+        return {"align" if stage.name == "alignment" else "train": stage for stage in reversed(own)}
+
     def parameters(self) -> Parameters:
         return self.model.parameters()
 

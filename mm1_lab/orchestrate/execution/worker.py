@@ -219,12 +219,11 @@ class Worker:
             then = ledger.record(earlier.fingerprint)["timings"][stage.KIND]
             timings[stage.KIND]["seconds"] += then["seconds"] * (1 - earlier.share) * stage.flops() / then["flops"]
         curves = {}
-        alignments = [needed for needed in stage.model.chain() if needed.name == "alignment"]
-        for trained in (*alignments, stage.model):
+        for name, trained in stage.with_curves.items():
             if not ledger.has_intact_weights(trained.fingerprint):  # of an alignment they may have been deleted
                 continue
             folder = ledger.stage_folder(trained.fingerprint)
-            curves[CURVES["align" if trained in alignments else "train"]] = folder / "training.csv"
+            curves[CURVES[name]] = folder / "training.csv"
             if (folder / "timings.json").exists():
                 timings |= load_json(folder / "timings.json")
         # of the stages that a score depends on; of several of a name the nearest

@@ -1,12 +1,14 @@
-"""What trackers show of a finished trial: parameters, metrics and curves, from its files."""
+"""What trackers show of a trial: parameters, metrics and curves, from its files."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from mm1_lab.config import EvaluationStage, RequestError, Trial
 from mm1_lab.formatting import flat
 from mm1_lab.results import Ledger, Manifest
-from mm1_lab.results.reading import curves_of, held_out_losses
+from mm1_lab.results.reading import curves_of, held_out_losses, read_table
+from mm1_lab.results.schema import CURVES
 from mm1_lab.results.score_file import read_score_table
 from mm1_lab.results.summary import benchmark_scores, measures
 from mm1_lab.results.trained import in_the_papers_words, summary_of_model, what_ran
@@ -79,7 +81,26 @@ def metrics(ledger: Ledger, fingerprint: str, record: Mapping[str, Any]) -> list
         if tokens and summary.get("seconds"):
             found[f"{stage}/tokens per second"] = tokens / summary["seconds"]
     points = [(name, float(f"{value:.6g}"), 0) for name, value in found.items()]
-    for stage, curves in curves_of(folder).items():
-        for step, name, value in curves.itertuples(index=False):
-            points.append((f"{stage}/{name}", value, step))
-    return points
+    return points + _points(curves_of(folder))
+
+
+def _points(curves: Mapping[str, Any]) -> list[Point]:
+    rows = ((stage, row) for stage, curve in curves.items() for row in curve.itertuples(index=False))
+    return [(f"{stage}/{name}", value, step) for stage, (step, name, value) in rows]
+
+
+def planned_record(trial: Trial) -> dict[str, Any]:
+    """What `parameters` reads of the record that the trial will have."""
+    recipe, config = trial.recipe.model_dump(mode="json"), trial.evaluation.model_dump(mode="json")
+    return {"recipe": recipe, "config": config, "fingerprints": {"model": "", "evaluation": ""}, "summaries": {}}
+
+
+def points_so_far(ledger: Ledger, evaluation: EvaluationStage) -> list[Point]:
+    """The points of a trial's curves while it has no scores."""
+    curves = {}
+    for name, stage in evaluation.with_curves.items():
+        key = stage.fingerprint
+        folder = ledger.stage_folder(key) if ledger.has_weights(key) else ledger.partial_folder(key)
+        with suppress(RequestError):  # it has no points yet, or its folder is just being renamed
+            curves[name] = read_table(folder / CURVES["train"])
+    return _points(curves)

@@ -1,32 +1,37 @@
 """Keeps MLflow up to date with sweeps, from their results: a server that MLFLOW_TRACKING_URI names, or a database in
 results/local.
 
-An experiment is a sweep, a run a trial that is finished or has failed. Runs are found again by their tags, and each has
-a tag with the digest of what was logged, so that logging again changes nothing and costs nothing. Results never depend
-on MLflow: if it cannot be reached, the sweep continues, and `mm1-lab sync-mlflow` catches up.
+An experiment is a sweep, a run a trial that is finished, has failed or trains. Runs are found again by their tags, and
+each that has ended has a tag with the digest of what was logged, so that logging again changes nothing and costs
+nothing. Results never depend on MLflow: if it cannot be reached, the sweep continues, and `mm1-lab sync-mlflow` catches
+up.
 """
 
 import logging
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from shlex import quote
+from threading import Thread
 from typing import Any
 from urllib.parse import quote as url_quote
 
-from mm1_lab.config import RequestError, digest
+from mm1_lab.config import RequestError, Trial, digest
 from mm1_lab.files import PUBLISHED, RESULTS, here_or_shipped, locked, replace, share, write_text
 from mm1_lab.formatting import command_line, first_line, without_secrets
+from mm1_lab.orchestrate.planning.plan import Task
 from mm1_lab.orchestrate.status import failures_of_trials
 from mm1_lab.orchestrate.tracking import contents
 from mm1_lab.orchestrate.tracking.trackers import TrialLogger
 from mm1_lab.results import Ledger
 from mm1_lab.results.manifest import read_trials, run_options
 from mm1_lab.results.schema import owner
+from mm1_lab.train.progress import Progress
 
 DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # gives up on an unreachable server after seconds, not minutes
@@ -41,7 +46,7 @@ ARTIFACTS = RESULTS / "mlartifacts"
 MOST_RUNS = 50_000
 """Runs in an answer, which is MLflow's limit."""
 COMPLETE = "mm1.complete"
-"""The tag with the digest of what was logged; the last thing that is logged."""
+"""The tag with the digest of what was logged, the last thing that is logged. A run without it is gone on with."""
 SUPERSEDED = "mm1.superseded"
 """The tag of runs whose trial the sweep no longer has, as it was edited, or its search has other bounds."""
 HEADING = "mm1.heading"
@@ -52,10 +57,11 @@ FAILURE = "mm1.failure"
 """The tag with the reason of a run that failed."""
 FINISHED_NOTE = "The score of every question is in `trials/{fingerprint}/` of the results folder."
 FAILED_NOTE = "This trial has no scores: {reason}"
+RUNNING_NOTE = "This trial has no scores yet; while it trains, its curves grow about once a minute."
 REPRODUCE = "\n\nReproduce: `"
 AS_IT_WAS = "\n\nThe sweep, its data or the version are others now; this needs them as they were:"
 """What stands before the command of a run whose trial the sweep no longer has."""
-OUR_NOTES = tuple(note.partition("{")[0] for note in (FINISHED_NOTE, FAILED_NOTE))
+OUR_NOTES = tuple(note.partition("{")[0] for note in (FINISHED_NOTE, FAILED_NOTE, RUNNING_NOTE))
 """How descriptions of runs begin that no user has written."""
 LONGEST_TAG = 4000
 """Characters of a reason: MLflow's databases keep 8,000 of a tag, and some refuse more."""
@@ -123,13 +129,40 @@ def _make_database(path: Path) -> None:
 class MlflowLogger(TrialLogger):
     """Logs the runs of one sweep variant at one scale in one results folder. Only one process writes them at a time."""
 
+    again_after = 600.0  # a curve that grows for a day does not wait for its end
     version = (contents.VERSION,)
     news = False
     """Whether there was anything to log."""
+    thread: Thread | None = None
 
     def __init__(self, folder: Path, ledger: Ledger) -> None:
         super().__init__(folder, ledger)
+        self.begun: dict[str, tuple[Trial, float]] = {}
+        """The trials of which this command has begun a training whose curve is theirs, of several with the same one the
+        first, and when; by fingerprint."""
         self.later = f"`{command_line('sync-mlflow', results=ledger.results, store=ledger.store)}` catches up later"
+
+    def started(self, task: Task) -> None:
+        stages = {stage.fingerprint for stage in task.stages}
+        for trial in task.trials:
+            if any(stage.fingerprint in stages for stage in trial.evaluation.with_curves.values()):
+                self.begun.setdefault(trial.fingerprint, (trial, time.time()))
+                return
+
+    def progress(self, task: Task, kind: str, progress: Progress) -> None:
+        self.finished(task)
+
+    def finished(self, task: Task) -> None:
+        """Logs in a thread: a server that answers late would hold up what trains in this process or waits for it."""
+        if time.monotonic() >= self.next:
+            self.next = float("inf")
+            self.thread = Thread(target=super().catch_up, name="mlflow", daemon=True)
+            self.thread.start()
+
+    def catch_up(self) -> None:
+        if self.thread:
+            self.thread.join()
+        super().catch_up()
 
     def log(self) -> None:
         """Raises RequestError if MLflow cannot be written."""
@@ -170,16 +203,19 @@ class MlflowLogger(TrialLogger):
         logged = {run.data.tags.get(COMPLETE) for run in runs.values()}
         failed = self.failed_trials()
         states = {name: digest([*self.version, failure["date"], *own]) for name, (own, failure) in failed.items()}
-        ended = [(name, failed[name][0], state) for name, state in states.items() if state not in logged]
-        for fingerprint, names, state in [*self.unlogged(logged), *ended]:
-            before = runs.get(fingerprint)  # with other contents, or half of them
-            shared = tags | (_of_user(before.data.tags) if before else {})
+        runs_now = [(name, failed[name][0], state) for name, state in states.items() if state not in logged]
+        runs_now += self.unlogged(logged)
+        if self.begun:  # after those with scores, lest one gets them meanwhile
+            waiting = self.trials(finished=False).items()
+            runs_now += [(name, own, "") for name, own in waiting if name in self.begun and name not in failed]
+        for fingerprint, names, state in runs_now:
+            before = runs.get(fingerprint)  # with other contents, or a part of them
             _, failure = failed.get(fingerprint, (names, None))
-            run_id = self._log_run(client, experiment, shared, fingerprint, names, failure)
-            if before and (remark := _remark(before.data.tags)):
-                client.set_tag(run_id, NOTE, client.get_run(run_id).data.tags[NOTE] + remark)
-            client.set_tag(run_id, COMPLETE, state)  # last, so that an interrupted run is logged again
-            if before:
+            begun = self.begun.get(fingerprint) if failure or not state else None
+            run_id = self._log_run(client, experiment, tags, fingerprint, names, before, failure, begun)
+            if state:
+                client.set_tag(run_id, COMPLETE, state)  # last, so that an interrupted run is logged again
+            if before and before.info.run_id != run_id:
                 client.delete_run(before.info.run_id)
             self.news = True
 
@@ -203,7 +239,8 @@ class MlflowLogger(TrialLogger):
         if (SUPERSEDED in run.data.tags) == superseded:
             return
         name = run.info.run_name.removesuffix(" (superseded)")
-        client.update_run(run.info.run_id, name=f"{name} (superseded)" if superseded else name)
+        status = None if COMPLETE in run.data.tags else "KILLED" if superseded else "RUNNING"
+        client.update_run(run.info.run_id, status, f"{name} (superseded)" if superseded else name)
         note = run.data.tags.get(NOTE, "").replace(AS_IT_WAS, "")
         if superseded:
             client.set_tag(run.info.run_id, SUPERSEDED, "true")
@@ -242,19 +279,24 @@ class MlflowLogger(TrialLogger):
         shared: dict[str, str],
         fingerprint: str,
         names: contents.Names,
+        before: Any,
         failure: dict[str, Any] | None,
+        begun: tuple[Trial, float] | None,
     ) -> str:
-        """Logs a trial, finished or with the failure for which it has no scores; returns its run."""
-        from mlflow.entities import Metric, Param
+        """Logs a trial: finished, with the `failure` for which it has no scores, or one that was `begun`. Returns its
+        run: the one `before` if that has a part of the same, and nothing else."""
+        from mlflow.entities import Metric, Param, RunTag
 
+        status = "FAILED" if failure else "RUNNING" if begun else "FINISHED"
         points: list[contents.Point] = []
-        if failure:
-            start = end = failure["date"]
-            reason = failure["reason"][:LONGEST_TAG]
-            note = FAILED_NOTE.format(reason=reason)
-            tags = {FAILURE: f"{failure['outcome']}: {reason}"}
-            parameters = contents.identity(self.manifest, names)
-        else:
+        parameters = contents.identity(self.manifest, names)
+        tags: dict[str, str] = {}
+        if begun:
+            trial, start = begun
+            end, note = start, RUNNING_NOTE
+            parameters = contents.parameters(self.manifest, names, contents.planned_record(trial))
+            points = contents.points_so_far(self.ledger, trial.evaluation)
+        elif not failure:
             record = self.ledger.record(fingerprint)
             environment = record["environment"]
             end = datetime.fromisoformat(environment["date"]).timestamp()
@@ -268,6 +310,11 @@ class MlflowLogger(TrialLogger):
                 tags["mlflow.user"] = self.ledger.trial_folder(fingerprint).owner()
             parameters = contents.parameters(self.manifest, names, record)
             points = contents.metrics(self.ledger, fingerprint, record)
+        if failure:
+            start = end = failure["date"]
+            reason = failure["reason"][:LONGEST_TAG]
+            note = FAILED_NOTE.format(reason=reason)
+            tags = {FAILURE: f"{failure['outcome']}: {reason}"}
         results, store = self.ledger.results, self.ledger.store
         if results.absolute() == here_or_shipped(PUBLISHED).absolute():  # not to be extended
             results = RESULTS
@@ -275,13 +322,37 @@ class MlflowLogger(TrialLogger):
         options = run_options(self.folder, self.manifest, [arm], seed)
         command = self.manifest.command(*options, results=results, store=store)
         tags |= {"mm1.fingerprint": fingerprint, NOTE: f"{note}{REPRODUCE}{command}`", "mlflow.source.name": command}
-        name = contents.run_name(self.manifest, names)
-        run_id: str = client.create_run(experiment, int(1000 * start), tags | shared, name).info.run_id
-        params = [Param(_allowed(name), str(value)) for name, value in parameters.items()]
-        metrics = [Metric(_allowed(name), value, int(1000 * start), step) for name, value, step in points]
-        client.log_batch(run_id, metrics, params)  # in as many requests as a server takes
-        client.set_terminated(run_id, "FAILED" if failure else "FINISHED", int(1000 * end))
+        texts = {_allowed(name): str(value) for name, value in parameters.items()}
+        values = {(_allowed(name), step): value for name, value, step in points}
+        there: dict[tuple[str, int], float] = {}
+        is_part = False
+        if before:
+            tags[NOTE] += _remark(before.data.tags)
+            tags |= _of_user(before.data.tags)
+            if COMPLETE not in before.data.tags:
+                there = _points_of(client, before)
+                # a parameter cannot be changed, nor a point, such as of a step that a GPU has trained again
+                is_part = all(before.data.params.get(name, text) == text for name, text in texts.items())
+                is_part = is_part and (status != "FINISHED" or there.items() <= values.items())
+        run = before
+        if not is_part:
+            name = contents.run_name(self.manifest, names)
+            run, there = client.create_run(experiment, int(1000 * start), tags | shared, name), {}
+        run_id, begin = str(run.info.run_id), run.info.start_time
+        new = {point: value for point, value in values.items() if point not in there}
+        metrics = [Metric(name, value, begin, step) for (name, step), value in new.items()]
+        params = [Param(*text) for text in texts.items()]
+        # in as many requests as a server takes
+        client.log_batch(run_id, metrics, params, [RunTag(*tag) for tag in tags.items()])
+        if status != "RUNNING":
+            client.set_terminated(run_id, status, int(1000 * end))
         return run_id
+
+
+def _points_of(client: Any, run: Any) -> dict[tuple[str, int], float]:
+    """The values that were logged of a run, by their names and steps."""
+    histories = (client.get_metric_history(run.info.run_id, name) for name in run.data.metrics)
+    return {(point.key, point.step): point.value for history in histories for point in history}
 
 
 def _of_user(tags: dict[str, str]) -> dict[str, str]:

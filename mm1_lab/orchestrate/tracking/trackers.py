@@ -42,8 +42,10 @@ def import_tracker(name: str) -> Any:
 
 class TrialLogger(Observer):
     """Logs the finished trials of the sweep in `folder`, about once a minute. After a failure it tries again at the
-    end."""
+    end, or after some seconds."""
 
+    again_after = float("inf")
+    """These seconds."""
     later: str
     """What makes up for a failure."""
     version: tuple[int, ...] = ()
@@ -84,6 +86,7 @@ class TrialLogger(Observer):
             self.log()
             self.next = time.monotonic() + LOG_SECONDS
         except Exception as error:  # whatever a tracker, or its server, raises
+            self.next = time.monotonic() + self.again_after
             told = str(error) if isinstance(error, RequestError) else first_line(error)  # which would cut our remedy
             print(f"mm1-lab: {told}; the sweep goes on, {self.later}", file=sys.stderr)
 
