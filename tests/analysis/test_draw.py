@@ -294,7 +294,9 @@ def test_notes_tell_of_means_with_cider_of_rows_of_an_arm_s_own_of_repeated_data
 def test_of_many_trials_with_edited_code_five_are_named(mix_study: Study) -> None:
     commits = dict.fromkeys(mix_study.done["fingerprint"], "a-dirty") | {"base/0": "a"}
     records = {fingerprint: {"environment": {"commit": commit}} for fingerprint, commit in commits.items()}
-    (told,) = edited_note(replace(mix_study, records=records), mix_study.sweep.arms)
+    study = replace(mix_study, records=records)
+    assert not edited_note(study, ["captions"]), "all ran the same"
+    (told,) = edited_note(study, mix_study.sweep.arms)
     assert told.count(" / seed ") == 5 and re.search(r", \d+ more\.$", told)
 
 

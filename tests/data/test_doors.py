@@ -93,6 +93,13 @@ def test_a_sparse_file_in_a_tar_is_not_read_as_one_piece(files):
     assert len(captions) == COUNT and captions.left_out() == {"without a caption": 1}
 
 
+def test_lines_with_coco_s_keys_beside_columns_of_their_own_are_lines(files):
+    files.pictures(COUNT)
+    rows = [{"image": f"{n}.png", "caption": f"said {n}", "images": 1, "annotations": []} for n in range(COUNT)]
+    (files.folder / "lines.json").write_text("\n".join(map(json.dumps, rows)))
+    assert len(open_captions(files, "lines.json").collections["captions"]) == COUNT
+
+
 def test_coco_as_the_walk_through_names_it(files, monkeypatch):
     page = (Path(__file__).parents[2] / "docs" / "your-own-model.md").read_text(encoding="utf-8")
     monkeypatch.chdir(files.folder)

@@ -39,6 +39,8 @@ def test_a_kind_is_weak_or_fails_unless_it_is_answered_in_words_at_up_to_four_sh
     for verdict, kind in (("fail", "relation"), ("weak", "owner")):
         assert {what.split(",")[0] for what, row in rows.items() if row.verdict == verdict} == {kind}
     assert rows["town, plain wording, 8 shots"].verdict == "reported"
+    two_words = {what.split(",")[0] for what in rows if what.endswith("as demonstrated")}
+    assert two_words == KINDS.keys() - {"letter"}, "letters have one word each"
     assert [row.verdict for what, row in rows.items() if what.startswith("text-core")] == ["pass"] * 3
     owner = rows["owner, image wording, 0 shots"]
     z, share, count = 1.959963985, 14 / 16, 16

@@ -103,6 +103,11 @@ def test_random_numbers_and_curves_go_on_where_a_killed_stage_left_them(
         for folder in (straight, killed)
     ]
     assert curves[0] == curves[1] and {step for step, *_ in curves[1]} == {2, 4, 6}
+    monkeypatch.setattr(recorder, "POINTS", 6)
+    every = points(train(decoder_stage, tmp_path / "every", finished))
+    norm = {step: value for step, name, value in every if name == "gradient_norm"}
+    told = {step: value for step, name, value in curves[0] if name == "gradient_norm"}
+    assert told == pytest.approx({step: (norm[step - 1] + norm[step]) / 2 for step in told}, rel=1e-5)
 
 
 def test_files_of_a_multimodal_stage(multimodal_stage, finished):
