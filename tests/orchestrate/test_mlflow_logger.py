@@ -559,6 +559,9 @@ def test_a_sweep_s_view_parts_what_has_no_common_mean():
     assert plain["selectedColumns"] == ["metrics.`8-shot`", "metrics.`average`"]
     assert plain["orderByKey"] == "metrics.`average`"
     assert plain["groupsExpanded"] == {"param.arm.a": False, "param.arm.b": False}
+    begun = run("a", "mini")
+    begun.data.metrics = {"train/loss": 1.0}
+    assert view(begun)["selectedColumns"] == ["metrics.`average`", "metrics.`train/loss`"]
     parted = view(run("a", "mini"), run("a", "smoke"), run("b", "mini", **{SUPERSEDED: "true"}))
     assert [key["groupByData"] for key in parted["groupBy"]["groupByKeys"]] == ["arm", "scale", SUPERSEDED]
     assert view(*(run(f"arm {number}", "mini") for number in range(300)))["groupsExpanded"] == {}

@@ -88,6 +88,7 @@ def _save_view(client: Any, experiment: str) -> None:
 
     runs = client.search_runs([experiment], max_results=MOST_RUNS)
     means = sorted({name for run in runs for name in run.data.metrics if "/" not in name})
+    means = means or ["average", "train/loss"]  # all that is known of scores to come
     keys = [{"mode": "param", "groupByData": "arm"}]
     # whatever else parts runs whose mean would say nothing
     if len({run.data.params.get("scale") for run in runs}) > 1:
