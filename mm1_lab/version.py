@@ -1,3 +1,3 @@
 """The version of the package, which scores record, too."""
 
-__version__ = "0.5.1.dev0"
+__version__ = "0.6.0.dev0"
