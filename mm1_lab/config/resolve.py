@@ -6,7 +6,7 @@ from mm1_lab.config.components import Given
 from mm1_lab.config.pretraining import multimodal_stage
 from mm1_lab.config.recipe import Recipe
 from mm1_lab.config.scale import Scale
-from mm1_lab.config.size import PretrainedModels
+from mm1_lab.config.size import PretrainedMM1, PretrainedModels
 from mm1_lab.config.stages import DataIdentity, EvaluationStage, Stage
 from mm1_lab.config.sweep import Sweep
 from mm1_lab.config.tuning import sft_stage
@@ -76,10 +76,14 @@ def resolve(
 
 def _evaluation_stage(given: Given) -> EvaluationStage:
     sft = given.recipe.sft
+    model = sft_stage(given, sft) if sft else multimodal_stage(given)
+    scale = given.scale
+    is_of_rows = given.data.kind == "shards" and isinstance(model.architecture, PretrainedMM1)
     return EvaluationStage(
         **given.shared,
-        model=sft_stage(given, sft) if sft else multimodal_stage(given),
-        settings=given.scale.evaluate,
+        model=model,
+        held_out_rows=(scale.sequence_length, scale.max_images) if is_of_rows else None,
+        settings=scale.evaluate,
         benchmarks=_benchmarks(given),
         sharp_demonstrations=sft.sharp_demonstrations if sft else None,
     )

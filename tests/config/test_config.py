@@ -456,6 +456,18 @@ def test_other_views_than_before_are_told_of_a_model_that_is_tuned_again(tmp_pat
     assert marks == "a/tiled was tuned with sft.tile_marks text, and is tuned with none"
 
 
+def test_a_tuned_export_is_evaluated_anew_if_held_out_documents_are_cut_otherwise() -> None:
+    """By rows of pre-training, of which its tuning has none."""
+    recipe = Recipe.model_validate({"sft": {"start": "a/mm1", "resolution": "native"}})
+    own = WORLD.model_copy(update={"kind": "shards"})
+    for data, is_cut in ((own, True), (WORLD, False)):
+        for setting in ("sequence_length=200", "max_images=5"):
+            scales = mini_with("resolutions.384=384"), mini_with("resolutions.384=384", setting)
+            one, other = (resolve("a", recipe, scale, 0, data, ModelsFromOutside()) for scale in scales)
+            assert one.evaluation.model.fingerprint == other.evaluation.model.fingerprint
+            assert (one.fingerprint != other.fingerprint) == is_cut
+
+
 def test_an_exported_model_without_steps_is_what_it_was() -> None:
     def as_it_is(start: str, *settings: str, data: DataIdentity = WORLD, **fields: object) -> Trial:
         recipe = Recipe.model_validate({"sft": {"start": start, "steps": 0} | fields})

@@ -42,6 +42,9 @@ class EvaluationStage(Stage):
     settings: EvaluationSettings
     benchmarks: tuple[BenchmarkConfig, ...] = ()
     """The user's benchmarks, in addition to the data's own."""
+    held_out_rows: tuple[int, int] | None = None
+    """Positions and images of the rows that users' held-out documents are cut for, of an exported model's tuning; other
+    models were pre-trained on such rows."""
     TUNED_VERSION: ClassVar[int] = 3
     """Raised instead of VERSION when only what fine-tuned models are asked in the world changes."""
     REFERENCES_VERSION: ClassVar[int] = 3
