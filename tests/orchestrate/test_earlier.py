@@ -110,6 +110,28 @@ def test_only_what_is_new_among_the_benchmarks_is_asked(study):
     study.check(signs=other, sums=SUMS)
 
 
+NUMBERS = """from pathlib import Path
+from mm1_lab.evaluate.formats import Item
+
+def read(files):
+    numbers = Path(files.images, "numbers.txt").read_text().split()
+    return [Item(key=str(place), images=(), question=n, answers=(n,)) for place, n in enumerate(numbers)]
+"""
+
+
+@pytest.mark.usefixtures("few_documents")
+def test_a_program_s_questions_are_asked_again(study):
+    """It may read files that no identity knows of."""
+    numbers = study.folder / "pictures/numbers.txt"
+    numbers.write_text("1 2 3 4 5 6 7 8 9")
+    (study.folder / "numbers.py").write_text(NUMBERS)
+    program = {"format": "numbers.py", "images": "pictures", "metric": "exact", "shots": [0]}
+    study.run(numbers=program)
+    numbers.write_text("2 3 4 5 6 7 8 9 10")
+    asked, record = study.run(numbers=program, sums=SUMS)
+    assert asked == ["numbers", "sums"] and record["taken_over"]["benchmarks"] == ["held-out-captions"]
+
+
 @pytest.mark.usefixtures("few_documents")
 def test_answers_are_taken_over_from_intact_files_of_the_same_weights_under_the_same_conditions(study, monkeypatch):
     study.run(sums=SUMS)
